@@ -1,0 +1,1 @@
+//! The `#[singleton]` attribute. Use it through the `applock` crate.

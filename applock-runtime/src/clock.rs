@@ -1,0 +1,310 @@
+//! Time as a parameter: the one clock by which leases are judged.
+//!
+//! Nothing else in this crate reads a clock. Tests drive a [`ManualClock`].
+
+use std::fmt;
+use std::future::Future;
+use std::ops::{Add, Sub};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+/// A point in time on a [`Clock`], counted from that clock's origin.
+///
+/// Moments of two clocks cannot be compared with one another.
+///
+/// ```
+/// use std::time::Duration;
+/// use applock_runtime::clock::Moment;
+///
+/// let start = Moment::from_origin(Duration::from_secs(5));
+/// assert_eq!(start + Duration::from_secs(1) - start, Duration::from_secs(1));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The moment `since` after the clock's origin, in whole nanoseconds.
+    /// What lies further off than 584 years is capped there.
+    #[must_use]
+    pub const fn from_origin(since: Duration) -> Self {
+        let nanos = since.as_nanos();
+        if nanos > u64::MAX as u128 {
+            Self(u64::MAX)
+        } else {
+            Self(nanos as u64)
+        }
+    }
+
+    /// How long after the clock's origin this moment lies.
+    #[must_use]
+    pub const fn since_origin(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+
+    /// The time from `earlier` to `self`; zero if `earlier` is the later one.
+    #[must_use]
+    pub const fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    pub(crate) const fn nanos(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+    fn add(self, length: Duration) -> Self {
+        Self::from_origin(self.since_origin().saturating_add(length))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Self;
+    fn sub(self, length: Duration) -> Self {
+        Self::from_origin(self.since_origin().saturating_sub(length))
+    }
+}
+
+impl Sub for Moment {
+    type Output = Duration;
+    fn sub(self, earlier: Self) -> Duration {
+        self.saturating_since(earlier)
+    }
+}
+
+/// A future that a [`Clock`] wakes.
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The source of time for leases: monotonic, and running on while the machine is
+/// suspended (rule R1).
+pub trait Clock: Send + Sync + fmt::Debug + 'static {
+    /// The present moment. Never goes backward. Does no I/O.
+    fn now(&self) -> Moment;
+
+    /// Completes once `now()` has reached `at`. Polled on the engine's own thread,
+    /// inside its tokio runtime.
+    fn sleep_until(&self, at: Moment) -> Sleep;
+
+    /// The wall clock: for showing to people only, never for judging a lease.
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// The machine's clock.
+///
+/// On Linux the larger of `CLOCK_BOOTTIME` and `CLOCK_MONOTONIC`, so that a
+/// suspended machine's leases run out while it sleeps (`clock_gettime(2)`). On
+/// macOS `CLOCK_MONOTONIC`, which counts sleep there; elsewhere the standard
+/// library's [`std::time::Instant`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Moment {
+        Moment::from_origin(uptime())
+    }
+
+    fn sleep_until(&self, at: Moment) -> Sleep {
+        Box::pin(async move {
+            loop {
+                let left = at.saturating_since(SystemClock.now());
+                if left.is_zero() {
+                    return;
+                }
+                tokio::time::sleep(left).await;
+            }
+        })
+    }
+}
+
+#[cfg(unix)]
+fn uptime() -> Duration {
+    use rustix::time::{ClockId, Timespec, clock_gettime};
+    fn duration(at: Timespec) -> Duration {
+        let seconds = u64::try_from(at.tv_sec).unwrap_or(0);
+        let nanos = u32::try_from(at.tv_nsec).unwrap_or(0);
+        Duration::new(seconds, nanos)
+    }
+    let monotonic = duration(clock_gettime(ClockId::Monotonic));
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        monotonic.max(duration(clock_gettime(ClockId::Boottime)))
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        monotonic
+    }
+}
+
+#[cfg(not(unix))]
+fn uptime() -> Duration {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    ORIGIN.get_or_init(Instant::now).elapsed()
+}
+
+/// A clock that stands still until it is told to move: for tests.
+///
+/// Clones show the same time.
+///
+/// ```
+/// use std::time::Duration;
+/// use applock_runtime::clock::{Clock, ManualClock};
+///
+/// let clock = ManualClock::new();
+/// let before = clock.now();
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(clock.now() - before, Duration::from_secs(60));
+/// ```
+#[derive(Clone, Default)]
+pub struct ManualClock {
+    state: Arc<Mutex<Manual>>,
+}
+
+struct Manual {
+    now: Moment,
+    sleepers: Vec<(Moment, Waker)>,
+}
+
+/// Where a [`ManualClock`] starts: away from zero, so that a test may ask for a
+/// moment before the start.
+const MANUAL_START: Duration = Duration::from_secs(1_000_000);
+
+impl Default for Manual {
+    fn default() -> Self {
+        Self {
+            now: Moment::from_origin(MANUAL_START),
+            sleepers: Vec::new(),
+        }
+    }
+}
+
+impl ManualClock {
+    /// A clock that shows an arbitrary time and does not move.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Moves the clock forward and wakes every sleeper whose moment has come.
+    /// Does not wait for them to act.
+    pub fn advance(&self, by: Duration) {
+        let mut state = self.lock();
+        state.now = state.now + by;
+        let now = state.now;
+        let mut due = Vec::new();
+        state.sleepers.retain(|(at, waker)| {
+            let keep = *at > now;
+            if !keep {
+                due.push(waker.clone());
+            }
+            keep
+        });
+        drop(state);
+        for waker in due {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Manual> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManualClock")
+            .field("now", &self.now())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Moment {
+        self.lock().now
+    }
+
+    fn sleep_until(&self, at: Moment) -> Sleep {
+        Box::pin(ManualSleep {
+            clock: self.clone(),
+            at,
+        })
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.now().since_origin()
+    }
+}
+
+struct ManualSleep {
+    clock: ManualClock,
+    at: Moment,
+}
+
+impl Future for ManualSleep {
+    type Output = ();
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.clock.lock();
+        if state.now >= self.at {
+            return Poll::Ready(());
+        }
+        // One entry a waker: a sleep that is polled again and again (or made anew
+        // at every turn of a loop) must not fill the list.
+        let at = self.at;
+        match state
+            .sleepers
+            .iter_mut()
+            .find(|(_, waker)| waker.will_wake(context.waker()))
+        {
+            Some((known, _)) => *known = (*known).min(at),
+            None => state.sleepers.push((at, context.waker().clone())),
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_clock_never_goes_backward() {
+        let mut last = SystemClock.now();
+        for _ in 0..1_000 {
+            let now = SystemClock.now();
+            assert!(now >= last);
+            last = now;
+        }
+    }
+
+    #[test]
+    fn a_moment_far_off_is_capped_and_never_wraps() {
+        let far = Moment::from_origin(Duration::MAX);
+        assert_eq!(far + Duration::from_secs(1), far);
+        assert_eq!(
+            Moment::from_origin(Duration::ZERO) - Duration::from_secs(1),
+            Moment::from_origin(Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn a_manual_sleep_ends_when_its_moment_is_reached_and_not_before() {
+        let clock = ManualClock::new();
+        let mut sleep = clock.sleep_until(clock.now() + Duration::from_secs(2));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(sleep.as_mut().poll(&mut context).is_pending());
+        clock.advance(Duration::from_millis(1_999));
+        assert!(sleep.as_mut().poll(&mut context).is_pending());
+        clock.advance(Duration::from_millis(1));
+        assert!(sleep.as_mut().poll(&mut context).is_ready());
+    }
+}

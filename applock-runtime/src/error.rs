@@ -1,0 +1,232 @@
+//! The one error type. Every message says what happened, to which lock, and what
+//! to do next; none ever carries a password.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::info::LockInfo;
+
+/// What this crate's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a lock was not taken, or is held no longer.
+///
+/// ```
+/// use applock_runtime::{AppLocker, Error};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> applock_runtime::Result<()> {
+/// let locker = AppLocker::in_memory();
+/// let _guard = locker.lock("reports").acquire().await?;
+/// match locker.lock("reports").acquire().await {
+///     Err(Error::Busy(holder)) => println!("{holder}"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Somebody else holds the lock; who, and since when.
+    #[error("busy: {0}")]
+    Busy(LockInfo),
+
+    /// The lease ended while the work was going on: whatever the work did after
+    /// that may have overlapped with another holder.
+    #[error(
+        "lost: the lock {key:?} (token {token}) is ours no longer: {reason}. What ran under it was told to stop"
+    )]
+    #[non_exhaustive]
+    Lost {
+        /// The lock's key.
+        key: Arc<str>,
+        /// The fencing token of the acquisition that was lost.
+        token: u64,
+        /// How it was lost.
+        reason: Loss,
+    },
+
+    /// A release or a check of a lock that this guard does not hold (any more).
+    /// Nothing was deleted.
+    #[error(
+        "not held: the lock {key:?} was not held by this guard any more, so nothing was released"
+    )]
+    #[non_exhaustive]
+    NotHeld {
+        /// The lock's key.
+        key: Arc<str>,
+    },
+
+    /// The store could not be reached, or its answer is not known. Nothing ran.
+    /// Trying again later is safe.
+    #[error(transparent)]
+    Unavailable(Box<StoreFault>),
+
+    /// The store refused us: a wrong password, or a right that is missing. Trying
+    /// again does not help until that is mended.
+    #[error(transparent)]
+    Denied(Box<StoreFault>),
+
+    /// The store answered, and what stands there can't be used: a damaged file, a
+    /// database that does not exist. Trying again does not help until a person has
+    /// looked at it.
+    #[error(transparent)]
+    Misconfigured(Box<StoreFault>),
+
+    /// What was asked for can't be done as it was written: a bad name, duration,
+    /// URL or directory.
+    #[error(transparent)]
+    Invalid(Box<InvalidInput>),
+
+    /// [`AppLocker::shutdown`](crate::AppLocker::shutdown) was called; this locker
+    /// takes no more locks.
+    #[error("closed: the locker was shut down, so the lock {key:?} was not taken")]
+    #[non_exhaustive]
+    Closed {
+        /// The lock's key.
+        key: Arc<str>,
+    },
+}
+
+/// How a lease was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Loss {
+    /// No renewal was confirmed before the lease ran out.
+    Expired,
+    /// The store answered that somebody else holds the lock, or nobody: it was
+    /// released by force, expired, or was forgotten by the store.
+    Taken,
+    /// The time given by `at_most` is over.
+    AtMost,
+    /// The locker was shut down.
+    Shutdown,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "no heartbeat was confirmed before the lease ran out",
+            Self::Taken => "the store says that it is not ours (released by force, or forgotten)",
+            Self::AtMost => "the time given by at_most is over",
+            Self::Shutdown => "the locker was shut down",
+        })
+    }
+}
+
+/// What went wrong at a store, with which lock, and what to do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}", self.message())]
+#[non_exhaustive]
+pub struct StoreFault {
+    pub(crate) kind: FaultKind,
+    /// The lock that was asked for, if the fault met one.
+    pub lock: Option<Arc<str>>,
+    /// The store, as a URL without its password.
+    pub store: Arc<str>,
+    /// What happened.
+    pub what: Arc<str>,
+    /// What to do about it.
+    pub remedy: &'static str,
+    pub(crate) source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// Which variant of [`Error`] carries a [`StoreFault`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    Unavailable,
+    Denied,
+    Misconfigured,
+}
+
+impl StoreFault {
+    fn message(&self) -> String {
+        let kind = match self.kind {
+            FaultKind::Unavailable => "unavailable",
+            FaultKind::Denied => "denied",
+            FaultKind::Misconfigured => "misconfigured",
+        };
+        let lock = match &self.lock {
+            Some(lock) => format!("the lock {lock:?} at "),
+            None => String::new(),
+        };
+        let remedy = if self.remedy.is_empty() { "" } else { "; " };
+        format!("{kind}: {lock}{}: {}{remedy}{}", self.store, self.what, self.remedy)
+    }
+}
+
+/// An input that can't be used: what it is, where it stands, and what to write
+/// instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {what} {value}: {reason}; {remedy}")]
+#[non_exhaustive]
+pub struct InvalidInput {
+    /// Which input: `ttl`, `app`, `url` and so on.
+    pub what: &'static str,
+    /// The value that was given, without passwords, shortened if it is long.
+    pub value: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+/// How much of a refused value an error shows, in characters.
+const SHOWN: usize = 80;
+
+impl Error {
+    pub(crate) fn invalid(
+        what: &'static str,
+        value: impl fmt::Display,
+        reason: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let mut value = value.to_string();
+        let length = value.chars().count();
+        if length > SHOWN {
+            value = value.chars().take(SHOWN).collect();
+            value.push_str(&format!("… ({length} characters)"));
+        }
+        Self::Invalid(Box::new(InvalidInput {
+            what,
+            value,
+            reason: reason.into(),
+            remedy: remedy.into(),
+        }))
+    }
+
+    /// Who holds the lock, if this is [`Error::Busy`].
+    ///
+    /// ```
+    /// # use applock_runtime::AppLocker;
+    /// # let locker = AppLocker::in_memory();
+    /// # let _guard = locker.lock("reports").acquire_blocking()?;
+    /// let error = locker.lock("reports").acquire_blocking().unwrap_err();
+    /// assert_eq!(error.holder().map(|holder| holder.pid()), Some(Some(std::process::id())));
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    #[must_use]
+    pub fn holder(&self) -> Option<&LockInfo> {
+        match self {
+            Self::Busy(info) => Some(info),
+            _ => None,
+        }
+    }
+}
+
+/// For functions that return `std::io::Result`: busy becomes
+/// [`WouldBlock`](io::ErrorKind::WouldBlock), and this error is the source.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Busy(_) => io::ErrorKind::WouldBlock,
+            Error::Denied(_) => io::ErrorKind::PermissionDenied,
+            Error::Invalid(_) => io::ErrorKind::InvalidInput,
+            Error::Lost { .. } => io::ErrorKind::Interrupted,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,269 @@
+//! Who holds a lock, since when, and who held it last: what people read.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Who holds a lock, since when, and for how long still, as the store told it.
+///
+/// A snapshot: it does not change afterwards. All times are by the store's clock.
+/// Its `Display` is one line for people.
+///
+/// ```
+/// # use applock_runtime::AppLocker;
+/// # let locker = AppLocker::in_memory();
+/// let guard = locker.lock("reports").acquire_blocking()?;
+/// let info = locker.lock("reports").info_blocking()?.expect("somebody holds it");
+/// assert_eq!(info.application(), Some("reports"));
+/// assert_eq!(info.fencing_token(), Some(guard.fencing_token()));
+/// println!("{info}");
+/// # Ok::<(), applock_runtime::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockInfo(Arc<Record>);
+
+/// What a store knows of a holder.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Record {
+    pub(crate) key: Arc<str>,
+    pub(crate) app: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) owner: String,
+    pub(crate) instance: String,
+    pub(crate) host: String,
+    pub(crate) pid: Option<u32>,
+    pub(crate) token: Option<u64>,
+    pub(crate) acquired_at: Option<SystemTime>,
+    pub(crate) held_for: Option<Duration>,
+    pub(crate) heartbeat_age: Option<Duration>,
+    pub(crate) remaining: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
+    /// Why this is no lock of ours, if it is none.
+    pub(crate) foreign: Option<String>,
+}
+
+impl Record {
+    /// Something that is not ours stands at the key (rule F19: it counts as held).
+    pub(crate) fn foreign(key: Arc<str>, what: impl Into<String>, remaining: Option<Duration>) -> Self {
+        Self {
+            key,
+            remaining,
+            foreign: Some(what.into()),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<Record> for LockInfo {
+    fn from(record: Record) -> Self {
+        Self(Arc::new(record))
+    }
+}
+
+impl LockInfo {
+    /// The lock's key in the store.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.0.key
+    }
+
+    /// The application (`app = "…"`); `None` where the whole key was given.
+    #[must_use]
+    pub fn application(&self) -> Option<&str> {
+        self.0.app.as_deref()
+    }
+
+    /// The name inside the application (`name = "…"`), if any.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.0.name.as_deref()
+    }
+
+    /// The owner id: unique to this acquisition. Empty for a foreign holder.
+    #[must_use]
+    pub fn owner_id(&self) -> &str {
+        &self.0.owner
+    }
+
+    /// The instance id: the name given to the builder, or one unique to the
+    /// holder's process. Empty for a foreign holder.
+    #[must_use]
+    pub fn instance_id(&self) -> &str {
+        &self.0.instance
+    }
+
+    /// The holder's host name. Empty for a foreign holder.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.0.host
+    }
+
+    /// The holder's process id on its host.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.0.pid
+    }
+
+    /// The fencing token of the holder's acquisition.
+    #[must_use]
+    pub fn fencing_token(&self) -> Option<u64> {
+        self.0.token
+    }
+
+    /// When it was acquired, by the store's clock, to the millisecond.
+    #[must_use]
+    pub fn acquired_at(&self) -> Option<SystemTime> {
+        self.0.acquired_at
+    }
+
+    /// How long it had been held when this was read.
+    #[must_use]
+    pub fn held_for(&self) -> Option<Duration> {
+        self.0.held_for
+    }
+
+    /// How long ago the last heartbeat (or the acquisition) was.
+    #[must_use]
+    pub fn heartbeat_age(&self) -> Option<Duration> {
+        self.0.heartbeat_age
+    }
+
+    /// How long until the lease ends, if no further heartbeat comes. `None` where
+    /// a foreign holder has set no expiry.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.0.remaining
+    }
+
+    /// The lease's length.
+    #[must_use]
+    pub fn ttl(&self) -> Option<Duration> {
+        self.0.ttl
+    }
+
+    /// Whether the key holds something that this library did not write, such as
+    /// another program's plain lock. It counts as held, and is never changed.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.0.foreign.is_some()
+    }
+}
+
+/// For people: whole milliseconds below ten seconds, whole seconds above.
+pub(crate) fn legible(length: Duration) -> impl fmt::Display {
+    let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    humantime::format_duration(if millis < 10_000 {
+        Duration::from_millis(millis)
+    } else {
+        Duration::from_secs(length.as_secs())
+    })
+}
+
+impl fmt::Display for LockInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = &*self.0;
+        if let Some(what) = &record.foreign {
+            write!(f, "{:?} is held by someone else: {what}", record.key)?;
+            return match record.remaining {
+                Some(left) => write!(f, "; it expires in {}", legible(left)),
+                None => write!(f, "; it has no expiry, so it stays until it is deleted"),
+            };
+        }
+        write!(f, "{:?} is held by {}", record.key, record.host)?;
+        if let Some(pid) = record.pid {
+            write!(f, " (pid {pid}, instance {})", record.instance)?;
+        }
+        if let Some(at) = record.acquired_at {
+            write!(f, " since {}", humantime::format_rfc3339_seconds(at))?;
+        }
+        if let Some(held) = record.held_for {
+            write!(f, ", for {}", legible(held))?;
+        }
+        if let Some(age) = record.heartbeat_age {
+            write!(f, "; last heartbeat {} ago", legible(age))?;
+        }
+        if let Some(left) = record.remaining {
+            write!(f, ", lease ends in {}", legible(left))?;
+        }
+        if let Some(token) = record.token {
+            write!(f, "; fencing token {token}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The newest holding of a lock, be it over or not: the answer to 'did last
+/// night's run finish?'.
+///
+/// ```
+/// # use applock_runtime::{AppLocker, Ending};
+/// # let locker = AppLocker::in_memory();
+/// locker.lock("reports").acquire_blocking()?.release_blocking()?;
+/// let last = locker.lock("reports").last_holding_blocking()?.expect("it was held");
+/// assert_eq!(last.ending, Ending::Released);
+/// # Ok::<(), applock_runtime::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastHolding {
+    /// The lock's key.
+    pub key: Arc<str>,
+    /// The owner id of that acquisition.
+    pub owner_id: String,
+    /// The holder's instance id.
+    pub instance_id: String,
+    /// The holder's host name.
+    pub host: String,
+    /// The holder's process id.
+    pub pid: Option<u32>,
+    /// The fencing token of that acquisition.
+    pub fencing_token: u64,
+    /// When it was acquired, by the store's clock.
+    pub from: SystemTime,
+    /// When it ended, by the store's clock; `None` while it goes on.
+    pub until: Option<SystemTime>,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+/// How a holding ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ending {
+    /// It goes on.
+    Held,
+    /// Its holder released it.
+    Released,
+    /// Its lease ran out: the holder crashed, hung, or was cut off.
+    Expired,
+    /// Somebody released it by force.
+    Forced,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Held => "still held",
+            Self::Released => "released",
+            Self::Expired => "expired",
+            Self::Forced => "released by force",
+        })
+    }
+}
+
+impl fmt::Display for LastHolding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} was last held by {} (instance {}) from {}",
+            self.key,
+            self.host,
+            self.instance_id,
+            humantime::format_rfc3339_seconds(self.from)
+        )?;
+        if let Some(until) = self.until {
+            write!(f, " until {}", humantime::format_rfc3339_seconds(until))?;
+        }
+        write!(f, ": {}; fencing token {}", self.ending, self.fencing_token)
+    }
+}

@@ -1,0 +1,192 @@
+//! The names of things in a store: how an application and a name become a key.
+//!
+//! Two different pairs of names never make the same key, and a key of an older
+//! version stays the key of this one: `tests/keys.golden` holds the list.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// What stands before an application's name unless the builder says otherwise.
+pub(crate) const DEFAULT_PREFIX: &str = "QUEUE:";
+
+/// The longest key, in bytes. Redis takes more, but a key travels with every
+/// heartbeat, and a 100 MB key stops the server for half a second.
+pub(crate) const MAX_KEY: usize = 65_535 + 1_024;
+
+/// The longest application or name, in bytes.
+const MAX_NAME: usize = 65_535;
+
+/// A lock's key, and what it was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) lock: Arc<str>,
+    pub(crate) app: Option<Arc<str>>,
+    pub(crate) name: Option<Arc<str>>,
+}
+
+impl Key {
+    /// `{prefix}{app}` or `{prefix}{app}:{name}`.
+    pub(crate) fn of(prefix: &str, app: &str, name: Option<&str>) -> Result<Self> {
+        check("app", app)?;
+        let mut lock = String::with_capacity(prefix.len() + app.len() + 8);
+        lock.push_str(prefix);
+        // The first colon after the prefix ends the application, so an application
+        // may not bring one of its own; a name may.
+        escape(app, &[':'], &mut lock);
+        if let Some(name) = name {
+            check("name", name)?;
+            lock.push(':');
+            escape(name, &[], &mut lock);
+        }
+        Ok(Self {
+            lock: lock.into(),
+            app: Some(app.into()),
+            name: name.map(Into::into),
+        })
+    }
+
+    /// The whole key as it is given.
+    pub(crate) fn whole(key: &str) -> Result<Self> {
+        check("key", key)?;
+        if key.ends_with(FENCE_SUFFIX) || key.starts_with(FENCE_PREFIX) {
+            return Err(Error::invalid(
+                "key",
+                format_args!("{key:?}"),
+                format!("keys that begin with {FENCE_PREFIX:?} or end with {FENCE_SUFFIX:?} keep the fencing tokens of other locks"),
+                "give the lock another key",
+            ));
+        }
+        Ok(Self {
+            lock: key.into(),
+            app: None,
+            name: None,
+        })
+    }
+
+    /// The key that keeps the fencing counter and the last holding, in the same
+    /// hash slot as the lock (Redis Cluster specification, 'Hash tags').
+    pub(crate) fn fence(&self) -> String {
+        if has_hash_tag(&self.lock) {
+            format!("{FENCE_PREFIX}{}", self.lock)
+        } else {
+            format!("{{{}{FENCE_SUFFIX}", self.lock)
+        }
+    }
+}
+
+const FENCE_SUFFIX: &str = "}:fence";
+const FENCE_PREFIX: &str = "fence:";
+
+fn has_hash_tag(key: &str) -> bool {
+    key.split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .is_some_and(|(tag, _)| !tag.is_empty())
+}
+
+fn check(what: &'static str, given: &str) -> Result<()> {
+    if given.is_empty() {
+        return Err(Error::invalid(
+            what,
+            "\"\"",
+            "it is empty, so every empty one would be the same lock",
+            "give it a name, such as \"reports\"",
+        ));
+    }
+    if given.len() > MAX_NAME {
+        return Err(Error::invalid(
+            what,
+            format_args!("{given:?}"),
+            format!("it has {} bytes, and {MAX_NAME} is the most", given.len()),
+            "use a shorter one, or a digest of it",
+        ));
+    }
+    Ok(())
+}
+
+/// Percent-encodes what would make two names one key, split the hash slot, or be
+/// unreadable in a terminal.
+fn escape(part: &str, also: &[char], out: &mut String) {
+    for c in part.chars() {
+        if matches!(c, '%' | '{' | '}') || c.is_control() || also.contains(&c) {
+            let mut bytes = [0; 4];
+            for byte in c.encode_utf8(&mut bytes).bytes() {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+}
+
+/// A key prefix that keeps different applications apart.
+pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
+    if prefix.len() > MAX_KEY - MAX_NAME {
+        return Err(Error::invalid(
+            "key_prefix",
+            format_args!("{prefix:?}"),
+            format!("it has {} bytes, and {} is the most", prefix.len(), MAX_KEY - MAX_NAME),
+            "use a shorter one",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn key(app: &str, name: Option<&str>) -> String {
+        Key::of(DEFAULT_PREFIX, app, name).unwrap().lock.to_string()
+    }
+
+    #[test]
+    fn plain_names_make_the_keys_of_the_python_applocker() {
+        assert_eq!(key("reports", None), "QUEUE:reports");
+        assert_eq!(key("reports", Some("eu")), "QUEUE:reports:eu");
+    }
+
+    #[test]
+    fn different_names_never_make_the_same_key() {
+        let pairs = [
+            ("a", Some("bc")), ("ab", Some("c")), ("a:bc", None), ("a", Some("b:c")),
+            ("a:b", Some("c")), ("a%3Ab", Some("c")), ("a", None), ("A", None),
+            ("a ", None), ("a.", None), ("a{b}", None), ("a%7Bb%7D", None), ("a\n", None),
+            ("a\\n", None), ("{a}", None), ("}", None), ("a", Some("{b}")), ("ı", None), ("i", None),
+        ];
+        let keys: HashSet<String> = pairs.iter().map(|(app, name)| key(app, *name)).collect();
+        assert_eq!(keys.len(), pairs.len());
+        let fences: HashSet<String> = pairs
+            .iter()
+            .map(|(app, name)| Key::of(DEFAULT_PREFIX, app, *name).unwrap().fence())
+            .collect();
+        assert_eq!(fences.len(), pairs.len());
+    }
+
+    #[test]
+    fn side_keys_share_the_hash_slot_and_are_kept_apart() {
+        assert_eq!(Key::of(DEFAULT_PREFIX, "reports", None).unwrap().fence(), "{QUEUE:reports}:fence");
+        assert_eq!(Key::whole("jobs{eu}").unwrap().fence(), "fence:jobs{eu}");
+        assert_ne!(Key::whole("{x}").unwrap().fence(), Key::whole("x").unwrap().fence());
+        assert!(Key::whole("{x}:fence").is_err());
+        assert!(Key::whole("fence:{x}").is_err());
+    }
+
+    #[test]
+    fn empty_and_oversized_names_are_refused_with_the_remedy() {
+        for error in [
+            Key::of("", "", None).unwrap_err(),
+            Key::of("", "a", Some("")).unwrap_err(),
+            Key::whole("").unwrap_err(),
+            Key::of("", &"x".repeat(65_536), None).unwrap_err(),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains("give it a name") || text.contains("use a shorter"), "{text}");
+            assert!(text.len() < 400, "{text}");
+        }
+        assert!(Key::of("", &"x".repeat(65_535), None).is_ok());
+    }
+}

@@ -1,0 +1,199 @@
+//! The trait that every kind of store keeps to, and the questions it answers.
+//!
+//! A store decides who holds a lock, each step atomic (rule R3). It knows nothing
+//! of guards, heartbeats or waiting: those live in the engine.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::error::{Error, FaultKind, StoreFault};
+use crate::info::{LastHolding, LockInfo};
+use crate::key::Key;
+
+pub(crate) mod dir;
+pub(crate) mod memory;
+pub(crate) mod redis;
+pub(crate) mod url;
+
+/// What a store's methods return: a future that the engine drives on its own
+/// thread, inside its tokio runtime.
+pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Three outcomes (rule R9): yes, no, or an error, which is never read as no.
+pub(crate) type Outcome<T> = Result<T, StoreError>;
+
+/// A place where locks live.
+///
+/// Steps come in batches, so that what is due together travels together; answers
+/// come in the order of the questions. `within` is the longest that the caller
+/// will wait for the answer: after it the outcome is `Unknown`.
+pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
+    /// Reaches the store and checks that it can be used.
+    fn open(self: Arc<Self>, within: Duration) -> Answer<Outcome<()>>;
+
+    /// Takes locks that are free, or that the same owner id already holds.
+    fn acquire(
+        self: Arc<Self>,
+        batch: Vec<Acquire>,
+        within: Duration,
+    ) -> Answer<Vec<Outcome<Acquired>>>;
+
+    /// Sets leases back to their full ttl. `false`: not held by that owner (any
+    /// more), and nothing was changed.
+    fn renew(self: Arc<Self>, batch: Vec<Renew>, within: Duration) -> Answer<Vec<Outcome<bool>>>;
+
+    /// Ends holdings. `false`: not held by that owner (any more), and nothing was
+    /// changed.
+    fn release(
+        self: Arc<Self>,
+        batch: Vec<Release>,
+        within: Duration,
+    ) -> Answer<Vec<Outcome<bool>>>;
+
+    /// Who holds the lock, and who held it last. Changes nothing.
+    fn inspect(self: Arc<Self>, key: Key, within: Duration) -> Answer<Outcome<Inspection>>;
+
+    /// Ends whatever holding there is, if no heartbeat came for `stale` (always, if
+    /// that is `None`). `false`: there was none, or its heart beats.
+    fn force_release(
+        self: Arc<Self>,
+        key: Key,
+        stale: Option<Duration>,
+        within: Duration,
+    ) -> Answer<Outcome<bool>>;
+
+    /// The store as a URL without its password, for messages.
+    fn describe(&self) -> Arc<str>;
+}
+
+/// Unique to one acquisition (rule R6).
+pub(crate) type OwnerId = uuid::Uuid;
+
+/// Who we are: written beside every lock that we take.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) instance: String,
+    pub(crate) host: String,
+    pub(crate) pid: u32,
+}
+
+/// The wish to take one lock.
+#[derive(Clone, Debug)]
+pub(crate) struct Acquire {
+    pub(crate) key: Key,
+    pub(crate) owner: OwnerId,
+    pub(crate) ttl: Duration,
+    pub(crate) identity: Arc<Identity>,
+}
+
+/// The answer to an [`Acquire`].
+#[derive(Clone, Debug)]
+pub(crate) enum Acquired {
+    /// It is ours, with this fencing token, since this time of the store's clock.
+    Granted { token: u64, at: SystemTime },
+    /// Somebody else holds it.
+    Busy(LockInfo),
+}
+
+/// One heartbeat.
+#[derive(Clone, Debug)]
+pub(crate) struct Renew {
+    pub(crate) key: Key,
+    pub(crate) owner: OwnerId,
+    pub(crate) ttl: Duration,
+}
+
+/// The end of one holding.
+#[derive(Clone, Debug)]
+pub(crate) struct Release {
+    pub(crate) key: Key,
+    pub(crate) owner: OwnerId,
+    /// Keep the lock taken for so long still (`at_least`), without a heartbeat.
+    pub(crate) keep: Option<Duration>,
+}
+
+/// What stands at a key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inspection {
+    pub(crate) holder: Option<LockInfo>,
+    pub(crate) last: Option<LastHolding>,
+}
+
+/// The fencing token after `last`, at `micros` of the store's clock (rule R8: it
+/// only grows, also where the counter or the clock was lost).
+pub(crate) fn next_token(last: u64, micros: u64) -> u64 {
+    last.saturating_add(1).max(micros)
+}
+
+/// The largest integer that survives a double, and with it Lua and JSON.
+pub(crate) const MAX_TOKEN: u64 = (1 << 53) - 1;
+
+/// An answer that is neither yes nor no.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreError {
+    pub(crate) kind: StoreErrorKind,
+    pub(crate) what: Arc<str>,
+    pub(crate) remedy: &'static str,
+    pub(crate) source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// What an error lets us conclude.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreErrorKind {
+    /// The step was certainly not carried out.
+    NotDone,
+    /// The step may have been carried out, or may still be.
+    Unknown,
+    /// Not carried out, and refused until a person mends it: password, rights.
+    Denied,
+    /// Not carried out, and not possible until a person mends it: a damaged or
+    /// foreign file, a database that does not exist.
+    Misconfigured,
+}
+
+impl StoreError {
+    pub(crate) fn new(kind: StoreErrorKind, what: impl Into<Arc<str>>, remedy: &'static str) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+            remedy,
+            source: None,
+        }
+    }
+
+    pub(crate) fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Whether trying again may help.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::NotDone | StoreErrorKind::Unknown)
+    }
+
+    /// What the user is told.
+    pub(crate) fn into_error(self, store: Arc<str>, lock: Option<Arc<str>>) -> Error {
+        let kind = match self.kind {
+            StoreErrorKind::NotDone | StoreErrorKind::Unknown => FaultKind::Unavailable,
+            StoreErrorKind::Denied => FaultKind::Denied,
+            StoreErrorKind::Misconfigured => FaultKind::Misconfigured,
+        };
+        let fault = Box::new(StoreFault {
+            kind,
+            lock,
+            store,
+            what: self.what,
+            remedy: self.remedy,
+            source: self.source,
+        });
+        match kind {
+            FaultKind::Unavailable => Error::Unavailable(fault),
+            FaultKind::Denied => Error::Denied(fault),
+            FaultKind::Misconfigured => Error::Misconfigured(fault),
+        }
+    }
+}
