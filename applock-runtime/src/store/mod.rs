@@ -139,6 +139,9 @@ pub(crate) struct StoreError {
     pub(crate) what: Arc<str>,
     pub(crate) remedy: &'static str,
     pub(crate) source: Option<Arc<dyn StdError + Send + Sync>>,
+    /// Found out at no cost of time (a connection that had died meanwhile): worth one
+    /// more try at once.
+    pub(crate) worth_another: bool,
 }
 
 /// What an error lets us conclude.
@@ -162,6 +165,7 @@ impl StoreError {
             what: what.into(),
             remedy,
             source: None,
+            worth_another: false,
         }
     }
 
