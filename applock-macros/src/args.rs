@@ -1,0 +1,297 @@
+//! Reading `app = "...", ttl = 60, ...`: which argument stands where, and what is
+//! wrong with it. What a value may be is said in `value.rs` and `duration.rs`.
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use syn::ext::IdentExt as _;
+use syn::parse::{ParseStream, Parser as _};
+use syn::{Expr, Ident, Lit, Path, Token, token};
+
+use crate::capture::Template;
+use crate::duration::{self, Length};
+use crate::mistakes::Mistakes;
+use crate::suggest::nearest;
+use crate::value;
+
+/// Every argument, and how to write it.
+const ARGUMENTS: [(&str, &str); 12] = [
+    ("app", "app = \"reports\""),
+    ("name", "name = \"tenant-{tenant}\""),
+    ("key", "key = \"reports:nightly\""),
+    ("ttl", "ttl = 60"),
+    ("wait", "wait = \"10s\""),
+    ("at_least", "at_least = \"30s\""),
+    ("at_most", "at_most = \"1h\""),
+    ("on_busy", "on_busy = skip"),
+    ("on_lost", "on_lost = cancel"),
+    ("locker", "locker = my_locker()"),
+    ("guard", "guard = guard"),
+    ("crate", "crate = applock"),
+];
+
+/// What people who know other libraries write first.
+const OTHER_WORDS: [(&str, &str); 14] = [
+    ("application", "app"),
+    ("namespace", "app"),
+    ("lock", "key"),
+    ("lock_name", "name"),
+    ("id", "name"),
+    ("lease", "ttl"),
+    ("expire", "ttl"),
+    ("expiry", "ttl"),
+    ("duration", "ttl"),
+    ("timeout", "wait"),
+    ("lock_at_least", "at_least"),
+    ("lock_at_most", "at_most"),
+    ("max", "at_most"),
+    ("min", "at_least"),
+];
+
+/// The arguments of one attribute.
+#[derive(Default)]
+pub(crate) struct Args {
+    pub(crate) app: Option<syn::LitStr>,
+    pub(crate) name: Option<Template>,
+    pub(crate) key: Option<Template>,
+    pub(crate) ttl: Option<Length>,
+    pub(crate) wait: Option<Wait>,
+    pub(crate) at_least: Option<Length>,
+    pub(crate) at_most: Option<Length>,
+    pub(crate) on_busy: OnBusy,
+    pub(crate) on_lost: Option<(OnLost, Ident)>,
+    pub(crate) locker: Option<Expr>,
+    pub(crate) guard: Option<Ident>,
+    pub(crate) krate: Option<Path>,
+}
+
+pub(crate) enum Wait {
+    For(Length),
+    Forever,
+}
+
+/// What a caller gets when the lock is busy.
+#[derive(Default)]
+pub(crate) enum OnBusy {
+    /// Not said: the return type decides.
+    #[default]
+    Unset,
+    Error,
+    Skip,
+    Give(Expr),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum OnLost {
+    Cancel,
+    Finish,
+}
+
+impl Args {
+    /// Reads all it can; what it can't is told in `mistakes`.
+    pub(crate) fn read(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
+        let mut args = Self::default();
+        let mut given = Vec::new();
+        let read = |input: ParseStream| {
+            while !input.is_empty() {
+                args.next(input, &mut given, mistakes)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = read.parse2(tokens) {
+            mistakes.add(error);
+        }
+        args.check(&given, mistakes);
+        args
+    }
+
+    /// One argument and the comma after it.
+    fn next(
+        &mut self,
+        input: ParseStream,
+        given: &mut Vec<Ident>,
+        mistakes: &mut Mistakes,
+    ) -> syn::Result<()> {
+        if let Some(comma) = input.parse::<Option<Token![,]>>()? {
+            mistakes.at(comma, "nothing stands before this comma; take it out");
+            return Ok(());
+        }
+        if !input.peek(Ident::peek_any) {
+            return not_a_name(input, mistakes);
+        }
+        let name = input.call(Ident::parse_any)?;
+        let known = ARGUMENTS.iter().find(|(known, _)| name == known);
+        let example = known.map_or("name = value", |(_, example)| example);
+        if let Err(message) = equals(input, &name, example) {
+            mistakes.at(&name, message);
+            // A second word for the unknown name would be noise.
+            return skip(input);
+        }
+        let told = given.iter().any(|earlier| *earlier == name);
+        if known.is_none() {
+            mistakes.at(&name, unknown(&name));
+        } else if told {
+            mistakes.at(
+                &name,
+                format_args!("`{name}` is given twice; each argument stands at most once"),
+            );
+        } else {
+            given.push(name.clone());
+        }
+        // A value that is not wanted is still read, to find where it ends.
+        let mut unwanted = Self::default();
+        let mut silent = Mistakes::default();
+        let read = if known.is_none() || told {
+            unwanted.value(&name, input, &mut silent)
+        } else {
+            self.value(&name, input, mistakes)
+        };
+        if let Err(error) = read {
+            mistakes.add(syn::Error::new(
+                error.span(),
+                format_args!("`{name}` has a value that can't be read ({error}); write `{example}`"),
+            ));
+            return skip(input);
+        }
+        if input.is_empty() || input.parse::<Option<Token![,]>>()?.is_some() {
+            return Ok(());
+        }
+        if starts_an_argument(input) {
+            let next = input.fork().call(Ident::parse_any)?;
+            mistakes.at(&next, format_args!("a comma is missing before `{next}`"));
+            return Ok(());
+        }
+        let found: TokenTree = input.fork().parse()?;
+        mistakes.at(
+            found,
+            format_args!("expected a comma, or the end, after the value of `{name}`"),
+        );
+        skip(input)
+    }
+
+    fn value(
+        &mut self,
+        name: &Ident,
+        input: ParseStream,
+        mistakes: &mut Mistakes,
+    ) -> syn::Result<()> {
+        let argument = name.to_string();
+        if argument == "crate" {
+            self.krate = value::path(input, mistakes)?;
+            return Ok(());
+        }
+        let expr = value::bare(input.parse()?);
+        let argument = argument.as_str();
+        match argument {
+            "app" => self.app = value::app(expr, mistakes),
+            "name" => self.name = value::template(argument, expr, mistakes),
+            "key" => self.key = value::template(argument, expr, mistakes),
+            "ttl" => self.ttl = value::lease(argument, expr, mistakes),
+            "wait" => self.wait = value::wait(expr, mistakes),
+            "at_least" => self.at_least = duration::read(argument, expr, mistakes),
+            "at_most" => self.at_most = value::lease(argument, expr, mistakes),
+            "on_busy" => self.on_busy = value::on_busy(expr, mistakes),
+            "on_lost" => self.on_lost = value::on_lost(expr, mistakes),
+            "locker" => self.locker = value::locker(expr, mistakes),
+            "guard" => self.guard = value::guard(expr, mistakes),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What only shows when all arguments are known.
+    fn check(&self, given: &[Ident], mistakes: &mut Mistakes) {
+        let find = |wanted: &str| given.iter().find(|name| *name == wanted);
+        match (find("app"), find("key")) {
+            (None, None) => mistakes.at_span(
+                Span::call_site(),
+                "`app` is missing: write `#[singleton(app = \"reports\")]`; every function with \
+                 the same `app` shares one lock",
+            ),
+            (Some(_), Some(key)) => mistakes.at(
+                key,
+                "`key` is the whole key, so `app` can't stand beside it; keep one of the two",
+            ),
+            _ => {}
+        }
+        if let (Some(_), Some(name)) = (find("key"), find("name")) {
+            mistakes.at(
+                name,
+                "`key` is the whole key, so `name` can't stand beside it; write the name into \
+                 the key, or use `app` and `name`",
+            );
+        }
+        if let (Some(Length::Fixed(least, at)), Some(Length::Fixed(most, _))) =
+            (&self.at_least, &self.at_most)
+            && least > most
+        {
+            mistakes.at(
+                at,
+                format_args!(
+                    "`at_least` ({}) is longer than `at_most` ({})",
+                    humantime::format_duration(*least),
+                    humantime::format_duration(*most)
+                ),
+            );
+        }
+    }
+}
+
+/// Consumes the `=` before a value, or says what to write.
+fn equals(input: ParseStream, name: &Ident, example: &str) -> Result<(), String> {
+    if input.peek(Token![==]) || input.peek(Token![=>]) || input.parse::<Token![=]>().is_err() {
+        return Err(format!("expected `=` and a value after `{name}`: write `{example}`"));
+    }
+    if input.is_empty() || input.peek(Token![,]) {
+        return Err(format!("the value after `{name} =` is missing: write `{example}`"));
+    }
+    Ok(())
+}
+
+fn unknown(name: &Ident) -> String {
+    let plain = name.to_string();
+    let meant = OTHER_WORDS
+        .iter()
+        .find(|(other, _)| *other == plain)
+        .map(|&(_, ours)| ours)
+        .or_else(|| nearest(&plain, ARGUMENTS.iter().map(|&(known, _)| known)));
+    if let Some(meant) = meant {
+        return format!("there is no argument `{name}`; did you mean `{meant}`?");
+    }
+    let all: Vec<String> = ARGUMENTS.iter().map(|(known, _)| format!("`{known}`")).collect();
+    format!("there is no argument `{name}`; the arguments are {}", all.join(", "))
+}
+
+/// Something else than `name = …`.
+fn not_a_name(input: ParseStream, mistakes: &mut Mistakes) -> syn::Result<()> {
+    let found: TokenTree = input.fork().parse()?;
+    match input.fork().parse::<Lit>() {
+        Ok(Lit::Str(text)) => mistakes.at(
+            &text,
+            format_args!("an argument needs its name: write `app = {:?}`", text.value()),
+        ),
+        _ => mistakes.at(
+            found,
+            "expected an argument, such as `app = \"reports\"` or `ttl = 60`",
+        ),
+    }
+    let _: TokenTree = input.parse()?;
+    skip(input)
+}
+
+fn starts_an_argument(input: ParseStream) -> bool {
+    input.peek(Ident::peek_any) && input.peek2(Token![=]) && !input.peek2(Token![==])
+}
+
+/// Goes on to the next argument, so that its mistakes are told too.
+fn skip(input: ParseStream) -> syn::Result<()> {
+    while !input.is_empty() {
+        if input.parse::<Option<Token![,]>>()?.is_some() {
+            break;
+        }
+        // `app("x")` has been told about; its parentheses hold no argument.
+        if !input.peek(token::Paren) && starts_an_argument(input) {
+            break;
+        }
+        let _: TokenTree = input.parse()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! The function that comes out: the same signature, and around the body one call
+//! into the runtime.
+//!
+//! Our own names are at `mixed_site`, so that the body can't see them; the body and
+//! the names that it binds keep the user's spans, so that errors and lints land where
+//! they would without the attribute.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::ext::IdentExt as _;
+
+use crate::args::{Args, OnBusy, OnLost, Wait};
+use crate::capture::Template;
+use crate::item::{self, Function};
+use crate::output::Output;
+
+/// The function under its lock.
+pub(crate) fn function(args: &Args, function: &Function) -> TokenStream {
+    let krate = match &args.krate {
+        Some(path) => quote!(#path),
+        None => quote_spanned!(Span::mixed_site()=> ::applock),
+    };
+    let expansion = Expansion { args, function, krate };
+    if let Some(boxed) = &function.async_trait {
+        let block = expansion.async_body(&Output::new(&boxed.output), {
+            let (guard, block) = (expansion.guard(), &boxed.block);
+            quote!(#guard #block)
+        });
+        let (call, keywords) = (&boxed.call, &boxed.keywords);
+        return expansion.around(&function.sig, &quote!(#call(#keywords { #block })));
+    }
+    let unnamed = item::unnamed(&function.sig);
+    let sig = item::outer_signature(function, &unnamed);
+    let output = Output::of(&function.sig);
+    let body = if function.sig.asyncness.is_some() {
+        let edge = expansion.return_edge(&output);
+        let rebound = expansion.rebound(&unnamed);
+        let guard = expansion.guard();
+        let body = expansion.body(&output);
+        expansion.async_body(&output, quote!(#edge #rebound #guard #body))
+    } else {
+        expansion.sync_body(&output, &unnamed)
+    };
+    expansion.around(&sig, &body)
+}
+
+struct Expansion<'a> {
+    args: &'a Args,
+    function: &'a Function,
+    krate: TokenStream,
+}
+
+impl Expansion<'_> {
+    /// The function as it was written, around a new body.
+    fn around(&self, sig: &syn::Signature, body: &TokenStream) -> TokenStream {
+        let Function { attrs, vis, defaultness, inner_attrs, .. } = self.function;
+        quote_spanned! {Span::mixed_site()=>
+            #(#attrs)*
+            #vis #defaultness #sig {
+                #(#inner_attrs)*
+                #body
+            }
+        }
+    }
+
+    /// The body is pinned first, and the runtime drives it through a `Pin<&mut _>`:
+    /// handing it over by value would put it into the future twice.
+    fn async_body(&self, output: &Output, body: TokenStream) -> TokenStream {
+        let call = self.call();
+        let refused = self.refused(output);
+        quote_spanned! {Span::mixed_site()=>
+            #call
+            let body = ::core::pin::pin!(::core::option::Option::Some(async move { #body }));
+            match call.run(body).await {
+                ::core::result::Result::Ok(value) => value,
+                #refused
+            }
+        }
+    }
+
+    /// A frame and no closure, so that the body borrows, returns and is linted as
+    /// it would be without the attribute.
+    fn sync_body(&self, output: &Output, unnamed: &[Option<Ident>]) -> TokenStream {
+        let call = self.call();
+        let refused = self.refused(output);
+        let rebound = self.rebound(unnamed);
+        let guard = self.guard();
+        let body = self.body(output);
+        let body = quote!(#rebound #guard #body);
+        // R5: an owned `self` can't be rebound, so there a closure that takes it is
+        // what drops it before the lock is released.
+        let body = if self.function.owns_self() {
+            let krate = &self.krate;
+            let returns = if output.is_opaque() {
+                quote!()
+            } else {
+                let ty = output.annotation(krate);
+                quote_spanned!(output.span()=> -> #ty)
+            };
+            quote_spanned! {Span::mixed_site()=>
+                #krate::__private::call_once(move || #returns { #body })
+            }
+        } else {
+            body
+        };
+        quote_spanned! {Span::mixed_site()=>
+            #call
+            match call.enter() {
+                ::core::result::Result::Ok(_frame) => { #body }
+                #refused
+            }
+        }
+    }
+
+    /// `let call = …;`: the arguments that were given, and no others; the runtime
+    /// knows the defaults.
+    fn call(&self) -> TokenStream {
+        let mixed = Span::mixed_site();
+        let (args, krate) = (self.args, &self.krate);
+        let function = self.function.sig.ident.unraw().to_string();
+        let start = match (&args.app, &args.key) {
+            (_, Some(key)) => {
+                let key = template(key);
+                quote_spanned!(mixed=> key(#key))
+            }
+            (Some(app), None) => quote_spanned!(mixed=> app(#app)),
+            // Told as a mistake; nothing is expanded then.
+            (None, None) => quote_spanned!(mixed=> app("")),
+        };
+        let name = args.name.as_ref().map(|name| {
+            let name = template(name);
+            quote_spanned!(mixed=> .name(#name))
+        });
+        let length = |method: &str, length: &Option<crate::duration::Length>| {
+            length.as_ref().map(|length| {
+                let (method, length) = (Ident::new(method, mixed), length.tokens());
+                quote_spanned!(mixed=> .#method(#length))
+            })
+        };
+        let ttl = length("ttl", &args.ttl);
+        let wait = args.wait.as_ref().map(|wait| match wait {
+            Wait::For(length) => {
+                let length = length.tokens();
+                quote_spanned!(mixed=> .wait(#length))
+            }
+            Wait::Forever => quote_spanned!(mixed=> .wait_forever()),
+        });
+        let at_least = length("at_least", &args.at_least);
+        let at_most = length("at_most", &args.at_most);
+        let finish = matches!(args.on_lost, Some((OnLost::Finish, _)))
+            .then(|| quote_spanned!(mixed=> .finish_when_lost()));
+        let locker = args.locker.as_ref().map(|locker| quote_spanned!(mixed=> .locker(&#locker)));
+        quote_spanned! {mixed=>
+            let call = #krate::__private::Call::#start #name
+                .function(::core::module_path!(), #function)
+                #ttl #wait #at_least #at_most #finish #locker;
+        }
+    }
+
+    /// R5: every argument moves into the body, so that it is dropped with it.
+    fn rebound(&self, unnamed: &[Option<Ident>]) -> TokenStream {
+        let mixed = Span::mixed_site();
+        let bindings = self.function.bindings();
+        let lets = bindings.iter().map(|binding| {
+            let item::Binding { attrs, mutability, ident } = binding;
+            // Used by the attribute is used, though the body does without it.
+            let used = self.is_used_by_args(ident).then(|| quote_spanned!(mixed=> unused_variables,));
+            quote_spanned! {mixed=>
+                #(#attrs)*
+                #[allow(
+                    #used
+                    clippy::let_unit_value,
+                    clippy::no_effect_underscore_binding,
+                    clippy::redundant_locals,
+                    clippy::shadow_same,
+                    clippy::used_underscore_binding
+                )]
+                let #mutability #ident = #ident;
+            }
+        });
+        let unnamed = self.function.sig.inputs.iter().zip(unnamed).filter_map(|(argument, name)| {
+            let (syn::FnArg::Typed(argument), Some(name)) = (argument, name) else {
+                return None;
+            };
+            let attrs = &argument.attrs;
+            Some(quote_spanned! {mixed=>
+                #(#attrs)*
+                let _unnamed = #name;
+            })
+        });
+        // `self` can't be rebound; to name it is to move it into the async block or
+        // closure, whole.
+        let receiver = self.function.sig.receiver().filter(|_| self.function.owns_self());
+        let receiver = receiver.map(|receiver| {
+            let this = &receiver.self_token;
+            quote_spanned!(mixed=> let _ = &#this;)
+        });
+        quote!(#receiver #(#unnamed)* #(#lets)*)
+    }
+
+    fn is_used_by_args(&self, ident: &Ident) -> bool {
+        let args = self.args;
+        let name = ident.unraw().to_string();
+        let captured = args.name.iter().chain(&args.key).any(|it| it.captures.contains(&name));
+        let lengths = [&args.ttl, &args.at_least, &args.at_most].into_iter().flatten();
+        let wait = match &args.wait {
+            Some(Wait::For(length)) => Some(length),
+            _ => None,
+        };
+        captured
+            || lengths.chain(wait).any(|length| item::mentions(length.tokens(), ident))
+            || args.locker.as_ref().is_some_and(|locker| item::mentions(locker, ident))
+            || matches!(&args.on_busy, OnBusy::Give(expr) if item::mentions(expr, ident))
+    }
+
+    /// `guard = ident`
+    fn guard(&self) -> Option<TokenStream> {
+        let krate = &self.krate;
+        self.args.guard.as_ref().map(|guard| {
+            quote_spanned!(Span::mixed_site()=> let #guard = #krate::__private::current_guard();)
+        })
+    }
+
+    /// A return that never runs: it tells the compiler the async block's type before
+    /// the body is looked at, so that a wrong type is an error in the body and not in
+    /// generated code.
+    fn return_edge(&self, output: &Output) -> TokenStream {
+        if output.is_opaque() {
+            return quote!();
+        }
+        let ty = output.annotation(&self.krate);
+        quote_spanned! {output.span()=>
+            #[allow(
+                unreachable_code,
+                clippy::diverging_sub_expression,
+                clippy::empty_loop,
+                clippy::let_unit_value,
+                clippy::needless_return
+            )]
+            if false {
+                let never: #ty = loop {};
+                return never;
+            }
+        }
+    }
+
+    /// The user's block. Its value is bound, so that the temporaries of its last
+    /// expression are gone before the arguments are (in edition 2021 they would
+    /// outlive them, and the lock).
+    fn body(&self, output: &Output) -> TokenStream {
+        let body = &self.function.body;
+        if output.promises_closure() {
+            // Bound to a name, a closure would lose the signature that it is to have.
+            return quote!(#body);
+        }
+        let annotation = (!output.is_opaque()).then(|| {
+            let ty = output.annotation(&self.krate);
+            quote_spanned!(output.span()=> : #ty)
+        });
+        quote_spanned! {Span::mixed_site()=>
+            let value #annotation = #body;
+            #[allow(unreachable_code)]
+            value
+        }
+    }
+
+    /// The arm for a lock that was not taken (or was lost).
+    fn refused(&self, output: &Output) -> TokenStream {
+        let span = output.span();
+        let krate = &self.krate;
+        let ty = output.annotation(krate);
+        let otherwise = match &self.args.on_busy {
+            OnBusy::Unset => {
+                return quote_spanned! {span=>
+                    ::core::result::Result::Err(error) => {
+                        <#ty as #krate::__private::Refusal>::refused(error)
+                    }
+                };
+            }
+            OnBusy::Error => {
+                return quote_spanned! {span=>
+                    ::core::result::Result::Err(error) => {
+                        <#ty as #krate::__private::RefuseWithError>::refused_with_error(error)
+                    }
+                };
+            }
+            OnBusy::Skip => quote_spanned!(span=> <#ty as #krate::__private::Skip>::skipped()),
+            OnBusy::Give(expr) => quote!(#expr),
+        };
+        let mixed = Span::mixed_site();
+        if output.is_opaque() {
+            return quote_spanned!(mixed=> ::core::result::Result::Err(_) => #otherwise,);
+        }
+        quote_spanned! {mixed=>
+            ::core::result::Result::Err(error) => {
+                let told = {
+                    #[allow(unused_imports)]
+                    use #krate::__private::{TellByError as _, TellNothing as _};
+                    (&#krate::__private::Teller::<#ty>::NEW).tell(error)
+                };
+                match told {
+                    ::core::option::Option::Some(value) => value,
+                    ::core::option::Option::None => #otherwise,
+                }
+            }
+        }
+    }
+}
+
+fn template(template: &Template) -> TokenStream {
+    let literal = &template.literal;
+    if template.captures.is_empty() {
+        let literal = syn::LitStr::new(&template.text, literal.span());
+        return quote!(#literal);
+    }
+    quote_spanned!(Span::mixed_site()=> ::std::format!(#literal))
+}
