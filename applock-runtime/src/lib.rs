@@ -21,12 +21,15 @@ pub use guard::LockGuard;
 pub use info::{Ending, LastHolding, LockInfo};
 pub use lock::Lock;
 pub use locker::{AppLocker, Builder, StoreSource, URL_VARIABLE};
-pub use singleton::{current, init};
+pub use singleton::{Refusal, current, init};
 pub use store::memory::MemoryStore;
 
 /// What expanded code calls. Not part of the public interface: any version may change
 /// it.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::singleton::{Call, Frame, Run, current_guard};
+    pub use crate::singleton::{
+        Call, Frame, Refusal, RefuseWithError, Returns, Run, Skip, TellByError, TellNothing,
+        Teller, call_once, current_guard,
+    };
 }

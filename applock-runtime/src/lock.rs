@@ -494,7 +494,10 @@ impl Lock {
                 return Err(Error::invalid(
                     "at_least",
                     humantime::format_duration(least),
-                    format!("it is longer than at_most ({})", humantime::format_duration(most)),
+                    format!(
+                        "it is longer than at_most ({})",
+                        humantime::format_duration(most)
+                    ),
                     "make at_most the longer one",
                 ));
             }

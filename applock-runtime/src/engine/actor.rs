@@ -17,7 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::{Moment, Sleep};
 use crate::error::{Error, Loss, Result};
 use crate::key::Key;
-use crate::store::{Acquired, Inspection, OwnerId, Outcome, Release, Renew, StoreError, StoreErrorKind};
+use crate::store::{
+    Acquired, Inspection, Outcome, OwnerId, Release, Renew, StoreError, StoreErrorKind,
+};
 
 use super::ending::Ending;
 use super::holding::Holding;
@@ -225,9 +227,7 @@ impl Actor {
             let outcome = match first.await {
                 // Its answer was lost: whether it was the first that ended it or the
                 // second, it is ended.
-                Err(error) if error.worth_another => {
-                    again.force_release(key, stale, timeout).await
-                }
+                Err(error) if error.worth_another => again.force_release(key, stale, timeout).await,
                 outcome => outcome,
             };
             if matches!(outcome, Ok(true)) {
@@ -302,8 +302,8 @@ impl Actor {
                 asked.push(owner);
             }
         }
-        let answer = Arc::clone(&self.parts.store)
-            .acquire(batch, timeout.min(self.parts.command_timeout));
+        let answer =
+            Arc::clone(&self.parts.store).acquire(batch, timeout.min(self.parts.command_timeout));
         self.aside(async move { Done::Acquired(asked, sent, answer.await) });
     }
 

@@ -124,7 +124,12 @@ pub(crate) struct Terms {
 }
 
 impl Lease {
-    pub(crate) fn new(terms: Terms, clock: Arc<dyn Clock>, sent: Moment, valid_until: Moment) -> Self {
+    pub(crate) fn new(
+        terms: Terms,
+        clock: Arc<dyn Clock>,
+        sent: Moment,
+        valid_until: Moment,
+    ) -> Self {
         Self {
             key: terms.key,
             owner: terms.owner,
@@ -411,6 +416,9 @@ mod tests {
         assert!(check_length("ttl", Duration::from_millis(99)).is_err());
         assert!(check_length("ttl", Duration::MAX).is_err());
         let odd = Duration::from_micros(100_001);
-        assert_eq!(check_length("ttl", odd).unwrap(), Duration::from_millis(101));
+        assert_eq!(
+            check_length("ttl", odd).unwrap(),
+            Duration::from_millis(101)
+        );
     }
 }

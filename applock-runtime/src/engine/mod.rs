@@ -236,7 +236,10 @@ impl Engine {
 
     fn mailbox(&self, lock: Option<&Key>) -> Result<Mailbox> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = running.as_ref().filter(|running| !running.mailbox.is_closed()) {
+        if let Some(running) = running
+            .as_ref()
+            .filter(|running| !running.mailbox.is_closed())
+        {
             return Ok(running.mailbox.clone());
         }
         let (mailbox, commands) = mpsc::unbounded_channel();
@@ -249,7 +252,10 @@ impl Engine {
                 "see whether this process may have more threads and open files",
             )
             .caused_by(error)
-            .into_error(self.parts.store.describe(), lock.map(|key| key.lock.clone()))
+            .into_error(
+                self.parts.store.describe(),
+                lock.map(|key| key.lock.clone()),
+            )
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -319,7 +325,8 @@ impl Engine {
 
     pub(crate) async fn inspect(&self, key: Key) -> Result<Inspection> {
         let lock = key.clone();
-        self.ask(Some(&lock), |reply| Command::Inspect(key, reply)).await
+        self.ask(Some(&lock), |reply| Command::Inspect(key, reply))
+            .await
     }
 
     pub(crate) async fn force(&self, key: Key, stale: Option<Duration>) -> Result<bool> {
@@ -329,7 +336,8 @@ impl Engine {
     }
 
     pub(crate) async fn shutdown(&self, within: Duration) -> Result<()> {
-        self.ask(None, |reply| Command::Shutdown(within, reply)).await
+        self.ask(None, |reply| Command::Shutdown(within, reply))
+            .await
     }
 }
 

@@ -28,9 +28,7 @@ pub(crate) fn heartbeat(interval: Duration) -> Duration {
 }
 
 fn jittered(first: Duration, longest: Duration, doublings: u32) -> Duration {
-    let full = first
-        .saturating_mul(1 << doublings.min(16))
-        .min(longest);
+    let full = first.saturating_mul(1 << doublings.min(16)).min(longest);
     full.mul_f64(1.0 - fastrand::f64() / 2.0)
 }
 
@@ -42,7 +40,10 @@ mod tests {
     fn pauses_grow_to_their_longest_and_differ() {
         for round in 0..100 {
             let pause = poll(round);
-            assert!(pause >= POLL_FIRST / 2 && pause <= POLL_LONGEST, "{pause:?}");
+            assert!(
+                pause >= POLL_FIRST / 2 && pause <= POLL_LONGEST,
+                "{pause:?}"
+            );
         }
         assert!(poll(30) >= POLL_LONGEST / 2);
         let different: std::collections::HashSet<_> = (0..50).map(|_| retry(3)).collect();

@@ -184,7 +184,10 @@ impl Actor {
             key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
             looks = waiting.looks, "acquired"
         );
-        self.put(owner, State::Holding(Holding::new(Arc::clone(&lease), sent)));
+        self.put(
+            owner,
+            State::Holding(Holding::new(Arc::clone(&lease), sent)),
+        );
         self.rest(owner);
         let held = Held::new(lease, waiting.mailbox.clone(), Arc::clone(&self.unfinished));
         waiting.tell(Ok(held));

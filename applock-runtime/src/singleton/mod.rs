@@ -3,6 +3,7 @@
 
 mod current;
 mod log;
+mod refusal;
 mod run;
 
 use std::borrow::Cow;
@@ -18,6 +19,9 @@ use crate::locker::AppLocker;
 
 pub use current::current;
 use log::Function;
+pub use refusal::{
+    Refusal, RefuseWithError, Returns, Skip, TellByError, TellNothing, Teller, call_once,
+};
 use run::Order;
 pub use run::{Frame, Run};
 
@@ -192,7 +196,10 @@ impl Call {
 #[doc(hidden)]
 #[must_use]
 pub fn current_guard() -> Arc<LockGuard> {
-    #[expect(clippy::expect_used, reason = "expanded code calls it inside a body only")]
+    #[expect(
+        clippy::expect_used,
+        reason = "expanded code calls it inside a body only"
+    )]
     current().expect("a #[singleton] body runs under its guard")
 }
 

@@ -158,7 +158,12 @@ impl MemoryStore {
         Box::pin(ready(answers))
     }
 
-    fn take(&self, locks: &mut HashMap<Arc<str>, Entry>, now: Moment, wish: Acquire) -> Outcome<Acquired> {
+    fn take(
+        &self,
+        locks: &mut HashMap<Arc<str>, Entry>,
+        now: Moment,
+        wish: Acquire,
+    ) -> Outcome<Acquired> {
         let wall = self.shared.clock.wall();
         let mut last = 0;
         if let Some(entry) = locks.get_mut(&wish.key.lock) {

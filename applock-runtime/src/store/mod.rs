@@ -159,7 +159,11 @@ pub(crate) enum StoreErrorKind {
 }
 
 impl StoreError {
-    pub(crate) fn new(kind: StoreErrorKind, what: impl Into<Arc<str>>, remedy: &'static str) -> Self {
+    pub(crate) fn new(
+        kind: StoreErrorKind,
+        what: impl Into<Arc<str>>,
+        remedy: &'static str,
+    ) -> Self {
         Self {
             kind,
             what: what.into(),

@@ -14,15 +14,17 @@ use super::memory::MemoryStore;
 use super::redis::RedisStore;
 
 /// What a URL may begin with, for messages.
-const KINDS: &str =
-    "write redis://host:6379, rediss://host:6379, dir:/var/lock/app or memory:";
+const KINDS: &str = "write redis://host:6379, rediss://host:6379, dir:/var/lock/app or memory:";
 
 /// The store that a URL names. Does no I/O.
 pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
     let url = url.trim();
     let bad = |reason: &str, remedy: &str| Err(Error::invalid("url", shown(url), reason, remedy));
     let Some((scheme, rest)) = url.split_once(':') else {
-        return bad("it has no scheme that says which kind of store it is", KINDS);
+        return bad(
+            "it has no scheme that says which kind of store it is",
+            KINDS,
+        );
     };
     match scheme {
         "redis" | "rediss" | "valkey" | "valkeys" | "unix" | "redis+unix" | "valkey+unix" => {
@@ -35,7 +37,10 @@ pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
                 return bad("it names no directory", "write dir:/var/lock/app");
             }
             if path.contains('\0') {
-                return bad("a directory's name can't hold a NUL", "write dir:/var/lock/app");
+                return bad(
+                    "a directory's name can't hold a NUL",
+                    "write dir:/var/lock/app",
+                );
             }
             Ok(Arc::new(DirStore::new(path.into())))
         }
@@ -186,7 +191,10 @@ mod tests {
             let text = refusal(url);
             assert!(!text.contains("hunter2"), "{text}");
         }
-        assert_eq!(shown("redis://user:secret@host:1/2"), "redis://user:***@host:1/2");
+        assert_eq!(
+            shown("redis://user:secret@host:1/2"),
+            "redis://user:***@host:1/2"
+        );
         assert_eq!(shown("redis://host:1"), "redis://host:1");
     }
 

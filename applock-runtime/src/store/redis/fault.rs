@@ -117,7 +117,10 @@ pub(super) fn classify(error: RedisError) -> Fault {
             ),
             "BADFENCE" => (
                 Misconfigured,
-                error.detail().unwrap_or("the fencing token can't be read").to_owned(),
+                error
+                    .detail()
+                    .unwrap_or("the fencing token can't be read")
+                    .to_owned(),
                 "delete the key beside the lock that keeps it (…:fence)",
                 Good,
             ),

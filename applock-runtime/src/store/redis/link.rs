@@ -141,7 +141,11 @@ impl Link {
     }
 
     /// Sends one command and waits for its answer, no longer than `within`.
-    pub(super) async fn send(self: &Arc<Self>, command: &Cmd, within: Duration) -> Result<Value, Failed> {
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        command: &Cmd,
+        within: Duration,
+    ) -> Result<Value, Failed> {
         let deadline = Instant::now() + within;
         let mut live = match timeout(within, self.live()).await {
             Ok(Ok(live)) => live,
@@ -188,7 +192,12 @@ impl Link {
     }
 
     fn answered(&self, epoch: u64) {
-        if let Some(live) = self.state().live.as_mut().filter(|live| live.epoch == epoch) {
+        if let Some(live) = self
+            .state()
+            .live
+            .as_mut()
+            .filter(|live| live.epoch == epoch)
+        {
             live.timeouts = 0;
         }
     }
@@ -279,7 +288,8 @@ impl Link {
                         .min(LONGEST_PAUSE);
                     state.failures = state.failures.saturating_add(1);
                     // Up to half of it at random, so that a fleet does not redial in step.
-                    state.not_before = Some(Instant::now() + pause.mul_f64(1.0 - fastrand::f64() / 2.0));
+                    state.not_before =
+                        Some(Instant::now() + pause.mul_f64(1.0 - fastrand::f64() / 2.0));
                     Err(error)
                 }
             };

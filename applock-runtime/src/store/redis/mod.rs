@@ -19,9 +19,7 @@ use crate::key::Key;
 pub(crate) use link::Connector;
 use link::{Dialer, Link};
 
-use super::{
-    Acquire, Acquired, Answer, Inspection, Outcome, Release, Renew, Store, StoreError,
-};
+use super::{Acquire, Acquired, Answer, Inspection, Outcome, Release, Renew, Store, StoreError};
 
 /// How long the fence (token counter and last holding) outlives its last use.
 pub(super) const FENCE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
