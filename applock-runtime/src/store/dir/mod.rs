@@ -141,7 +141,7 @@ impl DirStore {
                         token: holding.token,
                         at: system_time(holding.taken_ms),
                     };
-                    Ok((Some(holding), granted))
+                    Ok((Some(*holding), granted))
                 }
                 Err(lease::TokensUsedUp) => Err(fault::tokens_used_up(&files.record)),
             },

@@ -366,7 +366,8 @@ mod tests {
                     .success()
             );
         };
-        let kinds: [(&str, &dyn Fn(&Path)); 3] = [
+        type Make<'a> = &'a dyn Fn(&Path);
+        let kinds: [(&str, Make<'_>); 3] = [
             ("directory", &|path| fs::create_dir(path).unwrap()),
             ("link", &|path| {
                 std::os::unix::fs::symlink("/nowhere", path).unwrap()

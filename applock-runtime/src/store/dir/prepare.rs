@@ -50,6 +50,7 @@ fn create(path: &Path) -> Outcome<Vec<PathBuf>> {
         .ancestors()
         .take_while(|parent| !parent.as_os_str().is_empty() && !parent.exists())
         .collect();
+    #[cfg_attr(not(unix), allow(unused_mut))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
