@@ -66,7 +66,10 @@ impl Latch {
     /// The latch, if it is free.
     pub(super) fn try_take(place: &Place, latch: u8) -> Outcome<Option<Self>> {
         let path = place.latch_path(latch);
-        let fault = |error| io_fault(StoreErrorKind::NotDone, "open the lock file", &path, error);
+        let fault = |error| {
+            let doing = "open the lock file";
+            io_fault(StoreErrorKind::NotDone, doing, &path, error)
+        };
         loop {
             let file = place.open_latch(&path).map_err(fault)?;
             match file.try_lock() {
@@ -77,10 +80,16 @@ impl Latch {
                     return Err(io_fault(StoreErrorKind::NotDone, doing, &path, error));
                 }
             }
-            if is_still_there(&file, &path).map_err(fault)? {
-                return Ok(Some(Self(file)));
+            if let Some(latch) = Self::of(file, &path).map_err(fault)? {
+                return Ok(Some(latch));
             }
         }
+    }
+
+    /// A locked file as the latch, if it is the one that others will find.
+    fn of(file: File, path: &Path) -> io::Result<Option<Self>> {
+        let latch = Self(file);
+        Ok(is_still_there(&latch.0, path)?.then_some(latch))
     }
 }
 
@@ -92,7 +101,7 @@ impl Drop for Latch {
     }
 }
 
-/// Whether the file that we locked is the one that others will find.
+/// Whether `file` is what stands at `path`.
 #[cfg(unix)]
 fn is_still_there(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -182,10 +191,14 @@ mod tests {
         let inside = Latch::try_take(&place, 7).unwrap().unwrap();
         // Who had opened the old file gets its lock, and sees that it is worthless.
         old.try_lock().unwrap();
-        assert!(!is_still_there(&old, &path).unwrap());
-        assert!(is_still_there(&inside.0, &path).unwrap());
+        assert!(Latch::of(old, &path).unwrap().is_none());
+        assert!(Latch::try_take(&place, 7).unwrap().is_none());
         fs::remove_file(&path).unwrap();
-        assert!(!is_still_there(&inside.0, &path).unwrap());
+        assert!(
+            Latch::of(inside.0.try_clone().unwrap(), &path)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[cfg(unix)]

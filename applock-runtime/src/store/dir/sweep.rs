@@ -171,6 +171,19 @@ mod tests {
     }
 
     #[test]
+    fn a_wall_clock_that_jumps_ahead_sweeps_no_lock_that_is_held() {
+        let home = tempfile::tempdir().unwrap();
+        let place = Place::new(home.path());
+        put(&place, "held", Phase::Held, MINUTE);
+        let jumped = || Now {
+            wall_us: later(DAY * 30).wall_us,
+            ..time::now()
+        };
+        assert_eq!(sweep(&place, jumped, MINUTE), 0);
+        assert_eq!(sweep(&place, || later(DAY * 30), MINUTE), 1);
+    }
+
+    #[test]
     fn a_sweep_waits_for_nobody_and_keeps_to_its_time() {
         let home = tempfile::tempdir().unwrap();
         let place = Place::new(home.path());

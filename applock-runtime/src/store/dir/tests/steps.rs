@@ -187,7 +187,7 @@ async fn threads_that_all_want_one_lock_get_it_one_by_one_with_growing_tokens() 
     let (_directory, home) = opened().await;
     let (inside, tokens) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for thread in 0..8_u128 {
+        for _ in 0..8 {
             let (inside, tokens) = (&inside, &tokens);
             let path = home.store.place.path();
             scope.spawn(move || {
@@ -197,22 +197,27 @@ async fn threads_that_all_want_one_lock_get_it_one_by_one_with_growing_tokens() 
                     .unwrap();
                 let (home, key) = (Home::at(path), key("a"));
                 runtime.block_on(async {
-                    for round in 0..100 {
-                        let owner = thread << 64 | round;
-                        if let Ok(token) = home.acquire(&key, owner).await {
-                            assert!(!inside.swap(true, Ordering::SeqCst), "two are inside");
-                            tokens.lock().unwrap().push(token);
+                    let mut taken = 0;
+                    while taken < 25 {
+                        let owner = Uuid::new_v4().as_u128();
+                        let Ok(token) = home.acquire(&key, owner).await else {
                             std::thread::yield_now();
-                            assert!(inside.swap(false, Ordering::SeqCst));
-                            assert!(home.release(&key, owner, None).await);
-                        }
+                            continue;
+                        };
+                        assert!(!inside.swap(true, Ordering::SeqCst), "two are inside");
+                        tokens.lock().unwrap().push(token);
+                        std::thread::yield_now();
+                        assert!(inside.swap(false, Ordering::SeqCst));
+                        assert!(home.release(&key, owner, None).await);
+                        taken += 1;
                     }
                 });
             });
         }
     });
     let tokens = tokens.into_inner().unwrap();
-    assert!(tokens.len() >= 100 / 8 && tokens.is_sorted_by(|a, b| a < b));
+    assert_eq!(tokens.len(), 8 * 25);
+    assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
 }
 
 #[tokio::test]
