@@ -77,7 +77,7 @@ fn is_before(used_ms: u64, limit: Duration, now: &Now) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::lease;
-    use super::super::patience::Patience;
+    use super::super::patience::Leave;
     use super::super::place::Survives;
     use super::super::record::{Holding, Phase, tests::sample};
     use super::super::time;
@@ -107,9 +107,9 @@ mod tests {
             ..sample()
         };
         let files = place.files(key);
-        let patience = Patience::new(Instant::now(), &|| true);
+        let leave = Leave(&|| true);
         place
-            .replace(&files, &holding, Survives::Either, &patience)
+            .replace(&files, &holding, Survives::Either, &leave)
             .unwrap();
         files
             .record

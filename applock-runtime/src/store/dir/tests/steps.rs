@@ -168,6 +168,28 @@ async fn a_latch_that_stays_shut_is_told_in_time_and_nothing_was_done() {
 }
 
 #[tokio::test]
+async fn a_latch_that_stays_shut_costs_the_rest_of_a_batch_nothing() {
+    let (_directory, home) = opened().await;
+    let place = &home.store.place;
+    let of = |name: &str| place.files(name).latch;
+    let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    for name in &names {
+        home.acquire(&key(name), 1).await.unwrap();
+    }
+    let _shut = latch(&home, &key(&names[0]));
+    let renew = |name: &String| Renew {
+        key: key(name),
+        owner: Uuid::from_u128(1),
+        ttl: TTL,
+    };
+    let batch = names.iter().map(renew).collect();
+    let outcomes = home.store().renew(batch, Duration::from_secs(3)).await;
+    for (name, outcome) in names.iter().zip(outcomes) {
+        assert_eq!(outcome.is_ok(), of(name) != of(&names[0]), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_acquisition_given_up_is_never_carried_out_afterwards() {
     let (_directory, home) = opened().await;
     let key = key("a");
