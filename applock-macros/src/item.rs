@@ -135,9 +135,11 @@ impl Function {
             if let FnArg::Typed(argument) = argument {
                 let mut names = Names(Vec::new());
                 names.visit_pat(&argument.pat);
+                let earlier = bindings.len();
                 for pattern in names.0 {
-                    // `Ok(x) | Err(x)` binds one name.
-                    if bindings.iter().all(|known| known.ident != pattern.ident) {
+                    // `Ok(x) | Err(x)` binds one name. Two arguments of one name are
+                    // told apart by `#[cfg]`, or are the compiler's to refuse.
+                    if bindings[earlier..].iter().all(|known| known.ident != pattern.ident) {
                         bindings.push(Binding {
                             attrs: argument.attrs.clone(),
                             mutability: pattern.by_ref.map_or(pattern.mutability, |_| None),
