@@ -147,7 +147,9 @@ impl Args {
         if let Err(error) = read {
             mistakes.add(syn::Error::new(
                 error.span(),
-                format_args!("`{name}` has a value that can't be read ({error}); write `{example}`"),
+                format_args!(
+                    "`{name}` has a value that can't be read ({error}); write `{example}`"
+                ),
             ));
             return skip(input);
         }
@@ -238,10 +240,14 @@ impl Args {
 /// Consumes the `=` before a value, or says what to write.
 fn equals(input: ParseStream, name: &Ident, example: &str) -> Result<(), String> {
     if input.peek(Token![==]) || input.peek(Token![=>]) || input.parse::<Token![=]>().is_err() {
-        return Err(format!("expected `=` and a value after `{name}`: write `{example}`"));
+        return Err(format!(
+            "expected `=` and a value after `{name}`: write `{example}`"
+        ));
     }
     if input.is_empty() || input.peek(Token![,]) {
-        return Err(format!("the value after `{name} =` is missing: write `{example}`"));
+        return Err(format!(
+            "the value after `{name} =` is missing: write `{example}`"
+        ));
     }
     Ok(())
 }
@@ -256,8 +262,14 @@ fn unknown(name: &Ident) -> String {
     if let Some(meant) = meant {
         return format!("there is no argument `{name}`; did you mean `{meant}`?");
     }
-    let all: Vec<String> = ARGUMENTS.iter().map(|(known, _)| format!("`{known}`")).collect();
-    format!("there is no argument `{name}`; the arguments are {}", all.join(", "))
+    let all: Vec<String> = ARGUMENTS
+        .iter()
+        .map(|(known, _)| format!("`{known}`"))
+        .collect();
+    format!(
+        "there is no argument `{name}`; the arguments are {}",
+        all.join(", ")
+    )
 }
 
 /// Something else than `name = …`.
@@ -266,7 +278,10 @@ fn not_a_name(input: ParseStream, mistakes: &mut Mistakes) -> syn::Result<()> {
     match input.fork().parse::<Lit>() {
         Ok(Lit::Str(text)) => mistakes.at(
             &text,
-            format_args!("an argument needs its name: write `app = {:?}`", text.value()),
+            format_args!(
+                "an argument needs its name: write `app = {:?}`",
+                text.value()
+            ),
         ),
         _ => mistakes.at(
             found,

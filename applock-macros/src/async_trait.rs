@@ -32,7 +32,10 @@ impl Boxed {
     /// lifetime, and is told to write `async fn`.
     pub(crate) fn find(sig: &Signature, body: &Group) -> Option<Self> {
         if sig.asyncness.is_some()
-            || !sig.generics.lifetimes().any(|param| param.lifetime.ident == "async_trait")
+            || !sig
+                .generics
+                .lifetimes()
+                .any(|param| param.lifetime.ident == "async_trait")
         {
             return None;
         }
@@ -62,6 +65,11 @@ impl Boxed {
         if words != ["async", "move"] {
             return None;
         }
-        Some(Self { output, call, keywords: inside.into_iter().collect(), block })
+        Some(Self {
+            output,
+            call,
+            keywords: inside.into_iter().collect(),
+            block,
+        })
     }
 }

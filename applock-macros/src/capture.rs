@@ -19,7 +19,11 @@ impl Template {
     /// Reads the literal as `format!` would; `None` after a mistake was told.
     pub(crate) fn read(argument: &str, literal: LitStr, mistakes: &mut Mistakes) -> Option<Self> {
         match pieces(&literal.value()) {
-            Ok((text, captures)) => Some(Self { literal, captures, text }),
+            Ok((text, captures)) => Some(Self {
+                literal,
+                captures,
+                text,
+            }),
             Err(message) => {
                 mistakes.at(&literal, format_args!("`{argument}`: {message}"));
                 None
@@ -110,10 +114,14 @@ fn capture(inside: &str, captures: &mut Vec<String>) -> Result<(), String> {
     for (at, _) in spec.match_indices('$') {
         let start = spec[..at]
             .rfind(|c: char| !c.is_alphanumeric() && c != '_')
-            .map_or(0, |before| before + spec[before..].chars().next().map_or(1, char::len_utf8));
+            .map_or(0, |before| {
+                before + spec[before..].chars().next().map_or(1, char::len_utf8)
+            });
         let argument = &spec[start..at];
         captures.push(identifier(argument).ok_or_else(|| {
-            format!("`{{{inside}}}` counts arguments by position; name them, as in `{{{name}:width$}}`")
+            format!(
+                "`{{{inside}}}` counts arguments by position; name them, as in `{{{name}:width$}}`"
+            )
         })?);
     }
     if spec.contains(".*") {
@@ -141,7 +149,10 @@ mod tests {
     fn captures_are_read_as_format_reads_them() {
         let read = |text| pieces(text).map_err(|_| "refused");
         let of = |text: &str, captures: &[&str]| {
-            Ok((text.to_owned(), captures.iter().map(|&c| c.to_owned()).collect()))
+            Ok((
+                text.to_owned(),
+                captures.iter().map(|&c| c.to_owned()).collect(),
+            ))
         };
         assert_eq!(read("plain"), of("plain", &[]));
         assert_eq!(read("{{tag}}:x"), of("{tag}:x", &[]));
@@ -149,7 +160,9 @@ mod tests {
         assert_eq!(read("{id:04}{x:?}{ y }"), of("", &["id", "x", "y"]));
         assert_eq!(read("{x:>w$.p$}"), of("", &["x", "w", "p"]));
         assert_eq!(read("{r#type}"), of("", &["type"]));
-        for refused in ["{}", "{0}", "{", "}", "{a.b}", "{x:1$}", "{x:.*}", "{x", "{a b}", "{:?}"] {
+        for refused in [
+            "{}", "{0}", "{", "}", "{a.b}", "{x:1$}", "{x:.*}", "{x", "{a b}", "{:?}",
+        ] {
             assert_eq!(read(refused), Err("refused"), "{refused}");
         }
     }

@@ -83,7 +83,10 @@ pub(crate) fn read(argument: &str, expr: Expr, mistakes: &mut Mistakes) -> Optio
                 Lit::Int(int) => whole_seconds(argument, int),
                 Lit::Str(text) => text_length(argument, text),
                 Lit::Float(float) => Err(fraction(argument, float)),
-                _ => Err(format!("`{argument}` must be a length of time; {}", forms(argument))),
+                _ => Err(format!(
+                    "`{argument}` must be a length of time; {}",
+                    forms(argument)
+                )),
             };
             match read {
                 Ok(length) if length > LONGEST => {
@@ -109,7 +112,10 @@ pub(crate) fn read(argument: &str, expr: Expr, mistakes: &mut Mistakes) -> Optio
         Expr::Path(path) if path.path.is_ident("forever") => {
             mistakes.at(
                 &expr,
-                format_args!("only `wait` can be `forever`; for `{argument}` {}", forms(argument)),
+                format_args!(
+                    "only `wait` can be `forever`; for `{argument}` {}",
+                    forms(argument)
+                ),
             );
             None
         }
@@ -126,7 +132,10 @@ pub(crate) fn forms(argument: &str) -> String {
 }
 
 fn too_long(argument: &str) -> String {
-    format!("`{argument}` is too long: the longest is a hundred years; {}", forms(argument))
+    format!(
+        "`{argument}` is too long: the longest is a hundred years; {}",
+        forms(argument)
+    )
 }
 
 fn whole_seconds(argument: &str, int: &LitInt) -> Result<Duration, String> {
@@ -145,7 +154,11 @@ fn whole_seconds(argument: &str, int: &LitInt) -> Result<Duration, String> {
 
 fn fraction(argument: &str, float: &LitFloat) -> String {
     // With a unit of its own (`1.5m`) the number is read in that unit.
-    let unit = if float.suffix().is_empty() { "s" } else { float.suffix() };
+    let unit = if float.suffix().is_empty() {
+        "s"
+    } else {
+        float.suffix()
+    };
     let exact = within_limits(float.base10_digits())
         .then(|| humantime::parse_duration(&format!("{}{unit}", float.base10_digits())).ok())
         .flatten();
@@ -165,13 +178,19 @@ fn text_length(argument: &str, text: &LitStr) -> Result<Duration, String> {
         return Err(format!("`{argument}` is empty; {}", forms(argument)));
     }
     if trimmed.starts_with('-') {
-        return Err(format!("`{argument}` can't be negative; {}", forms(argument)));
+        return Err(format!(
+            "`{argument}` can't be negative; {}",
+            forms(argument)
+        ));
     }
     if trimmed.eq_ignore_ascii_case("forever") {
         return Err(if argument == "wait" {
             "`forever` is written without quotes: `wait = forever`".to_owned()
         } else {
-            format!("only `wait` can be `forever`; for `{argument}` {}", forms(argument))
+            format!(
+                "only `wait` can be `forever`; for `{argument}` {}",
+                forms(argument)
+            )
         });
     }
     if !within_limits(trimmed) {

@@ -20,7 +20,11 @@ pub(crate) fn function(args: &Args, function: &Function) -> TokenStream {
         Some(path) => quote!(#path),
         None => quote_spanned!(Span::mixed_site()=> ::applock),
     };
-    let expansion = Expansion { args, function, krate };
+    let expansion = Expansion {
+        args,
+        function,
+        krate,
+    };
     if let Some(boxed) = &function.async_trait {
         let block = expansion.async_body(&Output::new(&boxed.output), {
             let (guard, block) = (expansion.guard(), &boxed.block);
@@ -53,7 +57,13 @@ struct Expansion<'a> {
 impl Expansion<'_> {
     /// The function as it was written, around a new body.
     fn around(&self, sig: &syn::Signature, body: &TokenStream) -> TokenStream {
-        let Function { attrs, vis, defaultness, inner_attrs, .. } = self.function;
+        let Function {
+            attrs,
+            vis,
+            defaultness,
+            inner_attrs,
+            ..
+        } = self.function;
         quote_spanned! {Span::mixed_site()=>
             #(#attrs)*
             #vis #defaultness #sig {
@@ -149,7 +159,10 @@ impl Expansion<'_> {
         let at_most = length("at_most", &args.at_most);
         let finish = matches!(args.on_lost, Some((OnLost::Finish, _)))
             .then(|| quote_spanned!(mixed=> .finish_when_lost()));
-        let locker = args.locker.as_ref().map(|locker| quote_spanned!(mixed=> .locker(&#locker)));
+        let locker = args
+            .locker
+            .as_ref()
+            .map(|locker| quote_spanned!(mixed=> .locker(&#locker)));
         quote_spanned! {mixed=>
             let call = #krate::__private::Call::#start #name
                 .function(::core::module_path!(), #function)
@@ -162,9 +175,15 @@ impl Expansion<'_> {
         let mixed = Span::mixed_site();
         let bindings = self.function.bindings();
         let lets = bindings.iter().map(|binding| {
-            let item::Binding { attrs, mutability, ident } = binding;
+            let item::Binding {
+                attrs,
+                mutability,
+                ident,
+            } = binding;
             // Used by the attribute is used, though the body does without it.
-            let used = self.is_used_by_args(ident).then(|| quote_spanned!(mixed=> unused_variables,));
+            let used = self
+                .is_used_by_args(ident)
+                .then(|| quote_spanned!(mixed=> unused_variables,));
             quote_spanned! {mixed=>
                 #(#attrs)*
                 #[allow(
@@ -178,19 +197,29 @@ impl Expansion<'_> {
                 let #mutability #ident = #ident;
             }
         });
-        let unnamed = self.function.sig.inputs.iter().zip(unnamed).filter_map(|(argument, name)| {
-            let (syn::FnArg::Typed(argument), Some(name)) = (argument, name) else {
-                return None;
-            };
-            let attrs = &argument.attrs;
-            Some(quote_spanned! {mixed=>
-                #(#attrs)*
-                let _unnamed = #name;
-            })
-        });
+        let unnamed =
+            self.function
+                .sig
+                .inputs
+                .iter()
+                .zip(unnamed)
+                .filter_map(|(argument, name)| {
+                    let (syn::FnArg::Typed(argument), Some(name)) = (argument, name) else {
+                        return None;
+                    };
+                    let attrs = &argument.attrs;
+                    Some(quote_spanned! {mixed=>
+                        #(#attrs)*
+                        let _unnamed = #name;
+                    })
+                });
         // `self` can't be rebound; to name it is to move it into the async block or
         // closure, whole.
-        let receiver = self.function.sig.receiver().filter(|_| self.function.owns_self());
+        let receiver = self
+            .function
+            .sig
+            .receiver()
+            .filter(|_| self.function.owns_self());
         let receiver = receiver.map(|receiver| {
             let this = &receiver.self_token;
             quote_spanned!(mixed=> let _ = &#this;)
@@ -201,15 +230,26 @@ impl Expansion<'_> {
     fn is_used_by_args(&self, ident: &Ident) -> bool {
         let args = self.args;
         let name = ident.unraw().to_string();
-        let captured = args.name.iter().chain(&args.key).any(|it| it.captures.contains(&name));
-        let lengths = [&args.ttl, &args.at_least, &args.at_most].into_iter().flatten();
+        let captured = args
+            .name
+            .iter()
+            .chain(&args.key)
+            .any(|it| it.captures.contains(&name));
+        let lengths = [&args.ttl, &args.at_least, &args.at_most]
+            .into_iter()
+            .flatten();
         let wait = match &args.wait {
             Some(Wait::For(length)) => Some(length),
             _ => None,
         };
         captured
-            || lengths.chain(wait).any(|length| item::mentions(length.tokens(), ident))
-            || args.locker.as_ref().is_some_and(|locker| item::mentions(locker, ident))
+            || lengths
+                .chain(wait)
+                .any(|length| item::mentions(length.tokens(), ident))
+            || args
+                .locker
+                .as_ref()
+                .is_some_and(|locker| item::mentions(locker, ident))
             || matches!(&args.on_busy, OnBusy::Give(expr) if item::mentions(expr, ident))
     }
 

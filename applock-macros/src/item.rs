@@ -71,11 +71,16 @@ impl Function {
             output::check_refusal(&self.sig, mistakes);
         }
         if let Some(guard) = &args.guard
-            && self.bindings().iter().any(|binding| binding.ident == *guard)
+            && self
+                .bindings()
+                .iter()
+                .any(|binding| binding.ident == *guard)
         {
             mistakes.at(
                 guard,
-                format_args!("`guard = {guard}` would hide the argument `{guard}`; take another name"),
+                format_args!(
+                    "`guard = {guard}` would hide the argument `{guard}`; take another name"
+                ),
             );
         }
         for template in args.name.iter().chain(&args.key) {
@@ -115,10 +120,15 @@ impl Function {
 
     /// The names that `{…}` may capture.
     pub(crate) fn capturable(&self) -> Vec<String> {
-        let consts = self.sig.generics.params.iter().filter_map(|param| match param {
-            GenericParam::Const(param) => Some(&param.ident),
-            _ => None,
-        });
+        let consts = self
+            .sig
+            .generics
+            .params
+            .iter()
+            .filter_map(|param| match param {
+                GenericParam::Const(param) => Some(&param.ident),
+                _ => None,
+            });
         let bindings = self.bindings();
         bindings
             .iter()
@@ -193,7 +203,10 @@ fn parse(input: ParseStream, mistakes: &mut Mistakes) -> syn::Result<Option<Func
     let defaultness = input.parse()?;
     let sig: Signature = input.parse()?;
     if let Safety::Safe(safe) = &sig.safety {
-        mistakes.at(safe, "a `safe fn` of an `extern` block has no body to run under a lock");
+        mistakes.at(
+            safe,
+            "a `safe fn` of an `extern` block has no body to run under a lock",
+        );
     }
     if input.peek(Token![;]) {
         let semicolon: Token![;] = input.parse()?;
@@ -207,7 +220,15 @@ fn parse(input: ParseStream, mistakes: &mut Mistakes) -> syn::Result<Option<Func
     let body = body(input)?;
     let (inner_attrs, body) = without_inner_attrs(body)?;
     let async_trait = async_trait::Boxed::find(&sig, &body);
-    Ok(Some(Function { attrs, vis, defaultness, sig, inner_attrs, body, async_trait }))
+    Ok(Some(Function {
+        attrs,
+        vis,
+        defaultness,
+        sig,
+        inner_attrs,
+        body,
+        async_trait,
+    }))
 }
 
 /// The braces and what is in them, out of any invisible group that `macro_rules!`
@@ -307,7 +328,9 @@ pub(crate) fn outer_signature(function: &Function, unnamed: &[Option<Ident>]) ->
             Unmuted.visit_pat(&mut argument.pat);
             // An expectation holds where the name is bound for the body; it would
             // not be met here, where the name is always used.
-            argument.attrs.retain(|attr| !attr.path().is_ident("expect"));
+            argument
+                .attrs
+                .retain(|attr| !attr.path().is_ident("expect"));
         }
     }
     sig
@@ -336,9 +359,10 @@ impl syn::visit_mut::VisitMut for Unmuted {
 /// A name for each argument that is only `_`, so that the body can drop it.
 pub(crate) fn unnamed(sig: &Signature) -> Vec<Option<Ident>> {
     let name = |(at, argument): (usize, &FnArg)| match argument {
-        FnArg::Typed(argument) if matches!(*argument.pat, Pat::Wild(_)) => {
-            Some(Ident::new(&format!("unnamed_{at}"), proc_macro2::Span::mixed_site()))
-        }
+        FnArg::Typed(argument) if matches!(*argument.pat, Pat::Wild(_)) => Some(Ident::new(
+            &format!("unnamed_{at}"),
+            proc_macro2::Span::mixed_site(),
+        )),
         _ => None,
     };
     sig.inputs.iter().enumerate().map(name).collect()
@@ -355,4 +379,3 @@ pub(crate) fn mentions(tokens: impl ToTokens, name: &Ident) -> bool {
     }
     search(tokens.into_token_stream(), name)
 }
-

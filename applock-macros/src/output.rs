@@ -22,13 +22,19 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn of(sig: &Signature) -> Self {
         match &sig.output {
-            ReturnType::Default => Self { ty: None, place: sig.ident.span() },
+            ReturnType::Default => Self {
+                ty: None,
+                place: sig.ident.span(),
+            },
             ReturnType::Type(_, ty) => Self::new(ty),
         }
     }
 
     pub(crate) fn new(ty: &Type) -> Self {
-        Self { ty: Some(ty.clone()), place: ty.span() }
+        Self {
+            ty: Some(ty.clone()),
+            place: ty.span(),
+        }
     }
 
     /// Our hygiene, at the place of the return type.
@@ -55,7 +61,9 @@ impl Output {
 
     /// Whether the whole type is `impl Trait`, so that no trait can be asked about it.
     pub(crate) fn is_opaque(&self) -> bool {
-        self.ty.as_ref().is_some_and(|ty| matches!(peeled(ty), Type::ImplTrait(_)))
+        self.ty
+            .as_ref()
+            .is_some_and(|ty| matches!(peeled(ty), Type::ImplTrait(_)))
     }
 
     /// Whether the type promises a closure (`impl Fn(&T) -> &U`): the body must then
@@ -88,7 +96,10 @@ impl VisitMut for Erase {
     fn visit_type_mut(&mut self, ty: &mut Type) {
         if let Type::ImplTrait(opaque) = ty {
             let underscore_token = Token![_](opaque.impl_token.span);
-            *ty = Type::Infer(TypeInfer { attrs: Vec::new(), underscore_token });
+            *ty = Type::Infer(TypeInfer {
+                attrs: Vec::new(),
+                underscore_token,
+            });
         }
         visit_mut::visit_type_mut(self, ty);
     }
@@ -156,9 +167,7 @@ fn future_output(ty: &Type) -> Option<Option<&Type>> {
     match peeled(ty) {
         Type::ImplTrait(opaque) => future_bound(opaque.bounds.iter()),
         Type::Path(path) => match last(path)?.0.as_str() {
-            "BoxFuture" | "LocalBoxFuture" => {
-                Some(types(last(path)?.1).last())
-            }
+            "BoxFuture" | "LocalBoxFuture" => Some(types(last(path)?.1).last()),
             _ => boxed_future(path),
         },
         _ => None,
@@ -188,10 +197,13 @@ fn types(arguments: &PathArguments) -> impl Iterator<Item = &Type> {
         PathArguments::AngleBracketed(arguments) => Some(arguments.args.iter()),
         _ => None,
     };
-    arguments.into_iter().flatten().filter_map(|argument| match argument {
-        GenericArgument::Type(ty) => Some(ty),
-        _ => None,
-    })
+    arguments
+        .into_iter()
+        .flatten()
+        .filter_map(|argument| match argument {
+            GenericArgument::Type(ty) => Some(ty),
+            _ => None,
+        })
 }
 
 fn future_bound<'a>(

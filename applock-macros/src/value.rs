@@ -20,7 +20,10 @@ pub(crate) fn bare(expr: Expr) -> Expr {
         Expr::Group(group) => bare(*group.expr),
         Expr::Paren(paren) if paren.attrs.is_empty() => match bare(*paren.expr) {
             // Parentheses make a word an expression: `on_busy = (skip)` is a variable.
-            inner @ Expr::Path(_) => Expr::Paren(syn::ExprParen { expr: Box::new(inner), ..paren }),
+            inner @ Expr::Path(_) => Expr::Paren(syn::ExprParen {
+                expr: Box::new(inner),
+                ..paren
+            }),
             inner => inner,
         },
         other => other,
@@ -38,13 +41,21 @@ fn unparenthesized(expr: Expr) -> Expr {
 /// A single word such as `skip`.
 fn word(expr: &Expr) -> Option<&Ident> {
     match expr {
-        Expr::Path(ExprPath { attrs, qself: None, path }) if attrs.is_empty() => path.get_ident(),
+        Expr::Path(ExprPath {
+            attrs,
+            qself: None,
+            path,
+        }) if attrs.is_empty() => path.get_ident(),
         _ => None,
     }
 }
 
 fn text(argument: &str, expr: &Expr, mistakes: &mut Mistakes) -> Option<LitStr> {
-    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = expr else {
+    let Expr::Lit(ExprLit {
+        lit: Lit::Str(text),
+        ..
+    }) = expr
+    else {
         mistakes.at(
             expr,
             match argument {
@@ -60,7 +71,10 @@ fn text(argument: &str, expr: &Expr, mistakes: &mut Mistakes) -> Option<LitStr> 
         return None;
     };
     if !text.suffix().is_empty() {
-        mistakes.at(text, format_args!("`{argument}` has a suffix; take `{}` off", text.suffix()));
+        mistakes.at(
+            text,
+            format_args!("`{argument}` has a suffix; take `{}` off", text.suffix()),
+        );
         return None;
     }
     let length = text.value().len();
@@ -149,7 +163,10 @@ pub(crate) fn on_busy(expr: Expr, mistakes: &mut Mistakes) -> OnBusy {
 /// `on_lost = cancel`, `finish`
 pub(crate) fn on_lost(expr: Expr, mistakes: &mut Mistakes) -> Option<(OnLost, Ident)> {
     let told = match &expr {
-        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
+        Expr::Lit(ExprLit {
+            lit: Lit::Str(text),
+            ..
+        }) => Some(text.value()),
         other => word(other).map(Ident::to_string),
     };
     match (word(&expr), told.as_deref()) {
@@ -166,7 +183,10 @@ pub(crate) fn on_lost(expr: Expr, mistakes: &mut Mistakes) -> Option<(OnLost, Id
                          run to its end)"
                     .to_owned(),
             };
-            mistakes.at(&expr, format_args!("`on_lost` is `cancel` or `finish`; {remedy}"));
+            mistakes.at(
+                &expr,
+                format_args!("`on_lost` is `cancel` or `finish`; {remedy}"),
+            );
         }
     }
     None
@@ -188,7 +208,9 @@ pub(crate) fn locker(expr: Expr, mistakes: &mut Mistakes) -> Option<Expr> {
 /// `guard = ident`
 pub(crate) fn guard(expr: Expr, mistakes: &mut Mistakes) -> Option<Ident> {
     match word(&expr) {
-        Some(word) if word.unraw() != "self" && word != "Self" && word != "super" && word != "crate" => {
+        Some(word)
+            if word.unraw() != "self" && word != "Self" && word != "super" && word != "crate" =>
+        {
             Some(word.clone())
         }
         _ => {
@@ -210,7 +232,10 @@ pub(crate) fn path(input: ParseStream, mistakes: &mut Mistakes) -> syn::Result<O
         match &literal {
             Lit::Str(text) if text.parse::<Path>().is_ok() => mistakes.at(
                 &literal,
-                format_args!("`crate` takes a path without quotes: write `crate = {}`", text.value()),
+                format_args!(
+                    "`crate` takes a path without quotes: write `crate = {}`",
+                    text.value()
+                ),
             ),
             _ => mistakes.at(&literal, format_args!("`crate` must be a path; {WRITE}")),
         }
@@ -231,8 +256,15 @@ pub(crate) fn path(input: ParseStream, mistakes: &mut Mistakes) -> syn::Result<O
             return Ok(None);
         }
     };
-    if path.segments.iter().any(|segment| !matches!(segment.arguments, PathArguments::None)) {
-        mistakes.at(&path, format_args!("`crate` must be a path without generics; {WRITE}"));
+    if path
+        .segments
+        .iter()
+        .any(|segment| !matches!(segment.arguments, PathArguments::None))
+    {
+        mistakes.at(
+            &path,
+            format_args!("`crate` must be a path without generics; {WRITE}"),
+        );
         return Ok(None);
     }
     Ok(Some(path))

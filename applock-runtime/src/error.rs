@@ -153,7 +153,10 @@ impl StoreFault {
             None => String::new(),
         };
         let remedy = if self.remedy.is_empty() { "" } else { "; " };
-        format!("{kind}: {lock}{}: {}{remedy}{}", self.store, self.what, self.remedy)
+        format!(
+            "{kind}: {lock}{}: {}{remedy}{}",
+            self.store, self.what, self.remedy
+        )
     }
 }
 

@@ -44,7 +44,11 @@ pub(crate) struct Record {
 
 impl Record {
     /// Something that is not ours stands at the key (rule F19: it counts as held).
-    pub(crate) fn foreign(key: Arc<str>, what: impl Into<String>, remaining: Option<Duration>) -> Self {
+    pub(crate) fn foreign(
+        key: Arc<str>,
+        what: impl Into<String>,
+        remaining: Option<Duration>,
+    ) -> Self {
         Self {
             key,
             remaining,

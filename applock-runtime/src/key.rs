@@ -54,7 +54,9 @@ impl Key {
             return Err(Error::invalid(
                 "key",
                 format_args!("{key:?}"),
-                format!("keys that begin with {FENCE_PREFIX:?} or end with {FENCE_SUFFIX:?} keep the fencing tokens of other locks"),
+                format!(
+                    "keys that begin with {FENCE_PREFIX:?} or end with {FENCE_SUFFIX:?} keep the fencing tokens of other locks"
+                ),
                 "give the lock another key",
             ));
         }
@@ -127,7 +129,11 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
         return Err(Error::invalid(
             "key_prefix",
             format_args!("{prefix:?}"),
-            format!("it has {} bytes, and {} is the most", prefix.len(), MAX_KEY - MAX_NAME),
+            format!(
+                "it has {} bytes, and {} is the most",
+                prefix.len(),
+                MAX_KEY - MAX_NAME
+            ),
             "use a shorter one",
         ));
     }
@@ -152,10 +158,25 @@ mod tests {
     #[test]
     fn different_names_never_make_the_same_key() {
         let pairs = [
-            ("a", Some("bc")), ("ab", Some("c")), ("a:bc", None), ("a", Some("b:c")),
-            ("a:b", Some("c")), ("a%3Ab", Some("c")), ("a", None), ("A", None),
-            ("a ", None), ("a.", None), ("a{b}", None), ("a%7Bb%7D", None), ("a\n", None),
-            ("a\\n", None), ("{a}", None), ("}", None), ("a", Some("{b}")), ("ı", None), ("i", None),
+            ("a", Some("bc")),
+            ("ab", Some("c")),
+            ("a:bc", None),
+            ("a", Some("b:c")),
+            ("a:b", Some("c")),
+            ("a%3Ab", Some("c")),
+            ("a", None),
+            ("A", None),
+            ("a ", None),
+            ("a.", None),
+            ("a{b}", None),
+            ("a%7Bb%7D", None),
+            ("a\n", None),
+            ("a\\n", None),
+            ("{a}", None),
+            ("}", None),
+            ("a", Some("{b}")),
+            ("ı", None),
+            ("i", None),
         ];
         let keys: HashSet<String> = pairs.iter().map(|(app, name)| key(app, *name)).collect();
         assert_eq!(keys.len(), pairs.len());
@@ -168,9 +189,15 @@ mod tests {
 
     #[test]
     fn side_keys_share_the_hash_slot_and_are_kept_apart() {
-        assert_eq!(Key::of(DEFAULT_PREFIX, "reports", None).unwrap().fence(), "{QUEUE:reports}:fence");
+        assert_eq!(
+            Key::of(DEFAULT_PREFIX, "reports", None).unwrap().fence(),
+            "{QUEUE:reports}:fence"
+        );
         assert_eq!(Key::whole("jobs{eu}").unwrap().fence(), "fence:jobs{eu}");
-        assert_ne!(Key::whole("{x}").unwrap().fence(), Key::whole("x").unwrap().fence());
+        assert_ne!(
+            Key::whole("{x}").unwrap().fence(),
+            Key::whole("x").unwrap().fence()
+        );
         assert!(Key::whole("{x}:fence").is_err());
         assert!(Key::whole("fence:{x}").is_err());
     }
@@ -184,7 +211,10 @@ mod tests {
             Key::of("", &"x".repeat(65_536), None).unwrap_err(),
         ] {
             let text = error.to_string();
-            assert!(text.contains("give it a name") || text.contains("use a shorter"), "{text}");
+            assert!(
+                text.contains("give it a name") || text.contains("use a shorter"),
+                "{text}"
+            );
             assert!(text.len() < 400, "{text}");
         }
         assert!(Key::of("", &"x".repeat(65_535), None).is_ok());

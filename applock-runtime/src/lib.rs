@@ -1,10 +1,35 @@
-//! What a function under `#[singleton]` runs on. Use it through the `applock` crate.
+//! What a function under applock's `#[singleton]` runs on: stores, leases, heartbeat.
+//!
+//! Use it through the `applock` crate, which also has the attribute.
+//!
+//! The floors, from the top: `singleton` → `lock`, `guard` → `engine` → `store`. Nothing
+//! imports upward.
 
 pub mod clock;
+mod engine;
 mod error;
+mod guard;
 mod info;
 mod key;
+mod lock;
+mod locker;
+mod singleton;
 mod store;
 
 pub use error::{Error, InvalidInput, Loss, Result, StoreFault};
+pub use guard::LockGuard;
 pub use info::{Ending, LastHolding, LockInfo};
+pub use lock::Lock;
+pub use locker::{AppLocker, Builder, StoreSource, URL_VARIABLE};
+pub use singleton::{Refusal, current, init};
+pub use store::memory::MemoryStore;
+
+/// What expanded code calls. Not part of the public interface: any version may change
+/// it.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::singleton::{
+        Call, Frame, Refusal, RefuseWithError, Returns, Run, Skip, TellByError, TellNothing,
+        Teller, call_once, current_guard,
+    };
+}

@@ -139,6 +139,9 @@ pub(crate) struct StoreError {
     pub(crate) what: Arc<str>,
     pub(crate) remedy: &'static str,
     pub(crate) source: Option<Arc<dyn StdError + Send + Sync>>,
+    /// Found out at no cost of time (a connection that had died meanwhile): worth one
+    /// more try at once.
+    pub(crate) worth_another: bool,
 }
 
 /// What an error lets us conclude.
@@ -156,12 +159,17 @@ pub(crate) enum StoreErrorKind {
 }
 
 impl StoreError {
-    pub(crate) fn new(kind: StoreErrorKind, what: impl Into<Arc<str>>, remedy: &'static str) -> Self {
+    pub(crate) fn new(
+        kind: StoreErrorKind,
+        what: impl Into<Arc<str>>,
+        remedy: &'static str,
+    ) -> Self {
         Self {
             kind,
             what: what.into(),
             remedy,
             source: None,
+            worth_another: false,
         }
     }
 

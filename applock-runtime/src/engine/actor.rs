@@ -1,0 +1,489 @@
+//! The engine's loop: what came in, what was answered, what is due, what goes out.
+//!
+//! One entry an owner id; its life is wish → holding → ending, and each of the three
+//! has a file of its own. One step at a time per entry, so that a release never
+//! overtakes a heartbeat in flight. Steps that are due together travel together.
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::{Moment, Sleep};
+use crate::error::{Error, Loss, Result};
+use crate::key::Key;
+use crate::store::{
+    Acquired, Inspection, Outcome, OwnerId, Release, Renew, StoreError, StoreErrorKind,
+};
+
+use super::ending::Ending;
+use super::holding::Holding;
+use super::lease::{heartbeat_timeout, margin};
+use super::wish::Waiting;
+use super::{Command, Parts, Unfinished};
+
+/// Runs until every handle and every holding is gone.
+pub(super) async fn run(
+    parts: Arc<Parts>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    unfinished: Arc<Unfinished>,
+) {
+    let mut actor = Actor {
+        parts,
+        commands,
+        unfinished,
+        abandoned: false,
+        closing: None,
+        entries: HashMap::new(),
+        timers: BTreeSet::new(),
+        inflight: FuturesUnordered::new(),
+        outbox: Outbox::default(),
+        alarm: None,
+    };
+    poll_fn(|context| actor.poll(context)).await;
+}
+
+/// One acquisition, from the wish to its end.
+pub(super) enum State {
+    Wish(Waiting),
+    Holding(Holding),
+    Ending(Ending),
+}
+
+struct Entry {
+    wake: Option<Moment>,
+    state: State,
+}
+
+/// The owner ids whose next step leaves with the next batch.
+#[derive(Default)]
+struct Outbox {
+    acquires: Vec<OwnerId>,
+    renewals: Vec<OwnerId>,
+    releases: Vec<OwnerId>,
+}
+
+/// What a store answered, or a question that has answered for itself.
+enum Done {
+    Acquired(Vec<OwnerId>, Moment, Vec<Outcome<Acquired>>),
+    Renewed(Vec<OwnerId>, Moment, Vec<Outcome<bool>>),
+    Released(Vec<OwnerId>, Vec<Outcome<bool>>),
+    Forced(Arc<str>),
+    Nothing,
+}
+
+/// A shutdown under way.
+struct Closing {
+    /// Holders have been told; what they still hold is released then.
+    grace: Moment,
+    deadline: Moment,
+    replies: Vec<oneshot::Sender<Result<()>>>,
+}
+
+pub(super) struct Actor {
+    pub(super) parts: Arc<Parts>,
+    pub(super) unfinished: Arc<Unfinished>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    /// No handle is left that could send another command.
+    abandoned: bool,
+    closing: Option<Closing>,
+    entries: HashMap<OwnerId, Entry>,
+    timers: BTreeSet<(Moment, OwnerId)>,
+    inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
+    outbox: Outbox,
+    alarm: Option<(Moment, Sleep)>,
+}
+
+impl Actor {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut moved = false;
+            while !self.abandoned {
+                match self.commands.poll_recv(context) {
+                    Poll::Ready(Some(command)) => {
+                        self.command(command);
+                        moved = true;
+                    }
+                    Poll::Ready(None) => self.abandoned = true,
+                    Poll::Pending => break,
+                }
+            }
+            while let Poll::Ready(Some(done)) = self.inflight.poll_next_unpin(context) {
+                self.done(done);
+                moved = true;
+            }
+            moved |= self.due();
+            self.close();
+            moved |= self.flush();
+            if moved {
+                continue;
+            }
+            if self.abandoned && self.entries.is_empty() && self.inflight.is_empty() {
+                return Poll::Ready(());
+            }
+            if self.sleep(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Waits for the earliest timer.
+    fn sleep(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let now = self.now();
+        let closing = self.closing.as_ref().and_then(|closing| closing.next(now));
+        let first = self.timers.first().map(|(at, _)| *at);
+        let Some(at) = first.into_iter().chain(closing).min() else {
+            self.alarm = None;
+            return Poll::Pending;
+        };
+        let alarm = match &mut self.alarm {
+            Some((armed, sleep)) if *armed == at => sleep,
+            other => &mut other.insert((at, self.parts.clock.sleep_until(at))).1,
+        };
+        let rung = alarm.as_mut().poll(context);
+        if rung.is_ready() {
+            self.alarm = None;
+        }
+        rung
+    }
+
+    /// Wakes every entry whose moment has come.
+    fn due(&mut self) -> bool {
+        let now = self.now();
+        let mut moved = false;
+        while let Some((at, owner)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            if let Some(entry) = self.entries.get_mut(&owner) {
+                entry.wake = None;
+                match entry.state {
+                    State::Wish(_) => self.wish_due(owner, now),
+                    State::Holding(_) => self.holding_due(owner, now),
+                    State::Ending(_) => self.ending_due(owner, now),
+                }
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Open(reply) => {
+                let opened = Arc::clone(&self.parts.store).open(self.parts.command_timeout);
+                let store = self.parts.store.describe();
+                self.aside(async move {
+                    let outcome = opened.await.map_err(|error| error.into_error(store, None));
+                    let _ = reply.send(outcome);
+                    Done::Nothing
+                });
+            }
+            Command::Acquire(wish) => {
+                if self.closing.is_some() {
+                    let key = Arc::clone(&wish.acquire.key.lock);
+                    let _ = wish.reply.send(Err(Error::Closed { key }));
+                } else {
+                    self.wish(wish);
+                }
+            }
+            Command::Verify(lease, reply) => self.verify(&lease, reply),
+            Command::Release(lease, reply) => self.let_go(&lease, reply),
+            Command::Inspect(key, reply) => self.inspect(key, reply),
+            Command::Force(key, stale, reply) => self.force(key, stale, reply),
+            Command::Shutdown(within, reply) => self.shutdown(within, reply),
+        }
+    }
+
+    fn inspect(&mut self, key: Key, reply: oneshot::Sender<Result<Inspection>>) {
+        let store = self.parts.store.describe();
+        let lock = Arc::clone(&key.lock);
+        let timeout = self.parts.command_timeout;
+        let first = Arc::clone(&self.parts.store).inspect(key.clone(), timeout);
+        let again = Arc::clone(&self.parts.store);
+        self.aside(async move {
+            let outcome = match first.await {
+                Err(error) if error.worth_another => again.inspect(key, timeout).await,
+                outcome => outcome,
+            };
+            let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
+            Done::Nothing
+        });
+    }
+
+    fn force(&mut self, key: Key, stale: Option<Duration>, reply: oneshot::Sender<Result<bool>>) {
+        let store = self.parts.store.describe();
+        let lock = Arc::clone(&key.lock);
+        let timeout = self.parts.command_timeout;
+        let first = Arc::clone(&self.parts.store).force_release(key.clone(), stale, timeout);
+        let again = Arc::clone(&self.parts.store);
+        self.aside(async move {
+            let outcome = match first.await {
+                // Its answer was lost: whether it was the first that ended it or the
+                // second, it is ended.
+                Err(error) if error.worth_another => again.force_release(key, stale, timeout).await,
+                outcome => outcome,
+            };
+            if matches!(outcome, Ok(true)) {
+                tracing::warn!(key = %lock, "released by force");
+            }
+            let forced = Arc::clone(&lock);
+            let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
+            Done::Forced(forced)
+        });
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Acquired(owners, sent, outcomes) => {
+                for (owner, outcome) in owners.into_iter().zip(outcomes) {
+                    self.acquired(owner, sent, outcome);
+                }
+            }
+            Done::Renewed(owners, sent, outcomes) => {
+                for (owner, outcome) in owners.into_iter().zip(outcomes) {
+                    self.renewed(owner, sent, outcome);
+                }
+            }
+            Done::Released(owners, outcomes) => {
+                for (owner, outcome) in owners.into_iter().zip(outcomes) {
+                    self.released(owner, outcome);
+                }
+            }
+            // A holder of this very process is told at once.
+            Done::Forced(key) => self.beat_now(&key),
+            Done::Nothing => (),
+        }
+    }
+
+    fn aside(&mut self, future: impl Future<Output = Done> + Send + 'static) {
+        self.inflight.push(Box::pin(future));
+    }
+
+    /// Sends what is in the outbox. `true`: something left.
+    fn flush(&mut self) -> bool {
+        let outbox = std::mem::take(&mut self.outbox);
+        let Outbox {
+            acquires,
+            renewals,
+            releases,
+        } = outbox;
+        let any = !(acquires.is_empty() && renewals.is_empty() && releases.is_empty());
+        if !acquires.is_empty() {
+            self.send_acquires(acquires);
+        }
+        if !renewals.is_empty() {
+            self.send_renewals(renewals);
+        }
+        if !releases.is_empty() {
+            self.send_releases(releases);
+        }
+        any
+    }
+
+    fn send_acquires(&mut self, owners: Vec<OwnerId>) {
+        // The lease is judged from here: before the request leaves (rule R1).
+        let sent = self.now();
+        let mut batch = Vec::with_capacity(owners.len());
+        let mut timeout = Duration::ZERO;
+        let mut asked = Vec::with_capacity(owners.len());
+        for owner in owners {
+            if let Some(State::Wish(waiting)) = self.state(owner) {
+                let ttl = waiting.acquire.ttl;
+                // An answer after the lease's end would be of no use.
+                timeout = timeout.max(ttl - margin(ttl));
+                batch.push(waiting.acquire.clone());
+                asked.push(owner);
+            }
+        }
+        let answer =
+            Arc::clone(&self.parts.store).acquire(batch, timeout.min(self.parts.command_timeout));
+        self.aside(async move { Done::Acquired(asked, sent, answer.await) });
+    }
+
+    fn send_renewals(&mut self, owners: Vec<OwnerId>) {
+        let sent = self.now();
+        // Those of one time-out travel together: a short lease must not wait for its
+        // answer as long as a long one, nor a long one give up as early.
+        let mut batches: HashMap<Duration, (Vec<OwnerId>, Vec<Renew>)> = HashMap::new();
+        let command_timeout = self.parts.command_timeout;
+        for owner in owners {
+            if let Some(State::Holding(holding)) = self.state(owner) {
+                let lease = &holding.lease;
+                let timeout = heartbeat_timeout(lease.ttl, command_timeout);
+                let (asked, batch) = batches.entry(timeout).or_default();
+                batch.push(Renew {
+                    key: lease.key.clone(),
+                    owner,
+                    ttl: lease.ttl,
+                });
+                asked.push(owner);
+            }
+        }
+        for (timeout, (asked, batch)) in batches {
+            let answer = Arc::clone(&self.parts.store).renew(batch, timeout);
+            self.aside(async move { Done::Renewed(asked, sent, answer.await) });
+        }
+    }
+
+    fn send_releases(&mut self, owners: Vec<OwnerId>) {
+        let mut batch = Vec::with_capacity(owners.len());
+        let mut asked = Vec::with_capacity(owners.len());
+        for owner in owners {
+            if let Some(State::Ending(ending)) = self.state(owner) {
+                batch.push(Release {
+                    key: ending.key.clone(),
+                    owner,
+                    keep: ending.lease.as_ref().and_then(|lease| lease.keep()),
+                });
+                asked.push(owner);
+            }
+        }
+        let answer = Arc::clone(&self.parts.store).release(batch, self.parts.command_timeout);
+        self.aside(async move { Done::Released(asked, answer.await) });
+    }
+
+    fn shutdown(&mut self, within: Duration, reply: oneshot::Sender<Result<()>>) {
+        let now = self.now();
+        if let Some(closing) = &mut self.closing {
+            closing.deadline = closing.deadline.min(now + within);
+            closing.replies.push(reply);
+            return;
+        }
+        self.closing = Some(Closing {
+            grace: now + within / 2,
+            deadline: now + within,
+            replies: vec![reply],
+        });
+        for owner in self.owners() {
+            match self.state(owner) {
+                Some(State::Wish(waiting)) => {
+                    let key = Arc::clone(&waiting.acquire.key.lock);
+                    waiting.tell(Err(Error::Closed { key }));
+                    self.wish_due(owner, now);
+                }
+                Some(State::Holding(holding)) => {
+                    if holding.lease.lose(Loss::Shutdown) {
+                        tracing::info!(
+                            key = %holding.lease.key.lock,
+                            token = holding.lease.token,
+                            "shutting down: the holder is told to stop"
+                        );
+                    }
+                }
+                _ => (),
+            }
+        }
+    }
+
+    /// Carries a shutdown on.
+    fn close(&mut self) {
+        let now = self.now();
+        let Some(closing) = &self.closing else {
+            return;
+        };
+        if now >= closing.grace {
+            for owner in self.owners() {
+                if let Some(State::Holding(holding)) = self.state(owner) {
+                    let lease = Arc::clone(&holding.lease);
+                    self.let_go(&lease, None);
+                }
+            }
+        }
+        let left = self.entries.len();
+        let Some(closing) = &mut self.closing else {
+            return;
+        };
+        if left == 0 || now >= closing.deadline {
+            for reply in closing.replies.drain(..) {
+                let outcome = if left == 0 {
+                    Ok(())
+                } else {
+                    Err(StoreError::new(
+                        StoreErrorKind::Unknown,
+                        format!("{left} lock(s) could not be released in the time given"),
+                        "their ttl frees them",
+                    )
+                    .into_error(self.parts.store.describe(), None))
+                };
+                let _ = reply.send(outcome);
+            }
+        }
+    }
+
+    fn owners(&self) -> Vec<OwnerId> {
+        self.entries.keys().copied().collect()
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.parts.clock.now()
+    }
+
+    pub(super) fn state(&mut self, owner: OwnerId) -> Option<&mut State> {
+        self.entries.get_mut(&owner).map(|entry| &mut entry.state)
+    }
+
+    pub(super) fn put(&mut self, owner: OwnerId, state: State) {
+        self.wake(owner, None);
+        self.entries.insert(owner, Entry { wake: None, state });
+    }
+
+    pub(super) fn remove(&mut self, owner: OwnerId) -> Option<State> {
+        self.wake(owner, None);
+        self.entries.remove(&owner).map(|entry| entry.state)
+    }
+
+    /// Sets the entry's one timer.
+    pub(super) fn wake(&mut self, owner: OwnerId, at: Option<Moment>) {
+        if let Some(entry) = self.entries.get_mut(&owner) {
+            if let Some(known) = entry.wake.take() {
+                self.timers.remove(&(known, owner));
+            }
+            if let Some(at) = at {
+                self.timers.insert((at, owner));
+                entry.wake = Some(at);
+            }
+        }
+    }
+
+    pub(super) fn queue_acquire(&mut self, owner: OwnerId) {
+        self.outbox.acquires.push(owner);
+    }
+
+    pub(super) fn queue_renewal(&mut self, owner: OwnerId) {
+        self.outbox.renewals.push(owner);
+    }
+
+    pub(super) fn queue_release(&mut self, owner: OwnerId) {
+        self.outbox.releases.push(owner);
+    }
+
+    /// The holdings of one key in this process.
+    fn beat_now(&mut self, key: &Arc<str>) {
+        for owner in self.owners() {
+            if let Some(State::Holding(holding)) = self.state(owner)
+                && holding.lease.key.lock == *key
+            {
+                self.beat(owner);
+            }
+        }
+    }
+}
+
+impl Closing {
+    /// When a shutdown goes on by itself.
+    fn next(&self, now: Moment) -> Option<Moment> {
+        // Once everybody is told there is nothing left to wait for.
+        (!self.replies.is_empty()).then_some(if now < self.grace {
+            self.grace
+        } else {
+            self.deadline
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! Holdings: the heartbeat, and the loss that no answer is needed for (rule R4).
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Moment;
+use crate::error::{Error, Loss, Result};
+use crate::store::{Outcome, OwnerId};
+
+use super::actor::{Actor, State};
+use super::ending::Ending;
+use super::lease::{Lease, heartbeat, valid_until};
+use super::pace;
+
+/// A lock that is held, and whose heart is kept beating.
+pub(super) struct Holding {
+    pub(super) lease: Arc<Lease>,
+    /// When the next heartbeat is due.
+    due: Moment,
+    in_flight: bool,
+    failures: u32,
+    told: bool,
+    /// Who asked the store, and is answered by the heartbeat in flight.
+    asking: Vec<oneshot::Sender<Result<bool>>>,
+    /// Who asked while a heartbeat was in flight: answered by the next one.
+    asked: Vec<oneshot::Sender<Result<bool>>>,
+    /// Its holder let go while a heartbeat was in flight.
+    let_go: Option<Option<oneshot::Sender<Result<()>>>>,
+}
+
+impl Holding {
+    pub(super) fn new(lease: Arc<Lease>, sent: Moment) -> Self {
+        Self {
+            due: sent + pace::heartbeat(heartbeat(lease.ttl)),
+            lease,
+            in_flight: false,
+            failures: 0,
+            told: false,
+            asking: Vec::new(),
+            asked: Vec::new(),
+            let_go: None,
+        }
+    }
+}
+
+impl Actor {
+    /// Its next heartbeat is due, or its lease has run out.
+    pub(super) fn holding_due(&mut self, owner: OwnerId, now: Moment) {
+        let Some(State::Holding(holding)) = self.state(owner) else {
+            return;
+        };
+        // Nothing more can be gained once the lease reaches the cap of at_most.
+        let wanted = holding.lease.is_valid() && !holding.lease.is_capped();
+        if wanted && !holding.in_flight && now >= holding.due {
+            self.beat(owner);
+        }
+        self.rest(owner);
+    }
+
+    /// Sends a heartbeat now, or as soon as the one in flight is answered.
+    pub(super) fn beat(&mut self, owner: OwnerId) {
+        let now = self.now();
+        let Some(State::Holding(holding)) = self.state(owner) else {
+            return;
+        };
+        if holding.in_flight {
+            holding.due = now;
+            return;
+        }
+        holding.in_flight = true;
+        holding.asking.append(&mut holding.asked);
+        self.queue_renewal(owner);
+    }
+
+    /// Arms the timer: the next heartbeat or the lease's end, whichever comes first.
+    /// Tells, once, when the lease is over.
+    pub(super) fn rest(&mut self, owner: OwnerId) {
+        let Some(State::Holding(holding)) = self.state(owner) else {
+            return;
+        };
+        let lease = &holding.lease;
+        if !lease.is_valid() {
+            if !holding.told {
+                holding.told = true;
+                if let Some(loss) = lease.loss().filter(|loss| *loss != Loss::Shutdown) {
+                    tracing::warn!(
+                        key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
+                        held = ?lease.held_for(), "the lock is lost: {loss}"
+                    );
+                }
+            }
+            // It stays until its holder lets go: only then may it be cleaned up (R5).
+            self.wake(owner, None);
+            return;
+        }
+        let end = lease.valid_until();
+        let next = if holding.in_flight || lease.is_capped() {
+            end
+        } else {
+            holding.due.min(end)
+        };
+        self.wake(owner, Some(next));
+    }
+
+    pub(super) fn renewed(&mut self, owner: OwnerId, sent: Moment, outcome: Outcome<bool>) {
+        let now = self.now();
+        let store = self.parts.store.describe();
+        let Some(State::Holding(holding)) = self.state(owner) else {
+            return;
+        };
+        holding.in_flight = false;
+        let lease = Arc::clone(&holding.lease);
+        let asking = std::mem::take(&mut holding.asking);
+        let verdict = match outcome {
+            Ok(true) => {
+                if holding.failures > 0 {
+                    tracing::info!(
+                        key = %lease.key.lock, token = lease.token,
+                        "the heartbeat is answered again; the lock was kept"
+                    );
+                }
+                holding.failures = 0;
+                holding.due = sent + pace::heartbeat(heartbeat(lease.ttl));
+                Ok(lease.extend(sent, valid_until(sent, lease.ttl)))
+            }
+            Ok(false) => {
+                lease.lose(Loss::Taken);
+                Ok(false)
+            }
+            Err(error) => {
+                // One failure is no loss: tries go on until the lease's own deadline.
+                if holding.failures == 0 && lease.is_valid() {
+                    tracing::warn!(
+                        key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
+                        reason = %error.what, lease_ends_in = ?lease.remaining(),
+                        "a heartbeat failed; trying on until the lease ends"
+                    );
+                }
+                holding.due = if error.worth_another && holding.failures == 0 {
+                    now
+                } else {
+                    now + pace::retry(holding.failures)
+                };
+                holding.failures += 1;
+                Err(error)
+            }
+        };
+        for reply in asking {
+            let answer = match &verdict {
+                Ok(held) => Ok(*held),
+                Err(_) if !lease.is_valid() => Ok(false),
+                Err(error) => Err(error
+                    .clone()
+                    .into_error(Arc::clone(&store), Some(Arc::clone(&lease.key.lock)))),
+            };
+            // Whoever stopped asking does not mind.
+            let _ = reply.send(answer);
+        }
+        let Some(State::Holding(holding)) = self.state(owner) else {
+            return;
+        };
+        if let Some(reply) = holding.let_go.take() {
+            self.end(owner, Ending::of(lease, reply, now));
+        } else if !holding.asked.is_empty() {
+            self.beat(owner);
+            self.rest(owner);
+        } else if holding.due <= now {
+            self.holding_due(owner, now);
+        } else {
+            self.rest(owner);
+        }
+    }
+
+    /// Asks the store whether the lock is ours still, by a heartbeat.
+    pub(super) fn verify(&mut self, lease: &Arc<Lease>, reply: oneshot::Sender<Result<bool>>) {
+        let owner = lease.owner;
+        match self.state(owner) {
+            Some(State::Holding(holding)) if holding.lease.is_valid() => {
+                holding.asked.push(reply);
+                if !holding.in_flight {
+                    self.beat(owner);
+                    self.rest(owner);
+                }
+            }
+            _ => drop(reply.send(Ok(false))),
+        }
+    }
+
+    /// Its holder lets go.
+    pub(super) fn let_go(
+        &mut self,
+        lease: &Arc<Lease>,
+        reply: Option<oneshot::Sender<Result<()>>>,
+    ) {
+        lease.let_go();
+        let owner = lease.owner;
+        let now = self.now();
+        match self.state(owner) {
+            Some(State::Holding(holding)) if holding.in_flight => {
+                // A release never overtakes a heartbeat in flight.
+                holding.let_go = Some(reply);
+                self.wake(owner, None);
+            }
+            Some(State::Holding(_)) => self.end(owner, Ending::of(Arc::clone(lease), reply, now)),
+            _ => {
+                // Ended already, by a shutdown.
+                if let Some(reply) = reply {
+                    let key = Arc::clone(&lease.key.lock);
+                    let gone = lease.lost_error().unwrap_or(Error::NotHeld { key });
+                    let _ = reply.send(Err(gone));
+                }
+            }
+        }
+    }
+}

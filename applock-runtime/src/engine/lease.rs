@@ -1,0 +1,424 @@
+//! The lease arithmetic, and the one atomic that says whether a lock is held.
+//!
+//! Rule R1: a lease is judged from before the request left. Rule R4: once lost,
+//! lost for good.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, Moment};
+use crate::error::{Error, Loss, Result};
+use crate::info::{LockInfo, Record};
+use crate::key::Key;
+use crate::store::{Identity, OwnerId};
+
+/// The ttl unless told otherwise: that of the Python AppLocker.
+pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(60);
+
+/// The shortest ttl: below it a busy machine's scheduling alone loses leases.
+pub(crate) const MIN_TTL: Duration = Duration::from_millis(100);
+
+/// The longest ttl (and other length): ten years. Longer ones overflow the stores'
+/// arithmetic, and mean 'for ever' anyway.
+pub(crate) const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How long any one command may take unless told otherwise, and at the most.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What stopping takes: the holder must hear of the loss before anybody else can
+/// have the lock.
+const STOPPING: Duration = Duration::from_millis(30);
+
+/// The safety margin of a lease: 1 % for clocks that run at different rates, and the
+/// time that stopping takes (5 % of a ttl below 600 ms, where 30 ms would leave no
+/// room for two attempts).
+pub(crate) fn margin(ttl: Duration) -> Duration {
+    ttl / 100 + STOPPING.min(ttl / 20)
+}
+
+/// When a heartbeat is due after the last one was sent.
+pub(crate) fn heartbeat(ttl: Duration) -> Duration {
+    ttl / 3
+}
+
+/// How long a heartbeat may take: two full attempts must fit between one heartbeat
+/// and the lease's end, which `heartbeat + 2 × this + margin < ttl` says.
+pub(crate) fn heartbeat_timeout(ttl: Duration, command: Duration) -> Duration {
+    (ttl / 4).min(command)
+}
+
+/// Until when a lease counts that was asked for at `sent` (rule R1).
+pub(crate) fn valid_until(sent: Moment, ttl: Duration) -> Moment {
+    sent + ttl.saturating_sub(margin(ttl))
+}
+
+/// A length of time that a person gave, checked.
+pub(crate) fn check_length(what: &'static str, length: Duration) -> Result<Duration> {
+    if length < MIN_TTL {
+        return Err(Error::invalid(
+            what,
+            humantime::format_duration(length),
+            format!(
+                "it is shorter than {}, the least",
+                humantime::format_duration(MIN_TTL)
+            ),
+            format!("write a longer one, such as {what} = \"60s\""),
+        ));
+    }
+    if length > MAX_TTL {
+        return Err(Error::invalid(
+            what,
+            format_args!("{} s", length.as_secs()),
+            "it is longer than ten years, the most",
+            format!("write a shorter one, such as {what} = \"60s\""),
+        ));
+    }
+    // Stores count milliseconds; a part of one is rounded up, never down to nothing.
+    let millis = length.as_nanos().div_ceil(1_000_000);
+    Ok(Duration::from_millis(
+        u64::try_from(millis).unwrap_or(u64::MAX),
+    ))
+}
+
+/// The lease of one acquisition, shared by its guard and the engine.
+pub(crate) struct Lease {
+    pub(crate) key: Key,
+    pub(crate) owner: OwnerId,
+    pub(crate) token: u64,
+    pub(crate) ttl: Duration,
+    pub(crate) acquired_at: SystemTime,
+    /// When the answer to the acquisition arrived.
+    pub(crate) since: Moment,
+    pub(crate) at_least: Option<Duration>,
+    /// The end that `at_most` sets, whatever the heartbeat says.
+    cap: Option<Moment>,
+    identity: Arc<Identity>,
+    clock: Arc<dyn Clock>,
+    /// Nanoseconds of the clock; [`OVER`] once the lease is lost or released.
+    valid_until: AtomicU64,
+    /// When the last confirmed heartbeat was sent.
+    beat: AtomicU64,
+    /// Why it is over: 0 while it is not; see [`Lease::loss`].
+    loss: AtomicU8,
+    changed: Notify,
+}
+
+const OVER: u64 = 0;
+const RELEASED: u8 = 255;
+const LOSSES: [Loss; 4] = [Loss::Expired, Loss::Taken, Loss::AtMost, Loss::Shutdown];
+
+/// What a lease starts with.
+pub(crate) struct Terms {
+    pub(crate) key: Key,
+    pub(crate) owner: OwnerId,
+    pub(crate) token: u64,
+    pub(crate) ttl: Duration,
+    pub(crate) acquired_at: SystemTime,
+    pub(crate) at_least: Option<Duration>,
+    pub(crate) cap: Option<Moment>,
+    pub(crate) identity: Arc<Identity>,
+}
+
+impl Lease {
+    pub(crate) fn new(
+        terms: Terms,
+        clock: Arc<dyn Clock>,
+        sent: Moment,
+        valid_until: Moment,
+    ) -> Self {
+        Self {
+            key: terms.key,
+            owner: terms.owner,
+            token: terms.token,
+            ttl: terms.ttl,
+            acquired_at: terms.acquired_at,
+            since: clock.now(),
+            at_least: terms.at_least,
+            cap: terms.cap,
+            identity: terms.identity,
+            valid_until: AtomicU64::new(valid_until.nanos().max(OVER + 1)),
+            beat: AtomicU64::new(sent.nanos()),
+            loss: AtomicU8::new(0),
+            changed: Notify::new(),
+            clock,
+        }
+    }
+
+    /// Whether the lease counts still. Reads the clock; no I/O.
+    pub(crate) fn is_valid(&self) -> bool {
+        loop {
+            let until = self.valid_until.load(Ordering::Acquire);
+            if until == OVER {
+                return false;
+            }
+            if self.clock.now().nanos() < until {
+                return true;
+            }
+            // It ran out: over for good, so that an answer that comes late cannot
+            // bring it back (rule R4). If the engine extended it just now, look again.
+            let loss = match self.cap {
+                Some(cap) if cap.nanos() <= until => Loss::AtMost,
+                _ => Loss::Expired,
+            };
+            if self.end(until, loss) {
+                return false;
+            }
+        }
+    }
+
+    /// Whether the lease reaches the end that `at_most` sets, so that no heartbeat can
+    /// move it further.
+    pub(crate) fn is_capped(&self) -> bool {
+        self.cap.is_some_and(|cap| self.valid_until() >= cap)
+    }
+
+    /// Moves the lease's end, forward only. `false`: it was over.
+    pub(crate) fn extend(&self, sent: Moment, until: Moment) -> bool {
+        let until = self.cap.map_or(until, |cap| until.min(cap));
+        loop {
+            if !self.is_valid() {
+                return false;
+            }
+            let known = self.valid_until.load(Ordering::Acquire);
+            if known == OVER {
+                return false;
+            }
+            let extended = known.max(until.nanos());
+            if self
+                .valid_until
+                .compare_exchange(known, extended, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+            {
+                self.beat.fetch_max(sent.nanos(), Ordering::AcqRel);
+                return true;
+            }
+        }
+    }
+
+    /// Turns the lease lost. `false`: it was over before.
+    pub(crate) fn lose(&self, loss: Loss) -> bool {
+        loop {
+            let known = self.valid_until.load(Ordering::Acquire);
+            if known == OVER {
+                return false;
+            }
+            if self.end(known, loss) {
+                return true;
+            }
+        }
+    }
+
+    /// Its holder lets go. What was lost stays lost.
+    pub(crate) fn let_go(&self) {
+        let _ = self
+            .loss
+            .compare_exchange(0, RELEASED, Ordering::AcqRel, Ordering::Acquire);
+        self.valid_until.store(OVER, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    fn end(&self, known: u64, loss: Loss) -> bool {
+        let code = LOSSES.iter().position(|known| *known == loss).unwrap_or(0) as u8 + 1;
+        // The reason first, so that nobody can see 'over' without it; of two
+        // reasons at the same moment the first stays.
+        let _ = self
+            .loss
+            .compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        let ended = self
+            .valid_until
+            .compare_exchange(known, OVER, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        if ended {
+            self.changed.notify_waiters();
+        } else if self.valid_until.load(Ordering::Acquire) != OVER {
+            // Extended meanwhile: the reason does not hold.
+            let _ = self
+                .loss
+                .compare_exchange(code, 0, Ordering::AcqRel, Ordering::Acquire);
+        }
+        ended
+    }
+
+    /// How it was lost, if it was.
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        if self.valid_until.load(Ordering::Acquire) != OVER {
+            return None;
+        }
+        let code = self.loss.load(Ordering::Acquire);
+        code.checked_sub(1)
+            .and_then(|index| LOSSES.get(usize::from(index)).copied())
+    }
+
+    /// The error to tell, if it was lost.
+    pub(crate) fn lost_error(&self) -> Option<Error> {
+        self.loss().map(|reason| Error::Lost {
+            key: self.key.lock.clone(),
+            token: self.token,
+            reason,
+        })
+    }
+
+    /// Completes once the lease is over. No I/O: the engine's timer or an answer
+    /// ends it. Safe to cancel.
+    pub(crate) async fn over(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.is_valid() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) fn valid_until(&self) -> Moment {
+        Moment::from_nanos(self.valid_until.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn remaining(&self) -> Duration {
+        if self.is_valid() {
+            self.valid_until().saturating_since(self.clock.now())
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    pub(crate) fn held_for(&self) -> Duration {
+        self.clock.now().saturating_since(self.since)
+    }
+
+    /// How much longer the lock must stay taken for `at_least`'s sake.
+    pub(crate) fn keep(&self) -> Option<Duration> {
+        self.at_least
+            .map(|least| least.saturating_sub(self.held_for()))
+            .filter(|left| !left.is_zero())
+    }
+
+    /// What this process knows of its own holding.
+    pub(crate) fn info(&self) -> LockInfo {
+        let beat = Moment::from_nanos(self.beat.load(Ordering::Acquire));
+        Record {
+            key: self.key.lock.clone(),
+            app: self.key.app.as_deref().map(str::to_owned),
+            name: self.key.name.as_deref().map(str::to_owned),
+            owner: self.owner.simple().to_string(),
+            instance: self.identity.instance.clone(),
+            host: self.identity.host.clone(),
+            pid: Some(self.identity.pid),
+            token: Some(self.token),
+            acquired_at: Some(self.acquired_at),
+            held_for: Some(self.held_for()),
+            heartbeat_age: Some(self.clock.now().saturating_since(beat)),
+            remaining: Some(self.remaining()),
+            ttl: Some(self.ttl),
+            foreign: None,
+        }
+        .into()
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("key", &self.key.lock)
+            .field("token", &self.token)
+            .field("valid", &self.is_valid())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn lease(clock: &ManualClock, ttl: Duration) -> Lease {
+        let terms = Terms {
+            key: Key::whole("k").unwrap(),
+            owner: OwnerId::new_v4(),
+            token: 7,
+            ttl,
+            acquired_at: SystemTime::UNIX_EPOCH,
+            at_least: Some(ttl * 2),
+            cap: None,
+            identity: Arc::new(Identity {
+                instance: "i".into(),
+                host: "h".into(),
+                pid: 1,
+            }),
+        };
+        let sent = clock.now();
+        Lease::new(terms, Arc::new(clock.clone()), sent, valid_until(sent, ttl))
+    }
+
+    #[test]
+    fn two_attempts_fit_between_a_heartbeat_and_the_end_of_every_lease() {
+        let mut ttl = MIN_TTL;
+        while ttl < MAX_TTL {
+            let attempts = 2 * heartbeat_timeout(ttl, COMMAND_TIMEOUT);
+            assert!(heartbeat(ttl) + attempts + margin(ttl) < ttl, "{ttl:?}");
+            ttl = ttl * 101 / 100;
+        }
+    }
+
+    #[test]
+    fn a_lease_ends_by_its_margin_before_the_ttl_and_not_earlier() {
+        let clock = ManualClock::new();
+        let ttl = Duration::from_secs(10);
+        let lease = lease(&clock, ttl);
+        assert_eq!(lease.remaining(), ttl - margin(ttl));
+        clock.advance(ttl - margin(ttl) - Duration::from_nanos(1));
+        assert!(lease.is_valid());
+        clock.advance(Duration::from_nanos(1));
+        assert!(!lease.is_valid());
+        assert_eq!(lease.loss(), Some(Loss::Expired));
+        assert_eq!(lease.remaining(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_lost_lease_is_never_held_again_whatever_answer_comes_late() {
+        let clock = ManualClock::new();
+        let lease = lease(&clock, Duration::from_secs(10));
+        let sent = clock.now();
+        clock.advance(Duration::from_secs(10));
+        // Nobody has looked yet: the late answer itself must not revive it.
+        assert!(!lease.extend(sent, clock.now() + Duration::from_secs(10)));
+        assert!(!lease.is_valid());
+        assert!(!lease.lose(Loss::Taken));
+        assert_eq!(lease.loss(), Some(Loss::Expired));
+    }
+
+    #[test]
+    fn a_heartbeat_never_shortens_a_lease() {
+        let clock = ManualClock::new();
+        let lease = lease(&clock, Duration::from_secs(10));
+        let before = lease.valid_until();
+        assert!(lease.extend(clock.now(), before - Duration::from_secs(5)));
+        assert_eq!(lease.valid_until(), before);
+    }
+
+    #[test]
+    fn at_least_counts_down_while_the_lock_is_held() {
+        let clock = ManualClock::new();
+        let lease = lease(&clock, Duration::from_secs(10));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(lease.keep(), Some(Duration::from_secs(15)));
+        clock.advance(Duration::from_secs(15));
+        assert_eq!(lease.keep(), None);
+    }
+
+    #[test]
+    fn lengths_are_checked_and_parts_of_a_millisecond_round_up() {
+        assert!(check_length("ttl", Duration::ZERO).is_err());
+        assert!(check_length("ttl", Duration::from_millis(99)).is_err());
+        assert!(check_length("ttl", Duration::MAX).is_err());
+        let odd = Duration::from_micros(100_001);
+        assert_eq!(
+            check_length("ttl", odd).unwrap(),
+            Duration::from_millis(101)
+        );
+    }
+}

@@ -1,0 +1,362 @@
+//! The background thread of one locker: heartbeats, releases, waiting acquires, and
+//! the lease arithmetic.
+//!
+//! Rule R2: everything that keeps a lock alive runs here, never on the caller's
+//! runtime. The engine speaks to a [`Store`] and to nothing above it.
+
+mod actor;
+mod ending;
+mod holding;
+pub(crate) mod lease;
+mod pace;
+mod wish;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::{Clock, Moment};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::store::{Acquire, Identity, Inspection, Store, StoreError, StoreErrorKind};
+
+pub(crate) use lease::Lease;
+
+/// What the engine is asked to do.
+enum Command {
+    Open(oneshot::Sender<Result<()>>),
+    Acquire(Wish),
+    Verify(Arc<Lease>, oneshot::Sender<Result<bool>>),
+    Release(Arc<Lease>, Option<oneshot::Sender<Result<()>>>),
+    Inspect(Key, oneshot::Sender<Result<Inspection>>),
+    Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
+    Shutdown(Duration, oneshot::Sender<Result<()>>),
+}
+
+type Mailbox = mpsc::UnboundedSender<Command>;
+
+/// How long an acquire waits for a busy lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Busy is an answer, at once.
+    None,
+    /// Until this moment.
+    Until(Moment),
+    Forever,
+}
+
+/// The wish to hold a lock.
+struct Wish {
+    acquire: Acquire,
+    patience: Patience,
+    at_least: Option<Duration>,
+    at_most: Option<Duration>,
+    reply: oneshot::Sender<Result<Held>>,
+    /// Goes into the holding, so that the engine lives as long as anything is held.
+    mailbox: Mailbox,
+}
+
+/// What an acquire asks for, apart from who asks.
+pub(crate) struct Want {
+    pub(crate) acquire: Acquire,
+    pub(crate) wait: Wait,
+    pub(crate) at_least: Option<Duration>,
+    pub(crate) at_most: Option<Duration>,
+}
+
+/// How long to wait for a busy lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Wait {
+    #[default]
+    Not,
+    For(Duration),
+    Forever,
+}
+
+/// A lock that is held: dropping it lets go, in the background (rule R6).
+pub(crate) struct Held {
+    lease: Arc<Lease>,
+    /// Whether somebody has let go already.
+    ended: AtomicBool,
+    mailbox: Mailbox,
+    unfinished: Arc<Unfinished>,
+}
+
+impl Held {
+    fn new(lease: Arc<Lease>, mailbox: Mailbox, unfinished: Arc<Unfinished>) -> Self {
+        unfinished.add();
+        Self {
+            lease,
+            ended: AtomicBool::new(false),
+            mailbox,
+            unfinished,
+        }
+    }
+
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// Asks the store whether the lock is ours still, with a heartbeat.
+    pub(crate) async fn verify(&self) -> Result<bool> {
+        let (reply, answer) = oneshot::channel();
+        let lease = Arc::clone(&self.lease);
+        match self.mailbox.send(Command::Verify(lease, reply)) {
+            Ok(()) => answer.await.unwrap_or(Ok(false)),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Lets go, and waits for the store's answer.
+    pub(crate) async fn release(self) -> Result<()> {
+        self.end().await
+    }
+
+    /// Lets go though others may still look at the lease, and waits for the answer.
+    pub(crate) async fn end(&self) -> Result<()> {
+        let gone = || Error::NotHeld {
+            key: Arc::clone(&self.lease.key.lock),
+        };
+        let (reply, answer) = oneshot::channel();
+        if !self.let_go(Some(reply)) {
+            return Err(gone());
+        }
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Tells the engine to let go, once. `false`: it was told before, or is gone.
+    pub(crate) fn let_go(&self, reply: Option<oneshot::Sender<Result<()>>>) -> bool {
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let command = Command::Release(Arc::clone(&self.lease), reply);
+        let sent = self.mailbox.send(command).is_ok();
+        if !sent {
+            self.unfinished.done();
+        }
+        sent
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.let_go(None);
+    }
+}
+
+/// Counts the holdings that have not ended at the store, so that the last handle of a
+/// locker can wait for their releases.
+#[derive(Default)]
+struct Unfinished {
+    count: Mutex<usize>,
+    none: Condvar,
+}
+
+impl Unfinished {
+    fn count(&self) -> MutexGuard<'_, usize> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self) {
+        *self.count() += 1;
+    }
+
+    fn done(&self) {
+        let mut count = self.count();
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            self.none.notify_all();
+        }
+    }
+
+    fn wait(&self, longest: Duration) {
+        let count = self.count();
+        // A poisoned lock changes nothing about a counter.
+        drop(
+            self.none
+                .wait_timeout_while(count, longest, |count| *count > 0),
+        );
+    }
+}
+
+/// What an engine works with.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) identity: Arc<Identity>,
+    /// The longest that any command may take.
+    pub(crate) command_timeout: Duration,
+}
+
+/// The handle of an engine; its thread starts on first use, and ends when the last
+/// handle and the last holding are gone.
+pub(crate) struct Engine {
+    parts: Arc<Parts>,
+    running: Mutex<Option<Running>>,
+    unfinished: Arc<Unfinished>,
+}
+
+struct Running {
+    mailbox: Mailbox,
+    thread: ThreadId,
+}
+
+/// How long the last handle waits for releases that are on their way: a round trip
+/// or two, so that a program that ends right after it let go leaves nothing behind.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("store", &self.parts.store.describe())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            parts: Arc::new(parts),
+            running: Mutex::new(None),
+            unfinished: Arc::default(),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> &Arc<Identity> {
+        &self.parts.identity
+    }
+
+    pub(crate) fn store(&self) -> Arc<str> {
+        self.parts.store.describe()
+    }
+
+    fn mailbox(&self, lock: Option<&Key>) -> Result<Mailbox> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = running
+            .as_ref()
+            .filter(|running| !running.mailbox.is_closed())
+        {
+            return Ok(running.mailbox.clone());
+        }
+        let (mailbox, commands) = mpsc::unbounded_channel();
+        let parts = Arc::clone(&self.parts);
+        let unfinished = Arc::clone(&self.unfinished);
+        let failed = |error: std::io::Error| {
+            StoreError::new(
+                StoreErrorKind::NotDone,
+                format!("the lock engine's thread can't be started ({error})"),
+                "see whether this process may have more threads and open files",
+            )
+            .caused_by(error)
+            .into_error(
+                self.parts.store.describe(),
+                lock.map(|key| key.lock.clone()),
+            )
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let thread = std::thread::Builder::new()
+            .name("applock".to_owned())
+            .spawn(move || {
+                runtime.block_on(actor::run(parts, commands, unfinished));
+                // Not waiting for blocking work that hangs (a file system, a resolver).
+                runtime.shutdown_background();
+            })
+            .map_err(failed)?;
+        *running = Some(Running {
+            mailbox: mailbox.clone(),
+            thread: thread.thread().id(),
+        });
+        Ok(mailbox)
+    }
+
+    async fn ask<T>(
+        &self,
+        lock: Option<&Key>,
+        command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
+    ) -> Result<T> {
+        let mailbox = self.mailbox(lock)?;
+        let (reply, answer) = oneshot::channel();
+        let stopped = || {
+            StoreError::new(
+                StoreErrorKind::Unknown,
+                "the lock engine's thread has stopped",
+                "this is a bug in applock; please report it",
+            )
+            .into_error(self.store(), lock.map(|key| key.lock.clone()))
+        };
+        mailbox.send(command(reply)).map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Reaches the store.
+    pub(crate) async fn open(&self) -> Result<()> {
+        self.ask(None, Command::Open).await
+    }
+
+    /// Takes a lock. Dropping the future gives up; if the lock was, or is still being,
+    /// taken, the engine releases it (rule R6).
+    pub(crate) async fn acquire(&self, want: Want) -> Result<Held> {
+        let mailbox = self.mailbox(Some(&want.acquire.key))?;
+        let key = want.acquire.key.clone();
+        let patience = match want.wait {
+            Wait::Not => Patience::None,
+            Wait::For(length) => Patience::Until(self.parts.clock.now() + length),
+            Wait::Forever => Patience::Forever,
+        };
+        self.ask(Some(&key), |reply| {
+            Command::Acquire(Wish {
+                acquire: want.acquire,
+                patience,
+                at_least: want.at_least,
+                at_most: want.at_most,
+                reply,
+                mailbox,
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn inspect(&self, key: Key) -> Result<Inspection> {
+        let lock = key.clone();
+        self.ask(Some(&lock), |reply| Command::Inspect(key, reply))
+            .await
+    }
+
+    pub(crate) async fn force(&self, key: Key, stale: Option<Duration>) -> Result<bool> {
+        let lock = key.clone();
+        self.ask(Some(&lock), |reply| Command::Force(key, stale, reply))
+            .await
+    }
+
+    pub(crate) async fn shutdown(&self, within: Duration) -> Result<()> {
+        self.ask(None, |reply| Command::Shutdown(within, reply))
+            .await
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let running = self
+            .running
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(running) = running {
+            let on_engine = std::thread::current().id() == running.thread;
+            // Only what is being released is waited for; a guard that is kept has a
+            // mailbox of its own, and goes on being renewed.
+            let kept = running.mailbox.strong_count() > 1;
+            drop(running);
+            if !on_engine && !kept {
+                self.unfinished.wait(FAREWELL);
+            }
+        }
+    }
+}

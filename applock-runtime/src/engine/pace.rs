@@ -1,0 +1,52 @@
+//! How long to pause between tries: jittered, so that a fleet does not act in step.
+
+use std::time::Duration;
+
+/// After a failed heartbeat or release: the first pause, and the longest. Short beside
+/// a lease, for every try that fits before its end may save it.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_millis(500);
+
+/// Between two looks at a busy lock: the first pause, and the longest.
+const POLL_FIRST: Duration = Duration::from_millis(20);
+const POLL_LONGEST: Duration = Duration::from_millis(250);
+
+/// The pause before the try after `failures` failed ones.
+pub(crate) fn retry(failures: u32) -> Duration {
+    jittered(RETRY_FIRST, RETRY_LONGEST, failures)
+}
+
+/// The pause before looking again at a lock found busy `looks` times.
+pub(crate) fn poll(looks: u32) -> Duration {
+    jittered(POLL_FIRST, POLL_LONGEST, looks)
+}
+
+/// A heartbeat's interval, up to a tenth earlier, so that locks taken together do not
+/// stay in step with those of other processes.
+pub(crate) fn heartbeat(interval: Duration) -> Duration {
+    interval.mul_f64(1.0 - fastrand::f64() / 10.0)
+}
+
+fn jittered(first: Duration, longest: Duration, doublings: u32) -> Duration {
+    let full = first.saturating_mul(1 << doublings.min(16)).min(longest);
+    full.mul_f64(1.0 - fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_their_longest_and_differ() {
+        for round in 0..100 {
+            let pause = poll(round);
+            assert!(
+                pause >= POLL_FIRST / 2 && pause <= POLL_LONGEST,
+                "{pause:?}"
+            );
+        }
+        assert!(poll(30) >= POLL_LONGEST / 2);
+        let different: std::collections::HashSet<_> = (0..50).map(|_| retry(3)).collect();
+        assert!(different.len() > 10);
+    }
+}

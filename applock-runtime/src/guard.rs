@@ -1,0 +1,273 @@
+//! LockGuard: the proof of holding, and the way to let go.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::{Held, Lease};
+use crate::error::{Error, Result};
+use crate::info::LockInfo;
+
+/// A lock that is held. Its heartbeat goes on, in the background, until it is
+/// released, dropped or lost.
+///
+/// Dropping it releases in the background; [`release`](Self::release) also waits for
+/// the store's answer, and tells it.
+///
+/// A lease can end under its holder: the network fails for longer than the ttl,
+/// somebody releases the lock by force, the machine sleeps. The guard then turns lost,
+/// before anybody else can have the lock, and for good.
+///
+/// ```
+/// # fn write_report() {}
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> applock_runtime::Result<()> {
+/// # let locker = applock_runtime::AppLocker::in_memory();
+/// let guard = locker.lock("reports").acquire().await?;
+/// guard.ensure_held()?; // before each effect
+/// write_report();
+/// guard.release().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a guard that is dropped at once releases its lock at once"]
+pub struct LockGuard {
+    lease: Arc<Lease>,
+    held: Held,
+}
+
+impl fmt::Debug for LockGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockGuard")
+            .field("key", &self.lease.key.lock)
+            .field("fencing_token", &self.lease.token)
+            .field("held", &self.lease.is_valid())
+            .finish_non_exhaustive()
+    }
+}
+
+impl LockGuard {
+    pub(crate) fn new(held: Held) -> Self {
+        Self {
+            lease: Arc::clone(held.lease()),
+            held,
+        }
+    }
+
+    /// Whether the lease counts still, by this machine's clock: the answer that holds
+    /// with no answer from anyone. No I/O; costs a look at the clock.
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire_blocking()?;
+    /// assert!(guard.is_held());
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.lease.is_valid()
+    }
+
+    /// [`is_held`](Self::is_held) as a `Result`, to put before each effect.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] if the lease is over. No I/O.
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let guard = locker.lock("reports").acquire_blocking()?;
+    /// guard.ensure_held()?;
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn ensure_held(&self) -> Result<()> {
+        if self.lease.is_valid() {
+            return Ok(());
+        }
+        Err(self.lease.lost_error().unwrap_or_else(|| Error::NotHeld {
+            key: Arc::clone(&self.lease.key.lock),
+        }))
+    }
+
+    /// Asks the store whether the lock is ours still, with a heartbeat. `false`: it is
+    /// not, and the guard has turned lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] and the like if the store can't answer; the guard is
+    /// held still then, until its lease ends. One round trip. Cancellation safe.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock_runtime::Result<()> {
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire().await?;
+    /// assert!(guard.verify().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn verify(&self) -> Result<bool> {
+        self.held.verify().await
+    }
+
+    /// [`verify`](Self::verify) for plain threads: blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify).
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire_blocking()?;
+    /// assert!(guard.verify_blocking()?);
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn verify_blocking(&self) -> Result<bool> {
+        pollster::block_on(self.verify())
+    }
+
+    /// The fencing token: larger than that of every earlier acquisition of this lock.
+    /// Pass it to what the lock protects, and let that refuse older tokens (Kleppmann,
+    /// 'How to do distributed locking', 2016). Below 2⁵³. No I/O.
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let first = locker.lock("reports").acquire_blocking()?;
+    /// let token = first.fencing_token();
+    /// first.release_blocking()?;
+    /// assert!(locker.lock("reports").acquire_blocking()?.fencing_token() > token);
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    #[must_use]
+    pub fn fencing_token(&self) -> u64 {
+        self.lease.token
+    }
+
+    /// How long ago the lock was acquired, by this machine's clock. No I/O.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire_blocking()?;
+    /// assert!(guard.held_for() < Duration::from_secs(60));
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    #[must_use]
+    pub fn held_for(&self) -> Duration {
+        self.lease.held_for()
+    }
+
+    /// How long the lease lasts if no further heartbeat is answered, less a safety
+    /// margin; zero once it is over. No I/O.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire_blocking()?;
+    /// assert!(guard.remaining() < Duration::from_secs(60));
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.lease.remaining()
+    }
+
+    /// What others see of this holding, from this process's own memory. No I/O.
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire_blocking()?;
+    /// assert_eq!(guard.info().pid(), Some(std::process::id()));
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    #[must_use]
+    pub fn info(&self) -> LockInfo {
+        self.lease.info()
+    }
+
+    /// Completes when the lease is over. No I/O. Cancellation safe; works on every
+    /// executor.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock_runtime::Result<()> {
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn work() {}
+    /// let guard = locker.lock("reports").acquire().await?;
+    /// tokio::select! {
+    ///     () = work() => println!("done"),
+    ///     () = guard.lost() => println!("stop everything"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn lost(&self) {
+        self.lease.over().await;
+    }
+
+    /// [`lost`](Self::lost) for plain threads: blocks until the lease is over.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire_blocking()?;
+    /// locker.lock("reports").force_release_blocking()?;
+    /// guard.lost_blocking();
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn lost_blocking(&self) {
+        pollster::block_on(self.lost());
+    }
+
+    /// Releases the lock, and waits for the store's answer. With
+    /// [`at_least`](crate::Lock::at_least) the lock stays taken until that is over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] if the lease was lost before, [`Error::NotHeld`] if the store
+    /// says that the lock was not ours any more: nothing of anybody else's is deleted.
+    /// [`Error::Unavailable`] if the store does not answer; the engine goes on trying
+    /// then, and the ttl frees the lock at the latest. One round trip. If the future is
+    /// dropped, the release goes on.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock_runtime::Result<()> {
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// locker.lock("reports").acquire().await?.release().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn release(self) -> Result<()> {
+        self.held.release().await
+    }
+
+    /// [`release`](Self::release) for plain threads: blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`release`](Self::release).
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// locker.lock("reports").acquire_blocking()?.release_blocking()?;
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn release_blocking(self) -> Result<()> {
+        pollster::block_on(self.release())
+    }
+
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// Lets go in the background, though others may still look at the guard.
+    pub(crate) fn let_go(&self) {
+        self.held.let_go(None);
+    }
+
+    /// Ends the holding though others may still look at the guard.
+    pub(crate) async fn end(&self) -> Result<()> {
+        self.held.end().await
+    }
+}

@@ -1,0 +1,531 @@
+//! Lock: which key, and how to take it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::lease::{MAX_TTL, check_length};
+use crate::engine::{Wait, Want};
+use crate::error::{Error, Result};
+use crate::guard::LockGuard;
+use crate::info::{LastHolding, LockInfo};
+use crate::key::Key;
+use crate::locker::AppLocker;
+use crate::singleton;
+use crate::store::{Acquire, OwnerId};
+
+/// One lock of an [`AppLocker`]: a key, and how to take it. Holds nothing by itself;
+/// every successful acquire gives a [`LockGuard`] of its own.
+///
+/// Not reentrant: acquiring a lock again while it is held, in the same task too, is
+/// busy. (A nested call of the same `#[singleton]`, or [`run`](Self::run), runs under
+/// the lock already held.)
+///
+/// ```
+/// use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> applock_runtime::Result<()> {
+/// # let locker = applock_runtime::AppLocker::in_memory();
+/// let lock = locker
+///     .lock("billing")
+///     .name("tenant-7")
+///     .ttl(Duration::from_secs(30))
+///     .wait(Duration::from_secs(10));
+/// let guard = lock.acquire().await?;
+/// // … the work …
+/// guard.release().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a lock is not taken until acquire(), try_acquire() or run()"]
+pub struct Lock {
+    locker: AppLocker,
+    target: Target,
+    ttl: Option<Duration>,
+    wait: Wait,
+    at_least: Option<Duration>,
+    at_most: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    App { app: String, name: Option<String> },
+    Key(String),
+}
+
+impl Lock {
+    pub(crate) fn new(locker: AppLocker, app: String) -> Self {
+        Self {
+            locker,
+            target: Target::App { app, name: None },
+            ttl: None,
+            wait: Wait::Not,
+            at_least: None,
+            at_most: None,
+        }
+    }
+
+    /// A lock inside the application: `QUEUE:{app}:{name}`. Replaces a key set before.
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("billing").name("tenant-7").acquire_blocking()?;
+    /// assert_eq!(guard.info().key(), "QUEUE:billing:tenant-7");
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        let name = Some(name.into());
+        self.target = match self.target {
+            Target::App { app, .. } => Target::App { app, name },
+            Target::Key(key) => Target::App { app: key, name },
+        };
+        self
+    }
+
+    /// The whole key, in place of the one made of application and name.
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("billing").key("legacy-billing-lock").acquire_blocking()?;
+    /// assert_eq!(guard.info().key(), "legacy-billing-lock");
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.target = Target::Key(key.into());
+        self
+    }
+
+    /// The lease's length: how soon the lock of a crashed holder is free. From 100
+    /// milliseconds to ten years; the locker's default (60 seconds) unless set. The
+    /// heartbeat keeps a lock for as long as its guard lives, so a ttl need not cover
+    /// the work.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").ttl(Duration::from_secs(5)).acquire_blocking()?;
+    /// assert!(guard.remaining() <= Duration::from_secs(5));
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// How long [`acquire`](Self::acquire) waits while somebody else holds the lock.
+    /// Zero is one try. Not at all unless set.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let _guard = locker.lock("reports").acquire_blocking()?;
+    /// let busy = locker.lock("reports").wait(Duration::from_millis(50)).acquire_blocking();
+    /// assert!(busy.is_err());
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn wait(mut self, longest: Duration) -> Self {
+        self.wait = Wait::For(longest);
+        self
+    }
+
+    /// [`acquire`](Self::acquire) waits for as long as it takes, also while the store
+    /// can't be reached.
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("leader").wait_forever().acquire_blocking()?;
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn wait_forever(mut self) -> Self {
+        self.wait = Wait::Forever;
+        self
+    }
+
+    /// Keeps the lock taken for at least so long after it was acquired, also when its
+    /// guard is released earlier: so that a short job does not run once on each server
+    /// whose clock is a little off. (ShedLock's `lockAtLeastFor`.) It does not outlive
+    /// a crash of the holder by more than the ttl.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let lock = locker.lock("reports").at_least(Duration::from_secs(30));
+    /// lock.acquire_blocking()?.release_blocking()?;
+    /// assert!(lock.try_acquire_blocking()?.is_none());
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn at_least(mut self, length: Duration) -> Self {
+        self.at_least = Some(length);
+        self
+    }
+
+    /// Stops the heartbeat so long after the lock was acquired: the guard turns lost
+    /// then, and another can have the lock one ttl later at the latest, so that a work
+    /// that hangs does not hold it for ever. A ttl longer than this is cut to it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").at_most(Duration::from_secs(3600)).acquire_blocking()?;
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn at_most(mut self, length: Duration) -> Self {
+        self.at_most = Some(length);
+        self
+    }
+
+    /// Takes the lock if it is free; `None` if somebody else holds it. Never waits for
+    /// a holder, whatever [`wait`](Self::wait) says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`], [`Error::Denied`], [`Error::Misconfigured`] if the store
+    /// can't answer, [`Error::Invalid`] for a bad name or length, [`Error::Closed`]
+    /// after a shutdown. One round trip, up to the command time-out (1 second).
+    /// Cancellation safe: a lock taken for a dropped future is released.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock_runtime::Result<()> {
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// match locker.lock("reports").try_acquire().await? {
+    ///     Some(guard) => println!("ours, with token {}", guard.fencing_token()),
+    ///     None => println!("somebody else is at it"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn try_acquire(&self) -> Result<Option<LockGuard>> {
+        match self.take(Wait::Not).await {
+            Ok(guard) => Ok(Some(guard)),
+            Err(Error::Busy(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// [`try_acquire`](Self::try_acquire) for plain threads: blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_acquire`](Self::try_acquire).
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").try_acquire_blocking()?.expect("it is free");
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn try_acquire_blocking(&self) -> Result<Option<LockGuard>> {
+        pollster::block_on(self.try_acquire())
+    }
+
+    /// Takes the lock, waiting for it as [`wait`](Self::wait) says.
+    ///
+    /// While it waits, it also outlives passing failures of the store.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] with the holder if it is held still when the wait is over;
+    /// otherwise as [`try_acquire`](Self::try_acquire). Does I/O. Cancellation safe: a
+    /// lock taken for a dropped future is released.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock_runtime::Result<()> {
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire().await?;
+    /// guard.release().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn acquire(&self) -> Result<LockGuard> {
+        self.take(self.wait).await
+    }
+
+    /// [`acquire`](Self::acquire) for plain threads: blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire_blocking()?;
+    /// guard.release_blocking()?;
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn acquire_blocking(&self) -> Result<LockGuard> {
+        pollster::block_on(self.acquire())
+    }
+
+    /// Runs a future under the lock, and releases the lock when it has ended: on
+    /// return, panic or cancellation, after the future is gone. If the lease is lost,
+    /// the future is dropped and [`Error::Lost`] returned.
+    ///
+    /// Inside it [`current`](crate::current) gives the guard. Where the lock is held
+    /// already by the [`run`](Self::run) or `#[singleton]` that this code runs under,
+    /// the future runs under that one.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire), and [`Error::Lost`]. Does I/O. Cancellation safe:
+    /// the future is dropped first, then the lock released in the background.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock_runtime::Result<()> {
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let sum = locker.lock("reports").run(async { 1 + 1 }).await?;
+    /// assert_eq!(sum, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output> {
+        let body = std::pin::pin!(Some(future));
+        singleton::run_under(self.clone(), body).await
+    }
+
+    /// Runs a closure under the lock, on this thread: [`run`](Self::run) for plain
+    /// threads. Blocks. A closure can't be cancelled: if the lease is lost it runs to
+    /// its end, its result is returned, and the loss is logged; ask
+    /// [`LockGuard::ensure_held`] before each effect.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let sum = locker.lock("reports").run_blocking(|| 1 + 1)?;
+    /// assert_eq!(sum, 2);
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn run_blocking<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
+        let frame = singleton::enter_under(self.clone())?;
+        let value = body();
+        drop(frame);
+        Ok(value)
+    }
+
+    /// Who holds the lock; `None` if nobody does.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_acquire`](Self::try_acquire): a store that can't answer is an error,
+    /// never 'nobody'. One round trip. Cancellation safe.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock_runtime::Result<()> {
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// assert!(locker.lock("reports").info().await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn info(&self) -> Result<Option<LockInfo>> {
+        Ok(self.locker.engine().inspect(self.resolve()?).await?.holder)
+    }
+
+    /// [`info`](Self::info) for plain threads: blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`info`](Self::info).
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// assert!(locker.lock("reports").info_blocking()?.is_none());
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn info_blocking(&self) -> Result<Option<LockInfo>> {
+        pollster::block_on(self.info())
+    }
+
+    /// The newest holding, be it over or not: who, from when until when, and how it
+    /// ended. `None` if there was none, or none within about a week.
+    ///
+    /// # Errors
+    ///
+    /// As [`info`](Self::info). One round trip. Cancellation safe.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock_runtime::Result<()> {
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// assert!(locker.lock("reports").last_holding().await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn last_holding(&self) -> Result<Option<LastHolding>> {
+        Ok(self.locker.engine().inspect(self.resolve()?).await?.last)
+    }
+
+    /// [`last_holding`](Self::last_holding) for plain threads: blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`last_holding`](Self::last_holding).
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// assert!(locker.lock("reports").last_holding_blocking()?.is_none());
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn last_holding_blocking(&self) -> Result<Option<LastHolding>> {
+        pollster::block_on(self.last_holding())
+    }
+
+    /// Releases the lock if its holder's heart has stopped: no heartbeat for
+    /// `stale_after`. A holder whose heart beats is never touched, however long it has
+    /// held. `true` if the lock was released. 30 seconds is a good choice where the ttl
+    /// is a minute or more.
+    ///
+    /// # Errors
+    ///
+    /// As [`info`](Self::info). One round trip, in one step at the store. Cancellation
+    /// safe.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock_runtime::Result<()> {
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let _guard = locker.lock("reports").acquire().await?;
+    /// let stale = Duration::from_secs(30);
+    /// assert!(!locker.lock("reports").force_release_if_stale(stale).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn force_release_if_stale(&self, stale_after: Duration) -> Result<bool> {
+        if stale_after > MAX_TTL {
+            return Err(Error::invalid(
+                "stale_after",
+                format_args!("{} s", stale_after.as_secs()),
+                "it is longer than ten years, the most",
+                "write one such as 30 s",
+            ));
+        }
+        let key = self.resolve()?;
+        self.locker.engine().force(key, Some(stale_after)).await
+    }
+
+    /// [`force_release_if_stale`](Self::force_release_if_stale) for plain threads:
+    /// blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`force_release_if_stale`](Self::force_release_if_stale).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// locker.lock("reports").force_release_if_stale_blocking(Duration::from_secs(30))?;
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn force_release_if_stale_blocking(&self, stale_after: Duration) -> Result<bool> {
+        pollster::block_on(self.force_release_if_stale(stale_after))
+    }
+
+    /// Releases the lock whoever holds it: the hammer, for people on call. The evicted
+    /// holder is told at its next heartbeat at the latest, and its body cancelled; what
+    /// it does until then can overlap with the next holder. `true` if there was a
+    /// holder.
+    ///
+    /// # Errors
+    ///
+    /// As [`info`](Self::info), and [`Error::Misconfigured`] if what stands at the key
+    /// is no lock at all. One round trip. Cancellation safe.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock_runtime::Result<()> {
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire().await?;
+    /// assert!(locker.lock("reports").force_release().await?);
+    /// guard.lost().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn force_release(&self) -> Result<bool> {
+        let key = self.resolve()?;
+        self.locker.engine().force(key, None).await
+    }
+
+    /// [`force_release`](Self::force_release) for plain threads: blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`force_release`](Self::force_release).
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// assert!(!locker.lock("reports").force_release_blocking()?);
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    pub fn force_release_blocking(&self) -> Result<bool> {
+        pollster::block_on(self.force_release())
+    }
+
+    pub(crate) fn locker(&self) -> &AppLocker {
+        &self.locker
+    }
+
+    pub(crate) fn resolve(&self) -> Result<Key> {
+        match &self.target {
+            Target::App { app, name } => Key::of(self.locker.prefix(), app, name.as_deref()),
+            Target::Key(key) => Key::whole(key),
+        }
+    }
+
+    /// Takes the lock as this says, but for `wait`.
+    pub(crate) async fn take(&self, wait: Wait) -> Result<LockGuard> {
+        let mut ttl = check_length("ttl", self.ttl.unwrap_or(self.locker.default_ttl()))?;
+        let at_least = self
+            .at_least
+            .filter(|length| !length.is_zero())
+            .map(|length| check_length("at_least", length))
+            .transpose()?;
+        let at_most = self
+            .at_most
+            .map(|length| check_length("at_most", length))
+            .transpose()?;
+        if let Some(most) = at_most {
+            if let Some(least) = at_least.filter(|least| *least > most) {
+                return Err(Error::invalid(
+                    "at_least",
+                    humantime::format_duration(least),
+                    format!(
+                        "it is longer than at_most ({})",
+                        humantime::format_duration(most)
+                    ),
+                    "make at_most the longer one",
+                ));
+            }
+            ttl = ttl.min(most);
+        }
+        let wait = match wait {
+            // Beyond that it is for ever: no clock would see its end.
+            Wait::For(length) if length > MAX_TTL => Wait::Forever,
+            other => other,
+        };
+        let engine = self.locker.engine();
+        let held = engine
+            .acquire(Want {
+                acquire: Acquire {
+                    key: self.resolve()?,
+                    owner: OwnerId::new_v4(),
+                    ttl,
+                    identity: Arc::clone(engine.identity()),
+                },
+                wait,
+                at_least,
+                at_most,
+            })
+            .await?;
+        Ok(LockGuard::new(held))
+    }
+
+    pub(crate) async fn take_waiting(&self) -> Result<LockGuard> {
+        self.take(self.wait).await
+    }
+}

@@ -1,0 +1,40 @@
+//! What is logged of a singleton: once each, with the function's name.
+
+use crate::error::Error;
+
+/// Which function runs under the lock, for the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Function {
+    pub(crate) module: &'static str,
+    pub(crate) name: &'static str,
+}
+
+impl Function {
+    /// The body did not run.
+    pub(crate) fn refused(self, error: &Error) {
+        let Self { module, name } = self;
+        match error {
+            Error::Busy(holder) if holder.is_foreign() => {
+                tracing::warn!(module, function = name, "not run: {error}");
+            }
+            Error::Busy(_) => tracing::info!(module, function = name, "not run: {error}"),
+            _ => tracing::error!(module, function = name, "not run: {error}"),
+        }
+    }
+
+    /// The body was cancelled.
+    pub(crate) fn lost(self, error: &Error) {
+        let Self { module, name } = self;
+        tracing::error!(module, function = name, "cancelled: {error}");
+    }
+
+    /// The body has ended, and its result stands.
+    pub(crate) fn release_failed(self, error: &Error) {
+        let Self { module, name } = self;
+        tracing::warn!(
+            module,
+            function = name,
+            "the function has ended, but its lock was not released: {error}"
+        );
+    }
+}

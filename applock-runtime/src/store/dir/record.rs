@@ -1,0 +1,431 @@
+//! The text of a record file: one line a field, closed by a digest of all before
+//! it, so that whatever is cut short, changed or foreign is told from a record.
+//!
+//! ```text
+//! applock 1
+//! key QUEUE:reports
+//! app reports
+//! owner 6f1c…            unique to the acquisition
+//! token 1790000000000000
+//! instance web-1
+//! host db7
+//! pid 4711
+//! phase held             or kept, released, forced
+//! ended 1790000000000    only where it ended; milliseconds of the wall clock
+//! ttl 60000000000        this and the following in nanoseconds of the uptime
+//! taken 81000000000
+//! beat 101000000000
+//! end 161000000000
+//! wall 1790000000000     when it was taken, milliseconds of the wall clock
+//! began 1789999900000    when the machine started, the same
+//! boot 0a1b…             absent where the system has no boot id
+//! sum 9c0d…
+//! ```
+//!
+//! Fields come in this order. In texts `%` and control characters are written as
+//! `%XX`. This is the format of every process that shares the directory: a change
+//! needs a new number in the first line, and a place in `Damage::Newer`.
+
+use std::fmt::{self, Write as _};
+use std::str::{FromStr, Lines};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::time::{Boot, LAST_WALL_MS};
+use crate::store::{MAX_TOKEN, OwnerId};
+
+/// The largest record, in bytes: three texts of 64 KiB, each byte escaped, and the
+/// rest. A larger file is none of ours and is not read.
+pub(super) const MAX_RECORD: u64 = 1 << 20;
+
+/// The first word of every record.
+const MAGIC: &str = "applock";
+const VERSION: &str = "1";
+
+/// What stands between the digest of a record and every other use of SHA-1.
+const SUM: Uuid = Uuid::from_u128(0x5b2f_4f0a_9d53_4e0d_8f21_7a61_70c4_b1d1);
+
+/// The newest holding of a lock, be it over or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holding {
+    pub(super) key: Arc<str>,
+    pub(super) app: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) owner: OwnerId,
+    pub(super) token: u64,
+    pub(super) instance: String,
+    pub(super) host: String,
+    pub(super) pid: u32,
+    pub(super) phase: Phase,
+    pub(super) ttl_ns: u64,
+    pub(super) taken_ns: u64,
+    pub(super) beat_ns: u64,
+    pub(super) end_ns: u64,
+    pub(super) taken_ms: u64,
+    pub(super) boot: Boot,
+}
+
+/// Where a holding stands. That a lease ran out is never written: it follows from
+/// the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Held,
+    /// Released by its holder, but taken until the lease's end (`at_least`).
+    Kept,
+    Released {
+        wall_ms: u64,
+    },
+    Forced {
+        wall_ms: u64,
+    },
+}
+
+/// Why a file is no record that we may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Damage {
+    Foreign,
+    Newer,
+    Broken(&'static str),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign => f.write_str("was not written by applock"),
+            Self::Newer => f.write_str("was written by a newer version of applock"),
+            Self::Broken(what) => write!(f, "is damaged (its {what} is missing or wrong)"),
+        }
+    }
+}
+
+impl Holding {
+    pub(super) fn render(&self) -> String {
+        let mut text = format!("{MAGIC} {VERSION}\n");
+        line(&mut text, "key", &escape(&self.key));
+        if let Some(app) = &self.app {
+            line(&mut text, "app", &escape(app));
+        }
+        if let Some(name) = &self.name {
+            line(&mut text, "name", &escape(name));
+        }
+        line(&mut text, "owner", &self.owner);
+        line(&mut text, "token", &self.token);
+        line(&mut text, "instance", &escape(&self.instance));
+        line(&mut text, "host", &escape(&self.host));
+        line(&mut text, "pid", &self.pid);
+        let (phase, ended) = match self.phase {
+            Phase::Held => ("held", None),
+            Phase::Kept => ("kept", None),
+            Phase::Released { wall_ms } => ("released", Some(wall_ms)),
+            Phase::Forced { wall_ms } => ("forced", Some(wall_ms)),
+        };
+        line(&mut text, "phase", &phase);
+        if let Some(ended) = ended {
+            line(&mut text, "ended", &ended);
+        }
+        line(&mut text, "ttl", &self.ttl_ns);
+        line(&mut text, "taken", &self.taken_ns);
+        line(&mut text, "beat", &self.beat_ns);
+        line(&mut text, "end", &self.end_ns);
+        line(&mut text, "wall", &self.taken_ms);
+        line(&mut text, "began", &self.boot.began_ms);
+        if let Some(boot) = &self.boot.id {
+            line(&mut text, "boot", boot);
+        }
+        let sum = Uuid::new_v5(&SUM, text.as_bytes());
+        line(&mut text, "sum", &sum);
+        text
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Damage> {
+        let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
+        match std::str::from_utf8(first)
+            .ok()
+            .and_then(|first| first.split_once(' '))
+        {
+            Some((MAGIC, VERSION)) => {}
+            Some((MAGIC, other)) if other.parse::<u32>().is_ok() => return Err(Damage::Newer),
+            _ => return Err(Damage::Foreign),
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| Damage::Broken("encoding"))?;
+        let holding = Self::read(&mut Fields(text.lines()))?;
+        // Whatever the fields say, only the very text that we would write passes:
+        // nothing missing at the end, nothing after it, no second spelling.
+        if holding.render() == text {
+            Ok(holding)
+        } else {
+            Err(Damage::Broken("digest"))
+        }
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
+        fields.0.next();
+        let key = fields.text("key")?.into();
+        let app = fields.text_if_there("app")?;
+        let name = fields.text_if_there("name")?;
+        let owner = fields.value("owner")?;
+        let token = fields.at_most("token", MAX_TOKEN)?;
+        let instance = fields.text("instance")?;
+        let host = fields.text("host")?;
+        let pid = fields.value("pid")?;
+        let phase = match fields.raw("phase")? {
+            "held" => Phase::Held,
+            "kept" => Phase::Kept,
+            "released" => Phase::Released {
+                wall_ms: fields.at_most("ended", LAST_WALL_MS)?,
+            },
+            "forced" => Phase::Forced {
+                wall_ms: fields.at_most("ended", LAST_WALL_MS)?,
+            },
+            _ => return Err(Damage::Broken("phase")),
+        };
+        Ok(Self {
+            key,
+            app,
+            name,
+            owner,
+            token,
+            instance,
+            host,
+            pid,
+            phase,
+            ttl_ns: fields.value("ttl")?,
+            taken_ns: fields.value("taken")?,
+            beat_ns: fields.value("beat")?,
+            end_ns: fields.value("end")?,
+            taken_ms: fields.at_most("wall", LAST_WALL_MS)?,
+            boot: Boot {
+                began_ms: fields.at_most("began", LAST_WALL_MS)?,
+                id: fields.value_if_there("boot")?,
+            },
+        })
+    }
+}
+
+fn line(text: &mut String, field: &str, value: &dyn fmt::Display) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{field} {value}");
+}
+
+/// The lines of a record, taken one by one.
+struct Fields<'a>(Lines<'a>);
+
+impl<'a> Fields<'a> {
+    fn raw_if_there(&mut self, field: &'static str) -> Option<&'a str> {
+        let mut ahead = self.0.clone();
+        let value = ahead.next()?.strip_prefix(field)?.strip_prefix(' ')?;
+        self.0 = ahead;
+        Some(value)
+    }
+
+    fn raw(&mut self, field: &'static str) -> Result<&'a str, Damage> {
+        self.raw_if_there(field).ok_or(Damage::Broken(field))
+    }
+
+    fn value<T: FromStr>(&mut self, field: &'static str) -> Result<T, Damage> {
+        self.raw(field)?.parse().map_err(|_| Damage::Broken(field))
+    }
+
+    fn value_if_there<T: FromStr>(&mut self, field: &'static str) -> Result<Option<T>, Damage> {
+        self.raw_if_there(field)
+            .map(|raw| raw.parse().map_err(|_| Damage::Broken(field)))
+            .transpose()
+    }
+
+    fn at_most(&mut self, field: &'static str, most: u64) -> Result<u64, Damage> {
+        let value: u64 = self.value(field)?;
+        if value > most {
+            return Err(Damage::Broken(field));
+        }
+        Ok(value)
+    }
+
+    fn text(&mut self, field: &'static str) -> Result<String, Damage> {
+        unescape(self.raw(field)?).ok_or(Damage::Broken(field))
+    }
+
+    fn text_if_there(&mut self, field: &'static str) -> Result<Option<String>, Damage> {
+        self.raw_if_there(field)
+            .map(|raw| unescape(raw).ok_or(Damage::Broken(field)))
+            .transpose()
+    }
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '%' || c.is_control() {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        out.push(if byte == b'%' {
+            let high = char::from(rest.next()?).to_digit(16)?;
+            let low = char::from(rest.next()?).to_digit(16)?;
+            u8::try_from(high * 16 + low).ok()?
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn sample() -> Holding {
+        Holding {
+            key: "QUEUE:reports:eu".into(),
+            app: Some("reports".into()),
+            name: Some("eu".into()),
+            owner: Uuid::from_u128(7),
+            token: 1_790_000_000_000_000,
+            instance: "web-1".into(),
+            host: "db7".into(),
+            pid: 4711,
+            phase: Phase::Held,
+            ttl_ns: 60_000_000_000,
+            taken_ns: 81_000_000_000,
+            beat_ns: 101_000_000_000,
+            end_ns: 161_000_000_000,
+            taken_ms: 1_790_000_000_000,
+            boot: Boot {
+                id: Some(Uuid::from_u128(9)),
+                began_ms: 1_789_999_919_000,
+            },
+        }
+    }
+
+    #[test]
+    fn every_holding_is_read_back_as_it_was_written() {
+        let long = "\0/%\n".repeat(16_384);
+        for text in [
+            "",
+            " ",
+            "a",
+            "%41",
+            "\n",
+            "\r\n",
+            "\0\u{7f}\u{85}",
+            "ıİ🦀\u{2028}",
+            "sum x\nend",
+            &long,
+        ] {
+            for phase in [
+                Phase::Held,
+                Phase::Kept,
+                Phase::Released { wall_ms: 0 },
+                Phase::Forced {
+                    wall_ms: LAST_WALL_MS,
+                },
+            ] {
+                for id in [None, Some(Uuid::max())] {
+                    let holding = Holding {
+                        key: text.into(),
+                        app: Some(text.into()),
+                        name: (phase != Phase::Held).then(|| text.into()),
+                        instance: text.into(),
+                        host: text.into(),
+                        phase,
+                        end_ns: u64::MAX,
+                        boot: Boot { id, began_ms: 0 },
+                        ..sample()
+                    };
+                    let written = holding.render();
+                    assert!(written.len() as u64 <= MAX_RECORD);
+                    assert_eq!(Holding::parse(written.as_bytes()), Ok(holding));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_text_of_version_1_stays_as_it_is() {
+        let golden = "applock 1\nkey QUEUE:reports:eu\napp reports\nname eu\n\
+            owner 00000000-0000-0000-0000-000000000007\ntoken 1790000000000000\n\
+            instance web-1\nhost db7\npid 4711\nphase held\nttl 60000000000\n\
+            taken 81000000000\nbeat 101000000000\nend 161000000000\nwall 1790000000000\n\
+            began 1789999919000\nboot 00000000-0000-0000-0000-000000000009\n";
+        let written = sample().render();
+        let sum = written.strip_prefix(golden).unwrap();
+        assert_eq!(sum, "sum eab8756f-f17c-5d0a-a10b-e1d7af0cfb61\n");
+    }
+
+    #[test]
+    fn a_record_cut_short_anywhere_is_damaged() {
+        let written = sample().render();
+        for length in 0..written.len() {
+            assert!(
+                Holding::parse(&written.as_bytes()[..length]).is_err(),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_with_any_bit_changed_is_damaged() {
+        let written = sample().render().into_bytes();
+        for place in 0..written.len() {
+            for bit in 0..8 {
+                let mut changed = written.clone();
+                changed[place] ^= 1 << bit;
+                assert!(Holding::parse(&changed).is_err(), "byte {place}, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_foreign_and_newer_files_are_told_apart() {
+        let foreign: [&[u8]; 7] = [
+            b"",
+            b"\n",
+            b"4711\n",
+            b"applock",
+            b"applock one",
+            b"\xff\xfe",
+            &[0; 4096],
+        ];
+        for bytes in foreign {
+            assert_eq!(Holding::parse(bytes), Err(Damage::Foreign), "{bytes:?}");
+        }
+        assert_eq!(
+            Holding::parse(b"applock 2\nwho knows\n"),
+            Err(Damage::Newer)
+        );
+        assert_eq!(Holding::parse(b"applock 1\n"), Err(Damage::Broken("key")));
+        assert_eq!(
+            Holding::parse(b"applock 1\nkey \xff\n"),
+            Err(Damage::Broken("encoding"))
+        );
+    }
+
+    #[test]
+    fn anything_before_between_or_after_is_damage() {
+        let written = sample().render();
+        for changed in [
+            format!("\n{written}"),
+            format!("{written}\n"),
+            format!("{written}{written}"),
+            written.replace('\n', "\r\n"),
+            written.replace("pid 4711", "pid +4711"),
+            written.replace("pid 4711", "pid 4711\npid 4711"),
+            written.replace("token 1790000000000000", "token 9007199254740992"),
+            written.replace("pid 4711\n", ""),
+        ] {
+            assert!(Holding::parse(changed.as_bytes()).is_err(), "{changed}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What this store promises, each promise a test.
+
+mod leases;

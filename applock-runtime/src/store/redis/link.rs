@@ -1,0 +1,311 @@
+//! The supervised connection: one live `MultiplexedConnection`, dialled anew when it
+//! leads nowhere.
+//!
+//! Not the crate's `ConnectionManager`: that one never redials after time-outs, keeps
+//! commands waiting, and runs them out of order.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::{TcpSettings, socket2};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, RedisResult, Value};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::store::{Answer, Outcome, StoreError, StoreErrorKind};
+
+use super::fault::{Fault, LinkState, classify};
+
+/// Makes connections. A test puts a simulated network in its place.
+pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
+    /// Dials, authenticates, and spawns the connection's driver.
+    fn connect(&self) -> Answer<RedisResult<MultiplexedConnection>>;
+}
+
+/// The longest that one dial may take, from the name's resolution to the login.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between failed dials: the first pause, and the longest. A caller waits for the next
+/// dial rather than hear of the last one's failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// So many time-outs in a row mean that the connection leads nowhere.
+const TIMEOUTS: u32 = 2;
+
+/// Unacknowledged data for so long, and the kernel gives the connection up
+/// (`TCP_USER_TIMEOUT`, tcp(7)): four command time-outs.
+const USER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// An idle connection is probed so often, so that firewalls do not forget it.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Connections over TCP, TLS or a Unix socket.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    client: Client,
+}
+
+impl Dialer {
+    pub(super) fn new(info: ConnectionInfo) -> RedisResult<Self> {
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE / 3);
+        let settings = TcpSettings::default()
+            .set_nodelay(true)
+            .set_keepalive(keepalive);
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "fuchsia"))]
+        let settings = settings.set_user_timeout(USER_TIMEOUT);
+        Ok(Self {
+            client: Client::open(info.set_tcp_settings(settings))?,
+        })
+    }
+}
+
+impl Connector for Dialer {
+    fn connect(&self) -> Answer<RedisResult<MultiplexedConnection>> {
+        let client = self.client.clone();
+        Box::pin(async move {
+            // Our own time-outs everywhere: the crate's would hide which it was.
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(None)
+                .set_response_timeout(None);
+            client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await
+        })
+    }
+}
+
+/// The link to one server.
+#[derive(Debug)]
+pub(super) struct Link {
+    connector: Arc<dyn Connector>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    live: Option<Live>,
+    /// Counts connections, so that a late error of an old one can't end a new one.
+    epoch: u64,
+    waiting: Vec<oneshot::Sender<Outcome<Live>>>,
+    dialling: bool,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Live {
+    connection: MultiplexedConnection,
+    epoch: u64,
+    timeouts: u32,
+}
+
+/// What a command came to.
+pub(super) struct Failed {
+    pub(super) error: StoreError,
+    /// The connection was found dead: the command is worth another try at once.
+    pub(super) redialled: bool,
+}
+
+impl From<Failed> for StoreError {
+    fn from(failed: Failed) -> Self {
+        Self {
+            worth_another: failed.redialled,
+            ..failed.error
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn new(connector: Arc<dyn Connector>) -> Self {
+        Self {
+            connector,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects if there is no connection.
+    pub(super) async fn open(self: &Arc<Self>, within: Duration) -> Outcome<()> {
+        match timeout(within, self.live()).await {
+            Ok(live) => live.map(drop),
+            Err(_) => Err(unanswered(StoreErrorKind::NotDone)),
+        }
+    }
+
+    /// Sends one command and waits for its answer, no longer than `within`.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        command: &Cmd,
+        within: Duration,
+    ) -> Result<Value, Failed> {
+        let deadline = Instant::now() + within;
+        let mut live = match timeout(within, self.live()).await {
+            Ok(Ok(live)) => live,
+            Ok(Err(error)) => {
+                return Err(Failed {
+                    error,
+                    redialled: false,
+                });
+            }
+            Err(_) => {
+                return Err(Failed {
+                    error: unanswered(StoreErrorKind::NotDone),
+                    redialled: false,
+                });
+            }
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        match timeout(left, command.query_async(&mut live.connection)).await {
+            Ok(Ok(value)) => {
+                self.answered(live.epoch);
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                let dead = error.is_io_error() || error.is_connection_dropped();
+                let Fault { error, link } = classify(error);
+                match link {
+                    LinkState::Good => self.answered(live.epoch),
+                    LinkState::Redial => self.drop_connection(live.epoch, &error),
+                }
+                Err(Failed {
+                    error,
+                    redialled: dead,
+                })
+            }
+            Err(_) => {
+                let error = unanswered(StoreErrorKind::Unknown);
+                self.timed_out(live.epoch, &error);
+                Err(Failed {
+                    error,
+                    redialled: false,
+                })
+            }
+        }
+    }
+
+    fn answered(&self, epoch: u64) {
+        if let Some(live) = self
+            .state()
+            .live
+            .as_mut()
+            .filter(|live| live.epoch == epoch)
+        {
+            live.timeouts = 0;
+        }
+    }
+
+    fn timed_out(&self, epoch: u64, error: &StoreError) {
+        let mut state = self.state();
+        let Some(live) = state.live.as_mut().filter(|live| live.epoch == epoch) else {
+            return;
+        };
+        live.timeouts += 1;
+        if live.timeouts >= TIMEOUTS {
+            drop(state);
+            self.drop_connection(epoch, error);
+        }
+    }
+
+    fn drop_connection(&self, epoch: u64, error: &StoreError) {
+        let dropped = {
+            let mut state = self.state();
+            state.live.take_if(|live| live.epoch == epoch)
+        };
+        if dropped.is_some() {
+            tracing::warn!(reason = %error.what, "the connection to Redis is given up; dialling anew");
+        }
+    }
+
+    /// The live connection, or the one that is being dialled.
+    async fn live(self: &Arc<Self>) -> Outcome<Live> {
+        let dialled = {
+            let mut state = self.state();
+            if let Some(live) = &state.live {
+                return Ok(live.clone());
+            }
+            let (tell, dialled) = oneshot::channel();
+            state.waiting.push(tell);
+            if !state.dialling {
+                state.dialling = true;
+                // A task of its own: a caller that gives up must not stop the dial
+                // that others, or its own next try, wait for.
+                tokio::spawn(Arc::clone(self).dial(state.not_before));
+            }
+            dialled
+        };
+        match dialled.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(unanswered(StoreErrorKind::NotDone)),
+        }
+    }
+
+    async fn dial(self: Arc<Self>, not_before: Option<Instant>) {
+        if let Some(at) = not_before {
+            sleep_until(at).await;
+        }
+        let dialled = match timeout(DIAL_TIMEOUT, self.connector.connect()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => {
+                let mut error = classify(error).error;
+                if error.kind == StoreErrorKind::Unknown {
+                    // No command of ours can have left.
+                    error.kind = StoreErrorKind::NotDone;
+                }
+                Err(error)
+            }
+            Err(_) => Err(unanswered(StoreErrorKind::NotDone)),
+        };
+        let (outcome, waiting) = {
+            let mut state = self.state();
+            state.dialling = false;
+            let outcome = match dialled {
+                Ok(connection) => {
+                    if state.epoch > 0 {
+                        tracing::info!("connected to Redis again");
+                    }
+                    state.epoch += 1;
+                    state.failures = 0;
+                    state.not_before = None;
+                    let live = Live {
+                        connection,
+                        epoch: state.epoch,
+                        timeouts: 0,
+                    };
+                    state.live = Some(live.clone());
+                    Ok(live)
+                }
+                Err(error) => {
+                    let pause = FIRST_PAUSE
+                        .saturating_mul(1 << state.failures.min(8))
+                        .min(LONGEST_PAUSE);
+                    state.failures = state.failures.saturating_add(1);
+                    // Up to half of it at random, so that a fleet does not redial in step.
+                    state.not_before =
+                        Some(Instant::now() + pause.mul_f64(1.0 - fastrand::f64() / 2.0));
+                    Err(error)
+                }
+            };
+            (outcome, std::mem::take(&mut state.waiting))
+        };
+        for tell in waiting {
+            // Whoever stopped waiting does not mind.
+            let _ = tell.send(outcome.clone());
+        }
+    }
+}
+
+fn unanswered(kind: StoreErrorKind) -> StoreError {
+    StoreError::new(
+        kind,
+        "no answer in time",
+        "see whether the server is overloaded or the network is cut",
+    )
+}

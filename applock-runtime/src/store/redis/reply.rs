@@ -1,0 +1,237 @@
+//! Reading what our scripts answer, in RESP2 and RESP3 alike.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::Value;
+
+use crate::info::{Ending, LastHolding, LockInfo, Record};
+use crate::key::Key;
+use crate::store::{Acquired, Inspection, Outcome, StoreError, StoreErrorKind};
+
+use super::FENCE_LIFE;
+
+/// The fields of a hash, as text.
+pub(super) type Fields = HashMap<String, String>;
+
+fn unreadable(value: &Value) -> StoreError {
+    let mut shown = format!("{value:?}");
+    if let Some((end, _)) = shown.char_indices().nth(200) {
+        shown.truncate(end);
+    }
+    // Whether it was carried out, nobody can tell from this.
+    StoreError::new(
+        StoreErrorKind::Unknown,
+        format!("Redis answered what no script of ours answers: {shown}"),
+        "see whether the URL leads to a Redis, and not to a proxy that changes answers",
+    )
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        Value::SimpleString(text) => Some(text.clone()),
+        Value::Int(number) => Some(number.to_string()),
+        Value::VerbatimString { text, .. } => Some(text.clone()),
+        Value::Okay => Some("OK".to_owned()),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(number) => Some(*number),
+        Value::Boolean(flag) => Some(i64::from(*flag)),
+        other => text(other)?.parse().ok(),
+    }
+}
+
+fn array(value: &Value) -> Option<&[Value]> {
+    match value {
+        Value::Array(items) | Value::Set(items) => Some(items),
+        _ => None,
+    }
+}
+
+fn fields(items: &[Value]) -> Option<Fields> {
+    let mut fields = Fields::with_capacity(items.len() / 2);
+    for pair in items.chunks_exact(2) {
+        fields.insert(text(&pair[0])?, text(&pair[1])?);
+    }
+    Some(fields)
+}
+
+/// Milliseconds since 1970, as a time. `None` for what no clock shows.
+fn at(millis: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_millis(millis))
+}
+
+fn millis(value: i64) -> Option<Duration> {
+    u64::try_from(value).ok().map(Duration::from_millis)
+}
+
+/// The answer of `acquire.lua`.
+pub(super) fn acquired(key: &Key, value: &Value) -> Outcome<Acquired> {
+    let read = || -> Option<Acquired> {
+        let items = array(value)?;
+        match number(items.first()?)? {
+            1 => Some(Acquired::Granted {
+                token: u64::try_from(number(items.get(1)?)?).ok()?,
+                at: at(u64::try_from(number(items.get(2)?)?).ok()?)?,
+            }),
+            0 => {
+                let left = number(items.get(1)?)?;
+                let now = u64::try_from(number(items.get(2)?)?).ok()?;
+                let fields = fields(items.get(3..)?)?;
+                Some(Acquired::Busy(holder(key, &fields, left, now)))
+            }
+            2 => {
+                let left = number(items.get(1)?)?;
+                Some(Acquired::Busy(foreign(key, &text(items.get(2)?)?, left)))
+            }
+            _ => None,
+        }
+    };
+    read().ok_or_else(|| unreadable(value))
+}
+
+/// The answer of `renew.lua`, and of `release.lua` for one.
+pub(super) fn flags(value: &Value, count: usize) -> Outcome<Vec<bool>> {
+    let read = || -> Option<Vec<bool>> {
+        let items = match value {
+            Value::Int(_) => std::slice::from_ref(value),
+            other => array(other)?,
+        };
+        if items.len() != count {
+            return None;
+        }
+        items
+            .iter()
+            .map(|item| match number(item)? {
+                0 => Some(false),
+                1 => Some(true),
+                _ => None,
+            })
+            .collect()
+    };
+    read().ok_or_else(|| unreadable(value))
+}
+
+/// The answer of `force_release.lua`.
+pub(super) fn forced(value: &Value) -> Outcome<bool> {
+    match value {
+        Value::Int(0) => Ok(false),
+        Value::Int(1) => Ok(true),
+        other => match text(other) {
+            Some(kind) => Err(StoreError::new(
+                StoreErrorKind::Misconfigured,
+                format!("the key holds a {kind}, which is no lock; it was left alone"),
+                "look at it with redis-cli, and delete it by hand if nobody needs it",
+            )),
+            None => Err(unreadable(other)),
+        },
+    }
+}
+
+/// The answer of `inspect.lua`.
+pub(super) fn inspection(key: &Key, value: &Value) -> Outcome<Inspection> {
+    let read = || -> Option<Inspection> {
+        let items = array(value)?;
+        let now = u64::try_from(number(items.first()?)?).ok()?;
+        let kind = text(items.get(1)?)?;
+        let left = number(items.get(2)?)?;
+        let lock = fields(array(items.get(3)?)?)?;
+        let fence_left = number(items.get(4)?)?;
+        let fence = fields(array(items.get(5)?)?)?;
+        let holder = match kind.as_str() {
+            "none" => None,
+            "hash" if lock.contains_key("owner") => Some(holder(key, &lock, left, now)),
+            _ => Some(foreign(key, &kind, left)),
+        };
+        let last = last_holding(key, holder.as_ref(), &fence, fence_left, now);
+        Some(Inspection { holder, last })
+    };
+    read().ok_or_else(|| unreadable(value))
+}
+
+fn holder(key: &Key, fields: &Fields, left: i64, now: u64) -> LockInfo {
+    let get = |name: &str| fields.get(name).cloned().unwrap_or_default();
+    let some = |name: &str| fields.get(name).filter(|text| !text.is_empty()).cloned();
+    let since: Option<u64> = get("acquired_at").parse().ok();
+    let ttl = get("ttl").parse().ok().map(Duration::from_millis);
+    let remaining = millis(left);
+    Record {
+        key: key.lock.clone(),
+        app: some("app"),
+        name: some("name"),
+        owner: get("owner"),
+        instance: get("instance"),
+        host: get("host"),
+        pid: get("pid").parse().ok(),
+        token: get("token").parse().ok(),
+        acquired_at: since.and_then(at),
+        held_for: since.map(|since| Duration::from_millis(now.saturating_sub(since))),
+        // A heartbeat sets the expiry back to the ttl, so what is gone of it is its age.
+        heartbeat_age: ttl
+            .zip(remaining)
+            .map(|(ttl, left)| ttl.saturating_sub(left)),
+        remaining,
+        ttl,
+        foreign: None,
+    }
+    .into()
+}
+
+fn foreign(key: &Key, kind: &str, left: i64) -> LockInfo {
+    let what = match kind {
+        "string" => "the key holds a plain string, so perhaps another program's lock".to_owned(),
+        "hash" => "the key holds a hash that this library did not write".to_owned(),
+        other => format!("the key holds a {other}, which is no lock"),
+    };
+    Record::foreign(Arc::clone(&key.lock), what, millis(left)).into()
+}
+
+fn last_holding(
+    key: &Key,
+    holder: Option<&LockInfo>,
+    fence: &Fields,
+    fence_left: i64,
+    now: u64,
+) -> Option<LastHolding> {
+    let get = |name: &str| fence.get(name).map(String::as_str).unwrap_or_default();
+    let owner = get("last_owner");
+    let from = get("last_from").parse().ok().and_then(at)?;
+    let ending = match get("last_ending") {
+        "released" => Ending::Released,
+        "forced" => Ending::Forced,
+        _ if holder.is_some_and(|holder| holder.owner_id() == owner) => Ending::Held,
+        _ => Ending::Expired,
+    };
+    let until = match ending {
+        Ending::Held => None,
+        // Every heartbeat gives the fence its full life again: what is gone of that is
+        // the last one's age, and the lease ended one ttl after it.
+        Ending::Expired => {
+            let life = u64::try_from(FENCE_LIFE.as_millis()).unwrap_or(u64::MAX);
+            let ttl: u64 = get("last_ttl").parse().unwrap_or(0);
+            u64::try_from(fence_left)
+                .ok()
+                .map(|left| now.saturating_sub(life.saturating_sub(left)) + ttl)
+                .map(|end| end.min(now))
+                .and_then(at)
+        }
+        _ => get("last_until").parse().ok().and_then(at),
+    };
+    Some(LastHolding {
+        key: key.lock.clone(),
+        owner_id: owner.to_owned(),
+        instance_id: get("last_instance").to_owned(),
+        host: get("last_host").to_owned(),
+        pid: get("last_pid").parse().ok(),
+        fencing_token: get("token").parse().ok()?,
+        from,
+        until,
+        ending,
+    })
+}

@@ -1,0 +1,39 @@
+-- Ends whatever holding there is, if its heart has stopped, or in any case.
+--
+-- KEYS  1 the lock   2 its fence
+-- ARGV  1 only if no heartbeat came for so many ms (-1: in any case)
+--       2 how long the fence outlives its last use, in ms
+-- Answer  1 ended, 0 there was none or its heart beats,
+--         the type's name: something that is no lock stands there, and was left alone
+
+local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
+local kind = redis.call('TYPE', lock).ok
+if kind == 'none' then
+    return 0
+end
+local holder = kind == 'hash' and redis.call('HMGET', lock, 'owner', 'ttl')
+if not (holder and holder[1]) then
+    -- Not ours. Its heart can't be heard, so it is never stale; a plain string may be
+    -- another program's lock, which the hammer frees.
+    if stale >= 0 then
+        return 0
+    end
+    if kind ~= 'string' then
+        return kind
+    end
+    redis.call('DEL', lock)
+    return 1
+end
+if stale >= 0 then
+    local left = redis.call('PTTL', lock)
+    if left >= 0 and (tonumber(holder[2]) or 0) - left < stale then
+        return 0
+    end
+end
+
+local time = redis.call('TIME')
+local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
+redis.call('DEL', lock)
+redis.pcall('HSET', fence, 'last_until', now, 'last_ending', 'forced')
+redis.pcall('PEXPIRE', fence, ARGV[2])
+return 1

@@ -1,0 +1,15 @@
+-- Who holds the lock, and who held it last. Changes nothing.
+--
+-- KEYS  1 the lock   2 its fence
+-- Answer  {now in ms, type of the lock's key, its time left in ms, {field, value, ...},
+--          the fence's time left in ms, {field, value, ...}}
+
+local time = redis.call('TIME')
+local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
+local kind = redis.call('TYPE', KEYS[1]).ok
+local fields = {}
+if kind == 'hash' then
+    fields = redis.call('HGETALL', KEYS[1])
+end
+return {now, kind, redis.call('PTTL', KEYS[1]), fields,
+    redis.call('PTTL', KEYS[2]), redis.call('HGETALL', KEYS[2])}

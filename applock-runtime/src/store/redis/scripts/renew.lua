@@ -1,0 +1,28 @@
+-- Sets the leases of many locks back to their full ttl.
+--
+-- KEYS  for each lock: the lock, its fence
+-- ARGV  1 how long a fence outlives its last use, in ms
+--       then for each lock: owner id, ttl in ms
+-- Answer  for each lock: 1 renewed, 0 not held by that owner (and nothing changed)
+
+local answer = {}
+for i = 1, #KEYS / 2 do
+    local lock, fence = KEYS[2 * i - 1], KEYS[2 * i]
+    local owner, ttl = ARGV[2 * i], ARGV[2 * i + 1]
+    local holder = redis.pcall('HGET', lock, 'owner')
+    if type(holder) == 'table' and not string.find(holder.err, 'WRONGTYPE', 1, true) then
+        return holder
+    end
+    if holder == owner then
+        redis.call('PEXPIRE', lock, ttl)
+        -- Also the time of the last heartbeat: the fence's own time left tells it.
+        redis.call('PEXPIRE', fence, ARGV[1])
+        answer[i] = 1
+    else
+        -- A replica that lacks the key must say READONLY, not 'not yours'.
+        local rest = redis.call('PTTL', fence)
+        redis.call('PEXPIRE', fence, rest > 0 and rest or ARGV[1])
+        answer[i] = 0
+    end
+end
+return answer
