@@ -8,6 +8,7 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
 
 use crate::args::{Args, OnBusy, OnLost, Wait};
 use crate::capture::Template;
@@ -80,7 +81,8 @@ impl Expansion<'_> {
         let refused = self.refused(output);
         quote_spanned! {Span::mixed_site()=>
             #call
-            let body = ::core::pin::pin!(::core::option::Option::Some(async move { #body }));
+            let body = async move { #body };
+            let body = ::core::pin::pin!(::core::option::Option::Some(body));
             match call.run(body).await {
                 ::core::result::Result::Ok(value) => value,
                 #refused
@@ -159,10 +161,11 @@ impl Expansion<'_> {
         let at_most = length("at_most", &args.at_most);
         let finish = matches!(args.on_lost, Some((OnLost::Finish, _)))
             .then(|| quote_spanned!(mixed=> .finish_when_lost()));
-        let locker = args
-            .locker
-            .as_ref()
-            .map(|locker| quote_spanned!(mixed=> .locker(&#locker)));
+        // The `&` stands where the expression does, so that errors do too.
+        let locker = args.locker.as_ref().map(|locker| {
+            let reference = quote_spanned!(locker.span().resolved_at(mixed)=> &);
+            quote_spanned!(mixed=> .locker(#reference #locker))
+        });
         quote_spanned! {mixed=>
             let call = #krate::__private::Call::#start #name
                 .function(::core::module_path!(), #function)
@@ -325,12 +328,17 @@ impl Expansion<'_> {
                 };
             }
             OnBusy::Skip => quote_spanned!(span=> <#ty as #krate::__private::Skip>::skipped()),
-            OnBusy::Give(expr) => quote!(#expr),
+            OnBusy::Give(expr) if output.is_opaque() => {
+                return quote_spanned!(span=> ::core::result::Result::Err(_) => #expr,);
+            }
+            // Bound with its type, so that a wrong type is an error at the expression.
+            OnBusy::Give(expr) => quote_spanned! {span=> {
+                let instead: #ty = #expr;
+                #[allow(unreachable_code)]
+                instead
+            }},
         };
         let mixed = Span::mixed_site();
-        if output.is_opaque() {
-            return quote_spanned!(mixed=> ::core::result::Result::Err(_) => #otherwise,);
-        }
         quote_spanned! {mixed=>
             ::core::result::Result::Err(error) => {
                 let told = {

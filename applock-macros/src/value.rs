@@ -134,7 +134,7 @@ pub(crate) fn wait(expr: Expr, mistakes: &mut Mistakes) -> Option<Wait> {
             return None;
         }
     }
-    duration::read("wait", unparenthesized(expr), mistakes).map(Wait::For)
+    duration::read("wait", expr, mistakes).map(Wait::For)
 }
 
 /// `on_busy = error`, `skip`, or an expression

@@ -14,7 +14,4 @@ async fn generic() {}
 #[singleton(app = "a", crate = (applock))]
 async fn tuple() {}
 
-#[singleton(app = "a", crate = no_such_crate)]
-async fn absent() {}
-
 fn main() {}
