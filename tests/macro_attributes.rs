@@ -79,6 +79,11 @@ impl Job for Mine {
 async fn async_trait_runs_under_the_lock() {
     assert!(Mine.run(1).await.unwrap());
     assert!(Mine.by_default().await);
-    let _guard = LOCKER.lock("unused").key("tenant-2").acquire().await.unwrap();
+    let _guard = LOCKER
+        .lock("unused")
+        .key("tenant-2")
+        .acquire()
+        .await
+        .unwrap();
     assert!(matches!(Mine.run(2).await, Err(Error::Busy(_))));
 }

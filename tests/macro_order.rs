@@ -34,11 +34,18 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        Self { locker: AppLocker::in_memory(), notes: Notes::default() }
+        Self {
+            locker: AppLocker::in_memory(),
+            notes: Notes::default(),
+        }
     }
 
     fn probe(&self, name: &'static str) -> Probe {
-        Probe { name, locker: self.locker.clone(), notes: Arc::clone(&self.notes) }
+        Probe {
+            name,
+            locker: self.locker.clone(),
+            notes: Arc::clone(&self.notes),
+        }
     }
 
     /// Every probe was dropped under the lock, in this order, and the lock is free.
@@ -63,7 +70,11 @@ enum End {
 
 #[singleton(app = "order", locker = one.locker)]
 async fn in_async(one: Probe, _: Probe, mut used: Probe, (left, _): (Probe, u8), end: End) {
-    let _local = Probe { name: "local", locker: one.locker.clone(), notes: one.notes.clone() };
+    let _local = Probe {
+        name: "local",
+        locker: one.locker.clone(),
+        notes: one.notes.clone(),
+    };
     tokio::task::yield_now().await;
     used.name = "used";
     match end {
@@ -77,7 +88,11 @@ async fn in_async(one: Probe, _: Probe, mut used: Probe, (left, _): (Probe, u8),
 
 #[singleton(app = "order", locker = one.locker)]
 fn in_sync(one: Probe, _: Probe, mut used: Probe, (left, _): (Probe, u8), end: End) {
-    let _local = Probe { name: "local", locker: one.locker.clone(), notes: one.notes.clone() };
+    let _local = Probe {
+        name: "local",
+        locker: one.locker.clone(),
+        notes: one.notes.clone(),
+    };
     used.name = "used";
     match end {
         End::Early => return,
@@ -109,7 +124,12 @@ const RETURN: [&str; 5] = ["left", "local", "used", "one", "unnamed"];
 const OTHERWISE: [&str; 5] = ["local", "left", "used", "one", "unnamed"];
 
 fn arguments(case: &Case) -> (Probe, Probe, Probe, (Probe, u8)) {
-    (case.probe("one"), case.probe("unnamed"), case.probe("used"), (case.probe("left"), 0))
+    (
+        case.probe("one"),
+        case.probe("unnamed"),
+        case.probe("used"),
+        (case.probe("left"), 0),
+    )
 }
 
 #[tokio::test]
@@ -143,7 +163,9 @@ async fn a_dropped_future_drops_its_arguments_under_the_lock() {
             break;
         }
     }
-    tokio::time::timeout(Duration::from_millis(20), &mut future).await.unwrap_err();
+    tokio::time::timeout(Duration::from_millis(20), &mut future)
+        .await
+        .unwrap_err();
     drop(future);
     // The release itself goes on in the background.
     while case.locker.lock("order").info().await.unwrap().is_some() {
@@ -183,9 +205,14 @@ async fn an_owned_self_is_dropped_under_the_lock() {
 #[test]
 fn an_owned_self_is_dropped_under_the_lock_in_sync_methods() {
     let case = Case::new();
-    Box::new(case.probe("self")).sync_owned(case.probe("other")).unwrap();
+    Box::new(case.probe("self"))
+        .sync_owned(case.probe("other"))
+        .unwrap();
     case.check(&["other", "self"]);
     let case = Case::new();
-    assert_eq!(case.probe("self").sync_used(case.probe("other")), Some("self"));
+    assert_eq!(
+        case.probe("self").sync_used(case.probe("other")),
+        Some("self")
+    );
     case.check(&["other", "self"]);
 }

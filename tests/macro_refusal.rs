@@ -96,7 +96,12 @@ functions! {
 
 #[tokio::test]
 async fn busy_is_told_as_the_return_type_can_async() {
-    let _guard = LOCKER.lock("refusal").name("async").acquire().await.unwrap();
+    let _guard = LOCKER
+        .lock("refusal")
+        .name("async")
+        .acquire()
+        .await
+        .unwrap();
     let name = "async";
     waiting::unit(name).await;
     assert_eq!(waiting::option(name).await, None);
@@ -115,7 +120,11 @@ async fn busy_is_told_as_the_return_type_can_async() {
 
 #[test]
 fn busy_is_told_as_the_return_type_can_sync() {
-    let _guard = LOCKER.lock("refusal").name("sync").acquire_blocking().unwrap();
+    let _guard = LOCKER
+        .lock("refusal")
+        .name("sync")
+        .acquire_blocking()
+        .unwrap();
     // The lock that this thread holds by hand is no singleton that it runs under.
     let name = "sync";
     blocking::unit(name);
@@ -138,7 +147,10 @@ async fn what_is_not_busy_is_an_error_where_the_type_can_carry_one() {
     let name = &refused();
     waiting::unit(name).await;
     assert_eq!(waiting::option(name).await, None);
-    assert!(matches!(waiting::result(name).await, Err(Error::Invalid(_))));
+    assert!(matches!(
+        waiting::result(name).await,
+        Err(Error::Invalid(_))
+    ));
     assert!(matches!(waiting::skip(name).await, Err(Error::Invalid(_))));
     assert_eq!(waiting::skip_foreign(name).await, Ok(()));
     let error = waiting::value_or_error(name).await.unwrap_err();

@@ -63,8 +63,16 @@ both! {
 #[test]
 fn an_annotated_future_is_at_most_300_bytes_larger() {
     let sizes = [
-        ("unit", size_of_val(&plain::unit()), size_of_val(&annotated::unit())),
-        ("waits", size_of_val(&plain::waits()), size_of_val(&annotated::waits())),
+        (
+            "unit",
+            size_of_val(&plain::unit()),
+            size_of_val(&annotated::unit()),
+        ),
+        (
+            "waits",
+            size_of_val(&plain::waits()),
+            size_of_val(&annotated::waits()),
+        ),
         (
             "arguments",
             size_of_val(&plain::arguments(1, String::new(), vec![])),

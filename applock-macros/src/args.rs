@@ -122,7 +122,7 @@ impl Args {
         let name = input.call(Ident::parse_any)?;
         let known = ARGUMENTS.iter().find(|(known, _)| name == known);
         let example = known.map_or("name = value", |(_, example)| example);
-        let told = given.iter().any(|earlier| *earlier == name);
+        let told = given.contains(&name);
         if known.is_none() {
             let (message, meant) = unknown(&name);
             mistakes.at(&name, message);

@@ -301,6 +301,7 @@ impl Expansion<'_> {
             quote_spanned!(output.span()=> : #ty)
         });
         quote_spanned! {Span::mixed_site()=>
+            #[allow(clippy::diverging_sub_expression)]
             let value #annotation = #body;
             #[allow(unreachable_code)]
             value
@@ -333,6 +334,7 @@ impl Expansion<'_> {
             }
             // Bound with its type, so that a wrong type is an error at the expression.
             OnBusy::Give(expr) => quote_spanned! {span=> {
+                #[allow(clippy::diverging_sub_expression)]
                 let instead: #ty = #expr;
                 #[allow(unreachable_code)]
                 instead

@@ -32,6 +32,7 @@ pub async fn report(day: Date, tries: u32) -> anyhow::Result<()> {
             clippy::used_underscore_binding
         )]
         let mut tries = tries;
+        #[allow(clippy::diverging_sub_expression)]
         let value: anyhow::Result<()> = {
             tries += 1;
             send(day, tries).await?;

@@ -13,6 +13,7 @@ async fn report() {
             let never: () = loop {};
             return never;
         }
+        #[allow(clippy::diverging_sub_expression)]
         let value: () = {
             send().await;
         };

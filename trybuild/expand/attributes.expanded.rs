@@ -36,6 +36,7 @@ async fn main(#[allow(unused_variables)] unused: u32, too: u32) {
             clippy::used_underscore_binding
         )]
         let too = too;
+        #[allow(clippy::diverging_sub_expression)]
         let value: () = {
             work().await;
         };

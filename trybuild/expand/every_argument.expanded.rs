@@ -42,6 +42,7 @@ async fn bill(tenant: u32, limits: &Limits) -> Result<(), Error> {
         )]
         let limits = limits;
         let held = crate::lock::__private::current_guard();
+        #[allow(clippy::diverging_sub_expression)]
         let value: Result<(), Error> = { held.ensure_held() };
         #[allow(unreachable_code)] value
     };
@@ -62,6 +63,7 @@ fn by_key() {
         .wait_forever();
     match call.enter() {
         ::core::result::Result::Ok(_frame) => {
+            #[allow(clippy::diverging_sub_expression)]
             let value: () = {};
             #[allow(unreachable_code)] value
         }

@@ -32,6 +32,7 @@ where
                 clippy::used_underscore_binding
             )]
             let item = item;
+            #[allow(clippy::diverging_sub_expression)]
             let value: Option<&'a mut T> = { self.insert(N, item.into()) };
             #[allow(unreachable_code)] value
         };

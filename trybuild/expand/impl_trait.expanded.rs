@@ -10,6 +10,7 @@ async fn whole(items: impl Iterator<Item = u32>) -> impl Iterator<Item = u32> {
             clippy::used_underscore_binding
         )]
         let items = items;
+        #[allow(clippy::diverging_sub_expression)]
         let value = { items };
         #[allow(unreachable_code)] value
     };
@@ -24,6 +25,7 @@ fn inside() -> Result<impl Iterator<Item = u32>, Error> {
         .function(::core::module_path!(), "inside");
     match call.enter() {
         ::core::result::Result::Ok(_frame) => {
+            #[allow(clippy::diverging_sub_expression)]
             let value: Result<_, Error> = { Ok(0..1) };
             #[allow(unreachable_code)] value
         }

@@ -15,6 +15,7 @@ impl Job {
                 let never: () = loop {};
                 return never;
             }
+            #[allow(clippy::diverging_sub_expression)]
             let value: () = {};
             #[allow(unreachable_code)] value
         };
@@ -42,6 +43,7 @@ impl Job {
                 return never;
             }
             let _ = &self;
+            #[allow(clippy::diverging_sub_expression)]
             let value: Option<Self> = {
                 self.0 += 1;
                 Some(self)
@@ -61,6 +63,7 @@ impl Job {
             .function(::core::module_path!(), "sync_by_mut");
         match call.enter() {
             ::core::result::Result::Ok(_frame) => {
+                #[allow(clippy::diverging_sub_expression)]
                 let value: Option<&mut u32> = { Some(&mut self.0) };
                 #[allow(unreachable_code)] value
             }
@@ -84,6 +87,7 @@ impl Job {
                         clippy::used_underscore_binding
                     )]
                     let by = by;
+                    #[allow(clippy::diverging_sub_expression)]
                     let value: Option<u32> = { Some(self.0 + by) };
                     #[allow(unreachable_code)] value
                 })

@@ -14,6 +14,7 @@ async fn leader() -> ! {
             let never: <fn() -> ! as ::applock::__private::Returns>::Value = loop {};
             return never;
         }
+        #[allow(clippy::diverging_sub_expression)]
         let value: <fn() -> ! as ::applock::__private::Returns>::Value = {
             loop {
                 step().await;
@@ -36,6 +37,7 @@ async fn leader() -> ! {
             match told {
                 ::core::option::Option::Some(value) => value,
                 ::core::option::Option::None => {
+                    #[allow(clippy::diverging_sub_expression)]
                     let instead: <fn() -> ! as ::applock::__private::Returns>::Value = exit(
                         1,
                     );
@@ -50,6 +52,7 @@ fn leader_sync() -> ! {
         .function(::core::module_path!(), "leader_sync");
     match call.enter() {
         ::core::result::Result::Ok(_frame) => {
+            #[allow(clippy::diverging_sub_expression)]
             let value: <fn() -> ! as ::applock::__private::Returns>::Value = {
                 loop {
                     step();
@@ -69,6 +72,7 @@ fn leader_sync() -> ! {
             match told {
                 ::core::option::Option::Some(value) => value,
                 ::core::option::Option::None => {
+                    #[allow(clippy::diverging_sub_expression)]
                     let instead: <fn() -> ! as ::applock::__private::Returns>::Value = panic!(
                         "busy"
                     );

@@ -13,6 +13,7 @@ async fn expression() -> Result<u32, Mine> {
             let never: Result<u32, Mine> = loop {};
             return never;
         }
+        #[allow(clippy::diverging_sub_expression)]
         let value: Result<u32, Mine> = { Ok(1) };
         #[allow(unreachable_code)] value
     };
@@ -28,6 +29,7 @@ async fn expression() -> Result<u32, Mine> {
             match told {
                 ::core::option::Option::Some(value) => value,
                 ::core::option::Option::None => {
+                    #[allow(clippy::diverging_sub_expression)]
                     let instead: Result<u32, Mine> = Err(Mine::Busy);
                     #[allow(unreachable_code)] instead
                 }
@@ -40,6 +42,7 @@ fn skip() -> Result<(), Mine> {
         .function(::core::module_path!(), "skip");
     match call.enter() {
         ::core::result::Result::Ok(_frame) => {
+            #[allow(clippy::diverging_sub_expression)]
             let value: Result<(), Mine> = { Ok(()) };
             #[allow(unreachable_code)] value
         }

@@ -57,6 +57,7 @@ fn patterns(
                 clippy::used_underscore_binding
             )]
             let last = last;
+            #[allow(clippy::diverging_sub_expression)]
             let value: () = {};
             #[allow(unreachable_code)] value
         }

@@ -20,6 +20,7 @@ fn report(day: &Date, tries: u32) -> Option<u32> {
                 clippy::used_underscore_binding
             )]
             let mut tries = tries;
+            #[allow(clippy::diverging_sub_expression)]
             let value: Option<u32> = {
                 tries += 1;
                 Some(tries)
