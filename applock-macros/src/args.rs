@@ -7,7 +7,7 @@ use syn::parse::{ParseStream, Parser as _};
 use syn::{Expr, Ident, Lit, Path, Token, token};
 
 use crate::capture::Template;
-use crate::duration::{self, Length};
+use crate::duration::Length;
 use crate::mistakes::Mistakes;
 use crate::suggest::nearest;
 use crate::value;
@@ -216,7 +216,7 @@ impl Args {
             "key" => self.key = value::template(argument, expr, mistakes),
             "ttl" => self.ttl = value::lease(argument, expr, mistakes),
             "wait" => self.wait = value::wait(expr, mistakes),
-            "at_least" => self.at_least = duration::read(argument, expr, mistakes),
+            "at_least" => self.at_least = value::at_least(expr, mistakes),
             "at_most" => self.at_most = value::lease(argument, expr, mistakes),
             "on_busy" => self.on_busy = value::on_busy(expr, mistakes),
             "on_lost" => self.on_lost = value::on_lost(expr, mistakes),

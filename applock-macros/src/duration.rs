@@ -50,6 +50,11 @@ impl Length {
         }
     }
 
+    /// Whether it is known to be zero.
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Fixed(length, _) if length.is_zero())
+    }
+
     /// Refuses a fixed length that is too short to be a lease.
     pub(crate) fn must_hold_a_lease(&self, argument: &str, mistakes: &mut Mistakes) -> bool {
         let Self::Fixed(length, at) = self else {
@@ -66,7 +71,7 @@ impl Length {
         mistakes.at(
             at,
             format_args!(
-                "`{argument}` is {given}, too short to work under: the shortest is 100 ms; \
+                "`{argument}` is {given}, which is too short: the shortest is 100 ms; \
                  write seconds (`{argument} = 60`) or a duration (`{argument} = \"500ms\"`)"
             ),
         );
@@ -135,10 +140,12 @@ pub(crate) fn forms(argument: &str) -> String {
 }
 
 fn too_long(argument: &str) -> String {
-    format!(
-        "`{argument}` is too long: the longest is ten years; {}",
+    let remedy = if argument == "wait" {
+        "write `wait = forever`, or a shorter one".to_owned()
+    } else {
         forms(argument)
-    )
+    };
+    format!("`{argument}` is too long: the longest is ten years; {remedy}")
 }
 
 fn whole_seconds(argument: &str, int: &LitInt) -> Result<Duration, String> {

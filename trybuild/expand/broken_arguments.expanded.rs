@@ -2,7 +2,7 @@
     "there is no argument `ap`; did you mean `app`?"
 }
 ::core::compile_error! {
-    "`ttl` is zero, too short to work under: the shortest is 100 ms; write seconds (`ttl = 60`) or a duration (`ttl = \"500ms\"`)"
+    "`ttl` is zero, which is too short: the shortest is 100 ms; write seconds (`ttl = 60`) or a duration (`ttl = \"500ms\"`)"
 }
 ::core::compile_error! {
     "expected `=` and a value after `wait`: write `wait = \"10s\"`"

@@ -11,4 +11,7 @@ async fn misspelt() {}
 #[singleton(app = "a", wait = "ten seconds")]
 async fn words() {}
 
+#[singleton(app = "a", wait = "11years")]
+async fn too_long() {}
+
 fn main() {}

@@ -14,7 +14,7 @@ use std::time::Duration;
     guard = held,
     crate = ::applock,
     at_most = "1h",
-    at_least = "10ms",
+    at_least = "100ms",
     locker = LOCKER,
     on_lost = finish,
     on_busy = error,
@@ -44,7 +44,7 @@ impl Settings {
         key = "{{tag}}:{self}:{id:>width$}",
         ttl = self.ttl,
         wait = TTL * 2,
-        at_least = Duration::from_millis(u64::from(id)),
+        at_least = Duration::from_millis(100 + u64::from(id)),
         at_most = { TTL + TTL },
         locker = self.locker
     )]
