@@ -37,8 +37,11 @@ fn inside() -> Result<impl Iterator<Item = u32>, Error> {
 fn closure() -> impl Fn(&str) -> &str {
     let call = ::applock::__private::Call::app("c")
         .function(::core::module_path!(), "closure");
-    match call.enter() {
-        ::core::result::Result::Ok(_frame) => |text| text,
-        ::core::result::Result::Err(_) => same,
-    }
+    let _frame = match call.enter() {
+        ::core::result::Result::Ok(frame) => frame,
+        ::core::result::Result::Err(_) => {
+            #[allow(unreachable_code, clippy::diverging_sub_expression)] return same;
+        }
+    };
+    #[allow(unused_braces)] { |text| text }
 }

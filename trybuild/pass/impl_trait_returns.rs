@@ -43,6 +43,19 @@ fn closure() -> impl Fn(&str) -> &str {
     same
 }
 
+#[singleton(app = "f", locker = LOCKER, on_busy = panic!("busy"))]
+fn deduced() -> impl Fn(&str) -> &str {
+    |text| text
+}
+
+#[rustfmt::skip]
+#[singleton(app = "g", locker = LOCKER, on_busy = same)]
+fn one_line() -> impl Fn(&str) -> &str { same }
+
+#[rustfmt::skip]
+#[singleton(app = "h", locker = LOCKER, on_busy = (upto))]
+fn one_line_path(upto: u32) -> u32 { upto }
+
 #[tokio::main]
 async fn main() {
     assert_eq!(whole(3).count(), 3);
@@ -50,4 +63,7 @@ async fn main() {
     assert_eq!(inside(0).await.unwrap().count(), 1);
     assert_eq!(inside_sync(3).unwrap().count(), 3);
     assert_eq!(closure()("x"), "x");
+    assert_eq!(deduced()("x"), "x");
+    assert_eq!(one_line()("x"), "x");
+    assert_eq!(one_line_path(1), 1);
 }
