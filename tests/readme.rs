@@ -1,5 +1,6 @@
 //! What the README says under 'Rights' is enough for all that the library does on
-//! Redis, and none of it can be left out.
+//! Redis, and none of it can be left out. And a fleet can move over from a plain
+//! `SET NX` lock as docs/MIGRATING.md says.
 
 mod support;
 
@@ -66,4 +67,32 @@ async fn none_of_the_rights_that_the_readme_lists_can_be_left_out() {
             "without {left_out}: {outcome:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn old_instances_with_a_plain_lock_and_new_ones_exclude_one_another() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.expect("a server");
+    let lock = locker.lock("reports");
+    let plain = "SET QUEUE:reports somebody NX EX 60";
+
+    assert_eq!(server.run::<String>(plain), "OK");
+    let Err(Error::Busy(holder)) = lock.acquire().await else {
+        panic!("a plain lock does not count");
+    };
+    assert!(holder.is_foreign());
+    assert!(!lock.force_release_if_stale(Duration::ZERO).await.expect("an answer"));
+    assert_eq!(server.run::<String>("GET QUEUE:reports"), "somebody");
+    server.run::<()>("DEL QUEUE:reports");
+
+    let guard = lock.acquire().await.expect("it is free");
+    assert_eq!(server.run::<Option<String>>(plain), None);
+    assert!(server.try_run::<String>(&["GET", "QUEUE:reports"]).is_err());
+    // An old instance that does not look whose it is.
+    server.run::<()>("DEL QUEUE:reports");
+    assert!(!guard.verify().await.expect("an answer"));
+    assert!(matches!(guard.release().await, Err(Error::Lost { .. })));
+
+    server.run::<()>(plain);
+    assert!(lock.force_release().await.expect("an answer"));
 }
