@@ -81,7 +81,12 @@ async fn old_instances_with_a_plain_lock_and_new_ones_exclude_one_another() {
         panic!("a plain lock does not count");
     };
     assert!(holder.is_foreign());
-    assert!(!lock.force_release_if_stale(Duration::ZERO).await.expect("an answer"));
+    assert!(
+        !lock
+            .force_release_if_stale(Duration::ZERO)
+            .await
+            .expect("an answer")
+    );
     assert_eq!(server.run::<String>("GET QUEUE:reports"), "somebody");
     server.run::<()>("DEL QUEUE:reports");
 
