@@ -65,7 +65,9 @@ async fn measure() -> Result<()> {
     println!("                 median      min      max");
     show("applock", "µs", rounds.iter().map(|(a, _)| micros(*a)));
     show("by hand", "µs", rounds.iter().map(|(_, b)| micros(*b)));
-    let ratios = rounds.iter().map(|(a, b)| a.as_secs_f64() / b.as_secs_f64());
+    let ratios = rounds
+        .iter()
+        .map(|(a, b)| a.as_secs_f64() / b.as_secs_f64());
     show("ratio", "  ", ratios);
 
     println!("\ncommands per cycle, those inside scripts included");
