@@ -1,5 +1,7 @@
 //! Attributes that rewrite functions as ours does, above and below it.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use applock::{AppLocker, Error, singleton};
 use std::sync::LazyLock;
 

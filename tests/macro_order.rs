@@ -1,5 +1,7 @@
 //! Rule R5: the body ends before the lock does, and its arguments are part of it.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -115,7 +117,7 @@ impl Probe {
 
     #[singleton(app = "order", locker = self.locker)]
     fn sync_used(self, _other: Self) -> Option<&'static str> {
-        let Self { ref name, .. } = self;
+        let Self { name, .. } = &self;
         Some(name)
     }
 }

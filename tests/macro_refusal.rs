@@ -1,5 +1,7 @@
 //! What a caller gets when the body did not run, for each `on_busy` and return type.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,6 +1,8 @@
 //! What the attribute costs a caller: a few bytes of its future, and nothing of its
 //! `Send`.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::cell::Cell;
 use std::mem::size_of_val;
 use std::rc::Rc;
