@@ -9,14 +9,13 @@
 //! are ratios of one run. They say nothing about another machine, or about several
 //! callers.
 
-#![allow(
-    unreachable_pub,
-    clippy::expect_used,
-    reason = "the server comes from the tests"
-)]
-
-#[path = "../../tests/support/mod.rs"]
-mod support;
+/// The server that the tests start.
+#[allow(dead_code, unreachable_pub, clippy::expect_used, reason = "tests")]
+#[path = "../../tests/support"]
+mod support {
+    pub mod redis;
+    pub mod wait;
+}
 
 use std::time::{Duration, Instant};
 
