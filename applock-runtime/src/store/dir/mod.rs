@@ -6,7 +6,7 @@
 //! | `lease.rs` | every decision, as functions without I/O |
 //! | `record.rs` | the text of a record file |
 //! | `names.rs` | the names of the files |
-//! | `place.rs` | the directory: reading and replacing a record |
+//! | `place.rs` | the directory: reading and writing a record |
 //! | `latch.rs` | the critical section, by OS file locks |
 //! | `patience.rs` | blocking threads, time limits, and what is known after them |
 //! | `prepare.rs` | creating a directory and trying it out |
@@ -18,6 +18,10 @@
 //! machine that use the same directory, also when they crash, are killed or stopped
 //! at any point, when the machine loses power, and when the wall clock jumps.
 //! Leases run out while the machine is suspended, and are over after a restart.
+//!
+//! What it asks of the disk: an acquisition waits for two syncs (the record, the
+//! directory), a release for one, a heartbeat and a refusal for none; so a disk that
+//! is slow for a while delays new holders and takes no lease from an old one.
 //!
 //! What breaks it: deleting records by hand while locks are held; a network file
 //! system (refused on Linux); a copy of a running virtual machine.
