@@ -57,9 +57,15 @@ async fn another_task_of_the_same_thread_does_not_see_the_guard() {
         go_on.notified().await;
         assert!(current().is_some());
         let spawned = tokio::spawn(async { current().is_none() });
-        assert!(spawned.await.unwrap(), "a spawned task is not under the lock");
+        assert!(
+            spawned.await.unwrap(),
+            "a spawned task is not under the lock"
+        );
         let thread = std::thread::spawn(|| current().is_none());
-        assert!(thread.join().unwrap(), "another thread is not under the lock");
+        assert!(
+            thread.join().unwrap(),
+            "another thread is not under the lock"
+        );
     });
     let bystander = async {
         entered.notified().await;

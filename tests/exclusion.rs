@@ -83,7 +83,11 @@ fn a_key_of_ones_own_is_used_as_it_is() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     assert_eq!(by_key(&locker, 3).unwrap(), "jobs:3:lock");
-    let _guard = locker.lock("").key("jobs:4:lock").acquire_blocking().unwrap();
+    let _guard = locker
+        .lock("")
+        .key("jobs:4:lock")
+        .acquire_blocking()
+        .unwrap();
     let busy = by_key(&locker, 4).unwrap_err();
     assert_eq!(busy.holder().unwrap().key(), "jobs:4:lock");
 }

@@ -29,7 +29,11 @@ fn watch_for_five_ttls(server: &RedisServer, key: &str, mut rest: impl FnMut()) 
     let mut looks = 0;
     while start.elapsed() < TTL * 5 {
         let left: i64 = server.run(&format!("PTTL {key}"));
-        assert!(left > LOW, "only {left} ms left after {:?}", start.elapsed());
+        assert!(
+            left > LOW,
+            "only {left} ms left after {:?}",
+            start.elapsed()
+        );
         assert!(left <= 600, "{left} ms is more than the ttl");
         assert_eq!(server.run::<String>(&format!("HGET {key} token")), token);
         looks += 1;

@@ -75,7 +75,10 @@ fn is_cancelled_by(take_away: impl Fn(&RedisServer)) {
     take_away(&server);
     let error = running.join().unwrap().unwrap_err();
     assert!(start.elapsed() < NEXT_HEARTBEAT, "{:?}", start.elapsed());
-    assert!(saw.is_dropped(), "the body is gone before its caller is told");
+    assert!(
+        saw.is_dropped(),
+        "the body is gone before its caller is told"
+    );
     assert_lost(&error, Loss::Taken);
     let logged = log::until(&["cancelled", "job", &token.to_string()]);
     assert_eq!(logged.0, tracing::Level::ERROR);
@@ -194,7 +197,10 @@ fn a_guard_of_a_frozen_server_turns_lost_before_the_ttl_is_over_and_for_good() {
         let last_yes = last_yes_after_acquisition(&guard);
         // The server may have counted one renewal that it never answered; none at all here,
         // since it was frozen before the first was due.
-        assert!(last_yes < ttl, "said 'held' {last_yes:?} after it was taken");
+        assert!(
+            last_yes < ttl,
+            "said 'held' {last_yes:?} after it was taken"
+        );
         assert!(last_yes > ttl / 2, "gave up after {last_yes:?} already");
         guard.lost_blocking();
         assert_lost(&guard.ensure_held().unwrap_err(), Loss::Expired);
@@ -239,7 +245,10 @@ fn a_body_under_a_frozen_server_is_cancelled_before_the_ttl_is_over() {
         let lived = lived.unwrap_or_default();
         assert!(lived > Duration::from_secs(2), "cancelled after {lived:?}");
         // The margin is 70 ms.
-        assert!(lived < Duration::from_secs(4), "cancelled only after {lived:?}");
+        assert!(
+            lived < Duration::from_secs(4),
+            "cancelled only after {lived:?}"
+        );
     });
 }
 

@@ -138,7 +138,11 @@ async fn a_scoped_run_releases_on_return_and_on_panic() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
     let lock = locker.lock("scoped");
-    assert!(lock.run(async { is_taken(&server, "scoped") }).await.unwrap());
+    assert!(
+        lock.run(async { is_taken(&server, "scoped") })
+            .await
+            .unwrap()
+    );
     assert!(!is_taken(&server, "scoped"));
     let panicking = async { panic!("the scope panics") };
     let outcome: Result<Result<(), _>, _> = caught(lock.run(panicking)).await;
@@ -197,7 +201,8 @@ async fn a_future_dropped_while_it_acquires_leaves_no_lock_behind() {
     wait::until("the lock is free for good", SOON, || {
         // Everything that was asked before is settled by the time this is answered.
         let last = locker.lock("dropped").ttl(LONG).try_acquire_blocking();
-        last.unwrap().is_some_and(|guard| guard.release_blocking().is_ok())
+        last.unwrap()
+            .is_some_and(|guard| guard.release_blocking().is_ok())
     });
     wait::until("the lock is free", SOON, || !is_taken(&server, "dropped"));
 }

@@ -69,8 +69,10 @@ pub fn lines(words: &[&str]) -> Vec<(Level, String)> {
 /// Waits until something with all of these words is logged.
 #[track_caller]
 pub fn until(words: &[&str]) -> (Level, String) {
-    wait::until(&format!("{words:?} logged"), Duration::from_secs(20), || {
-        !lines(words).is_empty()
-    });
+    wait::until(
+        &format!("{words:?} logged"),
+        Duration::from_secs(20),
+        || !lines(words).is_empty(),
+    );
     lines(words).remove(0)
 }

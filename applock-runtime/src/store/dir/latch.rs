@@ -7,17 +7,14 @@
 //!
 //! The operating system opens the latch when its holder dies, however it dies. A
 //! holder that is stopped (SIGSTOP) inside keeps it: safety before progress, for
-//! the keys of this one latch. So nobody ever blocks on one: they ask again until
-//! their patience ends.
+//! the keys of this one latch. So nobody ever blocks on one: whoever finds it shut
+//! asks again later (patience.rs).
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use super::fault::io_fault;
-use super::patience::Patience;
 use super::place::Place;
 use crate::store::{Outcome, StoreError, StoreErrorKind};
 
@@ -26,47 +23,18 @@ use crate::store::{Outcome, StoreError, StoreErrorKind};
 /// agree on it, so it belongs to version 1 of the format.
 pub(super) const LATCHES: u8 = 64;
 
-/// The first pause between two attempts: a critical section without a sync of the
-/// disk takes some tens of microseconds.
-const FIRST_PAUSE: Duration = Duration::from_micros(50);
-
-/// The longest: a critical section with a sync of a slow disk.
-const LAST_PAUSE: Duration = Duration::from_millis(5);
-
 /// Being alone with the keys of one latch.
 #[derive(Debug)]
 pub(super) struct Latch(File);
 
 impl Latch {
-    /// Waits for the latch as long as `patience` lasts.
-    pub(super) fn take(place: &Place, latch: u8, patience: &Patience<'_>) -> Outcome<Self> {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            if let Some(taken) = Self::try_take(place, latch)? {
-                return Ok(taken);
-            }
-            let left = patience.left();
-            if left.is_zero() {
-                return Err(StoreError::new(
-                    StoreErrorKind::NotDone,
-                    format!(
-                        "another process or thread keeps {:?} locked",
-                        place.latch_path(latch)
-                    ),
-                    "if that lasts, a process is stopped inside it: `fuser` names it; let it go on or end it",
-                ));
-            }
-            // Jitter, so that those who collided once do not collide again.
-            let jittered = pause.mul_f64(0.5 + fastrand::f64());
-            thread::sleep(jittered.min(left));
-            pause = (pause * 2).min(LAST_PAUSE);
-        }
-    }
-
     /// The latch, if it is free.
     pub(super) fn try_take(place: &Place, latch: u8) -> Outcome<Option<Self>> {
         let path = place.latch_path(latch);
-        let fault = |error| io_fault(StoreErrorKind::NotDone, "open the lock file", &path, error);
+        let fault = |error| {
+            let doing = "open the lock file";
+            io_fault(StoreErrorKind::NotDone, doing, &path, error)
+        };
         loop {
             let file = place.open_latch(&path).map_err(fault)?;
             match file.try_lock() {
@@ -77,11 +45,29 @@ impl Latch {
                     return Err(io_fault(StoreErrorKind::NotDone, doing, &path, error));
                 }
             }
-            if is_still_there(&file, &path).map_err(fault)? {
-                return Ok(Some(Self(file)));
+            if let Some(latch) = Self::of(file, &path).map_err(fault)? {
+                return Ok(Some(latch));
             }
         }
     }
+
+    /// A locked file as the latch, if it is the one that others will find.
+    fn of(file: File, path: &Path) -> io::Result<Option<Self>> {
+        let latch = Self(file);
+        Ok(is_still_there(&latch.0, path)?.then_some(latch))
+    }
+}
+
+/// What is told of a latch that stayed shut.
+pub(super) fn shut(place: &Place, latch: u8) -> StoreError {
+    StoreError::new(
+        StoreErrorKind::NotDone,
+        format!(
+            "another process or thread keeps {:?} locked",
+            place.latch_path(latch)
+        ),
+        "if that lasts, a process is stopped inside it: `fuser` names it; let it go on or end it",
+    )
 }
 
 impl Drop for Latch {
@@ -92,7 +78,7 @@ impl Drop for Latch {
     }
 }
 
-/// Whether the file that we locked is the one that others will find.
+/// Whether `file` is what stands at `path`.
 #[cfg(unix)]
 fn is_still_there(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -115,9 +101,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Instant;
-
-    const SHORT: Duration = Duration::from_millis(30);
+    use std::thread;
 
     fn home() -> (tempfile::TempDir, Place) {
         let home = tempfile::tempdir().unwrap();
@@ -125,18 +109,10 @@ mod tests {
         (home, place)
     }
 
-    fn take(place: &Place, latch: u8, wait: Duration) -> Outcome<Latch> {
-        Latch::take(
-            place,
-            latch,
-            &Patience::new(Instant::now() + wait, &|| true),
-        )
-    }
-
     #[test]
     fn one_at_a_time_is_inside_and_other_latches_are_free() {
         let (_home, place) = home();
-        let inside = take(&place, 7, SHORT).unwrap();
+        let inside = Latch::try_take(&place, 7).unwrap();
         assert!(Latch::try_take(&place, 7).unwrap().is_none());
         assert!(Latch::try_take(&place, 8).unwrap().is_some());
         drop(inside);
@@ -144,14 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_longer_than_its_patience_and_is_told_the_file() {
+    fn a_latch_that_stays_shut_is_named() {
         let (_home, place) = home();
-        let _inside = take(&place, 7, SHORT).unwrap();
-        let asked = Instant::now();
-        let error = take(&place, 7, SHORT).unwrap_err();
-        assert!(asked.elapsed() >= SHORT && asked.elapsed() < Duration::from_secs(20));
+        let error = shut(&place, 7);
+        let path = place.latch_path(7);
+        assert!(error.what.contains(&format!("{path:?}")), "{}", error.what);
         assert_eq!(error.kind, StoreErrorKind::NotDone);
-        assert!(error.what.contains(".latch-07"), "{}", error.what);
     }
 
     #[test]
@@ -162,7 +136,12 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let _latch = take(&place, 0, Duration::from_secs(60)).unwrap();
+                        let _latch = loop {
+                            match Latch::try_take(&place, 0).unwrap() {
+                                Some(latch) => break latch,
+                                None => thread::yield_now(),
+                            }
+                        };
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         thread::yield_now();
                         inside.fetch_sub(1, Ordering::SeqCst);
@@ -182,10 +161,14 @@ mod tests {
         let inside = Latch::try_take(&place, 7).unwrap().unwrap();
         // Who had opened the old file gets its lock, and sees that it is worthless.
         old.try_lock().unwrap();
-        assert!(!is_still_there(&old, &path).unwrap());
-        assert!(is_still_there(&inside.0, &path).unwrap());
+        assert!(Latch::of(old, &path).unwrap().is_none());
+        assert!(Latch::try_take(&place, 7).unwrap().is_none());
         fs::remove_file(&path).unwrap();
-        assert!(!is_still_there(&inside.0, &path).unwrap());
+        assert!(
+            Latch::of(inside.0.try_clone().unwrap(), &path)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[cfg(unix)]

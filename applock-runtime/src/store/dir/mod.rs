@@ -47,9 +47,9 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use self::latch::Latch;
+use self::latch::{Latch, shut};
 use self::lease::Decision;
-use self::patience::{Patience, carry_out};
+use self::patience::{Attempt, Leave, Stop, carry_out};
 use self::place::{Place, Survives};
 use self::record::Holding;
 use self::time::{Now, system_time};
@@ -101,11 +101,13 @@ impl DirStore {
         &self,
         key: &Key,
         survives: Survives,
-        patience: &Patience<'_>,
+        leave: &Leave<'_>,
         decide: impl FnOnce(Option<Holding>, &Now) -> Outcome<(Option<Holding>, T)>,
-    ) -> Outcome<T> {
+    ) -> Attempt<T> {
         let files = self.place.files(&key.lock);
-        let _latch = Latch::take(&self.place, files.latch, patience)?;
+        let Some(_latch) = Latch::try_take(&self.place, files.latch)? else {
+            return Err(Stop::Shut(shut(&self.place, files.latch)));
+        };
         let found = self.place.read(&files, &key.lock)?;
         let is_new = found.is_none();
         // Only now: however long the latch took, the lease counts from here, later
@@ -113,7 +115,7 @@ impl DirStore {
         let now = (self.clock)();
         let (holding, answer) = decide(found, &now)?;
         if let Some(holding) = holding {
-            self.place.replace(&files, &holding, survives, patience)?;
+            self.place.replace(&files, &holding, survives, leave)?;
             if is_new {
                 self.created.fetch_add(1, Ordering::Relaxed);
             }
@@ -121,7 +123,7 @@ impl DirStore {
         Ok(answer)
     }
 
-    fn acquire_one(&self, ask: &Acquire, patience: &Patience<'_>) -> Outcome<Acquired> {
+    fn acquire_one(&self, ask: &Acquire, leave: &Leave<'_>) -> Attempt<Acquired> {
         // Busy needs no latch: many who knock do not hinder the one who works.
         let files = self.place.files(&ask.key.lock);
         if let Some(found) = self.place.read(&files, &ask.key.lock)? {
@@ -133,7 +135,7 @@ impl DirStore {
         self.change(
             &ask.key,
             Survives::New,
-            patience,
+            leave,
             |found, now| match lease::acquire(found, ask, now) {
                 Ok(Decision::Busy(info)) => Ok((None, Acquired::Busy(info))),
                 Ok(Decision::Take(holding)) => {
@@ -141,21 +143,21 @@ impl DirStore {
                         token: holding.token,
                         at: system_time(holding.taken_ms),
                     };
-                    Ok((Some(holding), granted))
+                    Ok((Some(*holding), granted))
                 }
                 Err(lease::TokensUsedUp) => Err(fault::tokens_used_up(&files.record)),
             },
         )
     }
 
-    fn renew_one(&self, ask: &Renew, patience: &Patience<'_>) -> Outcome<bool> {
-        self.change(&ask.key, Survives::Either, patience, |found, now| {
+    fn renew_one(&self, ask: &Renew, leave: &Leave<'_>) -> Attempt<bool> {
+        self.change(&ask.key, Survives::Either, leave, |found, now| {
             Ok(done(lease::renew(found, ask, now)))
         })
     }
 
-    fn release_one(&self, ask: &Release, patience: &Patience<'_>) -> Outcome<bool> {
-        self.change(&ask.key, Survives::Either, patience, |found, now| {
+    fn release_one(&self, ask: &Release, leave: &Leave<'_>) -> Attempt<bool> {
+        self.change(&ask.key, Survives::Either, leave, |found, now| {
             Ok(done(lease::release(found, ask, now)))
         })
     }
@@ -188,7 +190,7 @@ impl DirStore {
         self: Arc<Self>,
         batch: Vec<Q>,
         within: Duration,
-        step: fn(&Self, &Q, &Patience<'_>) -> Outcome<T>,
+        step: fn(&Self, &Q, &Leave<'_>) -> Attempt<T>,
     ) -> Answer<Vec<Outcome<T>>>
     where
         Q: Send + 'static,
@@ -197,8 +199,8 @@ impl DirStore {
         Box::pin(async move {
             let store = Arc::clone(&self);
             let threads = Arc::clone(&self.threads);
-            let outcomes = carry_out(threads, batch, within, move |ask, patience| {
-                step(&store, &ask, patience)
+            let outcomes = carry_out(threads, batch, within, move |ask, leave| {
+                step(&store, ask, leave)
             })
             .await;
             self.sweep_if_due();
@@ -210,7 +212,7 @@ impl DirStore {
         self: Arc<Self>,
         ask: Q,
         within: Duration,
-        step: fn(&Self, &Q, &Patience<'_>) -> Outcome<T>,
+        step: fn(&Self, &Q, &Leave<'_>) -> Attempt<T>,
     ) -> Answer<Outcome<T>>
     where
         Q: Send + 'static,
@@ -262,7 +264,7 @@ impl Store for DirStore {
     }
 
     fn inspect(self: Arc<Self>, key: Key, within: Duration) -> Answer<Outcome<Inspection>> {
-        self.once(key, within, |store, key, _| store.inspect_one(key))
+        self.once(key, within, |store, key, _| Ok(store.inspect_one(key)?))
     }
 
     fn force_release(
@@ -271,8 +273,8 @@ impl Store for DirStore {
         stale: Option<Duration>,
         within: Duration,
     ) -> Answer<Outcome<bool>> {
-        self.once((key, stale), within, |store, (key, stale), patience| {
-            store.change(key, Survives::Either, patience, |found, now| {
+        self.once((key, stale), within, |store, (key, stale), leave| {
+            store.change(key, Survives::Either, leave, |found, now| {
                 Ok(done(lease::force_release(found, *stale, now)))
             })
         })

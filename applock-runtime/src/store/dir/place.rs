@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::fault::{damaged, io_fault, misplaced};
 use super::names::Files;
-use super::patience::Patience;
+use super::patience::Leave;
 use super::record::{Damage, Holding, MAX_RECORD};
 use crate::store::{Outcome, StoreError, StoreErrorKind};
 
@@ -126,7 +126,7 @@ impl Place {
         files: &Files,
         holding: &Holding,
         survives: Survives,
-        patience: &Patience<'_>,
+        leave: &Leave<'_>,
     ) -> Outcome<()> {
         let text = holding.render();
         if text.len() as u64 > MAX_RECORD {
@@ -149,7 +149,7 @@ impl Place {
         let written = self
             .write_temporary(&files.temporary, text.as_bytes())
             .map_err(not_done("write the record", &files.temporary))
-            .and_then(|()| patience.leave())
+            .and_then(|()| leave.ask())
             .and_then(|()| {
                 fs::rename(&files.temporary, &files.record).map_err(|error| {
                     let doing = "put the new record in the place of";
@@ -237,7 +237,6 @@ pub(super) fn open_directory(path: &Path) -> io::Result<Option<File>> {
 mod tests {
     use super::super::record::tests::sample;
     use super::*;
-    use std::time::Instant;
 
     fn home() -> (tempfile::TempDir, Place) {
         let home = tempfile::tempdir().unwrap();
@@ -247,12 +246,7 @@ mod tests {
 
     fn replace(place: &Place, holding: &Holding, leave: bool) -> Outcome<()> {
         let files = place.files(&holding.key);
-        place.replace(
-            &files,
-            holding,
-            Survives::New,
-            &Patience::new(Instant::now(), &|| leave),
-        )
+        place.replace(&files, holding, Survives::New, &Leave(&|| leave))
     }
 
     fn read(place: &Place) -> Outcome<Option<Holding>> {
@@ -366,7 +360,8 @@ mod tests {
                     .success()
             );
         };
-        let kinds: [(&str, &dyn Fn(&Path)); 3] = [
+        type Make<'a> = &'a dyn Fn(&Path);
+        let kinds: [(&str, Make<'_>); 3] = [
             ("directory", &|path| fs::create_dir(path).unwrap()),
             ("link", &|path| {
                 std::os::unix::fs::symlink("/nowhere", path).unwrap()

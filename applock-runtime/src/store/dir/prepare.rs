@@ -15,6 +15,10 @@ use crate::store::{Outcome, StoreError, StoreErrorKind};
 /// Creates the directory with its parents if need be, and checks that it can be
 /// used. If it cannot, nothing that was created here stays behind.
 pub(super) fn prepare(place: &Place) -> Outcome<()> {
+    prepare_and(place, try_out)
+}
+
+fn prepare_and(place: &Place, try_out: impl FnOnce(&Place) -> Outcome<()>) -> Outcome<()> {
     let path = place.path();
     refuse_network(path)?;
     let created = create(path)?;
@@ -50,6 +54,7 @@ fn create(path: &Path) -> Outcome<Vec<PathBuf>> {
         .ancestors()
         .take_while(|parent| !parent.as_os_str().is_empty() && !parent.exists())
         .collect();
+    #[cfg_attr(not(unix), allow(unused_mut))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -222,6 +227,20 @@ mod tests {
             StoreErrorKind::Misconfigured
         );
         assert_eq!(entries(home.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_directory_that_turns_out_unusable_is_removed_again_if_it_was_created_here() {
+        let home = tempfile::tempdir().unwrap();
+        let refuse = |_: &Place| Err(StoreError::new(StoreErrorKind::NotDone, "full", ""));
+        for stays in [false, true] {
+            let path = home.path().join("a/b");
+            if stays {
+                fs::create_dir_all(&path).unwrap();
+            }
+            prepare_and(&Place::new(&path), refuse).unwrap_err();
+            assert_eq!(home.path().join("a").exists(), stays);
+        }
     }
 
     #[cfg(unix)]

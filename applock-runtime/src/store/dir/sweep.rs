@@ -77,7 +77,7 @@ fn is_before(used_ms: u64, limit: Duration, now: &Now) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::lease;
-    use super::super::patience::Patience;
+    use super::super::patience::Leave;
     use super::super::place::Survives;
     use super::super::record::{Holding, Phase, tests::sample};
     use super::super::time;
@@ -107,9 +107,9 @@ mod tests {
             ..sample()
         };
         let files = place.files(key);
-        let patience = Patience::new(Instant::now(), &|| true);
+        let leave = Leave(&|| true);
         place
-            .replace(&files, &holding, Survives::Either, &patience)
+            .replace(&files, &holding, Survives::Either, &leave)
             .unwrap();
         files
             .record
@@ -168,6 +168,19 @@ mod tests {
         assert_eq!(sweep(&place, || later(DAY * 7 - MINUTE), MINUTE), 0);
         assert_eq!(sweep(&place, || later(DAY * 8), MINUTE), 3);
         assert_eq!(names(&place), stays);
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_ahead_sweeps_no_lock_that_is_held() {
+        let home = tempfile::tempdir().unwrap();
+        let place = Place::new(home.path());
+        put(&place, "held", Phase::Held, MINUTE);
+        let jumped = || Now {
+            wall_us: later(DAY * 30).wall_us,
+            ..time::now()
+        };
+        assert_eq!(sweep(&place, jumped, MINUTE), 0);
+        assert_eq!(sweep(&place, || later(DAY * 30), MINUTE), 1);
     }
 
     #[test]

@@ -1,0 +1,470 @@
+//! The places that the suite runs in: one store each, fresh for every test, and what a
+//! test can do to it from outside.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use applock::clock::ManualClock;
+use applock::{AppLocker, Builder, Lock, LockGuard, LockInfo, MemoryStore};
+use tempfile::TempDir;
+
+use crate::support::redis::RedisServer;
+use crate::support::wait;
+
+/// A lease that is meant to run out, its heart not beating.
+pub(crate) const SHORT: Duration = Duration::from_millis(300);
+
+/// A lease that must be kept by its heartbeat, on a machine that is busy with other
+/// things: two thirds of it may pass before the beat comes.
+pub(crate) const KEPT: Duration = Duration::from_millis(1_500);
+
+/// A lease whose end plays no part in a test: whatever becomes free within [`SOON`] was
+/// released.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// How long a test waits for what must come: generous, as it is only used up by failures.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// What a test may need of a store beyond being one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing: every store runs it.
+    Nothing,
+    /// Somebody else can change what is in it.
+    Outside,
+    /// It can hang, or fail.
+    Fragile,
+    /// Several processes share it.
+    Processes,
+}
+
+/// Why a store does not run the cases that need this. `None`: it runs them.
+pub(crate) fn lacking(store: &str, need: Need) -> Option<&'static str> {
+    match (store, need) {
+        (_, Need::Nothing) => None,
+        ("memory", Need::Outside) => {
+            Some("its table belongs to this process: nobody can write there but by its locks")
+        }
+        ("memory", Need::Fragile) => {
+            Some("it answers at once and always: there is no wire and no disk between")
+        }
+        ("memory", Need::Processes) => Some("it is the store of one process, as its name says"),
+        _ => None,
+    }
+}
+
+/// One store, for one test.
+pub(crate) trait Place: Sync {
+    /// For a locker of this store, as another server would build it.
+    fn builder(&self) -> Builder;
+
+    /// A locker as another server would have it: its own engine and connection.
+    fn locker(&self) -> AppLocker {
+        self.builder().build().unwrap()
+    }
+
+    /// A locker by whose clock no time passes: its heart does not beat, as that of a
+    /// process that is stopped, while the store's time goes on.
+    fn frozen(&self) -> (AppLocker, ManualClock) {
+        let clock = ManualClock::new();
+        let locker = self.builder().clock(clock.clone()).build().unwrap();
+        (locker, clock)
+    }
+
+    /// The URL and the key prefix, for another process.
+    fn address(&self) -> (String, String) {
+        unreachable!("not asked of a store that has no other processes")
+    }
+
+    /// Takes the lock's record out of the store, as a flush or a careless person would.
+    fn forget(&self, _key: &str) {
+        unreachable!("not asked of a store without an outside")
+    }
+
+    /// Puts something that is no lock where the lock `key` is, or was.
+    fn spoil(&self, _key: &str) {
+        unreachable!("not asked of a store without an outside")
+    }
+
+    /// All that stands in the store, as text.
+    fn contents(&self) -> String {
+        unreachable!("not asked of a store without an outside")
+    }
+
+    /// How many locks are recorded as held or not yet cleaned away, and whether
+    /// everything else goes by itself in time.
+    fn leftovers(&self) -> Leftovers {
+        unreachable!("not asked of a store without an outside")
+    }
+
+    /// Nothing that changes the store is answered while the guard lives.
+    fn stall(&self) -> Stalled {
+        unreachable!("not asked of a store that can't hang")
+    }
+
+    /// Breaks the store for good.
+    fn ruin(&self) {
+        unreachable!("not asked of a store that can't break")
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Leftovers {
+    pub(crate) locks: usize,
+    pub(crate) stays_for_ever: usize,
+}
+
+/// While it lives, a store hangs.
+pub(crate) struct Stalled(Option<Box<dyn FnOnce() + Send>>);
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        if let Some(end) = self.0.take() {
+            end();
+        }
+    }
+}
+
+fn unique() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("conformance-{}-{count}:", std::process::id())
+}
+
+enum Server {
+    Shared(&'static RedisServer),
+    /// To be frozen and killed.
+    Own(std::sync::Arc<std::sync::Mutex<RedisServer>>),
+}
+
+/// A prefix of its own on a real server.
+pub(crate) struct RedisPlace {
+    server: Server,
+    prefix: String,
+}
+
+impl RedisPlace {
+    /// On the server of all tests.
+    pub(crate) fn fresh() -> Self {
+        static SERVER: LazyLock<RedisServer> = LazyLock::new(crate::server::of_all_tests);
+        Self {
+            server: Server::Shared(&SERVER),
+            prefix: unique(),
+        }
+    }
+
+    /// On a server of its own.
+    pub(crate) fn fragile() -> Self {
+        Self {
+            server: Server::Own(std::sync::Arc::new(RedisServer::start().into())),
+            prefix: unique(),
+        }
+    }
+
+    pub(crate) fn with<T>(&self, ask: impl FnOnce(&RedisServer) -> T) -> T {
+        match &self.server {
+            Server::Shared(server) => ask(server),
+            Server::Own(server) => ask(&server.lock().unwrap()),
+        }
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn keys(&self) -> Vec<String> {
+        let pattern = format!("*{}*", self.prefix);
+        let mut keys: Vec<String> =
+            self.with(|server| server.try_run(&["KEYS", &pattern]).unwrap());
+        keys.sort();
+        keys
+    }
+}
+
+impl Place for RedisPlace {
+    fn builder(&self) -> Builder {
+        AppLocker::builder()
+            .store(self.with(RedisServer::url))
+            .key_prefix(&self.prefix)
+    }
+
+    fn address(&self) -> (String, String) {
+        (self.with(RedisServer::url), self.prefix.clone())
+    }
+
+    fn forget(&self, key: &str) {
+        let gone: i64 = self.with(|server| server.try_run(&["DEL", key]).unwrap());
+        assert_eq!(gone, 1, "{key:?} was not there");
+    }
+
+    fn spoil(&self, key: &str) {
+        self.with(|server| {
+            let _: i64 = server.try_run(&["DEL", key]).unwrap();
+            let _: i64 = server.try_run(&["RPUSH", key, "garbage"]).unwrap();
+        });
+    }
+
+    fn contents(&self) -> String {
+        let mut text = String::new();
+        for key in self.keys() {
+            let kind: String = self.with(|server| server.try_run(&["TYPE", &key]).unwrap());
+            let read: &[&str] = match kind.as_str() {
+                "hash" => &["HGETALL", &key],
+                "list" => &["LRANGE", &key, "0", "-1"],
+                _ => &["GET", &key],
+            };
+            let value: redis::Value = self.with(|server| server.try_run(read).unwrap());
+            writeln!(text, "{key} {value:?}").unwrap();
+        }
+        text
+    }
+
+    fn leftovers(&self) -> Leftovers {
+        let (mut locks, mut stays_for_ever) = (0, 0);
+        for key in self.keys() {
+            locks += usize::from(key.starts_with(&self.prefix));
+            let left: i64 = self.with(|server| server.try_run(&["PTTL", &key]).unwrap());
+            stays_for_ever += usize::from(left == -1);
+        }
+        Leftovers {
+            locks,
+            stays_for_ever,
+        }
+    }
+
+    fn stall(&self) -> Stalled {
+        let Server::Own(server) = &self.server else {
+            panic!("list this case under `fragile`: it freezes its server");
+        };
+        server.lock().unwrap().freeze();
+        let server = std::sync::Arc::clone(server);
+        Stalled(Some(Box::new(move || server.lock().unwrap().thaw())))
+    }
+
+    fn ruin(&self) {
+        let Server::Own(server) = &self.server else {
+            panic!("list this case under `fragile`: it kills its server");
+        };
+        server.lock().unwrap().kill();
+    }
+}
+
+/// A directory of its own.
+pub(crate) struct DirPlace(TempDir);
+
+impl DirPlace {
+    pub(crate) fn fresh() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn fragile() -> Self {
+        Self::fresh()
+    }
+
+    fn records(&self) -> Vec<PathBuf> {
+        let mut records: Vec<PathBuf> = fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "lock"))
+            .collect();
+        records.sort();
+        records
+    }
+
+    fn record(&self, key: &str) -> PathBuf {
+        let line = format!("\nkey {key}\n");
+        self.records()
+            .into_iter()
+            .find(|path| fs::read_to_string(path).unwrap().contains(&line))
+            .unwrap_or_else(|| panic!("no record of {key:?}"))
+    }
+}
+
+impl Place for DirPlace {
+    fn builder(&self) -> Builder {
+        AppLocker::builder().store(format!("dir:{}", self.0.path().display()))
+    }
+
+    fn address(&self) -> (String, String) {
+        (
+            format!("dir:{}", self.0.path().display()),
+            "QUEUE:".to_owned(),
+        )
+    }
+
+    fn forget(&self, key: &str) {
+        fs::remove_file(self.record(key)).unwrap();
+    }
+
+    fn spoil(&self, key: &str) {
+        fs::write(self.record(key), "garbage").unwrap();
+    }
+
+    fn contents(&self) -> String {
+        let mut text = String::new();
+        for path in self.records() {
+            let bytes = fs::read(&path).unwrap();
+            writeln!(text, "{path:?} {}", String::from_utf8_lossy(&bytes)).unwrap();
+        }
+        text
+    }
+
+    /// Records outlive their locks by a week, for the fencing tokens in them; what must
+    /// not be there is anything else.
+    fn leftovers(&self) -> Leftovers {
+        let mut stays_for_ever = 0;
+        for entry in fs::read_dir(self.0.path()).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let known = name.ends_with(".lock") || name.starts_with(".latch-");
+            stays_for_ever += usize::from(!known);
+        }
+        let held = |path: &PathBuf| fs::read_to_string(path).unwrap().contains("phase held");
+        Leftovers {
+            locks: self.records().iter().filter(|path| held(path)).count(),
+            stays_for_ever,
+        }
+    }
+
+    /// As a process would that was stopped inside of every critical section.
+    fn stall(&self) -> Stalled {
+        let latches: Vec<File> = (0..64)
+            .map(|latch| {
+                let file = File::options()
+                    .create(true)
+                    .truncate(false)
+                    .write(true)
+                    .open(self.0.path().join(format!(".latch-{latch:02x}")))
+                    .unwrap();
+                file.lock().unwrap();
+                file
+            })
+            .collect();
+        Stalled(Some(Box::new(move || drop(latches))))
+    }
+
+    fn ruin(&self) {
+        fs::remove_dir_all(self.0.path()).unwrap();
+        fs::write(self.0.path(), "no directory").unwrap();
+    }
+}
+
+impl Drop for DirPlace {
+    fn drop(&mut self) {
+        // What `ruin` has put there; the directory itself goes by its own drop.
+        if self.0.path().is_file() {
+            fs::remove_file(self.0.path()).unwrap();
+        }
+    }
+}
+
+/// A table of its own.
+pub(crate) struct MemoryPlace(MemoryStore);
+
+impl MemoryPlace {
+    pub(crate) fn fresh() -> Self {
+        Self(MemoryStore::new())
+    }
+}
+
+impl Place for MemoryPlace {
+    fn builder(&self) -> Builder {
+        AppLocker::builder().store(self.0.clone())
+    }
+}
+
+/// Takes a free lock, with a lease that does not end in this test.
+#[track_caller]
+pub(crate) fn take(lock: &Lock) -> LockGuard {
+    lock.clone()
+        .try_acquire_blocking()
+        .unwrap()
+        .expect("the lock is free")
+}
+
+#[track_caller]
+pub(crate) fn is_busy(lock: &Lock) -> bool {
+    lock.try_acquire_blocking().unwrap().is_none()
+}
+
+#[track_caller]
+pub(crate) fn is_free(lock: &Lock) -> bool {
+    lock.info_blocking().unwrap().is_none()
+}
+
+/// Takes the lock as soon as it can be had.
+#[track_caller]
+pub(crate) fn take_soon(lock: &Lock) -> LockGuard {
+    let mut taken = None;
+    wait::until("the lock can be taken", SOON, || {
+        taken = lock.try_acquire_blocking().unwrap();
+        taken.is_some()
+    });
+    taken.unwrap()
+}
+
+/// Waits until the guard is told that it is lost.
+#[track_caller]
+pub(crate) fn told(guard: &LockGuard) {
+    bounded("the guard is told that it is lost", guard.lost());
+    assert!(!guard.is_held(), "told of a loss, yet held");
+}
+
+/// Runs a future on this thread, but not for ever.
+#[track_caller]
+pub(crate) fn bounded<F: Future>(what: &str, future: F) -> F::Output {
+    runtime().block_on(async {
+        tokio::time::timeout(SOON, future)
+            .await
+            .unwrap_or_else(|_| panic!("after {SOON:?} still not: {what}"))
+    })
+}
+
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// When a lease ends, as far as it can be told: what the store said was true at some
+/// moment between the question and its answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) earliest: Instant,
+    pub(crate) latest: Instant,
+}
+
+/// Stores tell milliseconds, rounded.
+const ROUNDING: Duration = Duration::from_millis(3);
+
+impl End {
+    #[track_caller]
+    pub(crate) fn of(lock: &Lock) -> Self {
+        let asked = Instant::now();
+        let holder = lock.info_blocking().unwrap().expect("it is held");
+        let answered = Instant::now();
+        let left = holder.remaining().expect("it has an end");
+        Self {
+            earliest: asked + left - ROUNDING,
+            latest: answered + left + ROUNDING,
+        }
+    }
+
+    pub(crate) fn may_be(self, other: Self) -> bool {
+        self.earliest <= other.latest && other.earliest <= self.latest
+    }
+
+    pub(crate) fn is_before(self, other: Self) -> bool {
+        self.latest < other.earliest
+    }
+}
+
+/// Whether two tell of the same acquisition.
+pub(crate) fn same_holding(one: &LockInfo, other: &LockInfo) -> bool {
+    let plain = |info: &LockInfo| info.owner_id().replace('-', "");
+    plain(one) == plain(other) && one.fencing_token() == other.fencing_token()
+}
