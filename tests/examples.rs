@@ -1,5 +1,6 @@
 //! Every example runs to its end and shows what it says it shows: on a directory, and on
 //! a real Redis.
+#![allow(clippy::expect_used, reason = "tests")]
 
 mod support;
 

@@ -1,6 +1,7 @@
 //! What the README says under 'Rights' is enough for all that the library does on
 //! Redis, and none of it can be left out. And a fleet can move over from a plain
 //! `SET NX` lock as docs/MIGRATING.md says.
+#![allow(clippy::expect_used, reason = "tests")]
 
 mod support;
 

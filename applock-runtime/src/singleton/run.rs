@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use crate::blocking::block_on;
 use crate::error::{Error, Result};
 use crate::guard::LockGuard;
 use crate::lock::Lock;
@@ -269,7 +270,7 @@ impl Frame {
                 running: None,
             }),
             Started::Take(order) => {
-                let guard = match pollster::block_on(order.lock.take_waiting()) {
+                let guard = match block_on(order.lock.take_waiting()) {
                     Ok(guard) => guard,
                     Err(error) => {
                         order.function.refused(&error);
@@ -294,7 +295,7 @@ impl Drop for Frame {
     fn drop(&mut self) {
         drop(self.entered.take());
         if let Some((running, function)) = self.running.take()
-            && let Err(error) = pollster::block_on(running.guard.end())
+            && let Err(error) = block_on(running.guard.end())
         {
             function.release_failed(&error);
         }

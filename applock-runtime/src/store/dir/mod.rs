@@ -6,7 +6,7 @@
 //! | `lease.rs` | every decision, as functions without I/O |
 //! | `record.rs` | the text of a record file |
 //! | `names.rs` | the names of the files |
-//! | `place.rs` | the directory: reading and replacing a record |
+//! | `place.rs` | the directory: reading and writing a record |
 //! | `latch.rs` | the critical section, by OS file locks |
 //! | `patience.rs` | blocking threads, time limits, and what is known after them |
 //! | `prepare.rs` | creating a directory and trying it out |
@@ -18,6 +18,10 @@
 //! machine that use the same directory, also when they crash, are killed or stopped
 //! at any point, when the machine loses power, and when the wall clock jumps.
 //! Leases run out while the machine is suspended, and are over after a restart.
+//!
+//! What it asks of the disk: an acquisition waits for two syncs (the record, the
+//! directory), a release for one, a heartbeat and a refusal for none; so a disk that
+//! is slow for a while delays new holders and takes no lease from an old one.
 //!
 //! What breaks it: deleting records by hand while locks are held; a network file
 //! system (refused on Linux); a copy of a running virtual machine.
@@ -50,7 +54,7 @@ use tokio::sync::Semaphore;
 use self::latch::{Latch, shut};
 use self::lease::Decision;
 use self::patience::{Attempt, Leave, Stop, carry_out};
-use self::place::{Place, Survives};
+use self::place::{Manner, Place};
 use self::record::Holding;
 use self::time::{Now, system_time};
 use super::{
@@ -100,13 +104,13 @@ impl DirStore {
     fn change<T>(
         &self,
         key: &Key,
-        survives: Survives,
+        manner: Manner,
         leave: &Leave<'_>,
         decide: impl FnOnce(Option<Holding>, &Now) -> Outcome<(Option<Holding>, T)>,
     ) -> Attempt<T> {
         let files = self.place.files(&key.lock);
-        let Some(_latch) = Latch::try_take(&self.place, files.latch)? else {
-            return Err(Stop::Shut(shut(&self.place, files.latch)));
+        let Some(_latch) = Latch::try_take(&self.place, &files.latch)? else {
+            return Err(Stop::Shut(shut(&files.latch)));
         };
         let found = self.place.read(&files, &key.lock)?;
         let is_new = found.is_none();
@@ -115,7 +119,7 @@ impl DirStore {
         let now = (self.clock)();
         let (holding, answer) = decide(found, &now)?;
         if let Some(holding) = holding {
-            self.place.replace(&files, &holding, survives, leave)?;
+            self.place.write(&files, &holding, manner, leave)?;
             if is_new {
                 self.created.fetch_add(1, Ordering::Relaxed);
             }
@@ -134,7 +138,7 @@ impl DirStore {
         }
         self.change(
             &ask.key,
-            Survives::New,
+            Manner::Durable,
             leave,
             |found, now| match lease::acquire(found, ask, now) {
                 Ok(Decision::Busy(info)) => Ok((None, Acquired::Busy(info))),
@@ -151,13 +155,13 @@ impl DirStore {
     }
 
     fn renew_one(&self, ask: &Renew, leave: &Leave<'_>) -> Attempt<bool> {
-        self.change(&ask.key, Survives::Either, leave, |found, now| {
+        self.change(&ask.key, Manner::Heartbeat, leave, |found, now| {
             Ok(done(lease::renew(found, ask, now)))
         })
     }
 
     fn release_one(&self, ask: &Release, leave: &Leave<'_>) -> Attempt<bool> {
-        self.change(&ask.key, Survives::Either, leave, |found, now| {
+        self.change(&ask.key, Manner::Whole, leave, |found, now| {
             Ok(done(lease::release(found, ask, now)))
         })
     }
@@ -167,8 +171,8 @@ impl DirStore {
         Ok(lease::inspect(found.as_ref(), &(self.clock)()))
     }
 
-    fn sweep(&self) -> usize {
-        sweep::sweep(&self.place, || (self.clock)(), SWEEP)
+    fn sweep(&self) {
+        sweep::sweep(&self.place, || (self.clock)(), SWEEP);
     }
 
     /// Sweeps beside the work, now and then, in a process that never opens anew.
@@ -182,7 +186,7 @@ impl DirStore {
         self.created.store(0, Ordering::Relaxed);
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            self.sweep()
+            self.sweep();
         });
     }
 
@@ -274,7 +278,7 @@ impl Store for DirStore {
         within: Duration,
     ) -> Answer<Outcome<bool>> {
         self.once((key, stale), within, |store, (key, stale), leave| {
-            store.change(key, Survives::Either, leave, |found, now| {
+            store.change(key, Manner::Whole, leave, |found, now| {
                 Ok(done(lease::force_release(found, *stale, now)))
             })
         })

@@ -12,6 +12,9 @@ use crate::store::{Acquired, Inspection, Outcome, StoreError, StoreErrorKind};
 
 use super::FENCE_LIFE;
 
+/// What ends the owner id of a lock that its holder gave back and `at_least` keeps.
+const KEPT: &str = ":kept";
+
 /// The fields of a hash, as text.
 pub(super) type Fields = HashMap<String, String>;
 
@@ -165,7 +168,7 @@ fn holder(key: &Key, fields: &Fields, left: i64, now: u64) -> LockInfo {
         key: key.lock.clone(),
         app: some("app"),
         name: some("name"),
-        owner: get("owner"),
+        owner: get("owner").trim_end_matches(KEPT).to_owned(),
         instance: get("instance"),
         host: get("host"),
         pid: get("pid").parse().ok(),
@@ -203,9 +206,10 @@ fn last_holding(
     let owner = get("last_owner");
     let from = get("last_from").parse().ok().and_then(at)?;
     let ending = match get("last_ending") {
+        // Also while at_least keeps it.
+        _ if holder.is_some_and(|holder| holder.owner_id() == owner) => Ending::Held,
         "released" => Ending::Released,
         "forced" => Ending::Forced,
-        _ if holder.is_some_and(|holder| holder.owner_id() == owner) => Ending::Held,
         _ => Ending::Expired,
     };
     let until = match ending {

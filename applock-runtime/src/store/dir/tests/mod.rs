@@ -1,5 +1,6 @@
 //! What this store promises, each promise a test; and what those tests share.
 
+mod files;
 mod leases;
 mod processes;
 mod steps;
@@ -94,6 +95,14 @@ impl Home {
     async fn inspect(&self, key: &Key) -> Inspection {
         self.store().inspect(key.clone(), LONG).await.unwrap()
     }
+}
+
+/// A directory for one test, in memory where the system has such a place: the disk of
+/// a busy build machine takes minutes for a sync now and then.
+pub(super) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
 }
 
 fn key(name: &str) -> Key {

@@ -13,7 +13,7 @@ use crate::info::Ending;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 async fn opened() -> (tempfile::TempDir, Home) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let home = Home::at(&directory.path().join("locks"));
     home.store().open(LONG).await.unwrap();
     (directory, home)
@@ -21,8 +21,9 @@ async fn opened() -> (tempfile::TempDir, Home) {
 
 fn latch(home: &Home, key: &Key) -> Latch {
     let place = &home.store.place;
-    let latch = place.files(&key.lock).latch;
-    Latch::try_take(place, latch).unwrap().unwrap()
+    Latch::try_take(place, &place.files(&key.lock).latch)
+        .unwrap()
+        .unwrap()
 }
 
 /// Every thread of the store is done.
@@ -170,8 +171,6 @@ async fn a_latch_that_stays_shut_is_told_in_time_and_nothing_was_done() {
 #[tokio::test]
 async fn a_latch_that_stays_shut_costs_the_rest_of_a_batch_nothing() {
     let (_directory, home) = opened().await;
-    let place = &home.store.place;
-    let of = |name: &str| place.files(name).latch;
     let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
     for name in &names {
         home.acquire(&key(name), 1).await.unwrap();
@@ -183,9 +182,9 @@ async fn a_latch_that_stays_shut_costs_the_rest_of_a_batch_nothing() {
         ttl: TTL,
     };
     let batch = names.iter().map(renew).collect();
-    let outcomes = home.store().renew(batch, Duration::from_secs(3)).await;
+    let outcomes = home.store().renew(batch, Duration::from_secs(1)).await;
     for (name, outcome) in names.iter().zip(outcomes) {
-        assert_eq!(outcome.is_ok(), of(name) != of(&names[0]), "{outcome:?}");
+        assert_eq!(outcome.is_ok(), *name != names[0], "{outcome:?}");
     }
 }
 
@@ -281,7 +280,7 @@ async fn names_of_every_kind_are_locks_of_their_own() {
 
 #[tokio::test]
 async fn a_bad_directory_is_refused_by_every_step_and_nothing_is_created() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let file = directory.path().join("file");
     fs::write(&file, "mine").unwrap();
     let home = Home::at(&file.join("locks"));
