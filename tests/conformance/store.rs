@@ -75,13 +75,23 @@ pub(crate) trait Place: Sync {
         (locker, clock)
     }
 
-    /// The URL and the key prefix, for another process.
-    fn address(&self) -> (String, String) {
+    /// What stands before every key.
+    fn prefix(&self) -> &str {
+        "QUEUE:"
+    }
+
+    /// The URL, for another process.
+    fn url(&self) -> String {
         unreachable!("not asked of a store that has no other processes")
     }
 
     /// Takes the lock's record out of the store, as a flush or a careless person would.
     fn forget(&self, _key: &str) {
+        unreachable!("not asked of a store without an outside")
+    }
+
+    /// Takes what the store remembers of the lock's fencing tokens out of it.
+    fn forget_token(&self, _key: &str) {
         unreachable!("not asked of a store without an outside")
     }
 
@@ -172,10 +182,6 @@ impl RedisPlace {
         }
     }
 
-    pub(crate) fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     fn keys(&self) -> Vec<String> {
         let pattern = format!("*{}*", self.prefix);
         let mut keys: Vec<String> =
@@ -192,13 +198,21 @@ impl Place for RedisPlace {
             .key_prefix(&self.prefix)
     }
 
-    fn address(&self) -> (String, String) {
-        (self.with(RedisServer::url), self.prefix.clone())
+    fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn url(&self) -> String {
+        self.with(RedisServer::url)
     }
 
     fn forget(&self, key: &str) {
         let gone: i64 = self.with(|server| server.try_run(&["DEL", key]).unwrap());
         assert_eq!(gone, 1, "{key:?} was not there");
+    }
+
+    fn forget_token(&self, key: &str) {
+        self.forget(&format!("{{{key}}}:fence"));
     }
 
     fn spoil(&self, key: &str) {
@@ -286,19 +300,19 @@ impl DirPlace {
 
 impl Place for DirPlace {
     fn builder(&self) -> Builder {
-        AppLocker::builder().store(format!("dir:{}", self.0.path().display()))
+        AppLocker::builder().store(self.url())
     }
 
-    fn address(&self) -> (String, String) {
-        (
-            format!("dir:{}", self.0.path().display()),
-            "QUEUE:".to_owned(),
-        )
+    fn url(&self) -> String {
+        format!("dir:{}", self.0.path().display())
     }
 
     fn forget(&self, key: &str) {
         fs::remove_file(self.record(key)).unwrap();
     }
+
+    /// It was in the record.
+    fn forget_token(&self, _key: &str) {}
 
     fn spoil(&self, key: &str) {
         fs::write(self.record(key), "garbage").unwrap();
