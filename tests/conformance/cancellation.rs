@@ -14,13 +14,14 @@ use rustix::process::Signal;
 
 use crate::children::{Child, Part};
 use crate::store::{
-    End, KEPT, LONG, Place, SHORT, SOON, bounded, is_busy, is_free, runtime, take, take_soon, told,
+    End, IMPATIENT, KEPT, LONG, Place, SHORT, SOON, bounded, is_busy, is_free, runtime, take,
+    take_soon, told,
 };
 use crate::support::wait;
 
 /// 95
 pub(crate) fn an_acquire_dropped_while_its_request_is_on_its_way_leaves_no_lock(place: &dyn Place) {
-    let lock = place.locker().lock("app").ttl(LONG);
+    let lock = place.impatient().lock("app").ttl(LONG);
     let other = place.locker().lock("app");
     take(&lock).release_blocking().unwrap();
     let stalled = place.stall();
@@ -32,7 +33,7 @@ pub(crate) fn an_acquire_dropped_while_its_request_is_on_its_way_leaves_no_lock(
     // Long enough that the request has left and was given up, too.
     let start = Instant::now();
     wait::until("the request has timed out", SOON, || {
-        start.elapsed() > Duration::from_millis(1_200)
+        start.elapsed() > IMPATIENT + IMPATIENT / 3
     });
     drop(stalled);
     take_soon(&other).release_blocking().unwrap();

@@ -187,17 +187,17 @@ pub(crate) fn what_the_store_says_remains_goes_down_too(place: &dyn Place) {
     });
 }
 
-/// 66. 300 of the line's 10 000 names.
+/// 66. 100 of the line's 10 000 names.
 pub(crate) fn expired_locks_leave_no_garbage(place: &dyn Place) {
     let (frozen, _clock) = place.frozen();
     let lock = |number: usize| frozen.lock("app").name(number.to_string()).ttl(SHORT);
-    let guards: Vec<_> = (0..300)
+    let guards: Vec<_> = (0..100)
         .filter_map(|number| lock(number).try_acquire_blocking().unwrap())
         .collect();
-    assert_eq!(guards.len(), 300);
+    assert_eq!(guards.len(), 100);
     std::mem::forget(guards);
-    wait::until("all have run out", SOON, || is_free(&lock(299)));
-    for number in 0..300 {
+    wait::until("all have run out", SOON, || is_free(&lock(99)));
+    for number in 0..100 {
         assert!(is_free(&lock(number)));
     }
     let left = place.leftovers();

@@ -89,7 +89,7 @@ pub(crate) fn a_second_release_never_frees_the_successors_lock(place: &dyn Place
 
 /// 73
 pub(crate) fn a_release_that_fails_is_told_and_goes_on_in_the_background(place: &dyn Place) {
-    let guard = take(&place.locker().lock("app").ttl(LONG));
+    let guard = take(&place.impatient().lock("app").ttl(LONG));
     let other = place.locker().lock("app");
     let stalled = place.stall();
     let asked = Instant::now();
@@ -207,7 +207,7 @@ pub(crate) fn a_release_tells_what_the_store_said(place: &dyn Place) {
 
 /// 81
 pub(crate) fn a_release_while_a_heartbeat_hangs_ends_and_frees_the_lock(place: &dyn Place) {
-    let guard = take(&place.locker().lock("app").ttl(LONG));
+    let guard = take(&place.impatient().lock("app").ttl(LONG));
     let other = place.locker().lock("app");
     let stalled = place.stall();
     runtime().block_on(async {

@@ -273,12 +273,12 @@ pub(crate) fn a_function_without_the_attribute_takes_no_lock(place: &dyn Place) 
 pub(crate) fn a_loss_during_the_body_cancels_it_or_lets_it_finish_as_it_was_told(
     place: &dyn Place,
 ) {
-    #[singleton(app = "job", ttl = "1500ms", locker = locker)]
+    #[singleton(app = "job", ttl = "800ms", locker = locker)]
     async fn cancelled(locker: &AppLocker, operator: &applock::Lock) -> Result<(), Error> {
         assert!(operator.force_release().await?);
         pending().await
     }
-    #[singleton(app = "job", ttl = "1500ms", on_lost = finish, locker = locker)]
+    #[singleton(app = "job", ttl = "800ms", on_lost = finish, locker = locker)]
     async fn finishes(locker: &AppLocker, operator: &applock::Lock) -> Result<bool, Error> {
         assert!(operator.force_release().await?);
         let guard = applock::current().expect("under the lock");

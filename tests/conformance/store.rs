@@ -16,15 +16,18 @@ use crate::support::redis::RedisServer;
 use crate::support::wait;
 
 /// A lease that is meant to run out, its heart not beating.
-pub(crate) const SHORT: Duration = Duration::from_millis(300);
+pub(crate) const SHORT: Duration = Duration::from_millis(200);
 
 /// A lease that must be kept by its heartbeat, on a machine that is busy with other
-/// things: two thirds of it may pass before the beat comes.
-pub(crate) const KEPT: Duration = Duration::from_millis(1_500);
+/// things: more than half of it may pass before the beat comes.
+pub(crate) const KEPT: Duration = Duration::from_millis(800);
 
 /// A lease whose end plays no part in a test: whatever becomes free within [`SOON`] was
 /// released.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// The command time-out of those who would not wait for the usual second.
+pub(crate) const IMPATIENT: Duration = Duration::from_millis(300);
 
 /// How long a test waits for what must come: generous, as it is only used up by failures.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -65,6 +68,13 @@ pub(crate) trait Place: Sync {
     /// A locker as another server would have it: its own engine and connection.
     fn locker(&self) -> AppLocker {
         self.builder().build().unwrap()
+    }
+
+    /// A locker that gives a command up early, so that a test need not wait for a whole
+    /// second of it.
+    fn impatient(&self) -> AppLocker {
+        let builder = self.builder().command_timeout(IMPATIENT);
+        builder.build().unwrap()
     }
 
     /// A locker by whose clock no time passes: its heart does not beat, as that of a
