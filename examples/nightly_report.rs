@@ -1,122 +1,122 @@
-//! The main job, on three processes at once: one runs it, the others are told by whom
-//! it is held.
+//! The main job, on three processes at once: one runs it, the others are told who holds
+//! the lock, and since when.
 //!
 //! `cargo run --example nightly_report` needs no server: the three share a directory.
 //! `APPLOCK_URL=redis://127.0.0.1:6379 cargo run --example nightly_report` does the same
 //! on Redis.
 
-use std::error::Error;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use applock::{AppLocker, singleton};
+use anyhow::{Context as _, Result, bail, ensure};
+use applock::{AppLocker, Error, singleton};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// On the whole fleet, one instance at a time runs this body.
-#[singleton(app = "reports", name = "nightly-{night}", ttl = 60)]
-async fn nightly_report(night: &str) -> Result<u64, applock::Error> {
-    let guard = applock::current().expect("a singleton runs under its guard");
-    // Stands for the work. It is longer than the three processes are apart.
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    guard.ensure_held()?;
-    Ok(guard.fencing_token())
+#[singleton(app = "reports", ttl = 60, guard = lock)]
+async fn nightly_report(night: &str) -> Result<u64, Error> {
+    // Stands for the work.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Before each effect: is the lease ours still?
+    lock.ensure_held()?;
+    eprintln!("    (the report of {night} is written)");
+    Ok(lock.fencing_token())
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    match std::env::args().nth(1).as_deref() {
-        Some("server") => server(),
-        _ => fleet(),
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    match (arguments.next().as_deref(), arguments.next()) {
+        (Some("server"), Some(name)) => server(&name).await,
+        _ => fleet().await,
     }
 }
 
 /// One of the fleet: says that it is ready, and fires its job whenever it is told to.
-#[tokio::main(flavor = "current_thread")]
-async fn server() -> Result<(), Box<dyn Error>> {
-    let name = std::env::args().nth(2).unwrap_or_default();
-    applock::init(AppLocker::builder().instance(&name).connect().await?);
+async fn server(name: &str) -> Result<()> {
+    applock::init(AppLocker::builder().instance(name).connect().await?);
     println!("ready");
-    for night in std::io::stdin().lines() {
-        match nightly_report(&night?).await {
-            Ok(token) => println!("{name}: ran it, with fencing token {token}"),
-            Err(error) => println!("{name}: {error}"),
+    let mut nights = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(night) = nights.next_line().await? {
+        match nightly_report(&night).await {
+            Ok(token) => println!("ran it, with fencing token {token}"),
+            Err(busy @ Error::Busy(_)) => println!("{busy}"),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
 }
 
 /// Three servers whose clocks strike at the same moment, two nights in a row.
-fn fleet() -> Result<(), Box<dyn Error>> {
-    let directory = std::env::temp_dir().join(format!("applock-example-{}", std::process::id()));
+async fn fleet() -> Result<()> {
+    let directory = tempfile::tempdir()?;
     let url = std::env::var(applock::URL_VARIABLE)
-        .unwrap_or_else(|_| format!("dir:{}", directory.display()));
-    println!(
-        "three processes, one lock at {}\n",
-        AppLocker::builder().store(&url).build()?.store()
-    );
+        .unwrap_or_else(|_| format!("dir:{}", directory.path().display()));
+    let locker = AppLocker::connect(&url).await?;
+    println!("three processes, one store: {}", locker.store());
 
     let mut servers = Vec::new();
     for name in ["server-1", "server-2", "server-3"] {
-        servers.push(Server::start(name, &url)?);
+        servers.push(Server::start(name, &url).await?);
     }
-    for (round, night) in ["first", "first"].into_iter().enumerate() {
-        println!(
-            "round {}: all three fire nightly_report({night:?}) at once",
-            round + 1
-        );
+    let mut tokens = Vec::new();
+    for night in ["1 March", "2 March"] {
+        println!("\nnight of {night}: all three fire nightly_report at once");
         for server in &mut servers {
-            writeln!(server.stdin, "{night}")?;
+            let line = format!("{night}\n");
+            server.stdin.write_all(line.as_bytes()).await?;
         }
+        let mut ran = 0;
         for server in &mut servers {
-            println!("  {}", server.line()?);
+            let told = server.line().await?;
+            println!("  {}: {told}", server.name);
+            if told.starts_with("ran it") {
+                ran += 1;
+            }
         }
+        ensure!(ran == 1, "{ran} of the three ran it; is the store shared?");
+        let last = locker.lock("reports").last_holding().await?;
+        tokens.push(last.context("the store knows of no holding")?.fencing_token);
     }
-    println!(
-        "\nThe second round's token is larger: whatever the job writes to can refuse older ones."
-    );
-    for server in servers {
-        server.stop()?;
-    }
-    // Nothing was there before us.
-    std::fs::remove_dir_all(&directory).ok();
+    ensure!(tokens.is_sorted(), "the tokens ran backward: {tokens:?}");
+    println!("\nThe second night's token is the larger one, so what the job writes to can");
+    println!("refuse whatever comes late from the first.");
     Ok(())
 }
 
+/// A process of the fleet; killed when this is dropped.
 struct Server {
-    process: Child,
+    name: &'static str,
     stdin: ChildStdin,
-    stdout: BufReader<std::process::ChildStdout>,
+    stdout: Lines<BufReader<ChildStdout>>,
+    _process: Child,
 }
 
 impl Server {
-    fn start(name: &str, url: &str) -> Result<Self, Box<dyn Error>> {
+    async fn start(name: &'static str, url: &str) -> Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(["server", name])
             .env(applock::URL_VARIABLE, url)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .kill_on_drop(true)
             .spawn()?;
-        let stdin = process.stdin.take().ok_or("no pipe to the server")?;
-        let stdout = BufReader::new(process.stdout.take().ok_or("no pipe from the server")?);
         let mut server = Self {
-            process,
-            stdin,
-            stdout,
+            name,
+            stdin: process.stdin.take().context("no pipe to the server")?,
+            stdout: BufReader::new(process.stdout.take().context("no pipe from the server")?)
+                .lines(),
+            _process: process,
         };
-        match server.line()?.as_str() {
+        match server.line().await?.as_str() {
             "ready" => Ok(server),
-            _ => Err("a server could not start; what it said stands above".into()),
+            other => bail!("{name} said {other:?}"),
         }
     }
 
-    fn line(&mut self) -> Result<String, Box<dyn Error>> {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line)?;
-        Ok(line.trim_end().to_owned())
-    }
-
-    fn stop(mut self) -> Result<(), Box<dyn Error>> {
-        drop(self.stdin);
-        self.process.wait()?;
-        Ok(())
+    async fn line(&mut self) -> Result<String> {
+        let line = self.stdout.next_line().await?;
+        line.with_context(|| format!("{} has ended; what it said stands above", self.name))
     }
 }

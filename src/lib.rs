@@ -1,6 +1,74 @@
 //! One attribute on a function, and it runs on one instance at a time across every
 //! server.
 //!
+//! ```
+//! use applock::singleton;
+//!
+//! #[singleton(app = "reports", ttl = 60)]
+//! async fn nightly_report(day: &str) -> Result<(), applock::Error> {
+//!     // On the whole fleet, one instance at a time runs this body.
+//!     println!("the report of {day}");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The lock is a lease in a store: it is renewed by a heartbeat while the body runs, and
+//! free within its ttl when the process dies. A caller that does not get it is told who
+//! holds it and since when.
+//!
+//! # Quick start
+//!
+//! Name the store in the environment variable `APPLOCK_URL`
+//! (`redis://127.0.0.1:6379` if it is unset), or choose it in code:
+//!
+//! ```
+//! use applock::{AppLocker, Error, singleton};
+//!
+//! #[singleton(app = "reports", guard = lock)]
+//! async fn nightly_report() -> Result<u64, Error> {
+//!     lock.ensure_held()?; // before each effect
+//!     Ok(lock.fencing_token())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! applock::init(AppLocker::connect("memory:").await?);
+//! match nightly_report().await {
+//!     Ok(token) => println!("ran, with fencing token {token}"),
+//!     Err(Error::Busy(holder)) => println!("somebody else is at it: {holder}"),
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to look
+//!
+//! | for | see |
+//! |---|---|
+//! | functions and methods, async and sync | [`singleton`] |
+//! | a lock taken by hand | [`AppLocker`], [`Lock`], [`LockGuard`] |
+//! | who holds a lock, and who held it last | [`LockInfo`], [`LastHolding`] |
+//! | what can go wrong | [`Error`] |
+//! | the guard of the singleton that code runs under | [`current`] |
+//! | tests without a server, in virtual time | [`MemoryStore`], [`clock::ManualClock`] |
+//!
+//! # Stores
+//!
+//! `redis://` and `rediss://` exclude all processes that use one Redis server (6.2 or
+//! later, or Valkey); `dir:PATH` those of one machine that use one directory; `memory:`
+//! the tasks and threads of one process.
+//!
+//! # What it does not promise
+//!
+//! A lease lock makes overlap unlikely and detectable; it can't make it impossible. Pass
+//! the [fencing token](LockGuard::fencing_token) to what the lock protects, and let that
+//! refuse older ones. `docs/GUARANTEES.md` in the repository has the whole list.
+//!
+//! # Features
+//!
+//! - `tls` (off by default): `rediss://`, through rustls.
+//!
 //! A facade: everything here is re-exported from `applock-runtime` and
 //! `applock-macros`.
 
@@ -12,3 +80,13 @@ pub use applock_runtime::{
 
 #[doc(hidden)]
 pub use applock_runtime::__private;
+
+/// The README's code, compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
+/// The code of the guide for those who move over.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/MIGRATING.md")]
+mod migrating {}

@@ -7,7 +7,7 @@ use syn::parse::{ParseStream, Parser as _};
 use syn::{Expr, Ident, Lit, Path, Token, token};
 
 use crate::capture::Template;
-use crate::duration::{self, Length};
+use crate::duration::Length;
 use crate::mistakes::Mistakes;
 use crate::suggest::nearest;
 use crate::value;
@@ -61,6 +61,8 @@ pub(crate) struct Args {
     pub(crate) locker: Option<Expr>,
     pub(crate) guard: Option<Ident>,
     pub(crate) krate: Option<Path>,
+    /// `app` or `key` was meant, and told to be written otherwise.
+    meant_a_lock: bool,
 }
 
 pub(crate) enum Wait {
@@ -115,25 +117,31 @@ impl Args {
             return Ok(());
         }
         if !input.peek(Ident::peek_any) {
-            return not_a_name(input, mistakes);
+            return self.not_a_name(input, mistakes);
         }
         let name = input.call(Ident::parse_any)?;
         let known = ARGUMENTS.iter().find(|(known, _)| name == known);
         let example = known.map_or("name = value", |(_, example)| example);
-        if let Err(message) = equals(input, &name, example) {
+        let told = given.contains(&name);
+        if known.is_none() {
+            let (message, meant) = unknown(&name);
             mistakes.at(&name, message);
-            // A second word for the unknown name would be noise.
+            self.meant_a_lock |= matches!(meant, Some("app" | "key"));
+        }
+        if let Err(message) = equals(input, &name, example) {
+            self.meant_a_lock |= name == "app" || name == "key";
+            // A second word about an unknown name would be noise.
+            if known.is_some() {
+                mistakes.at(&name, message);
+            }
             return skip(input);
         }
-        let told = given.iter().any(|earlier| *earlier == name);
-        if known.is_none() {
-            mistakes.at(&name, unknown(&name));
-        } else if told {
+        if told {
             mistakes.at(
                 &name,
                 format_args!("`{name}` is given twice; each argument stands at most once"),
             );
-        } else {
+        } else if known.is_some() {
             given.push(name.clone());
         }
         // A value that is not wanted is still read, to find where it ends.
@@ -169,6 +177,26 @@ impl Args {
         skip(input)
     }
 
+    /// Something else than `name = …`.
+    fn not_a_name(&mut self, input: ParseStream, mistakes: &mut Mistakes) -> syn::Result<()> {
+        let found: TokenTree = input.fork().parse()?;
+        match input.fork().parse::<Lit>() {
+            Ok(Lit::Str(text)) => mistakes.at(
+                &text,
+                format_args!(
+                    "an argument needs its name: write `app = {:?}`",
+                    text.value()
+                ),
+            ),
+            _ => mistakes.at(
+                found,
+                "expected an argument, such as `app = \"reports\"` or `ttl = 60`",
+            ),
+        }
+        let _: TokenTree = input.parse()?;
+        skip(input)
+    }
+
     fn value(
         &mut self,
         name: &Ident,
@@ -188,7 +216,7 @@ impl Args {
             "key" => self.key = value::template(argument, expr, mistakes),
             "ttl" => self.ttl = value::lease(argument, expr, mistakes),
             "wait" => self.wait = value::wait(expr, mistakes),
-            "at_least" => self.at_least = duration::read(argument, expr, mistakes),
+            "at_least" => self.at_least = value::at_least(expr, mistakes),
             "at_most" => self.at_most = value::lease(argument, expr, mistakes),
             "on_busy" => self.on_busy = value::on_busy(expr, mistakes),
             "on_lost" => self.on_lost = value::on_lost(expr, mistakes),
@@ -203,7 +231,7 @@ impl Args {
     fn check(&self, given: &[Ident], mistakes: &mut Mistakes) {
         let find = |wanted: &str| given.iter().find(|name| *name == wanted);
         match (find("app"), find("key")) {
-            (None, None) => mistakes.at_span(
+            (None, None) if !self.meant_a_lock => mistakes.at_span(
                 Span::call_site(),
                 "`app` is missing: write `#[singleton(app = \"reports\")]`; every function with \
                  the same `app` shares one lock",
@@ -252,7 +280,8 @@ fn equals(input: ParseStream, name: &Ident, example: &str) -> Result<(), String>
     Ok(())
 }
 
-fn unknown(name: &Ident) -> String {
+/// What to say of an unknown name, and which argument was meant.
+fn unknown(name: &Ident) -> (String, Option<&'static str>) {
     let plain = name.to_string();
     let meant = OTHER_WORDS
         .iter()
@@ -260,36 +289,18 @@ fn unknown(name: &Ident) -> String {
         .map(|&(_, ours)| ours)
         .or_else(|| nearest(&plain, ARGUMENTS.iter().map(|&(known, _)| known)));
     if let Some(meant) = meant {
-        return format!("there is no argument `{name}`; did you mean `{meant}`?");
+        let message = format!("there is no argument `{name}`; did you mean `{meant}`?");
+        return (message, Some(meant));
     }
     let all: Vec<String> = ARGUMENTS
         .iter()
         .map(|(known, _)| format!("`{known}`"))
         .collect();
-    format!(
+    let message = format!(
         "there is no argument `{name}`; the arguments are {}",
         all.join(", ")
-    )
-}
-
-/// Something else than `name = …`.
-fn not_a_name(input: ParseStream, mistakes: &mut Mistakes) -> syn::Result<()> {
-    let found: TokenTree = input.fork().parse()?;
-    match input.fork().parse::<Lit>() {
-        Ok(Lit::Str(text)) => mistakes.at(
-            &text,
-            format_args!(
-                "an argument needs its name: write `app = {:?}`",
-                text.value()
-            ),
-        ),
-        _ => mistakes.at(
-            found,
-            "expected an argument, such as `app = \"reports\"` or `ttl = 60`",
-        ),
-    }
-    let _: TokenTree = input.parse()?;
-    skip(input)
+    );
+    (message, None)
 }
 
 fn starts_an_argument(input: ParseStream) -> bool {

@@ -12,9 +12,8 @@ use crate::mistakes::Mistakes;
 /// and one round trip leave no time to work.
 pub(crate) const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
-/// The longest time that makes sense: a hundred years. Beyond it a number is a
-/// slip, and would overflow the arithmetic of the stores.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// The longest lease that the runtime grants: beyond it a number is a slip.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// A string longer than this, or a number with more digits, is no length of time.
 /// The limits also keep `humantime` far from the edge of `u64`, where it panics.
@@ -51,6 +50,11 @@ impl Length {
         }
     }
 
+    /// Whether it is known to be zero.
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Fixed(length, _) if length.is_zero())
+    }
+
     /// Refuses a fixed length that is too short to be a lease.
     pub(crate) fn must_hold_a_lease(&self, argument: &str, mistakes: &mut Mistakes) -> bool {
         let Self::Fixed(length, at) = self else {
@@ -67,7 +71,7 @@ impl Length {
         mistakes.at(
             at,
             format_args!(
-                "`{argument}` is {given}, too short to work under: the shortest is 100 ms; \
+                "`{argument}` is {given}, which is too short: the shortest is 100 ms; \
                  write seconds (`{argument} = 60`) or a duration (`{argument} = \"500ms\"`)"
             ),
         );
@@ -77,6 +81,10 @@ impl Length {
 
 /// Reads the value of `argument`; `None` after a mistake was told.
 pub(crate) fn read(argument: &str, expr: Expr, mistakes: &mut Mistakes) -> Option<Length> {
+    let expr = match expr {
+        Expr::Paren(paren) => *paren.expr,
+        other => other,
+    };
     match &expr {
         Expr::Lit(ExprLit { lit, .. }) => {
             let read = match lit {
@@ -132,10 +140,12 @@ pub(crate) fn forms(argument: &str) -> String {
 }
 
 fn too_long(argument: &str) -> String {
-    format!(
-        "`{argument}` is too long: the longest is a hundred years; {}",
+    let remedy = if argument == "wait" {
+        "write `wait = forever`, or a shorter one".to_owned()
+    } else {
         forms(argument)
-    )
+    };
+    format!("`{argument}` is too long: the longest is ten years; {remedy}")
 }
 
 fn whole_seconds(argument: &str, int: &LitInt) -> Result<Duration, String> {
@@ -154,18 +164,21 @@ fn whole_seconds(argument: &str, int: &LitInt) -> Result<Duration, String> {
 
 fn fraction(argument: &str, float: &LitFloat) -> String {
     // With a unit of its own (`1.5m`) the number is read in that unit.
-    let unit = if float.suffix().is_empty() {
-        "s"
-    } else {
-        float.suffix()
-    };
+    let bare = float.suffix().is_empty();
+    let unit = if bare { "s" } else { float.suffix() };
     let exact = within_limits(float.base10_digits())
         .then(|| humantime::parse_duration(&format!("{}{unit}", float.base10_digits())).ok())
         .flatten();
     match exact {
-        Some(length) if length.subsec_nanos() % 1_000_000 == 0 && length <= LONGEST => format!(
-            "`{argument}` takes whole seconds; write `{argument} = \"{}ms\"`",
-            length.as_millis()
+        Some(length) if bare && length.subsec_nanos() % 1_000_000 == 0 && length <= LONGEST => {
+            format!(
+                "`{argument}` takes whole seconds; write `{argument} = \"{}ms\"`",
+                length.as_millis()
+            )
+        }
+        Some(length) if length <= LONGEST => format!(
+            "`{argument}` takes whole seconds; write `{argument} = \"{}\"`",
+            humantime::format_duration(length)
         ),
         _ => format!("`{argument}` takes whole seconds; {}", forms(argument)),
     }

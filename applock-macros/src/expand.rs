@@ -8,6 +8,7 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
 
 use crate::args::{Args, OnBusy, OnLost, Wait};
 use crate::capture::Template;
@@ -77,13 +78,14 @@ impl Expansion<'_> {
     /// handing it over by value would put it into the future twice.
     fn async_body(&self, output: &Output, body: TokenStream) -> TokenStream {
         let call = self.call();
-        let refused = self.refused(output);
+        let (error, refused) = self.refused(output);
         quote_spanned! {Span::mixed_site()=>
             #call
-            let body = ::core::pin::pin!(::core::option::Option::Some(async move { #body }));
+            let body = async move { #body };
+            let body = ::core::pin::pin!(::core::option::Option::Some(body));
             match call.run(body).await {
                 ::core::result::Result::Ok(value) => value,
-                #refused
+                ::core::result::Result::Err(#error) => #refused,
             }
         }
     }
@@ -92,11 +94,26 @@ impl Expansion<'_> {
     /// it would be without the attribute.
     fn sync_body(&self, output: &Output, unnamed: &[Option<Ident>]) -> TokenStream {
         let call = self.call();
-        let refused = self.refused(output);
+        let (error, refused) = self.refused(output);
         let rebound = self.rebound(unnamed);
         let guard = self.guard();
         let body = self.body(output);
         let body = quote!(#rebound #guard #body);
+        if output.promises_closure() && !self.function.owns_self() {
+            // Only the function's very last expression is where the compiler still
+            // knows what is expected of a closure.
+            return quote_spanned! {Span::mixed_site()=>
+                #call
+                let _frame = match call.enter() {
+                    ::core::result::Result::Ok(frame) => frame,
+                    ::core::result::Result::Err(#error) => {
+                        #[allow(unreachable_code, clippy::diverging_sub_expression)]
+                        return #refused;
+                    }
+                };
+                #body
+            };
+        }
         // R5: an owned `self` can't be rebound, so there a closure that takes it is
         // what drops it before the lock is released.
         let body = if self.function.owns_self() {
@@ -117,7 +134,7 @@ impl Expansion<'_> {
             #call
             match call.enter() {
                 ::core::result::Result::Ok(_frame) => { #body }
-                #refused
+                ::core::result::Result::Err(#error) => #refused,
             }
         }
     }
@@ -159,10 +176,11 @@ impl Expansion<'_> {
         let at_most = length("at_most", &args.at_most);
         let finish = matches!(args.on_lost, Some((OnLost::Finish, _)))
             .then(|| quote_spanned!(mixed=> .finish_when_lost()));
-        let locker = args
-            .locker
-            .as_ref()
-            .map(|locker| quote_spanned!(mixed=> .locker(&#locker)));
+        // The `&` stands where the expression does, so that errors do too.
+        let locker = args.locker.as_ref().map(|locker| {
+            let reference = quote_spanned!(locker.span().resolved_at(mixed)=> &);
+            quote_spanned!(mixed=> .locker(#reference #locker))
+        });
         quote_spanned! {mixed=>
             let call = #krate::__private::Call::#start #name
                 .function(::core::module_path!(), #function)
@@ -291,59 +309,66 @@ impl Expansion<'_> {
         let body = &self.function.body;
         if output.promises_closure() {
             // Bound to a name, a closure would lose the signature that it is to have.
-            return quote!(#body);
+            return quote_spanned! {Span::mixed_site()=>
+                #[allow(unused_braces)]
+                #body
+            };
         }
         let annotation = (!output.is_opaque()).then(|| {
             let ty = output.annotation(&self.krate);
             quote_spanned!(output.span()=> : #ty)
         });
         quote_spanned! {Span::mixed_site()=>
+            #[allow(clippy::diverging_sub_expression)]
             let value #annotation = #body;
             #[allow(unreachable_code)]
             value
         }
     }
 
-    /// The arm for a lock that was not taken (or was lost).
-    fn refused(&self, output: &Output) -> TokenStream {
-        let span = output.span();
+    /// The name that the arm for a lock not taken (or lost) gives to the error, and the
+    /// value that the function then returns.
+    fn refused(&self, output: &Output) -> (TokenStream, TokenStream) {
+        let (span, mixed) = (output.span(), Span::mixed_site());
         let krate = &self.krate;
         let ty = output.annotation(krate);
+        let error = quote_spanned!(mixed=> error);
         let otherwise = match &self.args.on_busy {
             OnBusy::Unset => {
-                return quote_spanned! {span=>
-                    ::core::result::Result::Err(error) => {
-                        <#ty as #krate::__private::Refusal>::refused(error)
-                    }
-                };
+                let told = quote_spanned!(span=> <#ty as #krate::__private::Refusal>::refused);
+                return (error.clone(), quote_spanned!(span=> #told(#error)));
             }
             OnBusy::Error => {
-                return quote_spanned! {span=>
-                    ::core::result::Result::Err(error) => {
-                        <#ty as #krate::__private::RefuseWithError>::refused_with_error(error)
-                    }
+                let told = quote_spanned! {span=>
+                    <#ty as #krate::__private::RefuseWithError>::refused_with_error
                 };
+                return (error.clone(), quote_spanned!(span=> #told(#error)));
             }
             OnBusy::Skip => quote_spanned!(span=> <#ty as #krate::__private::Skip>::skipped()),
-            OnBusy::Give(expr) => quote!(#expr),
-        };
-        let mixed = Span::mixed_site();
-        if output.is_opaque() {
-            return quote_spanned!(mixed=> ::core::result::Result::Err(_) => #otherwise,);
-        }
-        quote_spanned! {mixed=>
-            ::core::result::Result::Err(error) => {
-                let told = {
-                    #[allow(unused_imports)]
-                    use #krate::__private::{TellByError as _, TellNothing as _};
-                    (&#krate::__private::Teller::<#ty>::NEW).tell(error)
-                };
-                match told {
-                    ::core::option::Option::Some(value) => value,
-                    ::core::option::Option::None => #otherwise,
-                }
+            // Of a type without a name nobody can be asked whether it carries errors.
+            OnBusy::Give(expr) if output.is_opaque() => {
+                return (quote_spanned!(mixed=> _), quote!(#expr));
             }
-        }
+            // Bound with its type, so that a wrong type is an error at the expression.
+            OnBusy::Give(expr) => quote_spanned! {span=> {
+                #[allow(clippy::diverging_sub_expression)]
+                let instead: #ty = #expr;
+                #[allow(unreachable_code)]
+                instead
+            }},
+        };
+        let value = quote_spanned! {mixed=> {
+            let told = {
+                #[allow(unused_imports)]
+                use #krate::__private::{TellByError as _, TellNothing as _};
+                (&#krate::__private::Teller::<#ty>::NEW).tell(#error)
+            };
+            match told {
+                ::core::option::Option::Some(value) => value,
+                ::core::option::Option::None => #otherwise,
+            }
+        }};
+        (error, value)
     }
 }
 

@@ -145,9 +145,14 @@ impl Function {
             if let FnArg::Typed(argument) = argument {
                 let mut names = Names(Vec::new());
                 names.visit_pat(&argument.pat);
+                let earlier = bindings.len();
                 for pattern in names.0 {
-                    // `Ok(x) | Err(x)` binds one name.
-                    if bindings.iter().all(|known| known.ident != pattern.ident) {
+                    // `Ok(x) | Err(x)` binds one name. Two arguments of one name are
+                    // told apart by `#[cfg]`, or are the compiler's to refuse.
+                    if bindings[earlier..]
+                        .iter()
+                        .all(|known| known.ident != pattern.ident)
+                    {
                         bindings.push(Binding {
                             attrs: argument.attrs.clone(),
                             mutability: pattern.by_ref.map_or(pattern.mutability, |_| None),
@@ -278,7 +283,10 @@ fn keyword(item: TokenStream) -> Option<TokenTree> {
 /// What the item is, if it is certainly no function.
 fn other_item(keyword: &TokenTree, item: &TokenStream) -> Option<&'static str> {
     let TokenTree::Ident(word) = keyword else {
-        return Some("something else");
+        return Some(match keyword {
+            TokenTree::Punct(bar) if bar.as_char() == '|' => "a closure",
+            _ => "something else",
+        });
     };
     let is_function = item
         .clone()
@@ -299,7 +307,8 @@ fn other_item(keyword: &TokenTree, item: &TokenStream) -> Option<&'static str> {
         "unsafe" if item.to_string().contains("unsafe trait") => {
             "a trait; annotate its methods that have a body"
         }
-        "extern" if !is_function => "a block of foreign functions, or an `extern crate`",
+        "move" => "a closure",
+        "extern" | "unsafe" if !is_function => "a block of foreign functions, or an `extern crate`",
         "macro_rules" => "a macro's definition",
         "let" => "a `let` statement",
         "fn" | "async" | "const" | "unsafe" | "extern" | "default" | "safe" => return None,

@@ -19,6 +19,86 @@ mod suggest;
 mod value;
 
 /// Runs a function on one instance at a time, across every server.
+///
+/// The function's lock is taken before its body runs, renewed while it runs, and
+/// released after it: on return, on an error, on a panic, and when the future of an
+/// `async fn` is dropped. When another instance holds the lock, the body does not run,
+/// and the caller is told in the function's own return type.
+///
+/// ```text
+/// use applock::singleton;
+///
+/// #[singleton(app = "reports", ttl = 60)]
+/// async fn nightly_report(day: Date) -> anyhow::Result<()> {
+///     // On the whole fleet, one instance at a time runs this body.
+/// }
+/// ```
+///
+/// # Arguments
+///
+/// Each at most once, in any order.
+///
+/// | argument | meaning | default |
+/// |---|---|---|
+/// | `app = "billing"` | the application; every function with the same `app` (and `name`) shares one lock | required, unless `key` is given |
+/// | `name = "tenant-{tenant}"` | a lock inside the application; `{…}` captures the function's arguments as `format!` does | none |
+/// | `key = "…"` | the whole key in the store, in place of `app` and `name`; captures too | `QUEUE:{app}[:{name}]` |
+/// | `ttl = 60` | how soon the lock of a crashed instance is free: seconds, or `"90s"`, `"5m"`, `"500ms"`, or an expression of type `Duration`; at least 100 ms | the locker's, 60 s |
+/// | `wait = "10s"` | how long to wait for a busy lock; `forever` | do not wait |
+/// | `at_least = "30s"` | keep the lock at least so long after it was taken, against clock skew between schedulers | none |
+/// | `at_most = "1h"` | stop renewing after so long, so that a hung body can't hold the lock for ever | none |
+/// | `on_busy = …` | what a caller gets when the lock is busy: `error`, `skip` or an expression (see below) | by the return type |
+/// | `on_lost = …` | what becomes of a body whose lease is lost: `cancel` or `finish` | `cancel` (async), `finish` (sync) |
+/// | `locker = expr` | the `AppLocker` to use: a static, an argument, a field of `self` | the process's default |
+/// | `guard = ident` | a name by which the body can use its `LockGuard` | none |
+/// | `crate = path` | where to find `applock`, if it is re-exported or renamed | `::applock` |
+///
+/// `name` and `key` may capture arguments (`{tenant}`, `{id:04}`, `{date:?}`), `self`
+/// where it can be displayed, and const parameters; `{{` and `}}` are braces. `ttl`,
+/// `wait`, `at_least`, `at_most` and `locker` may be expressions of the arguments; they
+/// are evaluated at each call, before the lock is asked for.
+///
+/// # When the body does not run
+///
+/// | return type | busy | unavailable, denied, invalid |
+/// |---|---|---|
+/// | `Result<T, E>` with `E: From<applock::Error>` (`anyhow::Result`, `std::io::Result`…) | `Err(Error::Busy)` | `Err` |
+/// | `()` | returns | returns |
+/// | `Option<T>` | `None` | `None` |
+/// | your own type with `applock::Refusal` | as you say | as you say |
+/// | anything else | a compile error, unless `on_busy = EXPR` | |
+///
+/// - `on_busy = error` insists on a `Result` that can carry the error.
+/// - `on_busy = skip` gives `()`, `None`, `Ok(())` or `Ok(None)` when the lock is busy;
+///   what is not 'busy' is still an `Err` where the type can carry one.
+/// - `on_busy = EXPR` gives the expression, which is evaluated only then; what is not
+///   'busy' is still an `Err` where the type can carry one, and else gives the
+///   expression too. It may `return`, `panic!` and, in an `async fn`, `.await`. In an
+///   `async fn` the arguments have moved into the body by then: only those that are
+///   `Copy` (references are) can be used.
+///
+/// # Which functions
+///
+/// `fn`, `async fn` and `unsafe fn`; methods with every kind of `self`; associated
+/// functions; methods of trait impls and default methods of traits; generic functions;
+/// functions that return `impl Trait` (with `on_busy = EXPR`, if it is the whole return
+/// type). What `#[async_trait]` has made of a method works as well.
+///
+/// Attributes are expanded from top to bottom. Below `#[tokio::main]` or
+/// `#[tokio::test]`, this attribute sees the synchronous function that they make, so
+/// the lock goes around the whole runtime; above them it sees the `async fn`, whose
+/// body it can cancel. Both work; above is better.
+///
+/// A `const fn`, a function of a foreign ABI, and a declaration without a body are
+/// refused. So is a function that returns a future without being an `async fn`: it is
+/// over before the future runs.
+///
+/// # What it expands to
+///
+/// One call into the runtime around the body. The arguments belong to the body: they
+/// are dropped before the lock is released. (What a pattern leaves behind, the `_` in
+/// `(a, _): (A, B)`, is dropped after it.) The future of an `async fn` grows by some
+/// tens of bytes and by one more copy of its arguments, and stays `Send` if the body is.
 #[proc_macro_attribute]
 pub fn singleton(
     args: proc_macro::TokenStream,

@@ -134,7 +134,7 @@ pub(crate) fn check_refusal(sig: &Signature, mistakes: &mut Mistakes) {
                 "`{}` can't tell the caller that the lock is busy; write `on_busy = EXPR` with \
                  the value to return then, or return a `Result` whose error is \
                  `From<applock::Error>`, or return `()` or an `Option`",
-                ty.to_token_stream()
+                written(ty)
             ),
         );
     }
@@ -148,7 +148,7 @@ pub(crate) fn check_sync(sig: &Signature, mistakes: &mut Mistakes) {
     if let Some(output) = future_output(ty) {
         let output = output.map_or_else(String::new, |ty| match ty {
             Type::Tuple(tuple) if tuple.elems.is_empty() => String::new(),
-            ty => format!(" -> {}", ty.to_token_stream()),
+            ty => format!(" -> {}", written(ty)),
         });
         mistakes.at(
             ty,
@@ -160,6 +160,23 @@ pub(crate) fn check_sync(sig: &Signature, mistakes: &mut Mistakes) {
             ),
         );
     }
+}
+
+/// The type as a person writes it; tokens print with a space around each.
+fn written(ty: &Type) -> String {
+    let mut text = ty.to_token_stream().to_string();
+    for (spaced, tight) in [
+        (" :: ", "::"),
+        (" < ", "<"),
+        ("< ", "<"),
+        (" >", ">"),
+        (" ,", ","),
+        ("& ", "&"),
+        ("' ", "'"),
+    ] {
+        text = text.replace(spaced, tight);
+    }
+    text
 }
 
 /// Whether the type is a future, and what comes out of it, as far as it is written.

@@ -123,6 +123,12 @@ pub(crate) fn lease(argument: &str, expr: Expr, mistakes: &mut Mistakes) -> Opti
         .filter(|length| length.must_hold_a_lease(argument, mistakes))
 }
 
+/// `at_least = "30s"`; nothing at all is as good as leaving it out.
+pub(crate) fn at_least(expr: Expr, mistakes: &mut Mistakes) -> Option<Length> {
+    duration::read("at_least", expr, mistakes)
+        .filter(|length| length.is_nothing() || length.must_hold_a_lease("at_least", mistakes))
+}
+
 /// `wait = "10s"`, `wait = forever`
 pub(crate) fn wait(expr: Expr, mistakes: &mut Mistakes) -> Option<Wait> {
     if let Some(word) = word(&expr) {
@@ -134,7 +140,7 @@ pub(crate) fn wait(expr: Expr, mistakes: &mut Mistakes) -> Option<Wait> {
             return None;
         }
     }
-    duration::read("wait", unparenthesized(expr), mistakes).map(Wait::For)
+    duration::read("wait", expr, mistakes).map(Wait::For)
 }
 
 /// `on_busy = error`, `skip`, or an expression

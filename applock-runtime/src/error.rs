@@ -233,3 +233,19 @@ impl From<Error> for io::Error {
         Self::new(kind, error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_small_beside_what_a_function_returns() {
+        assert!(size_of::<Error>() <= 40, "{}", size_of::<Error>());
+    }
+
+    #[test]
+    fn an_io_error_keeps_the_refusal_as_its_source() {
+        let error = io::Error::from(Error::NotHeld { key: "k".into() });
+        assert!(error.get_ref().is_some_and(|source| source.is::<Error>()));
+    }
+}

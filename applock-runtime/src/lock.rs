@@ -280,9 +280,12 @@ impl Lock {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output> {
-        let body = std::pin::pin!(Some(future));
-        singleton::run_under(self.clone(), body).await
+    pub fn run<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output>> + use<F> {
+        let lock = self.clone();
+        async move {
+            let body = std::pin::pin!(Some(future));
+            singleton::run_under(lock, body).await
+        }
     }
 
     /// Runs a closure under the lock, on this thread: [`run`](Self::run) for plain

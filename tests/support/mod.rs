@@ -1,5 +1,14 @@
 //! What the tests share: real servers that they start for themselves.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::expect_used,
+    reason = "each test binary uses a part of it"
+)]
 
+pub mod child;
+pub mod log;
+pub mod panics;
+pub mod probe;
 pub mod redis;
 pub mod wait;

@@ -368,14 +368,12 @@ impl Actor {
                     waiting.tell(Err(Error::Closed { key }));
                     self.wish_due(owner, now);
                 }
-                Some(State::Holding(holding)) => {
-                    if holding.lease.lose(Loss::Shutdown) {
-                        tracing::info!(
-                            key = %holding.lease.key.lock,
-                            token = holding.lease.token,
-                            "shutting down: the holder is told to stop"
-                        );
-                    }
+                Some(State::Holding(holding)) if holding.lease.lose(Loss::Shutdown) => {
+                    tracing::info!(
+                        key = %holding.lease.key.lock,
+                        token = holding.lease.token,
+                        "shutting down: the holder is told to stop"
+                    );
                 }
                 _ => (),
             }

@@ -9,6 +9,8 @@ mod ending;
 mod holding;
 pub(crate) mod lease;
 mod pace;
+#[cfg(test)]
+mod tests;
 mod wish;
 
 use std::fmt;

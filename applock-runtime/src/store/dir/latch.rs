@@ -1,87 +1,63 @@
 //! The critical section: one process and one thread at a time, by an OS file lock.
 //!
-//! A directory has a fixed number of latch files. A key always belongs to the same
-//! one; different keys may share one, which costs a wait of microseconds. They are
-//! never deleted, so there is no race between deleting one and opening it; where a
-//! person deletes one all the same, the new file is found by its inode.
+//! Each key has its own latch file, so nobody waits for another key's disk. Whoever
+//! has locked a latch looks whether it is still the file of that name, and begins
+//! anew if it is not: so a sweep, or a person, may delete one that is not locked.
 //!
 //! The operating system opens the latch when its holder dies, however it dies. A
 //! holder that is stopped (SIGSTOP) inside keeps it: safety before progress, for
-//! the keys of this one latch. So nobody ever blocks on one: they ask again until
-//! their patience ends.
+//! this one key. So nobody ever blocks on one: whoever finds it shut
+//! asks again later (patience.rs).
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use super::fault::io_fault;
-use super::patience::Patience;
 use super::place::Place;
 use crate::store::{Outcome, StoreError, StoreErrorKind};
 
-/// How many latches a directory has. More would let fewer keys wait for a process
-/// that is stopped inside one; each costs an inode once used. All processes must
-/// agree on it, so it belongs to version 1 of the format.
-pub(super) const LATCHES: u8 = 64;
-
-/// The first pause between two attempts: a critical section without a sync of the
-/// disk takes some tens of microseconds.
-const FIRST_PAUSE: Duration = Duration::from_micros(50);
-
-/// The longest: a critical section with a sync of a slow disk.
-const LAST_PAUSE: Duration = Duration::from_millis(5);
-
-/// Being alone with the keys of one latch.
+/// Being alone with one key.
 #[derive(Debug)]
 pub(super) struct Latch(File);
 
 impl Latch {
-    /// Waits for the latch as long as `patience` lasts.
-    pub(super) fn take(place: &Place, latch: u8, patience: &Patience<'_>) -> Outcome<Self> {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            if let Some(taken) = Self::try_take(place, latch)? {
-                return Ok(taken);
-            }
-            let left = patience.left();
-            if left.is_zero() {
-                return Err(StoreError::new(
-                    StoreErrorKind::NotDone,
-                    format!(
-                        "another process or thread keeps {:?} locked",
-                        place.latch_path(latch)
-                    ),
-                    "if that lasts, a process is stopped inside it: `fuser` names it; let it go on or end it",
-                ));
-            }
-            // Jitter, so that those who collided once do not collide again.
-            let jittered = pause.mul_f64(0.5 + fastrand::f64());
-            thread::sleep(jittered.min(left));
-            pause = (pause * 2).min(LAST_PAUSE);
-        }
-    }
-
     /// The latch, if it is free.
-    pub(super) fn try_take(place: &Place, latch: u8) -> Outcome<Option<Self>> {
-        let path = place.latch_path(latch);
-        let fault = |error| io_fault(StoreErrorKind::NotDone, "open the lock file", &path, error);
+    pub(super) fn try_take(place: &Place, path: &Path) -> Outcome<Option<Self>> {
+        let fault = |error| {
+            let doing = "open the lock file";
+            io_fault(StoreErrorKind::NotDone, doing, path, error)
+        };
         loop {
-            let file = place.open_latch(&path).map_err(fault)?;
+            let file = place.open_latch(path).map_err(fault)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => {
                     let doing = "lock the file";
-                    return Err(io_fault(StoreErrorKind::NotDone, doing, &path, error));
+                    return Err(io_fault(StoreErrorKind::NotDone, doing, path, error));
                 }
             }
-            if is_still_there(&file, &path).map_err(fault)? {
-                return Ok(Some(Self(file)));
+            if let Some(latch) = Self::of(file, path).map_err(fault)? {
+                return Ok(Some(latch));
             }
         }
     }
+
+    /// A locked file as the latch, if it is the one that others will find.
+    fn of(file: File, path: &Path) -> io::Result<Option<Self>> {
+        let latch = Self(file);
+        Ok(is_still_there(&latch.0, path)?.then_some(latch))
+    }
+}
+
+/// What is told of a latch that stayed shut.
+pub(super) fn shut(path: &Path) -> StoreError {
+    StoreError::new(
+        StoreErrorKind::NotDone,
+        format!("another process or thread keeps {path:?} locked"),
+        "if that lasts, a process is stopped inside it: `fuser` names it; let it go on or end it",
+    )
 }
 
 impl Drop for Latch {
@@ -92,7 +68,7 @@ impl Drop for Latch {
     }
 }
 
-/// Whether the file that we locked is the one that others will find.
+/// Whether `file` is what stands at `path`.
 #[cfg(unix)]
 fn is_still_there(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -112,46 +88,51 @@ fn is_still_there(_file: &File, _path: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::scratch;
     use super::*;
     use std::fs;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Instant;
-
-    const SHORT: Duration = Duration::from_millis(30);
+    use std::thread;
 
     fn home() -> (tempfile::TempDir, Place) {
-        let home = tempfile::tempdir().unwrap();
+        let home = scratch();
         let place = Place::new(home.path());
         (home, place)
     }
 
-    fn take(place: &Place, latch: u8, wait: Duration) -> Outcome<Latch> {
-        Latch::take(
-            place,
-            latch,
-            &Patience::new(Instant::now() + wait, &|| true),
-        )
+    fn path_of(place: &Place, n: u32) -> std::path::PathBuf {
+        place.files(&n.to_string()).latch
     }
 
     #[test]
     fn one_at_a_time_is_inside_and_other_latches_are_free() {
         let (_home, place) = home();
-        let inside = take(&place, 7, SHORT).unwrap();
-        assert!(Latch::try_take(&place, 7).unwrap().is_none());
-        assert!(Latch::try_take(&place, 8).unwrap().is_some());
+        let inside = Latch::try_take(&place, &path_of(&place, 7)).unwrap();
+        assert!(
+            Latch::try_take(&place, &path_of(&place, 7))
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            Latch::try_take(&place, &path_of(&place, 8))
+                .unwrap()
+                .is_some()
+        );
         drop(inside);
-        assert!(Latch::try_take(&place, 7).unwrap().is_some());
+        assert!(
+            Latch::try_take(&place, &path_of(&place, 7))
+                .unwrap()
+                .is_some()
+        );
     }
 
     #[test]
-    fn nobody_waits_longer_than_its_patience_and_is_told_the_file() {
+    fn a_latch_that_stays_shut_is_named() {
         let (_home, place) = home();
-        let _inside = take(&place, 7, SHORT).unwrap();
-        let asked = Instant::now();
-        let error = take(&place, 7, SHORT).unwrap_err();
-        assert!(asked.elapsed() >= SHORT && asked.elapsed() < Duration::from_secs(20));
+        let error = shut(&path_of(&place, 7));
+        let path = path_of(&place, 7);
+        assert!(error.what.contains(&format!("{path:?}")), "{}", error.what);
         assert_eq!(error.kind, StoreErrorKind::NotDone);
-        assert!(error.what.contains(".latch-07"), "{}", error.what);
     }
 
     #[test]
@@ -162,7 +143,12 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let _latch = take(&place, 0, Duration::from_secs(60)).unwrap();
+                        let _latch = loop {
+                            match Latch::try_take(&place, &path_of(&place, 0)).unwrap() {
+                                Some(latch) => break latch,
+                                None => thread::yield_now(),
+                            }
+                        };
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         thread::yield_now();
                         inside.fetch_sub(1, Ordering::SeqCst);
@@ -176,16 +162,26 @@ mod tests {
     #[test]
     fn a_latch_deleted_by_hand_while_somebody_waits_does_not_let_two_in() {
         let (_home, place) = home();
-        let path = place.latch_path(7);
+        let path = path_of(&place, 7);
         let old = place.open_latch(&path).unwrap();
         fs::remove_file(&path).unwrap();
-        let inside = Latch::try_take(&place, 7).unwrap().unwrap();
+        let inside = Latch::try_take(&place, &path_of(&place, 7))
+            .unwrap()
+            .unwrap();
         // Who had opened the old file gets its lock, and sees that it is worthless.
         old.try_lock().unwrap();
-        assert!(!is_still_there(&old, &path).unwrap());
-        assert!(is_still_there(&inside.0, &path).unwrap());
+        assert!(Latch::of(old, &path).unwrap().is_none());
+        assert!(
+            Latch::try_take(&place, &path_of(&place, 7))
+                .unwrap()
+                .is_none()
+        );
         fs::remove_file(&path).unwrap();
-        assert!(!is_still_there(&inside.0, &path).unwrap());
+        assert!(
+            Latch::of(inside.0.try_clone().unwrap(), &path)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[cfg(unix)]
@@ -197,8 +193,12 @@ mod tests {
             [(1, 0o700, 0o600), (2, 0o770, 0o660), (3, 0o777, 0o666)]
         {
             fs::set_permissions(home.path(), fs::Permissions::from_mode(directory)).unwrap();
-            drop(Latch::try_take(&place, latch).unwrap().unwrap());
-            let mode = fs::metadata(place.latch_path(latch))
+            drop(
+                Latch::try_take(&place, &path_of(&place, latch))
+                    .unwrap()
+                    .unwrap(),
+            );
+            let mode = fs::metadata(path_of(&place, latch))
                 .unwrap()
                 .permissions()
                 .mode();
@@ -210,7 +210,7 @@ mod tests {
     fn a_directory_that_is_gone_is_not_created_again_by_a_step() {
         let (home, place) = home();
         drop(home);
-        let error = Latch::try_take(&place, 7).unwrap_err();
+        let error = Latch::try_take(&place, &path_of(&place, 7)).unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Misconfigured);
         assert!(!place.path().exists());
     }

@@ -18,7 +18,7 @@ pub(super) struct TokensUsedUp;
 /// The answer to an [`Acquire`].
 #[derive(Debug)]
 pub(super) enum Decision {
-    Take(Holding),
+    Take(Box<Holding>),
     Busy(LockInfo),
 }
 
@@ -48,7 +48,7 @@ pub(super) fn acquire(
         Some(found) if is_busy(&found, ask, now) => return Ok(Decision::Busy(info(&found, now))),
         // The holder counts its lease from this sending (rule R1).
         Some(found) if is_taken(&found, now) => {
-            return Ok(Decision::Take(beat(found, ask.ttl, now)));
+            return Ok(Decision::Take(Box::new(beat(found, ask.ttl, now))));
         }
         Some(found) => found.token,
         None => 0,
@@ -58,7 +58,7 @@ pub(super) fn acquire(
         return Err(TokensUsedUp);
     }
     let ttl_ns = nanos(ask.ttl);
-    Ok(Decision::Take(Holding {
+    Ok(Decision::Take(Box::new(Holding {
         key: Arc::clone(&ask.key.lock),
         app: ask.key.app.as_deref().map(str::to_owned),
         name: ask.key.name.as_deref().map(str::to_owned),
@@ -74,7 +74,7 @@ pub(super) fn acquire(
         end_ns: now.up_ns.saturating_add(ttl_ns),
         taken_ms: now.wall_ms(),
         boot: now.boot(),
-    }))
+    })))
 }
 
 /// The record after a heartbeat, unless it is not that owner's (any more).

@@ -6,7 +6,7 @@
 //! | `lease.rs` | every decision, as functions without I/O |
 //! | `record.rs` | the text of a record file |
 //! | `names.rs` | the names of the files |
-//! | `place.rs` | the directory: reading and replacing a record |
+//! | `place.rs` | the directory: reading and writing a record |
 //! | `latch.rs` | the critical section, by OS file locks |
 //! | `patience.rs` | blocking threads, time limits, and what is known after them |
 //! | `prepare.rs` | creating a directory and trying it out |
@@ -18,6 +18,10 @@
 //! machine that use the same directory, also when they crash, are killed or stopped
 //! at any point, when the machine loses power, and when the wall clock jumps.
 //! Leases run out while the machine is suspended, and are over after a restart.
+//!
+//! What it asks of the disk: an acquisition waits for two syncs (the record, the
+//! directory), a release for one, a heartbeat and a refusal for none; so a disk that
+//! is slow for a while delays new holders and takes no lease from an old one.
 //!
 //! What breaks it: deleting records by hand while locks are held; a network file
 //! system (refused on Linux); a copy of a running virtual machine.
@@ -47,10 +51,10 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use self::latch::Latch;
+use self::latch::{Latch, shut};
 use self::lease::Decision;
-use self::patience::{Patience, carry_out};
-use self::place::{Place, Survives};
+use self::patience::{Attempt, Leave, Stop, carry_out};
+use self::place::{Manner, Place};
 use self::record::Holding;
 use self::time::{Now, system_time};
 use super::{
@@ -100,12 +104,14 @@ impl DirStore {
     fn change<T>(
         &self,
         key: &Key,
-        survives: Survives,
-        patience: &Patience<'_>,
+        manner: Manner,
+        leave: &Leave<'_>,
         decide: impl FnOnce(Option<Holding>, &Now) -> Outcome<(Option<Holding>, T)>,
-    ) -> Outcome<T> {
+    ) -> Attempt<T> {
         let files = self.place.files(&key.lock);
-        let _latch = Latch::take(&self.place, files.latch, patience)?;
+        let Some(_latch) = Latch::try_take(&self.place, &files.latch)? else {
+            return Err(Stop::Shut(shut(&files.latch)));
+        };
         let found = self.place.read(&files, &key.lock)?;
         let is_new = found.is_none();
         // Only now: however long the latch took, the lease counts from here, later
@@ -113,7 +119,7 @@ impl DirStore {
         let now = (self.clock)();
         let (holding, answer) = decide(found, &now)?;
         if let Some(holding) = holding {
-            self.place.replace(&files, &holding, survives, patience)?;
+            self.place.write(&files, &holding, manner, leave)?;
             if is_new {
                 self.created.fetch_add(1, Ordering::Relaxed);
             }
@@ -121,7 +127,7 @@ impl DirStore {
         Ok(answer)
     }
 
-    fn acquire_one(&self, ask: &Acquire, patience: &Patience<'_>) -> Outcome<Acquired> {
+    fn acquire_one(&self, ask: &Acquire, leave: &Leave<'_>) -> Attempt<Acquired> {
         // Busy needs no latch: many who knock do not hinder the one who works.
         let files = self.place.files(&ask.key.lock);
         if let Some(found) = self.place.read(&files, &ask.key.lock)? {
@@ -132,8 +138,8 @@ impl DirStore {
         }
         self.change(
             &ask.key,
-            Survives::New,
-            patience,
+            Manner::Durable,
+            leave,
             |found, now| match lease::acquire(found, ask, now) {
                 Ok(Decision::Busy(info)) => Ok((None, Acquired::Busy(info))),
                 Ok(Decision::Take(holding)) => {
@@ -141,21 +147,21 @@ impl DirStore {
                         token: holding.token,
                         at: system_time(holding.taken_ms),
                     };
-                    Ok((Some(holding), granted))
+                    Ok((Some(*holding), granted))
                 }
                 Err(lease::TokensUsedUp) => Err(fault::tokens_used_up(&files.record)),
             },
         )
     }
 
-    fn renew_one(&self, ask: &Renew, patience: &Patience<'_>) -> Outcome<bool> {
-        self.change(&ask.key, Survives::Either, patience, |found, now| {
+    fn renew_one(&self, ask: &Renew, leave: &Leave<'_>) -> Attempt<bool> {
+        self.change(&ask.key, Manner::Heartbeat, leave, |found, now| {
             Ok(done(lease::renew(found, ask, now)))
         })
     }
 
-    fn release_one(&self, ask: &Release, patience: &Patience<'_>) -> Outcome<bool> {
-        self.change(&ask.key, Survives::Either, patience, |found, now| {
+    fn release_one(&self, ask: &Release, leave: &Leave<'_>) -> Attempt<bool> {
+        self.change(&ask.key, Manner::Whole, leave, |found, now| {
             Ok(done(lease::release(found, ask, now)))
         })
     }
@@ -165,8 +171,8 @@ impl DirStore {
         Ok(lease::inspect(found.as_ref(), &(self.clock)()))
     }
 
-    fn sweep(&self) -> usize {
-        sweep::sweep(&self.place, || (self.clock)(), SWEEP)
+    fn sweep(&self) {
+        sweep::sweep(&self.place, || (self.clock)(), SWEEP);
     }
 
     /// Sweeps beside the work, now and then, in a process that never opens anew.
@@ -180,7 +186,7 @@ impl DirStore {
         self.created.store(0, Ordering::Relaxed);
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            self.sweep()
+            self.sweep();
         });
     }
 
@@ -188,7 +194,7 @@ impl DirStore {
         self: Arc<Self>,
         batch: Vec<Q>,
         within: Duration,
-        step: fn(&Self, &Q, &Patience<'_>) -> Outcome<T>,
+        step: fn(&Self, &Q, &Leave<'_>) -> Attempt<T>,
     ) -> Answer<Vec<Outcome<T>>>
     where
         Q: Send + 'static,
@@ -197,8 +203,8 @@ impl DirStore {
         Box::pin(async move {
             let store = Arc::clone(&self);
             let threads = Arc::clone(&self.threads);
-            let outcomes = carry_out(threads, batch, within, move |ask, patience| {
-                step(&store, &ask, patience)
+            let outcomes = carry_out(threads, batch, within, move |ask, leave| {
+                step(&store, ask, leave)
             })
             .await;
             self.sweep_if_due();
@@ -210,7 +216,7 @@ impl DirStore {
         self: Arc<Self>,
         ask: Q,
         within: Duration,
-        step: fn(&Self, &Q, &Patience<'_>) -> Outcome<T>,
+        step: fn(&Self, &Q, &Leave<'_>) -> Attempt<T>,
     ) -> Answer<Outcome<T>>
     where
         Q: Send + 'static,
@@ -262,7 +268,7 @@ impl Store for DirStore {
     }
 
     fn inspect(self: Arc<Self>, key: Key, within: Duration) -> Answer<Outcome<Inspection>> {
-        self.once(key, within, |store, key, _| store.inspect_one(key))
+        self.once(key, within, |store, key, _| Ok(store.inspect_one(key)?))
     }
 
     fn force_release(
@@ -271,8 +277,8 @@ impl Store for DirStore {
         stale: Option<Duration>,
         within: Duration,
     ) -> Answer<Outcome<bool>> {
-        self.once((key, stale), within, |store, (key, stale), patience| {
-            store.change(key, Survives::Either, patience, |found, now| {
+        self.once((key, stale), within, |store, (key, stale), leave| {
+            store.change(key, Manner::Whole, leave, |found, now| {
                 Ok(done(lease::force_release(found, *stale, now)))
             })
         })

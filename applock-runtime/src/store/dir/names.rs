@@ -1,10 +1,10 @@
 //! The names of the files in a lock directory.
 //!
 //! ```text
-//! QUEUE_reports.0b7e….lock   a record: the readable part of the key, its digest
-//! .latch-2a                  a critical section (latch.rs)
-//! .new-0b7e…                 a record being written; left behind only by a crash
-//! .probe-…                   whether the directory can be used; the same
+//! QUEUE_reports.0b7e….lock    a record: the readable part of the key, its digest
+//! .QUEUE_reports.0b7e….latch  its critical section (latch.rs)
+//! .QUEUE_reports.0b7e….new    it being written; left behind only by a crash
+//! .probe-…                    whether the directory can be used; the same
 //! ```
 //!
 //! All processes that share a directory must agree on them, so they stay as they
@@ -14,13 +14,9 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::latch::LATCHES;
 use super::place::Place;
 
-pub(super) const RECORD_ENDING: &str = ".lock";
-pub(super) const TEMPORARY: &str = ".new-";
 pub(super) const PROBE: &str = ".probe-";
-const LATCH: &str = ".latch-";
 
 /// How much of a key a file name shows, in characters.
 const READABLE: usize = 48;
@@ -29,11 +25,19 @@ const READABLE: usize = 48;
 const KEYS: Uuid = Uuid::from_u128(0x2c1a_6f0e_77c9_4b0b_a2b4_35c9_0d1e_5f42);
 
 /// The files of one key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Files {
     pub(super) record: PathBuf,
+    pub(super) latch: PathBuf,
     pub(super) temporary: PathBuf,
-    pub(super) latch: u8,
+}
+
+/// Which of a key's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Record,
+    Latch,
+    Temporary,
 }
 
 impl Place {
@@ -53,33 +57,31 @@ impl Place {
             // Names that begin with a dot are those of the other files.
             readable.push('_');
         }
-        let digest = digest.simple();
-        self.files_of(
-            &format!("{readable}.{digest}{RECORD_ENDING}"),
-            digest.into_uuid(),
-        )
+        self.files_of(&format!("{readable}.{}", digest.simple()))
     }
 
-    /// The files of the record with this file name, if it is the name of one.
-    pub(super) fn files_named(&self, file_name: &str) -> Option<Files> {
-        let digest = match file_name.strip_prefix(TEMPORARY) {
-            Some(digest) => digest,
-            None => file_name.strip_suffix(RECORD_ENDING)?.rsplit_once('.')?.1,
+    /// The files of which this is the name of one, if it is.
+    pub(super) fn files_named(&self, file_name: &str) -> Option<(Files, Kind)> {
+        let (stem, kind) = match file_name.strip_prefix('.') {
+            None => (file_name.strip_suffix(".lock")?, Kind::Record),
+            Some(hidden) => match hidden.strip_suffix(".latch") {
+                Some(stem) => (stem, Kind::Latch),
+                None => (hidden.strip_suffix(".new")?, Kind::Temporary),
+            },
         };
-        let digest = Uuid::try_parse(digest).ok()?;
-        Some(self.files_of(file_name, digest))
-    }
-
-    fn files_of(&self, file_name: &str, digest: Uuid) -> Files {
-        Files {
-            record: self.path().join(file_name),
-            temporary: self.path().join(format!("{TEMPORARY}{}", digest.simple())),
-            latch: digest.as_bytes()[15] % LATCHES,
+        let digest = stem.rsplit_once('.')?.1;
+        if digest.len() != 32 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
         }
+        Some((self.files_of(stem), kind))
     }
 
-    pub(super) fn latch_path(&self, latch: u8) -> PathBuf {
-        self.path().join(format!("{LATCH}{latch:02x}"))
+    fn files_of(&self, stem: &str) -> Files {
+        Files {
+            record: self.path().join(format!("{stem}.lock")),
+            latch: self.path().join(format!(".{stem}.latch")),
+            temporary: self.path().join(format!(".{stem}.new")),
+        }
     }
 }
 
@@ -141,18 +143,21 @@ mod tests {
                 .unwrap()
                 .to_owned();
             assert_eq!(files.record.parent(), Some(Path::new("/x")));
-            assert!(name.len() < 128 && !name.starts_with('.') && name.ends_with(RECORD_ENDING));
+            assert!(name.len() < 128 && !name.starts_with('.') && name.ends_with(".lock"));
             assert!(
                 name.bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)),
                 "{name}"
             );
             assert!(folded.insert(name.to_ascii_lowercase()), "{key:?}");
-            let again = place.files_named(&name).unwrap();
-            assert_eq!(
-                (again.latch, again.temporary),
-                (files.latch, files.temporary)
-            );
+            for (path, kind) in [
+                (&files.record, Kind::Record),
+                (&files.latch, Kind::Latch),
+                (&files.temporary, Kind::Temporary),
+            ] {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                assert_eq!(place.files_named(name), Some((files.clone(), kind)));
+            }
         }
     }
 
@@ -162,16 +167,16 @@ mod tests {
         for (key, expected) in [
             (
                 "QUEUE:reports",
-                "QUEUE_reports.18d3c96b896f5221bf9c7bd64cfb34c9.lock 09",
+                "QUEUE_reports.18d3c96b896f5221bf9c7bd64cfb34c9.lock",
             ),
             (
                 "QUEUE:reports:eu/ça",
-                "QUEUE_reports_eu__a.cedf0b16a8165395aaf202efa3e7352a.lock 2a",
+                "QUEUE_reports_eu__a.cedf0b16a8165395aaf202efa3e7352a.lock",
             ),
         ] {
             let files = place.files(key);
             let name = files.record.file_name().unwrap().to_str().unwrap();
-            assert_eq!(format!("{name} {:02x}", files.latch), expected);
+            assert_eq!(name, expected);
         }
     }
 }

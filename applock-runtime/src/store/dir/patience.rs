@@ -9,57 +9,71 @@
 //! Leave is asked for while the latch is held. A release that comes after an
 //! acquisition was given up therefore either finds it carried out, or knows that it
 //! never will be (rule R6): there are no ghosts.
+//!
+//! Waiting for a latch takes no thread, and in a batch nobody else's time: what
+//! finds its latch shut is tried again after all the others.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::store::{Outcome, StoreError, StoreErrorKind};
 
-/// The part of the allowed time that a step spends at most on waiting for others,
-/// so that it gives up itself, and can say so, before its caller does.
-const SHARE: (u32, u32) = (7, 8);
+/// The first pause between two attempts at a latch: a critical section without a
+/// sync of the disk takes some tens of microseconds. (The runtime's timer makes a
+/// millisecond of it.)
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
 
-/// No caller waits longer; it keeps the arithmetic from overflowing.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest: a critical section with a sync of a slow disk.
+const LAST_PAUSE: Duration = Duration::from_millis(10);
 
-/// The limits of one step.
-pub(super) struct Patience<'a> {
-    deadline: Instant,
-    leave: &'a dyn Fn() -> bool,
+/// One attempt at a step.
+pub(super) type Attempt<T> = Result<T, Stop>;
+
+/// Why an attempt came to no answer.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// That is the answer.
+    Fault(StoreError),
+    /// Its latch is shut: try again, and if the time runs out, tell this.
+    Shut(StoreError),
 }
 
-impl<'a> Patience<'a> {
-    pub(super) fn new(deadline: Instant, leave: &'a dyn Fn() -> bool) -> Self {
-        Self { deadline, leave }
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Fault(error)
     }
+}
 
-    /// How long the step may still wait for others.
-    pub(super) fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
+/// Leave to carry a step out.
+pub(super) struct Leave<'a>(pub(super) &'a dyn Fn() -> bool);
 
-    /// Leave to carry the step out. From here on its outcome is unknown until it
-    /// has answered.
-    pub(super) fn leave(&self) -> Outcome<()> {
-        if (self.leave)() {
-            Ok(())
-        } else {
-            Err(StoreError::new(
-                StoreErrorKind::NotDone,
-                "the step was given up before it was carried out",
-                "",
-            ))
+impl Leave<'_> {
+    /// Asks for it. From here on the step's outcome is unknown until it has
+    /// answered.
+    pub(super) fn ask(&self) -> Outcome<()> {
+        if (self.0)() {
+            return Ok(());
         }
+        let what = "the step was given up before it was carried out";
+        Err(StoreError::new(StoreErrorKind::NotDone, what, ""))
     }
 }
 
 /// What is known of a batch.
 struct Progress<T> {
-    done: Vec<Outcome<T>>,
-    under_way: bool,
+    answers: Vec<Known<T>>,
+    /// Which one has leave.
+    under_way: Option<usize>,
     given_up: bool,
+}
+
+/// What is known of one item.
+enum Known<T> {
+    Open,
+    Shut(StoreError),
+    Came(Outcome<T>),
 }
 
 struct Shared<T>(Mutex<Progress<T>>);
@@ -67,6 +81,41 @@ struct Shared<T>(Mutex<Progress<T>>);
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Progress<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tries each of `batch` once; returns those whose latch was shut.
+    fn pass<Q>(
+        &self,
+        batch: Vec<(usize, Q)>,
+        step: &impl Fn(&Q, &Leave<'_>) -> Attempt<T>,
+    ) -> Vec<(usize, Q)> {
+        let mut shut = Vec::new();
+        for (index, question) in batch {
+            if self.lock().given_up {
+                return Vec::new();
+            }
+            let leave = || {
+                let mut progress = self.lock();
+                if !progress.given_up {
+                    progress.under_way = Some(index);
+                }
+                !progress.given_up
+            };
+            let answer = match step(&question, &Leave(&leave)) {
+                Ok(answer) => Known::Came(Ok(answer)),
+                Err(Stop::Fault(error)) => Known::Came(Err(error)),
+                Err(Stop::Shut(error)) => {
+                    shut.push((index, question));
+                    Known::Shut(error)
+                }
+            };
+            let mut progress = self.lock();
+            progress.under_way = None;
+            if let Some(place) = progress.answers.get_mut(index) {
+                *place = answer;
+            }
+        }
+        shut
     }
 }
 
@@ -79,8 +128,8 @@ impl<T> Drop for GiveUp<T> {
     }
 }
 
-/// Carries out `step` for each item of a batch, one after the other, on a blocking
-/// thread; answers after `within` at the latest.
+/// Carries out `step` for each item of a batch on a blocking thread; answers after
+/// `within` at the latest, in the order of the questions.
 pub(super) async fn carry_out<Q, T, F>(
     threads: Arc<Semaphore>,
     batch: Vec<Q>,
@@ -90,55 +139,54 @@ pub(super) async fn carry_out<Q, T, F>(
 where
     Q: Send + 'static,
     T: Send + 'static,
-    F: Fn(Q, &Patience<'_>) -> Outcome<T> + Send + 'static,
+    F: Fn(&Q, &Leave<'_>) -> Attempt<T> + Send + Sync + 'static,
 {
-    let count = batch.len();
-    let within = within.min(LONGEST);
-    let deadline = Instant::now() + within / SHARE.1 * SHARE.0;
     let shared = Arc::new(Shared(Mutex::new(Progress {
-        done: Vec::with_capacity(count),
-        under_way: false,
+        answers: batch.iter().map(|_| Known::Open).collect(),
+        under_way: None,
         given_up: false,
     })));
     let watched = GiveUp(Arc::clone(&shared));
     let work = async move {
-        // A closed semaphore is the only error, and ours is never closed.
-        let permit = threads.acquire_owned().await.ok();
-        let work = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            for question in batch {
-                if shared.lock().given_up {
-                    return;
-                }
-                let leave = || {
-                    let mut progress = shared.lock();
-                    progress.under_way = !progress.given_up;
-                    progress.under_way
-                };
-                let outcome = step(question, &Patience::new(deadline, &leave));
-                let mut progress = shared.lock();
-                progress.done.push(outcome);
-                progress.under_way = false;
-            }
-        });
-        // A panic in a step shows below, as answers that never came.
-        work.await.is_ok()
+        let step = Arc::new(step);
+        let mut left: Vec<(usize, Q)> = batch.into_iter().enumerate().collect();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // A closed semaphore is the only error, and ours is never closed.
+            let permit = Arc::clone(&threads).acquire_owned().await.ok();
+            let (shared, step) = (Arc::clone(&shared), Arc::clone(&step));
+            let pass = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                shared.pass(left, &*step)
+            });
+            left = match pass.await {
+                Ok(left) if !left.is_empty() => left,
+                // A panic in a step shows below, as answers that never came.
+                _ => return,
+            };
+            // Jitter, so that those who collided once do not collide again.
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
     };
-    let came = tokio::time::timeout(within, work).await;
+    let in_time = tokio::time::timeout(within, work).await.is_ok();
     let mut progress = watched.0.lock();
     progress.given_up = true;
-    let mut outcomes = std::mem::take(&mut progress.done);
-    if outcomes.len() < count && progress.under_way {
-        outcomes.push(Err(unanswered(
-            StoreErrorKind::Unknown,
-            within,
-            came.is_ok(),
-        )));
-    }
-    outcomes.resize_with(count, || {
-        Err(unanswered(StoreErrorKind::NotDone, within, came.is_ok()))
-    });
-    outcomes
+    let under_way = progress.under_way;
+    let answers = std::mem::take(&mut progress.answers);
+    let settle = |(index, answer)| match answer {
+        Known::Came(outcome) => outcome,
+        Known::Shut(error) if under_way != Some(index) => Err(error),
+        Known::Shut(_) | Known::Open => {
+            let kind = if under_way == Some(index) {
+                StoreErrorKind::Unknown
+            } else {
+                StoreErrorKind::NotDone
+            };
+            Err(unanswered(kind, within, in_time))
+        }
+    };
+    answers.into_iter().enumerate().map(settle).collect()
 }
 
 fn unanswered(kind: StoreErrorKind, within: Duration, ended: bool) -> StoreError {
@@ -175,14 +223,14 @@ mod tests {
 
     #[tokio::test]
     async fn answers_come_in_the_order_of_the_questions() {
-        let outcomes = carry_out(threads(), vec![3, 1, 2], LONG, |n, _| Ok(n * 10)).await;
+        let outcomes = carry_out(threads(), vec![3, 1, 2], LONG, |&n, _| Ok(n * 10)).await;
         assert_eq!(kinds(&outcomes), [Ok(30), Ok(10), Ok(20)]);
         assert!(
-            carry_out(threads(), Vec::<u32>::new(), LONG, |n, _| Ok(n))
+            carry_out(threads(), Vec::<u32>::new(), LONG, |&n, _| Ok(n))
                 .await
                 .is_empty()
         );
-        let endless = carry_out(threads(), vec![1], Duration::MAX, |n, _| Ok(n)).await;
+        let endless = carry_out(threads(), vec![1], Duration::MAX, |&n, _| Ok(n)).await;
         assert_eq!(kinds(&endless), [Ok(1)]);
     }
 
@@ -190,7 +238,7 @@ mod tests {
     async fn what_was_answered_before_the_time_ran_out_is_kept() {
         let (go, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
-        let outcomes = carry_out(threads(), vec![1, 2, 3], SHORT, move |n, _| {
+        let outcomes = carry_out(threads(), vec![1, 2, 3], SHORT, move |&n, _| {
             if n == 2 {
                 let _ = wait.lock().unwrap().recv();
             }
@@ -212,8 +260,8 @@ mod tests {
     async fn only_a_step_that_had_leave_is_unknown() {
         let (go, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
-        let outcomes = carry_out(threads(), vec![1, 2], SHORT, move |n, patience| {
-            patience.leave()?;
+        let outcomes = carry_out(threads(), vec![1, 2], SHORT, move |&n, leave| {
+            leave.ask()?;
             let _ = wait.lock().unwrap().recv();
             Ok(n)
         })
@@ -234,10 +282,10 @@ mod tests {
             let wait = Mutex::new(wait);
             let (told, tells) = mpsc::channel();
             let within = if by_dropping { LONG } else { SHORT };
-            let work = carry_out(threads(), vec![1], within, move |n, patience| {
+            let work = carry_out(threads(), vec![1], within, move |&n, leave| {
                 let _ = started.lock().unwrap().take().unwrap().send(());
                 let _ = wait.lock().unwrap().recv();
-                let leave = patience.leave().map_err(|error| error.kind);
+                let leave = leave.ask().map_err(|error| error.kind);
                 told.send(leave).unwrap();
                 Ok(n)
             });
@@ -255,9 +303,50 @@ mod tests {
         }
     }
 
+    fn shut() -> Stop {
+        Stop::Shut(StoreError::new(StoreErrorKind::NotDone, "shut", ""))
+    }
+
+    #[tokio::test]
+    async fn a_shut_latch_delays_none_of_the_others_and_is_tried_until_it_opens() {
+        let tries = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&tries);
+        let outcomes = carry_out(threads(), vec![1, 2, 3], LONG, move |&n, _| {
+            let mut tries = tries.lock().unwrap();
+            tries.push(n);
+            if n == 1 && tries.len() < 10 {
+                Err(shut())
+            } else {
+                Ok(n)
+            }
+        })
+        .await;
+        assert_eq!(kinds(&outcomes), [Ok(1), Ok(2), Ok(3)]);
+        assert_eq!(*seen.lock().unwrap(), [1, 2, 3, 1, 1, 1, 1, 1, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn waiting_for_a_shut_latch_takes_no_thread_and_is_told_in_the_end() {
+        let threads = Arc::new(Semaphore::new(1));
+        let waiting: Vec<_> = (0..20)
+            .map(|_| carry_out(Arc::clone(&threads), vec![1], SHORT, |_, _| Err(shut())))
+            .collect();
+        let other = carry_out(Arc::clone(&threads), vec![7], LONG, |&n, _| Ok(n));
+        let (waited, other) = tokio::join!(futures_util::future::join_all(waiting), other);
+        assert_eq!(kinds(&other), [Ok(7)]);
+        for mut outcomes in waited {
+            let outcome: Outcome<u32> = outcomes.pop().unwrap();
+            let error = outcome.unwrap_err();
+            assert_eq!(
+                (error.kind, &*error.what),
+                (StoreErrorKind::NotDone, "shut")
+            );
+        }
+    }
+
     #[tokio::test]
     async fn a_panic_in_a_step_is_an_error_of_the_rest_and_no_more() {
-        let outcomes = carry_out(threads(), vec![1, 2, 3], LONG, |n, _| {
+        let outcomes = carry_out(threads(), vec![1, 2, 3], LONG, |&n, _| {
             assert_ne!(n, 2, "on purpose");
             Ok(n)
         })
@@ -279,7 +368,7 @@ mod tests {
         let wait = Arc::new(Mutex::new(wait));
         for _ in 0..5 {
             let wait = Arc::clone(&wait);
-            let outcomes = carry_out(Arc::clone(&threads), vec![1], SHORT, move |n, _| {
+            let outcomes = carry_out(Arc::clone(&threads), vec![1], SHORT, move |&n, _| {
                 let _ = wait.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 Ok(n)
             })
@@ -288,7 +377,7 @@ mod tests {
         }
         assert_eq!(threads.available_permits(), 0);
         drop(go);
-        let after = carry_out(threads, vec![1], LONG, |n, _| Ok(n)).await;
+        let after = carry_out(threads, vec![1], LONG, |&n, _| Ok(n)).await;
         assert_eq!(kinds(&after), [Ok(1)]);
     }
 }

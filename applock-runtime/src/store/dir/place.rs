@@ -1,16 +1,21 @@
-//! The directory itself: how a record is read, replaced and removed, so that a crash at any moment, also of the machine, leaves the old
-//! record or the new one.
+//! The directory itself: how a record is read and written, so that a crash at any
+//! moment, also of the machine, leaves the old record or the new one.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use super::fault::{damaged, io_fault, misplaced};
 use super::names::Files;
-use super::patience::Patience;
-use super::record::{Damage, Holding, MAX_RECORD};
+use super::patience::Leave;
+use super::record::{Damage, HEARTBEAT, HEARTBEAT_AT, Holding, MAX_RECORD};
 use crate::store::{Outcome, StoreError, StoreErrorKind};
+
+/// How often a record is read again whose heartbeat is torn: it was being written.
+/// That takes less than a microsecond, so even once again is rare.
+const TORN_READS: u32 = 20;
 
 /// A lock directory, by its absolute path.
 #[derive(Clone, Debug)]
@@ -18,14 +23,18 @@ pub(super) struct Place {
     path: Arc<Path>,
 }
 
-/// What must survive a failure of power right after the answer.
+/// How a record is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Survives {
-    /// One of the two records, whole: enough where the old one also tells the
-    /// truth, since after a restart all leases are over.
-    Either,
-    /// The new one: a fencing token that was given out must not be given again.
-    New,
+pub(super) enum Manner {
+    /// Replaced, and sure to be there after a failure of power: a fencing token that
+    /// was given out must not be given again.
+    Durable,
+    /// Replaced; after a failure of power the old one may be back, whole. It also
+    /// tells the truth then: a restart ends all leases.
+    Whole,
+    /// Only its heartbeat, in place and without a sync. A disk may take a minute for
+    /// a sync when others write much, and no lease shall be lost by that.
+    Heartbeat,
 }
 
 impl Place {
@@ -95,11 +104,19 @@ impl Place {
 
     pub(super) fn read_any(&self, files: &Files) -> Outcome<Option<Holding>> {
         let path = &files.record;
-        match slurp(path) {
-            Ok(bytes) => match Holding::parse(&bytes) {
-                Ok(found) => Ok(Some(found)),
-                Err(damage) => Err(damaged(path, &damage)),
-            },
+        let mut torn = 0;
+        let read = loop {
+            let read = slurp(path).map(|bytes| Holding::parse(&bytes));
+            let is_torn = matches!(read, Ok(Err(Damage::Broken(HEARTBEAT))));
+            if !is_torn || torn == TORN_READS {
+                break read;
+            }
+            torn += 1;
+            thread::yield_now();
+        };
+        match read {
+            Ok(Ok(found)) => Ok(Some(found)),
+            Ok(Err(damage)) => Err(damaged(path, &damage)),
             Err(Slurp::Foreign) => Err(damaged(path, &Damage::Foreign)),
             Err(Slurp::Io(error)) if error.kind() == ErrorKind::NotFound => {
                 // 'No record' must not be read out of 'no directory' (rule R9).
@@ -120,13 +137,39 @@ impl Place {
         }
     }
 
-    /// Puts `holding` in the place of what stands there. The caller holds the latch.
-    pub(super) fn replace(
+    /// Writes `holding` in the place of what stands there. The caller holds the latch.
+    pub(super) fn write(
         &self,
         files: &Files,
         holding: &Holding,
-        survives: Survives,
-        patience: &Patience<'_>,
+        manner: Manner,
+        leave: &Leave<'_>,
+    ) -> Outcome<()> {
+        match manner {
+            Manner::Heartbeat => self.beat(files, holding, leave),
+            Manner::Durable | Manner::Whole => self.replace(files, holding, manner, leave),
+        }
+    }
+
+    fn beat(&self, files: &Files, holding: &Holding, leave: &Leave<'_>) -> Outcome<()> {
+        let fault =
+            |kind| move |error| io_fault(kind, "write the heartbeat to", &files.record, error);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .open(&files.record)
+            .map_err(fault(StoreErrorKind::NotDone))?;
+        leave.ask()?;
+        file.seek(SeekFrom::Start(HEARTBEAT_AT))
+            .and_then(|_| file.write_all(holding.heartbeat().as_bytes()))
+            .map_err(fault(StoreErrorKind::Unknown))
+    }
+
+    fn replace(
+        &self,
+        files: &Files,
+        holding: &Holding,
+        manner: Manner,
+        leave: &Leave<'_>,
     ) -> Outcome<()> {
         let text = holding.render();
         if text.len() as u64 > MAX_RECORD {
@@ -141,15 +184,15 @@ impl Place {
             move |error| io_fault(StoreErrorKind::NotDone, doing, &path, error)
         };
         // Opened beforehand: what can fail comes before what cannot be taken back.
-        let directory = match survives {
-            Survives::New => open_directory(&self.path)
-                .map_err(not_done("open the lock directory", &self.path))?,
-            Survives::Either => None,
+        let directory = if manner == Manner::Durable {
+            open_directory(&self.path).map_err(not_done("open the lock directory", &self.path))?
+        } else {
+            None
         };
         let written = self
             .write_temporary(&files.temporary, text.as_bytes())
             .map_err(not_done("write the record", &files.temporary))
-            .and_then(|()| patience.leave())
+            .and_then(|()| leave.ask())
             .and_then(|()| {
                 fs::rename(&files.temporary, &files.record).map_err(|error| {
                     let doing = "put the new record in the place of";
@@ -190,11 +233,6 @@ impl Place {
         // none of its content.
         file.sync_data()
     }
-
-    /// Removes the record. The caller holds the latch.
-    pub(super) fn remove(&self, files: &Files) -> io::Result<()> {
-        fs::remove_file(&files.record)
-    }
 }
 
 enum Slurp {
@@ -230,217 +268,5 @@ pub(super) fn open_directory(path: &Path) -> io::Result<Option<File>> {
         File::open(path).map(Some)
     } else {
         Ok(None)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::record::tests::sample;
-    use super::*;
-    use std::time::Instant;
-
-    fn home() -> (tempfile::TempDir, Place) {
-        let home = tempfile::tempdir().unwrap();
-        let place = Place::new(home.path());
-        (home, place)
-    }
-
-    fn replace(place: &Place, holding: &Holding, leave: bool) -> Outcome<()> {
-        let files = place.files(&holding.key);
-        place.replace(
-            &files,
-            holding,
-            Survives::New,
-            &Patience::new(Instant::now(), &|| leave),
-        )
-    }
-
-    fn read(place: &Place) -> Outcome<Option<Holding>> {
-        let key = sample().key;
-        place.read(&place.files(&key), &key)
-    }
-
-    fn names(place: &Place) -> Vec<String> {
-        let entries = fs::read_dir(place.path()).unwrap();
-        entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
-    }
-
-    #[test]
-    fn a_relative_path_means_what_it_meant_when_it_was_given() {
-        let place = Place::new(Path::new("locks"));
-        assert_eq!(place.path(), std::env::current_dir().unwrap().join("locks"));
-    }
-
-    #[test]
-    fn a_record_is_read_back_and_leaves_nothing_beside_it() {
-        let (_home, place) = home();
-        assert_eq!(read(&place).unwrap(), None);
-        for token in [1, 2] {
-            let holding = Holding { token, ..sample() };
-            replace(&place, &holding, true).unwrap();
-            assert_eq!(read(&place).unwrap(), Some(holding));
-            assert_eq!(names(&place).len(), 1);
-        }
-    }
-
-    #[test]
-    fn a_step_without_leave_leaves_the_old_record_and_nothing_beside_it() {
-        let (_home, place) = home();
-        replace(&place, &sample(), true).unwrap();
-        let error = replace(
-            &place,
-            &Holding {
-                token: 1,
-                ..sample()
-            },
-            false,
-        )
-        .unwrap_err();
-        assert_eq!(error.kind, StoreErrorKind::NotDone);
-        assert_eq!(read(&place).unwrap(), Some(sample()));
-        assert_eq!(names(&place).len(), 1);
-    }
-
-    #[test]
-    fn a_crash_while_writing_harms_neither_the_old_record_nor_the_next_writer() {
-        let (_home, place) = home();
-        let temporary = place.files(&sample().key).temporary;
-        let text = sample().render();
-        for length in (0..=text.len()).step_by(7) {
-            fs::write(&temporary, &text[..length]).unwrap();
-            assert_eq!(read(&place).unwrap(), None);
-        }
-        replace(&place, &sample(), true).unwrap();
-        fs::write(&temporary, "half").unwrap();
-        assert_eq!(read(&place).unwrap(), Some(sample()));
-        let next = Holding {
-            token: 9,
-            ..sample()
-        };
-        replace(&place, &next, true).unwrap();
-        assert_eq!(read(&place).unwrap(), Some(next));
-        assert_eq!(names(&place).len(), 1);
-    }
-
-    #[test]
-    fn damaged_and_foreign_files_are_named_and_never_changed() {
-        let (_home, place) = home();
-        let path = place.files(&sample().key).record;
-        let text = sample().render();
-        let mut contents: Vec<Vec<u8>> = (0..text.len())
-            .map(|length| text.as_bytes()[..length].to_vec())
-            .collect();
-        contents.push(b"applock 2\n".to_vec());
-        contents.push(vec![b'a'; 2 << 20]);
-        contents.push(
-            Holding {
-                key: "QUEUE:other".into(),
-                ..sample()
-            }
-            .render()
-            .into_bytes(),
-        );
-        for content in contents {
-            fs::write(&path, &content).unwrap();
-            let error = read(&place).unwrap_err();
-            assert_eq!(error.kind, StoreErrorKind::Misconfigured);
-            assert!(error.what.contains(&format!("{path:?}")), "{}", error.what);
-            assert!(error.remedy.contains("move it away") || error.remedy.contains("same version"));
-            assert_eq!(fs::read(&path).unwrap(), content);
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn what_is_no_file_is_refused_without_opening_it() {
-        let (_home, place) = home();
-        let path = place.files(&sample().key).record;
-        let pipe = |path: &Path| {
-            assert!(
-                std::process::Command::new("mkfifo")
-                    .arg(path)
-                    .status()
-                    .unwrap()
-                    .success()
-            );
-        };
-        let kinds: [(&str, &dyn Fn(&Path)); 3] = [
-            ("directory", &|path| fs::create_dir(path).unwrap()),
-            ("link", &|path| {
-                std::os::unix::fs::symlink("/nowhere", path).unwrap()
-            }),
-            ("pipe", &pipe),
-        ];
-        for (kind, make) in kinds {
-            make(&path);
-            assert_eq!(
-                read(&place).unwrap_err().kind,
-                StoreErrorKind::Misconfigured,
-                "{kind}"
-            );
-            assert!(path.symlink_metadata().is_ok());
-            fs::remove_file(&path)
-                .or_else(|_| fs::remove_dir(&path))
-                .unwrap();
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_link_in_the_place_of_the_temporary_file_is_not_followed() {
-        let (home, place) = home();
-        let target = home.path().join("precious");
-        fs::write(&target, "mine").unwrap();
-        std::os::unix::fs::symlink(&target, place.files(&sample().key).temporary).unwrap();
-        replace(&place, &sample(), true).unwrap();
-        assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
-        assert_eq!(read(&place).unwrap(), Some(sample()));
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_write_that_fails_is_not_done_and_leaves_nothing() {
-        let (home, place) = home();
-        replace(&place, &sample(), true).unwrap();
-        // A directory with something inside: it can't be removed as a left-over.
-        let temporary = place.files(&sample().key).temporary;
-        fs::create_dir(&temporary).unwrap();
-        let error = replace(
-            &place,
-            &Holding {
-                token: 1,
-                ..sample()
-            },
-            true,
-        )
-        .unwrap_err();
-        assert_ne!(error.kind, StoreErrorKind::Unknown);
-        assert_eq!(read(&place).unwrap(), Some(sample()));
-        drop(home);
-    }
-
-    #[test]
-    fn a_record_too_long_to_be_read_again_is_not_written() {
-        let (_home, place) = home();
-        let holding = Holding {
-            instance: "x".repeat(1 << 20),
-            ..sample()
-        };
-        assert_eq!(
-            replace(&place, &holding, true).unwrap_err().kind,
-            StoreErrorKind::Misconfigured
-        );
-        assert!(names(&place).is_empty());
-    }
-
-    #[test]
-    fn no_directory_is_an_error_and_not_a_free_lock() {
-        let (home, place) = home();
-        drop(home);
-        let error = read(&place).unwrap_err();
-        assert_eq!(error.kind, StoreErrorKind::Misconfigured);
-        assert!(error.what.contains(&format!("{:?}", place.path())));
     }
 }

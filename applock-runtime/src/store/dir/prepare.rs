@@ -15,6 +15,10 @@ use crate::store::{Outcome, StoreError, StoreErrorKind};
 /// Creates the directory with its parents if need be, and checks that it can be
 /// used. If it cannot, nothing that was created here stays behind.
 pub(super) fn prepare(place: &Place) -> Outcome<()> {
+    prepare_and(place, try_out)
+}
+
+fn prepare_and(place: &Place, try_out: impl FnOnce(&Place) -> Outcome<()>) -> Outcome<()> {
     let path = place.path();
     refuse_network(path)?;
     let created = create(path)?;
@@ -50,6 +54,7 @@ fn create(path: &Path) -> Outcome<Vec<PathBuf>> {
         .ancestors()
         .take_while(|parent| !parent.as_os_str().is_empty() && !parent.exists())
         .collect();
+    #[cfg_attr(not(unix), allow(unused_mut))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -159,6 +164,7 @@ fn network_name(kind: u64) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::scratch;
     use super::*;
 
     fn entries(path: &Path) -> Vec<String> {
@@ -182,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_created_with_its_parents_for_this_user_only() {
-        let home = tempfile::tempdir().unwrap();
+        let home = scratch();
         let path = home.path().join("a/b/../c d");
         prepare(&Place::new(&path)).unwrap();
         prepare(&Place::new(&path)).unwrap();
@@ -200,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_path_that_is_a_file_is_refused_and_the_file_stays() {
-        let home = tempfile::tempdir().unwrap();
+        let home = scratch();
         let file = home.path().join("file");
         fs::write(&file, "mine").unwrap();
         assert_eq!(refused(&file).kind, StoreErrorKind::Misconfigured);
@@ -213,7 +219,7 @@ mod tests {
 
     #[test]
     fn what_was_created_before_the_failure_does_not_stay_behind() {
-        let home = tempfile::tempdir().unwrap();
+        let home = scratch();
         let path = home.path().join("a/b").join("x".repeat(300));
         assert_eq!(refused(&path).kind, StoreErrorKind::Misconfigured);
         assert_eq!(entries(home.path()), Vec::<String>::new());
@@ -224,10 +230,24 @@ mod tests {
         assert_eq!(entries(home.path()), Vec::<String>::new());
     }
 
+    #[test]
+    fn a_directory_that_turns_out_unusable_is_removed_again_if_it_was_created_here() {
+        let home = scratch();
+        let refuse = |_: &Place| Err(StoreError::new(StoreErrorKind::NotDone, "full", ""));
+        for stays in [false, true] {
+            let path = home.path().join("a/b");
+            if stays {
+                fs::create_dir_all(&path).unwrap();
+            }
+            prepare_and(&Place::new(&path), refuse).unwrap_err();
+            assert_eq!(home.path().join("a").exists(), stays);
+        }
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_link_to_nowhere_is_refused_and_a_link_to_a_directory_is_followed() {
-        let home = tempfile::tempdir().unwrap();
+        let home = scratch();
         let link = home.path().join("link");
         std::os::unix::fs::symlink(home.path().join("gone"), &link).unwrap();
         assert_eq!(refused(&link).kind, StoreErrorKind::Misconfigured);

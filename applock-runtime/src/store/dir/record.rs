@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! applock 1
+//! beat 00000000101000000000 00000000161000000000 00000000060000000000 001789999900000 3d5e…
 //! key QUEUE:reports
 //! app reports
 //! owner 6f1c…            unique to the acquisition
@@ -12,15 +13,17 @@
 //! pid 4711
 //! phase held             or kept, released, forced
 //! ended 1790000000000    only where it ended; milliseconds of the wall clock
-//! ttl 60000000000        this and the following in nanoseconds of the uptime
-//! taken 81000000000
-//! beat 101000000000
-//! end 161000000000
-//! wall 1790000000000     when it was taken, milliseconds of the wall clock
-//! began 1789999900000    when the machine started, the same
+//! taken 81000000000      when it was taken, nanoseconds of the uptime
+//! wall 1790000000000     the same, milliseconds of the wall clock
 //! boot 0a1b…             absent where the system has no boot id
 //! sum 9c0d…
 //! ```
+//!
+//! The second line is the heartbeat: when it was, when the lease ends, the ttl (all
+//! three in nanoseconds, the first two of the uptime), when the machine started
+//! (milliseconds of the wall clock), and a digest of its own. It has always the same
+//! length and lies within the first 512 bytes, so it can be written in place: a disk
+//! writes a sector at once or not at all.
 //!
 //! Fields come in this order. In texts `%` and control characters are written as
 //! `%XX`. This is the format of every process that shares the directory: a change
@@ -42,6 +45,15 @@ pub(super) const MAX_RECORD: u64 = 1 << 20;
 /// The first word of every record.
 const MAGIC: &str = "applock";
 const VERSION: &str = "1";
+
+/// Where the heartbeat begins: after the first line.
+pub(super) const HEARTBEAT_AT: u64 = 10;
+
+/// Where the rest begins.
+const BODY_AT: usize = 131;
+
+/// What a record lacks whose heartbeat is wrong, or was being written.
+pub(super) const HEARTBEAT: &str = "beat";
 
 /// What stands between the digest of a record and every other use of SHA-1.
 const SUM: Uuid = Uuid::from_u128(0x5b2f_4f0a_9d53_4e0d_8f21_7a61_70c4_b1d1);
@@ -102,6 +114,7 @@ impl fmt::Display for Damage {
 impl Holding {
     pub(super) fn render(&self) -> String {
         let mut text = format!("{MAGIC} {VERSION}\n");
+        text.push_str(&self.heartbeat());
         line(&mut text, "key", &escape(&self.key));
         if let Some(app) = &self.app {
             line(&mut text, "app", &escape(app));
@@ -124,18 +137,29 @@ impl Holding {
         if let Some(ended) = ended {
             line(&mut text, "ended", &ended);
         }
-        line(&mut text, "ttl", &self.ttl_ns);
         line(&mut text, "taken", &self.taken_ns);
-        line(&mut text, "beat", &self.beat_ns);
-        line(&mut text, "end", &self.end_ns);
         line(&mut text, "wall", &self.taken_ms);
-        line(&mut text, "began", &self.boot.began_ms);
         if let Some(boot) = &self.boot.id {
             line(&mut text, "boot", boot);
         }
-        let sum = Uuid::new_v5(&SUM, text.as_bytes());
+        // Without the heartbeat, which changes alone.
+        let body = text.get(BODY_AT..).unwrap_or_default();
+        let sum = Uuid::new_v5(&SUM, body.as_bytes());
         line(&mut text, "sum", &sum);
         text
+    }
+
+    /// The second line.
+    pub(super) fn heartbeat(&self) -> String {
+        let mut line = format!(
+            "{:020} {:020} {:020} {:015} ",
+            self.beat_ns, self.end_ns, self.ttl_ns, self.boot.began_ms
+        );
+        let sum = beat_sum(&line);
+        line.insert_str(0, "beat ");
+        // Writing to a String cannot fail.
+        let _ = writeln!(line, "{sum}");
+        line
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Damage> {
@@ -161,6 +185,17 @@ impl Holding {
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
         fields.0.next();
+        let beat = fields.raw(HEARTBEAT)?;
+        let number = |index| {
+            let number = beat.split(' ').nth(index).and_then(|n| n.parse().ok());
+            number.ok_or(Damage::Broken(HEARTBEAT))
+        };
+        let (beat_ns, end_ns, ttl_ns, began_ms) = (number(0)?, number(1)?, number(2)?, number(3)?);
+        let told = beat.rfind(' ').and_then(|at| beat.get(..=at));
+        let sum = told.map(|told| beat_sum(told).to_string());
+        if began_ms > LAST_WALL_MS || beat.split(' ').nth(4) != sum.as_deref() {
+            return Err(Damage::Broken(HEARTBEAT));
+        }
         let key = fields.text("key")?.into();
         let app = fields.text_if_there("app")?;
         let name = fields.text_if_there("name")?;
@@ -190,17 +225,22 @@ impl Holding {
             host,
             pid,
             phase,
-            ttl_ns: fields.value("ttl")?,
+            beat_ns,
+            end_ns,
+            ttl_ns,
             taken_ns: fields.value("taken")?,
-            beat_ns: fields.value("beat")?,
-            end_ns: fields.value("end")?,
             taken_ms: fields.at_most("wall", LAST_WALL_MS)?,
             boot: Boot {
-                began_ms: fields.at_most("began", LAST_WALL_MS)?,
+                began_ms,
                 id: fields.value_if_there("boot")?,
             },
         })
     }
+}
+
+/// The digest of what a heartbeat tells.
+fn beat_sum(told: &str) -> Uuid {
+    Uuid::new_v5(&SUM, told.as_bytes())
 }
 
 fn line(text: &mut String, field: &str, value: &dyn fmt::Display) {
@@ -333,6 +373,9 @@ pub(super) mod tests {
                 },
             ] {
                 for id in [None, Some(Uuid::max())] {
+                    if text.len() > 1_000 && (phase != Phase::Kept || id.is_none()) {
+                        continue; // Once is enough for the longest.
+                    }
                     let holding = Holding {
                         key: text.into(),
                         app: Some(text.into()),
@@ -354,14 +397,36 @@ pub(super) mod tests {
 
     #[test]
     fn the_text_of_version_1_stays_as_it_is() {
-        let golden = "applock 1\nkey QUEUE:reports:eu\napp reports\nname eu\n\
+        let golden = "applock 1\n\
+            beat 00000000101000000000 00000000161000000000 00000000060000000000 \
+            001789999919000 0ac6b3fa-b09e-57a8-a70b-399607310931\n\
+            key QUEUE:reports:eu\napp reports\nname eu\n\
             owner 00000000-0000-0000-0000-000000000007\ntoken 1790000000000000\n\
-            instance web-1\nhost db7\npid 4711\nphase held\nttl 60000000000\n\
-            taken 81000000000\nbeat 101000000000\nend 161000000000\nwall 1790000000000\n\
-            began 1789999919000\nboot 00000000-0000-0000-0000-000000000009\n";
-        let written = sample().render();
-        let sum = written.strip_prefix(golden).unwrap();
-        assert_eq!(sum, "sum eab8756f-f17c-5d0a-a10b-e1d7af0cfb61\n");
+            instance web-1\nhost db7\npid 4711\nphase held\ntaken 81000000000\n\
+            wall 1790000000000\nboot 00000000-0000-0000-0000-000000000009\n\
+            sum 5ab88191-2f7b-586d-9a57-9d5d31969bc0\n";
+        assert_eq!(sample().render(), golden);
+    }
+
+    #[test]
+    fn the_heartbeat_lies_in_the_first_sector_and_always_has_the_same_length() {
+        let far = Holding {
+            beat_ns: u64::MAX,
+            end_ns: u64::MAX,
+            ttl_ns: u64::MAX,
+            boot: Boot {
+                id: None,
+                began_ms: LAST_WALL_MS,
+            },
+            ..sample()
+        };
+        for holding in [sample(), far] {
+            let at = usize::try_from(HEARTBEAT_AT).unwrap();
+            let (text, line) = (holding.render(), holding.heartbeat());
+            assert_eq!(text.get(at..BODY_AT), Some(line.as_str()));
+            assert!(text.get(BODY_AT..).unwrap().starts_with("key "));
+        }
+        const { assert!(BODY_AT <= 512) }
     }
 
     #[test]
@@ -405,7 +470,7 @@ pub(super) mod tests {
             Holding::parse(b"applock 2\nwho knows\n"),
             Err(Damage::Newer)
         );
-        assert_eq!(Holding::parse(b"applock 1\n"), Err(Damage::Broken("key")));
+        assert_eq!(Holding::parse(b"applock 1\n"), Err(Damage::Broken("beat")));
         assert_eq!(
             Holding::parse(b"applock 1\nkey \xff\n"),
             Err(Damage::Broken("encoding"))

@@ -1,5 +1,5 @@
-//! Removing what nobody needs any more: records unused for a week, and what a crash
-//! left half-written. Without it a directory of locks named after days or tenants
+//! Removing what nobody needs any more: records unused for a week, latches without a
+//! record, and what a crash left half-written. Without it a directory of locks named after days or tenants
 //! would grow for ever.
 //!
 //! A file is removed only under its key's latch, after it was read again there, so
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::latch::Latch;
 use super::lease::{is_taken, last_use_ms};
-use super::names::{PROBE, TEMPORARY};
+use super::names::{Kind, PROBE};
 use super::place::Place;
 use super::time::{Now, system_time};
 
@@ -21,18 +21,18 @@ const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// A file half-written for so long is nobody's.
 const HALF_WRITTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Goes through the directory for at most `spend`; returns how many files it
-/// removed. Whatever is unclear stays.
-pub(super) fn sweep(place: &Place, now: impl Fn() -> Now, spend: Duration) -> usize {
+/// Goes through the directory for at most `spend`. Whatever is unclear stays.
+pub(super) fn sweep(place: &Place, now: impl Fn() -> Now, spend: Duration) {
     let began = Instant::now();
     let Ok(entries) = fs::read_dir(place.path()) else {
-        return 0;
+        return;
     };
-    entries
-        .take_while(|_| began.elapsed() < spend)
-        .filter_map(Result::ok)
-        .filter(|entry| remove_if_unused(place, entry, &now).unwrap_or(false))
-        .count()
+    for entry in entries.filter_map(Result::ok) {
+        if began.elapsed() >= spend {
+            return;
+        }
+        remove_if_unused(place, &entry, &now);
+    }
 }
 
 /// `None`: it is none of ours, or somebody is at it.
@@ -47,24 +47,32 @@ fn remove_if_unused(place: &Place, entry: &DirEntry, now: &impl Fn() -> Now) -> 
         let old = age(&now())? > HALF_WRITTEN;
         return Some(old && fs::remove_file(entry.path()).is_ok());
     }
-    let files = place.files_named(name)?;
-    let temporary = name.starts_with(TEMPORARY);
-    let limit = if temporary { HALF_WRITTEN } else { KEPT_FOR };
+    let (files, kind) = place.files_named(name)?;
+    let limit = match kind {
+        Kind::Temporary => HALF_WRITTEN,
+        Kind::Record | Kind::Latch => KEPT_FOR,
+    };
     // By the file's date first: that costs no latch and no reading.
     if age(&now())? <= limit {
         return Some(false);
     }
-    let _latch = Latch::try_take(place, files.latch).ok()??;
+    if kind == Kind::Latch && (files.record.exists() || cfg!(not(unix))) {
+        return Some(false);
+    }
+    let _latch = Latch::try_take(place, &files.latch).ok()??;
     let now = now();
-    let unused = if temporary {
-        age(&now)? > limit
-    } else {
-        let found = place.read_any(&files).ok()??;
-        // Not a copy that somebody made of it under another name.
-        let ours = place.files(&found.key).record == files.record;
-        ours && !is_taken(&found, &now) && is_before(last_use_ms(&found), limit, &now)
+    let unused = match kind {
+        Kind::Temporary => age(&now)? > limit,
+        // Whoever waits for it finds that it is gone, and makes a new one.
+        Kind::Latch => !files.record.exists(),
+        Kind::Record => {
+            let found = place.read_any(&files).ok()??;
+            // Not a copy that somebody made of it under another name.
+            let ours = place.files(&found.key) == files;
+            ours && !is_taken(&found, &now) && is_before(last_use_ms(&found), limit, &now)
+        }
     };
-    Some(unused && place.remove(&files).is_ok())
+    Some(unused && fs::remove_file(entry.path()).is_ok())
 }
 
 fn is_before(used_ms: u64, limit: Duration, now: &Now) -> bool {
@@ -77,9 +85,10 @@ fn is_before(used_ms: u64, limit: Duration, now: &Now) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::lease;
-    use super::super::patience::Patience;
-    use super::super::place::Survives;
+    use super::super::patience::Leave;
+    use super::super::place::Manner;
     use super::super::record::{Holding, Phase, tests::sample};
+    use super::super::tests::scratch;
     use super::super::time;
     use super::*;
     use std::collections::BTreeSet;
@@ -107,9 +116,9 @@ mod tests {
             ..sample()
         };
         let files = place.files(key);
-        let patience = Patience::new(Instant::now(), &|| true);
+        let leave = Leave(&|| true);
         place
-            .replace(&files, &holding, Survives::Either, &patience)
+            .write(&files, &holding, Manner::Whole, &leave)
             .unwrap();
         files
             .record
@@ -124,13 +133,13 @@ mod tests {
         let entries = fs::read_dir(place.path()).unwrap();
         entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.starts_with(".latch-"))
+            .filter(|name| !name.ends_with(".latch"))
             .collect()
     }
 
     #[test]
     fn only_what_was_unused_for_a_week_and_is_ours_goes() {
-        let home = tempfile::tempdir().unwrap();
+        let home = scratch();
         let place = Place::new(home.path());
         let released = Phase::Released {
             wall_ms: time::now().wall_ms(),
@@ -150,43 +159,86 @@ mod tests {
         ]
         .into();
         fs::write(place.files("damaged").record, "4711").unwrap();
-        for foreign in ["notes.txt", ".hidden", "a.lock", ".new-x", "x.0.lock"] {
+        for foreign in ["notes.txt", ".hidden", "a.lock", ".x.new", "x.0.lock"] {
             fs::write(home.path().join(foreign), "mine").unwrap();
             stays.insert(foreign.into());
         }
-        for left in [".new-0b7e0000000000000000000000000000", ".probe-0b7e"] {
+        for left in [".x.0b7e0000000000000000000000000000.new", ".probe-0b7e"] {
             fs::write(home.path().join(left), "half").unwrap();
         }
         let copy = "x.0b7e0000000000000000000000000000.lock";
         fs::copy(place.files("released").record, home.path().join(copy)).unwrap();
         stays.insert(copy.into());
         let before = names(&place);
-        assert_eq!(sweep(&place, || later(Duration::ZERO), MINUTE), 0);
-        assert_eq!(sweep(&place, || later(DAY - MINUTE), MINUTE), 0);
+        let swept_after = |length| {
+            let old = names(&place);
+            sweep(&place, || later(length), MINUTE);
+            old.len() - names(&place).len()
+        };
+        assert_eq!(swept_after(Duration::ZERO), 0);
+        assert_eq!(swept_after(DAY - MINUTE), 0);
         assert_eq!(names(&place), before);
-        assert_eq!(sweep(&place, || later(DAY + MINUTE), MINUTE), 2);
-        assert_eq!(sweep(&place, || later(DAY * 7 - MINUTE), MINUTE), 0);
-        assert_eq!(sweep(&place, || later(DAY * 8), MINUTE), 3);
+        assert_eq!(swept_after(DAY + MINUTE), 2);
+        assert_eq!(swept_after(DAY * 7 - MINUTE), 0);
+        assert_eq!(swept_after(DAY * 8), 3);
         assert_eq!(names(&place), stays);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_latch_goes_once_it_has_no_record_and_nobody_is_inside() {
+        let home = scratch();
+        let place = Place::new(home.path());
+        let [held, gone, inside] = ["held", "gone", "inside"].map(|key| place.files(key).latch);
+        for latch in [&held, &gone] {
+            drop(Latch::try_take(&place, latch).unwrap());
+        }
+        put(&place, "held", Phase::Held, DAY * 30);
+        let taken = Latch::try_take(&place, &inside).unwrap();
+        sweep(&place, || later(DAY * 7 - MINUTE), MINUTE);
+        assert!(gone.exists());
+        sweep(&place, || later(DAY * 8), MINUTE);
+        assert_eq!(
+            [&held, &gone, &inside].map(|latch| latch.exists()),
+            [true, false, true]
+        );
+        drop(taken);
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_ahead_sweeps_no_lock_that_is_held() {
+        let home = scratch();
+        let place = Place::new(home.path());
+        put(&place, "held", Phase::Held, MINUTE);
+        let jumped = || Now {
+            wall_us: later(DAY * 30).wall_us,
+            ..time::now()
+        };
+        sweep(&place, jumped, MINUTE);
+        assert_eq!(names(&place).len(), 1);
+        sweep(&place, || later(DAY * 30), MINUTE);
+        assert!(names(&place).is_empty());
     }
 
     #[test]
     fn a_sweep_waits_for_nobody_and_keeps_to_its_time() {
-        let home = tempfile::tempdir().unwrap();
+        let home = scratch();
         let place = Place::new(home.path());
         put(&place, "old", Phase::Held, MINUTE);
-        let latch = Latch::try_take(&place, place.files("old").latch).unwrap();
-        assert_eq!(sweep(&place, || later(DAY * 8), MINUTE), 0);
+        let latch = Latch::try_take(&place, &place.files("old").latch).unwrap();
+        sweep(&place, || later(DAY * 8), MINUTE);
         drop(latch);
-        assert_eq!(sweep(&place, || later(DAY * 8), Duration::ZERO), 0);
-        assert_eq!(sweep(&place, || later(DAY * 8), MINUTE), 1);
+        sweep(&place, || later(DAY * 8), Duration::ZERO);
+        assert_eq!(names(&place).len(), 1);
+        sweep(&place, || later(DAY * 8), MINUTE);
+        assert!(names(&place).is_empty());
         drop(home);
-        assert_eq!(sweep(&place, || later(DAY * 8), MINUTE), 0);
+        sweep(&place, || later(DAY * 8), MINUTE);
     }
 
     #[test]
     fn a_lock_taken_between_the_look_and_the_latch_is_not_swept() {
-        let home = tempfile::tempdir().unwrap();
+        let home = scratch();
         let place = Place::new(home.path());
         put(&place, "old", Phase::Held, MINUTE);
         let entry = fs::read_dir(home.path()).unwrap().next().unwrap().unwrap();

@@ -3,11 +3,13 @@
 //! Each step is one script, one round trip (rule R3); the scripts stand beside this
 //! file, and say what they take and answer.
 
+mod advice;
 mod fault;
 mod link;
 mod reply;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -54,6 +56,8 @@ static FORCE_RELEASE: LazyLock<Source> = script!("force_release");
 /// One Redis server.
 pub(crate) struct RedisStore {
     link: Arc<Link>,
+    /// Whether the server's settings were looked at.
+    advised: AtomicBool,
     shown: Arc<str>,
 }
 
@@ -75,6 +79,7 @@ impl RedisStore {
     pub(crate) fn over(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {
             link: Arc::new(Link::new(connector)),
+            advised: AtomicBool::new(false),
             shown,
         }
     }
@@ -91,7 +96,10 @@ impl RedisStore {
         let started = tokio::time::Instant::now();
         let by_hash = command("EVALSHA", &script.hash, keys, arguments);
         let failed = match self.link.send(&by_hash, within).await {
-            Ok(value) => return Ok(value),
+            Ok(value) => {
+                self.advise();
+                return Ok(value);
+            }
             Err(failed) => failed,
         };
         if !is_unknown_script(&failed.error) {
@@ -100,6 +108,16 @@ impl RedisStore {
         let left = within.saturating_sub(started.elapsed());
         let by_text = command("EVAL", script.code, keys, arguments);
         self.link.send(&by_text, left).await.map_err(Into::into)
+    }
+
+    /// Looks at the server's settings, once, while nobody waits for it.
+    fn advise(&self) {
+        if !self.advised.swap(true, Ordering::Relaxed) {
+            tokio::spawn(advice::on_eviction(
+                Arc::clone(&self.link),
+                Arc::clone(&self.shown),
+            ));
+        }
     }
 
     async fn acquire_one(&self, wish: Acquire, within: Duration) -> Outcome<Acquired> {

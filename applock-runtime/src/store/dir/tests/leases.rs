@@ -60,7 +60,7 @@ fn end_of(owner: u128, keep: Option<Duration>) -> Release {
 
 fn taken(found: Option<Holding>, owner: u128, now: &Now) -> Holding {
     match acquire(found, &ask(owner), now) {
-        Ok(Decision::Take(holding)) => holding,
+        Ok(Decision::Take(holding)) => *holding,
         other => panic!("{other:?}"),
     }
 }

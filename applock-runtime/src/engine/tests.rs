@@ -1,0 +1,591 @@
+//! The engine against a store whose every answer the test gives, by a clock that the
+//! test moves: nothing here sleeps.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
+
+use crate::clock::{Clock, ManualClock};
+use crate::error::{Error, Loss};
+use crate::info::Record;
+use crate::key::Key;
+use crate::store::{
+    Acquire, Acquired, Answer, Identity, Inspection, Outcome, OwnerId, Release, Renew, Store,
+    StoreError, StoreErrorKind,
+};
+
+use super::lease::margin;
+use super::{Engine, Held, Parts, Wait, Want};
+
+/// Its third is a whole number, so that sums of it are exact.
+const TTL: Duration = Duration::from_secs(9);
+
+/// How long a test waits for what must come, and for what must not.
+const SOON: Duration = Duration::from_secs(10);
+const NEVER: Duration = Duration::from_millis(50);
+
+/// What the engine asked, and where the answer goes.
+enum Asked {
+    Acquire(Vec<Acquire>, oneshot::Sender<Vec<Outcome<Acquired>>>),
+    Renew(Vec<Renew>, oneshot::Sender<Vec<Outcome<bool>>>),
+    Release(Vec<Release>, oneshot::Sender<Vec<Outcome<bool>>>),
+}
+
+#[derive(Debug)]
+struct Puppet {
+    asked: Sender<Asked>,
+}
+
+impl Puppet {
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Asked,
+    ) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        self.asked.send(question(reply)).unwrap();
+        Box::pin(async move {
+            match answer.await {
+                Ok(answer) => answer,
+                // The test let it go: no answer ever comes.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Acquire(batch, _) => write!(f, "Acquire({})", batch.len()),
+            Self::Renew(batch, _) => write!(f, "Renew({})", batch.len()),
+            Self::Release(batch, _) => write!(f, "Release({})", batch.len()),
+        }
+    }
+}
+
+impl Store for Puppet {
+    fn open(self: Arc<Self>, _: Duration) -> Answer<Outcome<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn acquire(
+        self: Arc<Self>,
+        batch: Vec<Acquire>,
+        _: Duration,
+    ) -> Answer<Vec<Outcome<Acquired>>> {
+        self.ask(|reply| Asked::Acquire(batch, reply))
+    }
+    fn renew(self: Arc<Self>, batch: Vec<Renew>, _: Duration) -> Answer<Vec<Outcome<bool>>> {
+        self.ask(|reply| Asked::Renew(batch, reply))
+    }
+    fn release(self: Arc<Self>, batch: Vec<Release>, _: Duration) -> Answer<Vec<Outcome<bool>>> {
+        self.ask(|reply| Asked::Release(batch, reply))
+    }
+    fn inspect(self: Arc<Self>, _: Key, _: Duration) -> Answer<Outcome<Inspection>> {
+        Box::pin(std::future::ready(Ok(Inspection::default())))
+    }
+    fn force_release(
+        self: Arc<Self>,
+        _: Key,
+        _: Option<Duration>,
+        _: Duration,
+    ) -> Answer<Outcome<bool>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+    fn describe(&self) -> Arc<str> {
+        "puppet:".into()
+    }
+}
+
+struct Stage {
+    engine: Arc<Engine>,
+    clock: ManualClock,
+    asked: Receiver<Asked>,
+}
+
+/// An acquire that runs on a thread of its own.
+type Taking = std::thread::JoinHandle<crate::Result<Held>>;
+
+impl Stage {
+    fn new() -> Self {
+        let (tell, asked) = channel();
+        let clock = ManualClock::new();
+        let engine = Engine::new(Parts {
+            store: Arc::new(Puppet { asked: tell }),
+            clock: Arc::new(clock.clone()),
+            identity: Arc::new(Identity {
+                instance: "i".into(),
+                host: "h".into(),
+                pid: 1,
+            }),
+            command_timeout: Duration::from_secs(1),
+        });
+        Self {
+            engine: Arc::new(engine),
+            clock,
+            asked,
+        }
+    }
+
+    fn want(&self, key: &str) -> Want {
+        Want {
+            acquire: Acquire {
+                key: Key::whole(key).unwrap(),
+                owner: OwnerId::new_v4(),
+                ttl: TTL,
+                identity: Arc::clone(self.engine.identity()),
+            },
+            wait: Wait::Not,
+            at_least: None,
+            at_most: None,
+        }
+    }
+
+    fn take(&self, want: Want) -> Taking {
+        let engine = Arc::clone(&self.engine);
+        std::thread::spawn(move || pollster::block_on(engine.acquire(want)))
+    }
+
+    fn next(&self) -> Asked {
+        self.asked
+            .recv_timeout(SOON)
+            .expect("the engine asks something")
+    }
+
+    fn nothing(&self) {
+        match self.asked.recv_timeout(NEVER) {
+            Err(RecvTimeoutError::Timeout) => (),
+            other => panic!("nothing should be asked here, but {other:?}"),
+        }
+    }
+
+    fn acquire(&self) -> (Vec<Acquire>, oneshot::Sender<Vec<Outcome<Acquired>>>) {
+        match self.next() {
+            Asked::Acquire(batch, reply) => (batch, reply),
+            other => panic!("{other:?} instead of an acquire"),
+        }
+    }
+
+    fn renew(&self) -> (Vec<Renew>, oneshot::Sender<Vec<Outcome<bool>>>) {
+        match self.next() {
+            Asked::Renew(batch, reply) => (batch, reply),
+            other => panic!("{other:?} instead of a heartbeat"),
+        }
+    }
+
+    fn release(&self) -> (Vec<Release>, oneshot::Sender<Vec<Outcome<bool>>>) {
+        match self.next() {
+            Asked::Release(batch, reply) => (batch, reply),
+            other => panic!("{other:?} instead of a release"),
+        }
+    }
+
+    /// Takes a lock that the store grants at once.
+    fn held(&self, want: Want) -> Held {
+        let taking = self.take(want);
+        let (_, reply) = self.acquire();
+        reply.send(vec![granted()]).unwrap();
+        taking.join().unwrap().unwrap()
+    }
+
+    fn hold(&self, key: &str) -> Held {
+        self.held(self.want(key))
+    }
+
+    /// Waits until the engine has acted on every answer given so far: it answers
+    /// questions in the same loop, and none before the answers that came first.
+    fn settle(&self) {
+        for _ in 0..2 {
+            let key = Key::whole("settle").unwrap();
+            pollster::block_on(self.engine.inspect(key)).unwrap();
+        }
+    }
+
+    /// Waits until the engine has acted on an answer.
+    fn until(&self, what: &str, met: impl Fn() -> bool) {
+        let start = std::time::Instant::now();
+        while !met() {
+            assert!(start.elapsed() < SOON, "still not: {what}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn granted() -> Outcome<Acquired> {
+    Ok(Acquired::Granted {
+        token: 1,
+        at: SystemTime::UNIX_EPOCH,
+    })
+}
+
+fn unknown<T>() -> Outcome<T> {
+    Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""))
+}
+
+fn dead<T>() -> Outcome<T> {
+    unknown().map_err(|error| StoreError {
+        worth_another: true,
+        ..error
+    })
+}
+
+#[test]
+fn a_lease_is_judged_from_before_its_request_left() {
+    let stage = Stage::new();
+    let taking = stage.take(stage.want("k"));
+    let (_, reply) = stage.acquire();
+    stage.clock.advance(Duration::from_secs(6));
+    reply.send(vec![granted()]).unwrap();
+    let held = taking.join().unwrap().unwrap();
+    assert_eq!(
+        held.lease().remaining(),
+        TTL - margin(TTL) - Duration::from_secs(6)
+    );
+}
+
+#[test]
+fn an_acquire_answered_after_its_lease_is_refused_and_cleaned_up() {
+    let stage = Stage::new();
+    let want = stage.want("k");
+    let owner = want.acquire.owner;
+    let taking = stage.take(want);
+    let (_, reply) = stage.acquire();
+    stage.clock.advance(TTL);
+    reply.send(vec![granted()]).unwrap();
+    assert!(matches!(taking.join().unwrap(), Err(Error::Unavailable(_))));
+    let (batch, _) = stage.release();
+    assert_eq!(batch[0].owner, owner);
+}
+
+#[test]
+fn failed_heartbeats_are_repeated_and_the_lock_is_kept() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    stage.clock.advance(TTL / 3);
+    for _ in 0..5 {
+        let (_, reply) = stage.renew();
+        reply.send(vec![unknown()]).unwrap();
+        stage.settle();
+        stage.clock.advance(Duration::from_millis(500));
+        assert!(held.lease().is_valid());
+    }
+    let (_, reply) = stage.renew();
+    reply.send(vec![Ok(true)]).unwrap();
+    stage.until("the lease is whole again", || {
+        held.lease().remaining() > TTL / 2
+    });
+}
+
+#[test]
+fn a_lease_ends_with_no_answer_from_anyone() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    stage.clock.advance(TTL / 3);
+    let (_, silent) = stage.renew();
+    stage.clock.advance(TTL - margin(TTL) - TTL / 3);
+    // The engine's own timer wakes it: nobody has looked at the clock.
+    pollster::block_on(held.lease().over());
+    assert_eq!(held.lease().loss(), Some(Loss::Expired));
+    // The answer comes after all, and changes nothing.
+    silent.send(vec![Ok(true)]).unwrap();
+    stage.nothing();
+    assert!(!held.lease().is_valid());
+}
+
+#[test]
+fn a_heartbeat_answered_not_yours_is_a_loss_at_once() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    stage.clock.advance(TTL / 3);
+    let (_, reply) = stage.renew();
+    reply.send(vec![Ok(false)]).unwrap();
+    pollster::block_on(held.lease().over());
+    assert_eq!(held.lease().loss(), Some(Loss::Taken));
+    assert!(matches!(
+        held.lease().lost_error(),
+        Some(Error::Lost { token: 1, .. })
+    ));
+}
+
+#[test]
+fn a_release_never_overtakes_a_heartbeat_in_flight() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    stage.clock.advance(TTL / 3);
+    let (_, heartbeat) = stage.renew();
+    let releasing = std::thread::spawn(move || pollster::block_on(held.release()));
+    stage.nothing();
+    heartbeat.send(vec![Ok(true)]).unwrap();
+    let (_, reply) = stage.release();
+    reply.send(vec![Ok(true)]).unwrap();
+    releasing.join().unwrap().unwrap();
+    stage.clock.advance(TTL);
+    stage.nothing();
+}
+
+#[test]
+fn an_acquire_that_nobody_waits_for_is_released() {
+    let stage = Stage::new();
+    let want = stage.want("k");
+    let owner = want.acquire.owner;
+    let mut taking = Box::pin(stage.engine.acquire(want));
+    let waker = std::task::Waker::noop();
+    let polled = taking
+        .as_mut()
+        .poll(&mut std::task::Context::from_waker(waker));
+    assert!(polled.is_pending());
+    let (_, reply) = stage.acquire();
+    drop(taking);
+    reply.send(vec![granted()]).unwrap();
+    let (batch, _) = stage.release();
+    assert_eq!(batch[0].owner, owner);
+}
+
+#[test]
+fn an_acquire_without_an_answer_is_cleaned_up_also_if_it_comes_to_life_late() {
+    let stage = Stage::new();
+    let want = stage.want("k");
+    let owner = want.acquire.owner;
+    let taking = stage.take(want);
+    let (_, reply) = stage.acquire();
+    reply.send(vec![unknown()]).unwrap();
+    assert!(matches!(taking.join().unwrap(), Err(Error::Unavailable(_))));
+    // Not there yet, and not there yet, and there.
+    for answer in [Ok(false), Ok(false), Ok(true)] {
+        let (batch, reply) = stage.release();
+        assert_eq!(batch[0].owner, owner);
+        reply.send(vec![answer]).unwrap();
+        stage.settle();
+        stage.clock.advance(Duration::from_millis(500));
+    }
+    stage.clock.advance(TTL);
+    stage.nothing();
+}
+
+#[test]
+fn a_dead_connection_is_worth_another_try_with_the_same_owner_id() {
+    let stage = Stage::new();
+    let want = stage.want("k");
+    let owner = want.acquire.owner;
+    let taking = stage.take(want);
+    let (_, reply) = stage.acquire();
+    reply.send(vec![dead()]).unwrap();
+    let (batch, reply) = stage.acquire();
+    assert_eq!(batch[0].owner, owner);
+    reply.send(vec![granted()]).unwrap();
+    taking.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_release_whose_answer_was_lost_counts_when_the_lock_is_gone() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    let releasing = std::thread::spawn(move || pollster::block_on(held.release()));
+    let (_, reply) = stage.release();
+    reply.send(vec![dead()]).unwrap();
+    let (_, reply) = stage.release();
+    reply.send(vec![Ok(false)]).unwrap();
+    releasing.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_release_of_what_is_not_ours_says_so() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    let releasing = std::thread::spawn(move || pollster::block_on(held.release()));
+    let (_, reply) = stage.release();
+    reply.send(vec![Ok(false)]).unwrap();
+    assert!(matches!(
+        releasing.join().unwrap(),
+        Err(Error::NotHeld { .. })
+    ));
+}
+
+#[test]
+fn a_release_without_an_answer_is_told_at_once_and_repeated() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    let releasing = std::thread::spawn(move || pollster::block_on(held.release()));
+    let (_, reply) = stage.release();
+    reply.send(vec![unknown()]).unwrap();
+    assert!(matches!(
+        releasing.join().unwrap(),
+        Err(Error::Unavailable(_))
+    ));
+    stage.clock.advance(Duration::from_secs(1));
+    let (_, reply) = stage.release();
+    reply.send(vec![Ok(true)]).unwrap();
+}
+
+#[test]
+fn heartbeats_due_together_travel_together() {
+    let stage = Stage::new();
+    let _held: Vec<Held> = ["a", "b", "c"].map(|key| stage.hold(key)).into();
+    stage.clock.advance(TTL / 3);
+    let (batch, _) = stage.renew();
+    assert_eq!(batch.len(), 3);
+}
+
+#[test]
+fn three_heartbeats_a_ttl_and_no_storm() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    let mut beats = 0;
+    for _ in 0..500 {
+        stage.clock.advance(TTL / 100);
+        if let Ok(Asked::Renew(_, reply)) = stage.asked.recv_timeout(Duration::from_millis(2)) {
+            beats += 1;
+            reply.send(vec![Ok(true)]).unwrap();
+        }
+    }
+    assert!(
+        (14..=18).contains(&beats),
+        "{beats} heartbeats in five ttls"
+    );
+    assert!(held.lease().is_valid());
+}
+
+#[test]
+fn at_most_ends_the_heartbeat_and_then_the_lease() {
+    let stage = Stage::new();
+    let most = TTL * 3 / 2;
+    let want = Want {
+        at_most: Some(most),
+        ..stage.want("k")
+    };
+    let held = stage.held(want);
+    stage.clock.advance(TTL / 3);
+    let (_, reply) = stage.renew();
+    reply.send(vec![Ok(true)]).unwrap();
+    stage.until("renewed", || held.lease().remaining() > TTL / 2);
+    stage.clock.advance(TTL / 3);
+    let (_, reply) = stage.renew();
+    reply.send(vec![Ok(true)]).unwrap();
+    // It reaches the cap now: no heartbeat can move it further.
+    stage.until("capped", || held.lease().is_capped());
+    stage.settle();
+    stage.clock.advance(TTL / 3);
+    stage.nothing();
+    assert!(held.lease().is_valid());
+    stage.clock.advance(most - TTL);
+    pollster::block_on(held.lease().over());
+    assert_eq!(held.lease().loss(), Some(Loss::AtMost));
+}
+
+#[test]
+fn a_busy_lock_is_looked_at_again_until_the_wait_is_over() {
+    let stage = Stage::new();
+    let wait = Duration::from_secs(1);
+    let want = Want {
+        wait: Wait::For(wait),
+        ..stage.want("k")
+    };
+    let busy = || {
+        let mut record = Record::foreign("k".into(), "x", Some(TTL));
+        record.foreign = None;
+        Ok(Acquired::Busy(record.into()))
+    };
+    let taking = stage.take(want);
+    for _ in 0..3 {
+        let (_, reply) = stage.acquire();
+        reply.send(vec![busy()]).unwrap();
+        // Not in a hot loop, but by the clock.
+        stage.nothing();
+        stage.clock.advance(Duration::from_millis(250));
+    }
+    let (_, reply) = stage.acquire();
+    reply.send(vec![busy()]).unwrap();
+    stage.settle();
+    stage.clock.advance(wait);
+    assert!(matches!(taking.join().unwrap(), Err(Error::Busy(_))));
+    stage.nothing();
+}
+
+#[test]
+fn a_waiting_acquire_outlives_passing_failures() {
+    let stage = Stage::new();
+    let want = Want {
+        wait: Wait::Forever,
+        ..stage.want("k")
+    };
+    let taking = stage.take(want);
+    for _ in 0..5 {
+        let (_, reply) = stage.acquire();
+        reply.send(vec![unknown()]).unwrap();
+        stage.settle();
+        stage.clock.advance(Duration::from_secs(1));
+    }
+    let (_, reply) = stage.acquire();
+    reply.send(vec![granted()]).unwrap();
+    taking.join().unwrap().unwrap();
+}
+
+#[test]
+fn verify_asks_the_store_anew_also_while_a_heartbeat_is_in_flight() {
+    let stage = Stage::new();
+    let held = Arc::new(stage.hold("k"));
+    stage.clock.advance(TTL / 3);
+    let (_, first) = stage.renew();
+    let asking = {
+        let held = Arc::clone(&held);
+        std::thread::spawn(move || pollster::block_on(held.verify()))
+    };
+    // The one in flight left before the question.
+    stage.nothing();
+    first.send(vec![Ok(true)]).unwrap();
+    let (_, second) = stage.renew();
+    second.send(vec![Ok(false)]).unwrap();
+    assert!(!asking.join().unwrap().unwrap());
+    assert!(!held.lease().is_valid());
+}
+
+#[test]
+fn a_shutdown_tells_the_holder_first_and_releases_second() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    let engine = Arc::clone(&stage.engine);
+    let closing =
+        std::thread::spawn(move || pollster::block_on(engine.shutdown(Duration::from_secs(4))));
+    pollster::block_on(held.lease().over());
+    assert_eq!(held.lease().loss(), Some(Loss::Shutdown));
+    stage.nothing();
+    stage.settle();
+    // Its holder does not let go: at half of the time it is done for it.
+    stage.clock.advance(Duration::from_secs(2));
+    let (_, reply) = stage.release();
+    reply.send(vec![Ok(true)]).unwrap();
+    closing.join().unwrap().unwrap();
+    let refused = pollster::block_on(stage.engine.acquire(stage.want("other")));
+    assert!(matches!(refused, Err(Error::Closed { .. })));
+    drop(held);
+    stage.nothing();
+}
+
+#[test]
+fn a_shutdown_returns_in_time_though_the_store_is_silent() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    let engine = Arc::clone(&stage.engine);
+    let closing =
+        std::thread::spawn(move || pollster::block_on(engine.shutdown(Duration::from_secs(4))));
+    pollster::block_on(held.lease().over());
+    drop(held);
+    let (_, _silent) = stage.release();
+    stage.settle();
+    stage.clock.advance(Duration::from_secs(4));
+    assert!(matches!(
+        closing.join().unwrap(),
+        Err(Error::Unavailable(_))
+    ));
+}
+
+#[test]
+fn the_clock_of_the_stage_is_the_engines() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    let before = stage.clock.now();
+    stage.clock.advance(Duration::from_secs(1));
+    assert_eq!(stage.clock.now() - before, Duration::from_secs(1));
+    assert_eq!(held.lease().held_for(), Duration::from_secs(1));
+}

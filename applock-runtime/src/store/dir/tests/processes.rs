@@ -1,0 +1,255 @@
+//! Several real processes on one directory: contending, stopped, and killed.
+#![cfg(unix)]
+
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use super::super::latch::Latch;
+use super::super::place::Place;
+use super::*;
+use crate::info::Ending;
+
+/// What a child process does, and where: set, this test binary is a child.
+const PART: &str = "APPLOCK_TEST_PART";
+const PLACE: &str = "APPLOCK_TEST_PLACE";
+const READY: &str = "child is ready";
+
+/// A process of this same test binary; it ends with the test.
+struct Process(Child);
+
+impl Process {
+    fn start(part: &str, path: &Path) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "store::dir::tests::processes::child",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env(PART, part)
+            .env(PLACE, path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    fn ready(mut self) -> Self {
+        let out = BufReader::new(self.0.stdout.take().unwrap());
+        let mut lines = out.lines().map(Result::unwrap);
+        assert!(
+            lines.any(|line| line.contains(READY)),
+            "the child has failed"
+        );
+        self
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.0.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    fn succeeds(mut self) {
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+#[ignore = "the part of a child process; started by the tests below"]
+async fn child() {
+    let (Ok(part), Ok(path)) = (std::env::var(PART), std::env::var(PLACE)) else {
+        return;
+    };
+    let (path, key) = (Path::new(&path), key("a"));
+    let home = Home::at(&path.join("locks"));
+    home.store().open(LONG).await.unwrap();
+    match part.as_str() {
+        "contend" => contend(&home, path).await,
+        "hold" => {
+            home.acquire(&key, 1).await.unwrap();
+            ready_for_ever();
+        }
+        "inside" => {
+            let _latch = latch(&home.store.place, &key);
+            ready_for_ever();
+        }
+        "churn" => churn(&home).await,
+        "open files" => open_files(&home).await,
+        other => panic!("{other}"),
+    }
+}
+
+fn ready_for_ever() -> ! {
+    println!("{READY}");
+    loop {
+        thread::park();
+    }
+}
+
+fn latch(place: &Place, key: &Key) -> Latch {
+    Latch::try_take(place, &place.files(&key.lock).latch)
+        .unwrap()
+        .unwrap()
+}
+
+/// Takes the lock 25 times, and writes down each token while it holds it.
+async fn contend(home: &Home, path: &Path) {
+    let (key, inside) = (key("a"), path.join("inside"));
+    let mut taken = 0;
+    while taken < 25 {
+        let owner = Uuid::new_v4().as_u128();
+        let Ok(token) = home.acquire(&key, owner).await else {
+            thread::yield_now();
+            continue;
+        };
+        let alone = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&inside);
+        alone.expect("two are inside");
+        let mut tokens = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path.join("tokens"))
+            .unwrap();
+        writeln!(tokens, "{token}").unwrap();
+        fs::remove_file(&inside).unwrap();
+        assert!(home.release(&key, owner, None).await);
+        taken += 1;
+    }
+}
+
+/// Writes records as fast as it can, until it is killed.
+async fn churn(home: &Home) {
+    let key = key("a");
+    for owner in 1.. {
+        // The one before may have been killed while it held the lock.
+        home.advance(TTL);
+        home.acquire(&key, owner).await.unwrap();
+        assert!(home.renew(&key, owner).await);
+        if owner == 1 {
+            println!("{READY}");
+        }
+        if owner % 2 == 0 {
+            assert!(home.release(&key, owner, None).await);
+        }
+    }
+}
+
+async fn open_files(home: &Home) {
+    let count = || fs::read_dir("/dev/fd").unwrap().count();
+    let key = key("a");
+    home.acquire(&key, 1).await.unwrap();
+    let before = count();
+    for _ in 0..1_000 {
+        home.acquire(&key, 2).await.unwrap_err();
+    }
+    for _ in 0..60 {
+        assert!(home.release(&key, 1, None).await);
+        home.acquire(&key, 1).await.unwrap();
+    }
+    let shut = latch(&home.store.place, &key);
+    for _ in 0..50 {
+        let renew = Renew {
+            key: key.clone(),
+            owner: Uuid::from_u128(1),
+            ttl: TTL,
+        };
+        let outcome = home
+            .store()
+            .renew(vec![renew], SHORT / 40)
+            .await
+            .pop()
+            .unwrap();
+        assert_eq!(kind(&outcome), Some(StoreErrorKind::NotDone));
+    }
+    drop(shut);
+    while home.store.threads.available_permits() < super::super::THREADS {
+        tokio::task::yield_now().await;
+    }
+    assert!(count() <= before, "{} files open, before {before}", count());
+}
+
+#[test]
+fn processes_exclude_one_another_and_tokens_grow_across_them() {
+    let directory = scratch();
+    let processes: Vec<Process> = (0..4)
+        .map(|_| Process::start("contend", directory.path()))
+        .collect();
+    processes.into_iter().for_each(Process::succeeds);
+    let tokens = fs::read_to_string(directory.path().join("tokens")).unwrap();
+    let tokens: Vec<u64> = tokens.lines().map(|token| token.parse().unwrap()).collect();
+    assert_eq!(tokens.len(), 4 * 25);
+    assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
+}
+
+#[tokio::test]
+async fn a_killed_holders_lock_is_free_at_the_end_of_its_lease_and_not_before() {
+    let directory = scratch();
+    let holder = Process::start("hold", directory.path()).ready();
+    let (home, key) = (Home::at(&directory.path().join("locks")), key("a"));
+    let pid = holder.0.id();
+    holder.kill();
+    let info = home.acquire(&key, 2).await.unwrap_err();
+    assert_eq!(info.pid(), Some(pid));
+    home.advance(TTL);
+    assert!(home.acquire(&key, 2).await.unwrap() > info.fencing_token().unwrap());
+}
+
+#[tokio::test]
+async fn a_process_stopped_inside_hinders_only_its_key_and_its_death_frees_it() {
+    let directory = scratch();
+    let inside = Process::start("inside", directory.path()).ready();
+    inside.signal("-STOP");
+    let home = Home::at(&directory.path().join("locks"));
+    let outcome = home.try_acquire(&key("a"), 2, SHORT).await;
+    assert_eq!(kind(&outcome), Some(StoreErrorKind::NotDone));
+    home.acquire(&key("b"), 2).await.unwrap();
+    inside.kill();
+    home.acquire(&key("a"), 2).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_killed_at_any_moment_leaves_a_record_that_can_be_used() {
+    let directory = scratch();
+    let (home, key) = (Home::at(&directory.path().join("locks")), key("a"));
+    let mut last = 0;
+    for round in 0..12 {
+        let churning = Process::start("churn", directory.path()).ready();
+        // The one sleep of these tests: the moment of death shall be any.
+        thread::sleep(Duration::from_micros(2_000 + 700 * round));
+        churning.kill();
+        let seen = home.inspect(&key).await.last.unwrap();
+        assert!(seen.fencing_token >= last);
+        assert!(seen.ending != Ending::Forced);
+        last = seen.fencing_token;
+        // It may be held, by the clock of the killed one, which ran ahead.
+        let force = home.store().force_release(key.clone(), None, LONG).await;
+        force.unwrap();
+        let token = home.acquire(&key, 7).await.unwrap();
+        assert!(token > last);
+        last = token;
+        assert!(home.release(&key, 7, None).await);
+    }
+}
+
+#[test]
+fn no_file_stays_open_after_steps_done_refused_or_given_up() {
+    let directory = scratch();
+    Process::start("open files", directory.path()).succeeds();
+}

@@ -1,0 +1,120 @@
+//! A second process that plays a part of a test: the test's own binary, run again for
+//! that one test, which asks [`part`] first.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+const PART: &str = "APPLOCK_TEST_PART";
+const MARK: &str = "[child says] ";
+
+/// How long a child may take to say something on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// In the child: what the parent gave it to do. `None` in the parent.
+pub fn part() -> Option<String> {
+    std::env::var(PART).ok()
+}
+
+/// In the child: tells the parent something.
+pub fn say(text: impl std::fmt::Display) {
+    println!("{MARK}{text}");
+}
+
+/// In the child: waits until the parent hangs up, or is gone.
+pub fn until_dismissed() {
+    let mut rest = Vec::new();
+    std::io::stdin().read_to_end(&mut rest).ok();
+}
+
+pub struct ChildProcess {
+    process: Child,
+    says: Receiver<String>,
+    line: Option<ChildStdin>,
+}
+
+impl ChildProcess {
+    /// Runs the test of that name once more, with `part` to play.
+    pub fn start(test: &str, part: &str) -> Self {
+        Self::with(test, part, &[])
+    }
+
+    /// The same, with further environment.
+    pub fn with(test: &str, part: &str, environment: &[(&str, &str)]) -> Self {
+        let mut process = Command::new(std::env::current_exe().expect("our own path"))
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(PART, part)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a child process");
+        let line = process.stdin.take();
+        let out = process.stdout.take().expect("its standard output");
+        let (tell, says) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                // The test runner's own words stand before ours.
+                if let Some((_, text)) = line.split_once(MARK)
+                    && tell.send(text.to_owned()).is_err()
+                {
+                    break;
+                }
+            }
+        });
+        Self {
+            process,
+            says,
+            line,
+        }
+    }
+
+    /// The next thing that it says.
+    #[track_caller]
+    pub fn says(&self) -> String {
+        self.says
+            .recv_timeout(PATIENCE)
+            .expect("the child says something")
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.process)
+    }
+
+    /// SIGKILL: it has no time for anything.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("SIGKILL");
+        self.process.wait().expect("its end");
+    }
+
+    /// SIGSTOP: it stands still, and so does its heartbeat.
+    pub fn freeze(&self) {
+        kill_process(self.pid(), Signal::STOP).expect("SIGSTOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("SIGCONT");
+    }
+
+    /// Lets it end by itself. Its test must have passed.
+    pub fn dismiss(mut self) {
+        drop(self.line.take());
+        assert!(self.process.wait().expect("its end").success());
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,76 @@
+//! A value that, when it is dropped, looks whether a lock's key is still there.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use super::redis::RedisServer;
+use super::wait;
+
+/// Put one into a body or an argument; ask its [`Witness`] afterwards.
+pub struct Probe {
+    look: Box<dyn Fn() -> bool + Send + Sync>,
+    witness: Witness,
+}
+
+/// What a [`Probe`] saw.
+#[derive(Clone, Default)]
+pub struct Witness(Arc<Mutex<Option<(bool, SystemTime)>>>);
+
+impl Probe {
+    pub fn new(server: &RedisServer, key: &str) -> (Self, Witness) {
+        let client = ::redis::Client::open(server.url()).expect("a client");
+        let key = key.to_owned();
+        Self::looking(move || {
+            let mut connection = client.get_connection().expect("a connection");
+            ::redis::cmd("EXISTS")
+                .arg(&key)
+                .query::<bool>(&mut connection)
+                .expect("an answer")
+        })
+    }
+
+    /// Only notes that and when it was dropped.
+    pub fn blind() -> (Self, Witness) {
+        Self::looking(|| false)
+    }
+
+    fn looking(look: impl Fn() -> bool + Send + Sync + 'static) -> (Self, Witness) {
+        let witness = Witness::default();
+        let probe = Self {
+            look: Box::new(look),
+            witness: witness.clone(),
+        };
+        (probe, witness)
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let at = SystemTime::now();
+        let taken = (self.look)();
+        *self.witness.0.lock().expect("the witness") = Some((taken, at));
+    }
+}
+
+impl Witness {
+    fn saw(&self) -> Option<(bool, SystemTime)> {
+        *self.0.lock().expect("the witness")
+    }
+
+    pub fn is_dropped(&self) -> bool {
+        self.saw().is_some()
+    }
+
+    /// Whether the lock was still taken while the probe was dropped; waits for that.
+    #[track_caller]
+    pub fn saw_the_lock_taken(&self) -> bool {
+        wait::until("the probe is dropped", Duration::from_secs(20), || {
+            self.is_dropped()
+        });
+        self.saw().expect("it was dropped").0
+    }
+
+    pub fn dropped_at(&self) -> SystemTime {
+        self.saw().expect("it was dropped").1
+    }
+}

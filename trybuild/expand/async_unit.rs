@@ -1,0 +1,4 @@
+#[singleton(app = "reports")]
+async fn report() {
+    send().await;
+}

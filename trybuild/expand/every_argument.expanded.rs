@@ -1,0 +1,74 @@
+async fn bill(tenant: u32, limits: &Limits) -> Result<(), Error> {
+    let call = crate::lock::__private::Call::app("billing")
+        .name(::std::format!("tenant-{tenant:04}-{{braces}}"))
+        .function(::core::module_path!(), "bill")
+        .ttl(::core::time::Duration::new(90u64, 0u32))
+        .wait(::core::time::Duration::new(10u64, 0u32))
+        .at_least(::core::time::Duration::new(30u64, 0u32))
+        .at_most({
+            let length: ::core::time::Duration = limits.at_most;
+            length
+        })
+        .finish_when_lost()
+        .locker(&limits.locker);
+    let body = async move {
+        #[allow(
+            unreachable_code,
+            clippy::diverging_sub_expression,
+            clippy::empty_loop,
+            clippy::let_unit_value,
+            clippy::needless_return
+        )]
+        if false {
+            let never: Result<(), Error> = loop {};
+            return never;
+        }
+        #[allow(
+            unused_variables,
+            clippy::let_unit_value,
+            clippy::no_effect_underscore_binding,
+            clippy::redundant_locals,
+            clippy::shadow_same,
+            clippy::used_underscore_binding
+        )]
+        let tenant = tenant;
+        #[allow(
+            unused_variables,
+            clippy::let_unit_value,
+            clippy::no_effect_underscore_binding,
+            clippy::redundant_locals,
+            clippy::shadow_same,
+            clippy::used_underscore_binding
+        )]
+        let limits = limits;
+        let held = crate::lock::__private::current_guard();
+        #[allow(clippy::diverging_sub_expression)]
+        let value: Result<(), Error> = { held.ensure_held() };
+        #[allow(unreachable_code)] value
+    };
+    let body = ::core::pin::pin!(::core::option::Option::Some(body));
+    match call.run(body).await {
+        ::core::result::Result::Ok(value) => value,
+        ::core::result::Result::Err(error) => {
+            <Result<
+                (),
+                Error,
+            > as crate::lock::__private::RefuseWithError>::refused_with_error(error)
+        }
+    }
+}
+fn by_key() {
+    let call = ::applock::__private::Call::key("{tag}:whole")
+        .function(::core::module_path!(), "by_key")
+        .wait_forever();
+    match call.enter() {
+        ::core::result::Result::Ok(_frame) => {
+            #[allow(clippy::diverging_sub_expression)]
+            let value: () = {};
+            #[allow(unreachable_code)] value
+        }
+        ::core::result::Result::Err(error) => {
+            <() as ::applock::__private::Refusal>::refused(error)
+        }
+    }
+}

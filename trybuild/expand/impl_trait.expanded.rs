@@ -1,0 +1,47 @@
+async fn whole(items: impl Iterator<Item = u32>) -> impl Iterator<Item = u32> {
+    let call = ::applock::__private::Call::app("a")
+        .function(::core::module_path!(), "whole");
+    let body = async move {
+        #[allow(
+            clippy::let_unit_value,
+            clippy::no_effect_underscore_binding,
+            clippy::redundant_locals,
+            clippy::shadow_same,
+            clippy::used_underscore_binding
+        )]
+        let items = items;
+        #[allow(clippy::diverging_sub_expression)]
+        let value = { items };
+        #[allow(unreachable_code)] value
+    };
+    let body = ::core::pin::pin!(::core::option::Option::Some(body));
+    match call.run(body).await {
+        ::core::result::Result::Ok(value) => value,
+        ::core::result::Result::Err(_) => Vec::new().into_iter(),
+    }
+}
+fn inside() -> Result<impl Iterator<Item = u32>, Error> {
+    let call = ::applock::__private::Call::app("b")
+        .function(::core::module_path!(), "inside");
+    match call.enter() {
+        ::core::result::Result::Ok(_frame) => {
+            #[allow(clippy::diverging_sub_expression)]
+            let value: Result<_, Error> = { Ok(0..1) };
+            #[allow(unreachable_code)] value
+        }
+        ::core::result::Result::Err(error) => {
+            <Result<_, Error> as ::applock::__private::Refusal>::refused(error)
+        }
+    }
+}
+fn closure() -> impl Fn(&str) -> &str {
+    let call = ::applock::__private::Call::app("c")
+        .function(::core::module_path!(), "closure");
+    let _frame = match call.enter() {
+        ::core::result::Result::Ok(frame) => frame,
+        ::core::result::Result::Err(_) => {
+            #[allow(unreachable_code, clippy::diverging_sub_expression)] return same;
+        }
+    };
+    #[allow(unused_braces)] { |text| text }
+}

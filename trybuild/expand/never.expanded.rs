@@ -1,0 +1,84 @@
+async fn leader() -> ! {
+    let call = ::applock::__private::Call::app("a")
+        .function(::core::module_path!(), "leader")
+        .wait_forever();
+    let body = async move {
+        #[allow(
+            unreachable_code,
+            clippy::diverging_sub_expression,
+            clippy::empty_loop,
+            clippy::let_unit_value,
+            clippy::needless_return
+        )]
+        if false {
+            let never: <fn() -> ! as ::applock::__private::Returns>::Value = loop {};
+            return never;
+        }
+        #[allow(clippy::diverging_sub_expression)]
+        let value: <fn() -> ! as ::applock::__private::Returns>::Value = {
+            loop {
+                step().await;
+            }
+        };
+        #[allow(unreachable_code)] value
+    };
+    let body = ::core::pin::pin!(::core::option::Option::Some(body));
+    match call.run(body).await {
+        ::core::result::Result::Ok(value) => value,
+        ::core::result::Result::Err(error) => {
+            let told = {
+                #[allow(unused_imports)]
+                use ::applock::__private::{TellByError as _, TellNothing as _};
+                (&::applock::__private::Teller::<
+                    <fn() -> ! as ::applock::__private::Returns>::Value,
+                >::NEW)
+                    .tell(error)
+            };
+            match told {
+                ::core::option::Option::Some(value) => value,
+                ::core::option::Option::None => {
+                    #[allow(clippy::diverging_sub_expression)]
+                    let instead: <fn() -> ! as ::applock::__private::Returns>::Value = exit(
+                        1,
+                    );
+                    #[allow(unreachable_code)] instead
+                }
+            }
+        }
+    }
+}
+fn leader_sync() -> ! {
+    let call = ::applock::__private::Call::app("b")
+        .function(::core::module_path!(), "leader_sync");
+    match call.enter() {
+        ::core::result::Result::Ok(_frame) => {
+            #[allow(clippy::diverging_sub_expression)]
+            let value: <fn() -> ! as ::applock::__private::Returns>::Value = {
+                loop {
+                    step();
+                }
+            };
+            #[allow(unreachable_code)] value
+        }
+        ::core::result::Result::Err(error) => {
+            let told = {
+                #[allow(unused_imports)]
+                use ::applock::__private::{TellByError as _, TellNothing as _};
+                (&::applock::__private::Teller::<
+                    <fn() -> ! as ::applock::__private::Returns>::Value,
+                >::NEW)
+                    .tell(error)
+            };
+            match told {
+                ::core::option::Option::Some(value) => value,
+                ::core::option::Option::None => {
+                    #[allow(clippy::diverging_sub_expression)]
+                    let instead: <fn() -> ! as ::applock::__private::Returns>::Value = panic!(
+                        "busy"
+                    );
+                    #[allow(unreachable_code)] instead
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+async fn expression() -> Result<u32, Mine> {
+    let call = ::applock::__private::Call::app("a")
+        .function(::core::module_path!(), "expression");
+    let body = async move {
+        #[allow(
+            unreachable_code,
+            clippy::diverging_sub_expression,
+            clippy::empty_loop,
+            clippy::let_unit_value,
+            clippy::needless_return
+        )]
+        if false {
+            let never: Result<u32, Mine> = loop {};
+            return never;
+        }
+        #[allow(clippy::diverging_sub_expression)]
+        let value: Result<u32, Mine> = { Ok(1) };
+        #[allow(unreachable_code)] value
+    };
+    let body = ::core::pin::pin!(::core::option::Option::Some(body));
+    match call.run(body).await {
+        ::core::result::Result::Ok(value) => value,
+        ::core::result::Result::Err(error) => {
+            let told = {
+                #[allow(unused_imports)]
+                use ::applock::__private::{TellByError as _, TellNothing as _};
+                (&::applock::__private::Teller::<Result<u32, Mine>>::NEW).tell(error)
+            };
+            match told {
+                ::core::option::Option::Some(value) => value,
+                ::core::option::Option::None => {
+                    #[allow(clippy::diverging_sub_expression)]
+                    let instead: Result<u32, Mine> = Err(Mine::Busy);
+                    #[allow(unreachable_code)] instead
+                }
+            }
+        }
+    }
+}
+fn skip() -> Result<(), Mine> {
+    let call = ::applock::__private::Call::app("b")
+        .function(::core::module_path!(), "skip");
+    match call.enter() {
+        ::core::result::Result::Ok(_frame) => {
+            #[allow(clippy::diverging_sub_expression)]
+            let value: Result<(), Mine> = { Ok(()) };
+            #[allow(unreachable_code)] value
+        }
+        ::core::result::Result::Err(error) => {
+            let told = {
+                #[allow(unused_imports)]
+                use ::applock::__private::{TellByError as _, TellNothing as _};
+                (&::applock::__private::Teller::<Result<(), Mine>>::NEW).tell(error)
+            };
+            match told {
+                ::core::option::Option::Some(value) => value,
+                ::core::option::Option::None => {
+                    <Result<(), Mine> as ::applock::__private::Skip>::skipped()
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+fn report(day: &Date, tries: u32) -> Option<u32> {
+    let call = ::applock::__private::Call::app("reports")
+        .function(::core::module_path!(), "report")
+        .ttl(::core::time::Duration::new(1u64, 500000000u32));
+    match call.enter() {
+        ::core::result::Result::Ok(_frame) => {
+            #[allow(
+                clippy::let_unit_value,
+                clippy::no_effect_underscore_binding,
+                clippy::redundant_locals,
+                clippy::shadow_same,
+                clippy::used_underscore_binding
+            )]
+            let day = day;
+            #[allow(
+                clippy::let_unit_value,
+                clippy::no_effect_underscore_binding,
+                clippy::redundant_locals,
+                clippy::shadow_same,
+                clippy::used_underscore_binding
+            )]
+            let mut tries = tries;
+            #[allow(clippy::diverging_sub_expression)]
+            let value: Option<u32> = {
+                tries += 1;
+                Some(tries)
+            };
+            #[allow(unreachable_code)] value
+        }
+        ::core::result::Result::Err(error) => {
+            <Option<u32> as ::applock::__private::Refusal>::refused(error)
+        }
+    }
+}

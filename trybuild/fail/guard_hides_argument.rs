@@ -1,0 +1,8 @@
+//! A `guard` with an argument's name.
+
+use applock::singleton;
+
+#[singleton(app = "a", guard = tenant)]
+async fn hidden(tenant: u32) {}
+
+fn main() {}

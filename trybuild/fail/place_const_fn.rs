@@ -1,0 +1,8 @@
+//! `const fn`.
+
+use applock::singleton;
+
+#[singleton(app = "a")]
+const fn constant() {}
+
+fn main() {}
