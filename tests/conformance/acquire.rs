@@ -127,7 +127,7 @@ pub(crate) fn of_a_hundred_who_want_it_at_once_never_two_are_inside_and_all_come
     assert_eq!(entered.load(Ordering::SeqCst), 100);
 }
 
-/// 7. Half the rounds of the line: a hand-over by polling takes its time.
+/// 7: Half the rounds of the line: a hand-over by polling takes its time.
 pub(crate) fn counters_that_are_not_atomic_come_out_right_under_their_locks(place: &dyn Place) {
     const WORKERS: usize = 8;
     const ROUNDS: u64 = 25;
@@ -155,7 +155,7 @@ pub(crate) fn counters_that_are_not_atomic_come_out_right_under_their_locks(plac
     assert_eq!(sum, WORKERS as u64 * ROUNDS);
 }
 
-/// 8. 24 of the 125 processes of the line: two cores have enough to do with them.
+/// 8: 24 of the 125 processes of the line: two cores have enough to do with them.
 pub(crate) fn of_many_processes_released_by_one_barrier_exactly_one_gets_the_lock(
     place: &dyn Place,
 ) {

@@ -110,7 +110,7 @@ pub(crate) fn a_bodys_result_is_kept_when_the_release_fails(place: &dyn Place) {
     assert_eq!(result.unwrap(), Ok("its own"));
 }
 
-/// 100. A guard that is leaked beats on: `at_most` is the cap.
+/// 100: A guard that is leaked beats on: `at_most` is the cap.
 pub(crate) fn a_leaked_guards_lock_is_freed_by_at_most(place: &dyn Place) {
     let cap = Duration::from_millis(400);
     let lock = place.locker().lock("app").ttl(SHORT).at_most(cap);
@@ -231,7 +231,7 @@ pub(crate) fn a_process_that_was_stopped_past_its_lease_makes_no_effect_that_it_
     assert!(guard.verify_blocking().unwrap());
 }
 
-/// 104. A fork that goes on running our code needs `unsafe`; what can be had is a process
+/// 104: A fork that goes on running our code needs `unsafe`; what can be had is a process
 /// that the holder starts, and that outlives it.
 pub(crate) fn a_process_started_by_the_holder_keeps_nothing_when_the_holder_dies(
     place: &dyn Place,
@@ -333,7 +333,7 @@ pub(crate) fn after_a_shutdown_waiters_are_told_closed_and_holders_lost(place: &
     }
 }
 
-/// 107. There are no callbacks: what a user can hang on a loss is a future or a thread.
+/// 107: There are no callbacks: what a user can hang on a loss is a future or a thread.
 pub(crate) fn a_listener_that_panics_or_blocks_stops_neither_heartbeat_nor_signal(
     place: &dyn Place,
 ) {

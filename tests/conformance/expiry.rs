@@ -12,7 +12,7 @@ use crate::support::wait;
 pub(crate) fn a_lease_without_a_heartbeat_ends_after_its_ttl_not_earlier_and_not_much_later(
     place: &dyn Place,
 ) {
-    let ttl = Duration::from_millis(500);
+    let ttl = Duration::from_millis(300);
     let other = place.locker().lock("app");
     let (frozen, _clock) = place.frozen();
     assert!(is_free(&other));
@@ -46,7 +46,7 @@ pub(crate) fn an_expired_lease_is_told_as_expired(place: &dyn Place) {
     assert!(apart < Duration::from_millis(50), "{held:?}");
 }
 
-/// 60. By a clock that stands still: at exactly the end, and one nanosecond before.
+/// 60: By a clock that stands still: at exactly the end, and one nanosecond before.
 #[test]
 fn at_exactly_its_end_a_lease_is_over_and_for_its_holder_a_margin_earlier() {
     let (theirs, ours) = (ManualClock::new(), ManualClock::new());
@@ -187,7 +187,7 @@ pub(crate) fn what_the_store_says_remains_goes_down_too(place: &dyn Place) {
     });
 }
 
-/// 66. 100 of the line's 10 000 names.
+/// 66: 100 of the line's 10 000 names.
 pub(crate) fn expired_locks_leave_no_garbage(place: &dyn Place) {
     let (frozen, _clock) = place.frozen();
     let lock = |number: usize| frozen.lock("app").name(number.to_string()).ttl(SHORT);

@@ -173,11 +173,11 @@ macro_rules! conformance {
 
 macro_rules! listed {
     ($all:ident, $section:ident, $need:ident, [$($name:ident),* $(,)?]) => {
-        $($all.push(Case {
+        $all.extend(Vec::<Case>::from([$(Case {
             section: stringify!($section),
             name: stringify!($name),
             need: store::Need::$need,
-        });)*
+        }),*]));
     };
 }
 

@@ -125,7 +125,7 @@ pub(crate) fn names_made_of_parts_never_collide(place: &dyn Place) {
     drop(guards);
 }
 
-/// 159. Keys are how versions of this library, and other languages, know the same lock:
+/// 159: Keys are how versions of this library, and other languages, know the same lock:
 /// this list may grow, and nothing in it may change.
 pub(crate) fn keys_stay_as_they_are_from_version_to_version(place: &dyn Place) {
     let golden = include_str!("keys.golden");

@@ -122,7 +122,7 @@ pub(crate) fn each_guard_knows_for_itself_whether_it_holds(place: &dyn Place) {
     assert!(new.verify_blocking().unwrap());
 }
 
-/// 78. The other stores have no wire whose decoding could matter.
+/// 78: The other stores have no wire whose decoding could matter.
 #[test]
 fn the_version_of_the_wire_protocol_does_not_matter() {
     let place = RedisPlace::fresh();

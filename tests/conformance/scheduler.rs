@@ -27,14 +27,14 @@ fn blocking_job(locker: &AppLocker, runs: &AtomicU32) -> Option<u32> {
     Some(runs.fetch_add(1, Ordering::SeqCst) + 1)
 }
 
-#[singleton(app = "job", ttl = 120, at_least = "800ms", locker = locker)]
+#[singleton(app = "job", ttl = 120, at_least = "500ms", locker = locker)]
 async fn short_job(locker: &AppLocker, runs: &AtomicU32) {
     runs.fetch_add(1, Ordering::SeqCst);
 }
 
 /// 183
 pub(crate) fn a_job_that_ends_early_keeps_its_lock_until_the_minimum(place: &dyn Place) {
-    let least = Duration::from_millis(600);
+    let least = Duration::from_millis(400);
     let other = place.locker().lock("app");
     let lock = place.locker().lock("app").ttl(LONG).at_least(least);
     let asked = Instant::now();
@@ -111,14 +111,14 @@ pub(crate) fn two_schedulers_with_skewed_clocks_run_a_short_job_once(place: &dyn
     for _ in 0..5 {
         bounded("it ended", short_job(&other, &runs));
     }
-    let soon_enough = start.elapsed() < Duration::from_millis(800);
+    let soon_enough = start.elapsed() < Duration::from_millis(500);
     assert!(!soon_enough || runs.load(Ordering::SeqCst) == 1);
     // In the next period it runs again, on whichever comes first.
     wait::until("the next period", SOON, || {
         bounded("it ended", short_job(&other, &runs));
         runs.load(Ordering::SeqCst) > 1
     });
-    assert!(start.elapsed() + Duration::from_millis(3) >= Duration::from_millis(800));
+    assert!(start.elapsed() + Duration::from_millis(3) >= Duration::from_millis(500));
 }
 
 /// 187

@@ -289,14 +289,18 @@ impl DirPlace {
         Self::fresh()
     }
 
-    fn records(&self) -> Vec<PathBuf> {
-        let mut records: Vec<PathBuf> = fs::read_dir(self.0.path())
+    fn files(&self, ending: &str) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = fs::read_dir(self.0.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|ending| ending == "lock"))
+            .filter(|path| path.to_string_lossy().ends_with(ending))
             .collect();
-        records.sort();
-        records
+        files.sort();
+        files
+    }
+
+    fn records(&self) -> Vec<PathBuf> {
+        self.files(".lock")
     }
 
     fn record(&self, key: &str) -> PathBuf {
@@ -343,7 +347,7 @@ impl Place for DirPlace {
         let mut stays_for_ever = 0;
         for entry in fs::read_dir(self.0.path()).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            let known = name.ends_with(".lock") || name.starts_with(".latch-");
+            let known = name.ends_with(".lock") || name.ends_with(".latch");
             stays_for_ever += usize::from(!known);
         }
         let held = |path: &PathBuf| fs::read_to_string(path).unwrap().contains("phase held");
@@ -355,18 +359,16 @@ impl Place for DirPlace {
 
     /// As a process would that was stopped inside of every critical section.
     fn stall(&self) -> Stalled {
-        let latches: Vec<File> = (0..64)
-            .map(|latch| {
-                let file = File::options()
-                    .create(true)
-                    .truncate(false)
-                    .write(true)
-                    .open(self.0.path().join(format!(".latch-{latch:02x}")))
-                    .unwrap();
+        let latches: Vec<File> = self
+            .files(".latch")
+            .into_iter()
+            .map(|path| {
+                let file = File::options().write(true).open(path).unwrap();
                 file.lock().unwrap();
                 file
             })
             .collect();
+        assert!(!latches.is_empty(), "take the lock once before");
         Stalled(Some(Box::new(move || drop(latches))))
     }
 
