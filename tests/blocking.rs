@@ -116,3 +116,33 @@ fn a_twin_waits_for_a_busy_lock_while_its_runtime_stands_still() {
     });
     holder.join().unwrap();
 }
+
+/// A task may block as often as it likes before it awaits again: tokio's budget for one
+/// poll must not stop it.
+#[test]
+fn a_task_may_block_a_thousand_times_without_an_await() {
+    let server = RedisServer::start();
+    let url = server.url();
+    for runtime in [current_thread(), multi_thread()] {
+        let locker = AppLocker::connect_blocking(&url).unwrap();
+        let (done, is_done) = channel();
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                for _ in 0..1_000 {
+                    sync_job(&locker).unwrap();
+                }
+                let lock = locker.lock("often");
+                for _ in 0..200 {
+                    let guard = lock.try_acquire_blocking().unwrap().unwrap();
+                    assert!(guard.verify_blocking().unwrap());
+                    assert!(lock.info_blocking().unwrap().is_some());
+                    guard.release_blocking().unwrap();
+                }
+            });
+            done.send(()).unwrap();
+        });
+        is_done
+            .recv_timeout(Duration::from_secs(60))
+            .expect("a task that blocks goes on");
+    }
+}

@@ -49,10 +49,6 @@ fn the_environment_names_the_store() {
     // It was this server: its token is kept there.
     assert!(server.run::<bool>("EXISTS {QUEUE:default}:fence"));
     assert_eq!(told(name, "memory:"), "ran under QUEUE:default");
-    let home = tempfile::tempdir().unwrap();
-    let directory = format!("dir:{}", home.path().join("locks").display());
-    assert_eq!(told(name, &directory), "ran under QUEUE:default");
-    assert!(home.path().join("locks").is_dir());
     let nowhere = format!("redis://:hunter2@127.0.0.1:{}", free_port());
     let text = told(name, &nowhere);
     assert!(

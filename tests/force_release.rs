@@ -118,16 +118,60 @@ fn a_holder_whose_heart_beats_is_not_stale_however_long_it_holds() {
     });
 }
 
+// F6
+#[test]
+fn a_stale_time_shorter_than_the_heartbeats_interval_does_not_kill_a_beating_heart() {
+    stall::retried(STALL, || {
+        let server = RedisServer::start();
+        let locker = AppLocker::connect_blocking(server.url()).unwrap();
+        let other = AppLocker::connect_blocking(server.url()).unwrap();
+        // A heartbeat each second: that long is every heart silent at a time.
+        let guard = locker.lock("slow").ttl(TTL).acquire_blocking().unwrap();
+        let lock = other.lock("slow");
+        wait::until("three heartbeats", Duration::from_secs(20), || {
+            for stale in [Duration::ZERO, Duration::from_millis(300)] {
+                let killed = lock.force_release_if_stale_blocking(stale).unwrap();
+                assert!(!killed, "killed after {:?}", guard.held_for());
+            }
+            guard.held_for() > TTL
+        });
+        guard.ensure_held().unwrap();
+    });
+}
+
+#[test]
+fn a_lock_that_at_least_keeps_is_not_stale() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let lock = locker.lock("kept").ttl(Duration::from_millis(100));
+    let least = lock.clone().at_least(Duration::from_secs(30));
+    least
+        .acquire_blocking()
+        .unwrap()
+        .release_blocking()
+        .unwrap();
+    assert!(
+        !lock
+            .force_release_if_stale_blocking(Duration::ZERO)
+            .unwrap()
+    );
+    assert!(lock.try_acquire_blocking().unwrap().is_none());
+    assert!(lock.force_release_blocking().unwrap());
+    assert!(lock.try_acquire_blocking().unwrap().is_some());
+}
+
+/// Its heart may be silent for half of that before it counts as stopped.
+const STOPPED_TTL: Duration = Duration::from_secs(4);
+
 fn holds(url: &str) {
     let locker = AppLocker::connect_blocking(url).unwrap();
-    let lock = locker.lock("stopped").ttl(Duration::from_secs(30));
+    let lock = locker.lock("stopped").ttl(STOPPED_TTL);
     let guard = lock.acquire_blocking().unwrap();
     child::say(guard.fencing_token());
     child::until_dismissed();
-    child::say(guard.is_held());
+    // Taken away, or run out while we stood still.
     assert!(!guard.verify_blocking().unwrap());
-    assert_taken_away(&guard);
-    child::say("lost");
+    assert!(matches!(guard.ensure_held(), Err(Error::Lost { .. })));
 }
 
 #[test]
@@ -135,30 +179,32 @@ fn a_holder_whose_heart_has_stopped_is_released_as_stale_and_learns_of_it() {
     if let Some(url) = child::part() {
         return holds(&url);
     }
-    let server = RedisServer::start();
-    let locker = AppLocker::connect_blocking(server.url()).unwrap();
-    let lock = locker.lock("stopped");
-    let child = ChildProcess::start(
-        "a_holder_whose_heart_has_stopped_is_released_as_stale_and_learns_of_it",
-        &server.url(),
-    );
-    let token: u64 = child.says().parse().unwrap();
-    child.freeze();
-    let stale = Duration::from_millis(300);
-    // Stale only once the time has passed, by the server's clock.
-    wait::until("it is stale", Duration::from_secs(60), || {
-        lock.force_release_if_stale_blocking(stale).unwrap()
+    stall::retried(STALL, || {
+        let server = RedisServer::start();
+        let locker = AppLocker::connect_blocking(server.url()).unwrap();
+        let lock = locker.lock("stopped");
+        let child = ChildProcess::start(
+            "a_holder_whose_heart_has_stopped_is_released_as_stale_and_learns_of_it",
+            &server.url(),
+        );
+        let token: u64 = child.says().parse().unwrap();
+        child.freeze();
+        let stale = Duration::from_millis(2_500);
+        // Stale only once the time has passed, by the server's clock, and long before the
+        // ttl is over.
+        wait::until("it is stale", Duration::from_secs(60), || {
+            lock.force_release_if_stale_blocking(stale).unwrap()
+        });
+        let last = lock.last_holding_blocking().unwrap().unwrap();
+        assert_eq!((last.fencing_token, last.ending), (token, Ending::Forced));
+        let held_for = last.until.unwrap().duration_since(last.from).unwrap();
+        assert!(held_for >= stale, "released after {held_for:?} already");
+        let next = lock.acquire_blocking().unwrap();
+        assert!(next.fencing_token() > token);
+        child.thaw();
+        child.dismiss();
+        assert!(next.verify_blocking().unwrap());
     });
-    let last = lock.last_holding_blocking().unwrap().unwrap();
-    assert_eq!((last.fencing_token, last.ending), (token, Ending::Forced));
-    let held_for = last.until.unwrap().duration_since(last.from).unwrap();
-    assert!(held_for >= stale, "released after {held_for:?} already");
-    let next = lock.acquire_blocking().unwrap();
-    assert!(next.fencing_token() > token);
-    child.thaw();
-    let line = child;
-    line.dismiss();
-    assert!(next.verify_blocking().unwrap());
 }
 
 // F19
