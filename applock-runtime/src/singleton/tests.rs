@@ -19,7 +19,10 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 }
 
 #[test]
-#[expect(clippy::async_yields_async, reason = "the future that strays is what is tested")]
+#[expect(
+    clippy::async_yields_async,
+    reason = "the future that strays is what is tested"
+)]
 fn a_nested_body_that_outlives_the_one_around_it_does_not_run_without_the_lock() {
     let locker = AppLocker::in_memory();
     let lock = locker.lock("x");

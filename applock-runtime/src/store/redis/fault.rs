@@ -56,12 +56,7 @@ pub(super) fn classify(error: RedisError) -> Fault {
             "use a Redis that is not part of a cluster",
             Good,
         ),
-        "NOAUTH" => (
-            Denied,
-            "Redis asks for a password, and the URL has none".into(),
-            "write it into the URL: redis://user:password@host:6379",
-            Redial,
-        ),
+        "NOAUTH" => no_password(),
         "WRONGPASS" => wrong_password(),
         "OOM" => (
             NotDone,
@@ -113,6 +108,9 @@ pub(super) fn classify(error: RedisError) -> Fault {
         {
             denied_right(&text)
         }
+        // To a command as long as ours, a server that was given no password says so (and
+        // hangs up) before it says NOAUTH.
+        _ if text.contains("unauthenticated") => no_password(),
         _ if error.is_connection_refusal() => (
             NotDone,
             "nothing answers there (connection refused)".into(),
@@ -186,6 +184,15 @@ fn code_of<'a>(error: &'a RedisError, text: &str) -> &'a str {
         return inside;
     }
     error.code().unwrap_or_default()
+}
+
+fn no_password() -> (StoreErrorKind, String, &'static str, LinkState) {
+    (
+        StoreErrorKind::Denied,
+        "Redis asks for a password, and the URL has none".into(),
+        "write it into the URL: redis://user:password@host:6379",
+        LinkState::Redial,
+    )
 }
 
 fn wrong_password() -> (StoreErrorKind, String, &'static str, LinkState) {
