@@ -10,12 +10,16 @@ use std::time::{Duration, Instant};
 use applock::{AppLocker, Error, singleton};
 use support::log;
 use support::redis::RedisServer;
+use support::stall;
 
 const TTL: Duration = Duration::from_millis(600);
 
 /// A heartbeat is due each third of a ttl; half of what is left then is for a busy
 /// machine.
 const LOW: i64 = 200;
+
+/// A machine that stood still for longer than this is no proof against a heartbeat.
+const STALL: Duration = Duration::from_millis(100);
 
 /// Looks at the key during five ttls: it is there, never near its end, and the same
 /// holding all the time.
@@ -54,12 +58,14 @@ async fn long_job(locker: &AppLocker, server: &RedisServer) -> Result<u32, Error
     Ok(looks)
 }
 
-#[tokio::test]
-async fn an_async_body_keeps_its_lock_over_five_ttls() {
-    let server = RedisServer::start();
-    let locker = AppLocker::connect(server.url()).await.unwrap();
-    assert!(long_job(&locker, &server).await.unwrap() > 20);
-    assert_eq!(server.run::<i64>("EXISTS QUEUE:long"), 0);
+#[test]
+fn an_async_body_keeps_its_lock_over_five_ttls() {
+    stall::retried_async(STALL, async || {
+        let server = RedisServer::start();
+        let locker = AppLocker::connect(server.url()).await.unwrap();
+        assert!(long_job(&locker, &server).await.unwrap() > 20);
+        assert_eq!(server.run::<i64>("EXISTS QUEUE:long"), 0);
+    });
 }
 
 #[singleton(app = "long-sync", ttl = "600ms", locker = locker)]
@@ -71,23 +77,27 @@ fn long_sync_job(locker: &AppLocker, server: &RedisServer) -> Result<u32, Error>
 
 #[test]
 fn a_sync_body_keeps_its_lock_over_five_ttls() {
-    let server = RedisServer::start();
-    let locker = AppLocker::connect_blocking(server.url()).unwrap();
-    assert!(long_sync_job(&locker, &server).unwrap() > 20);
-    assert_eq!(server.run::<i64>("EXISTS QUEUE:long-sync"), 0);
+    stall::retried(STALL, || {
+        let server = RedisServer::start();
+        let locker = AppLocker::connect_blocking(server.url()).unwrap();
+        assert!(long_sync_job(&locker, &server).unwrap() > 20);
+        assert_eq!(server.run::<i64>("EXISTS QUEUE:long-sync"), 0);
+    });
 }
 
 #[test]
 fn a_guard_keeps_its_lock_over_five_ttls() {
-    let server = RedisServer::start();
-    let locker = AppLocker::connect_blocking(server.url()).unwrap();
-    let guard = locker.lock("guard").ttl(TTL).acquire_blocking().unwrap();
-    watch_for_five_ttls(&server, "QUEUE:guard", || {
-        std::thread::sleep(Duration::from_millis(5));
+    stall::retried(STALL, || {
+        let server = RedisServer::start();
+        let locker = AppLocker::connect_blocking(server.url()).unwrap();
+        let guard = locker.lock("guard").ttl(TTL).acquire_blocking().unwrap();
+        watch_for_five_ttls(&server, "QUEUE:guard", || {
+            std::thread::sleep(Duration::from_millis(5));
+        });
+        guard.ensure_held().unwrap();
+        assert!(guard.held_for() >= TTL * 5);
+        guard.release_blocking().unwrap();
     });
-    guard.ensure_held().unwrap();
-    assert!(guard.held_for() >= TTL * 5);
-    guard.release_blocking().unwrap();
 }
 
 fn calls(server: &RedisServer, command: &str) -> u32 {
@@ -100,23 +110,25 @@ fn calls(server: &RedisServer, command: &str) -> u32 {
 // F24
 #[test]
 fn a_short_ttl_costs_about_three_renewals_a_ttl_and_no_storm() {
-    let server = RedisServer::start();
-    let locker = AppLocker::connect_blocking(server.url()).unwrap();
-    let lock = locker.lock("short").ttl(Duration::from_millis(300));
-    let guard = lock.acquire_blocking().unwrap();
-    let start = Instant::now();
-    let before = calls(&server, "evalsha");
-    std::thread::sleep(Duration::from_secs(3));
-    let renewals = f64::from(calls(&server, "evalsha") - before);
-    let ttls = start.elapsed().as_secs_f64() / 0.3;
-    assert!(guard.is_held());
-    let each = renewals / ttls;
-    assert!(
-        (2.0..=5.0).contains(&each),
-        "{renewals} renewals in {ttls:.1} ttls"
-    );
-    // Scripts are sent whole only until the server knows them.
-    assert!(calls(&server, "eval") <= 3);
+    stall::retried(STALL, || {
+        let server = RedisServer::start();
+        let locker = AppLocker::connect_blocking(server.url()).unwrap();
+        let lock = locker.lock("short").ttl(Duration::from_millis(300));
+        let guard = lock.acquire_blocking().unwrap();
+        let start = Instant::now();
+        let before = calls(&server, "evalsha");
+        std::thread::sleep(Duration::from_secs(3));
+        let renewals = f64::from(calls(&server, "evalsha") - before);
+        let ttls = start.elapsed().as_secs_f64() / 0.3;
+        assert!(guard.is_held());
+        let each = renewals / ttls;
+        assert!(
+            (2.0..=5.0).contains(&each),
+            "{renewals} renewals in {ttls:.1} ttls"
+        );
+        // Scripts are sent whole only until the server knows them.
+        assert!(calls(&server, "eval") <= 3);
+    });
 }
 
 /// Somebody who tries to take the lock all the time, and must never get it.
@@ -171,17 +183,19 @@ async fn sleeps_on_its_executor(locker: &AppLocker, rival: &Rival) -> Result<(),
 // F8
 #[test]
 fn an_executor_blocked_for_three_ttls_keeps_the_lock() {
-    let server = RedisServer::start();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let rival = Rival::default();
-    std::thread::scope(|scope| {
-        scope.spawn(|| rival.run(&server, "sleepy"));
-        runtime.block_on(async {
-            let locker = AppLocker::connect(server.url()).await.unwrap();
-            sleeps_on_its_executor(&locker, &rival).await.unwrap();
+    stall::retried(STALL, || {
+        let server = RedisServer::start();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let rival = Rival::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| rival.run(&server, "sleepy"));
+            runtime.block_on(async {
+                let locker = AppLocker::connect(server.url()).await.unwrap();
+                sleeps_on_its_executor(&locker, &rival).await.unwrap();
+            });
         });
     });
 }
@@ -199,15 +213,17 @@ async fn computes(locker: &AppLocker, rival: &Rival) -> Result<u64, Error> {
     Ok(sum)
 }
 
-#[tokio::test]
-async fn a_body_that_computes_for_three_ttls_keeps_the_lock() {
-    let server = RedisServer::start();
-    let locker = AppLocker::connect(server.url()).await.unwrap();
-    let rival = Rival::default();
-    let (server, rival) = (&server, &rival);
-    std::thread::scope(|scope| {
-        scope.spawn(|| rival.run(server, "busy"));
-        pollster::block_on(computes(&locker, rival)).unwrap();
+#[test]
+fn a_body_that_computes_for_three_ttls_keeps_the_lock() {
+    stall::retried_async(STALL, async || {
+        let server = RedisServer::start();
+        let locker = AppLocker::connect(server.url()).await.unwrap();
+        let rival = Rival::default();
+        let (server, rival) = (&server, &rival);
+        std::thread::scope(|scope| {
+            scope.spawn(|| rival.run(server, "busy"));
+            pollster::block_on(computes(&locker, rival)).unwrap();
+        });
     });
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blocking::block_on;
 use crate::engine::{Held, Lease};
 use crate::error::{Error, Result};
 use crate::info::LockInfo;
@@ -123,7 +124,7 @@ impl LockGuard {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn verify_blocking(&self) -> Result<bool> {
-        pollster::block_on(self.verify())
+        block_on(self.verify())
     }
 
     /// The fencing token: larger than that of every earlier acquisition of this lock.
@@ -216,7 +217,7 @@ impl LockGuard {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn lost_blocking(&self) {
-        pollster::block_on(self.lost());
+        block_on(self.lost());
     }
 
     /// Releases the lock, and waits for the store's answer. With
@@ -254,7 +255,7 @@ impl LockGuard {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn release_blocking(self) -> Result<()> {
-        pollster::block_on(self.release())
+        block_on(self.release())
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {
@@ -263,7 +264,7 @@ impl LockGuard {
 
     /// Lets go in the background, though others may still look at the guard.
     pub(crate) fn let_go(&self) {
-        self.held.let_go(None);
+        self.held.let_go();
     }
 
     /// Ends the holding though others may still look at the guard.

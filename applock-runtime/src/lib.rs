@@ -5,6 +5,7 @@
 //! The floors, from the top: `singleton` → `lock`, `guard` → `engine` → `store`. Nothing
 //! imports upward.
 
+mod blocking;
 pub mod clock;
 mod engine;
 mod error;

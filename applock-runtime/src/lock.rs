@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blocking::block_on;
 use crate::engine::lease::{MAX_TTL, check_length};
 use crate::engine::{Wait, Want};
 use crate::error::{Error, Result};
@@ -216,7 +217,7 @@ impl Lock {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn try_acquire_blocking(&self) -> Result<Option<LockGuard>> {
-        pollster::block_on(self.try_acquire())
+        block_on(self.try_acquire())
     }
 
     /// Takes the lock, waiting for it as [`wait`](Self::wait) says.
@@ -255,7 +256,7 @@ impl Lock {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn acquire_blocking(&self) -> Result<LockGuard> {
-        pollster::block_on(self.acquire())
+        block_on(self.acquire())
     }
 
     /// Runs a future under the lock, and releases the lock when it has ended: on
@@ -341,7 +342,7 @@ impl Lock {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn info_blocking(&self) -> Result<Option<LockInfo>> {
-        pollster::block_on(self.info())
+        block_on(self.info())
     }
 
     /// The newest holding, be it over or not: who, from when until when, and how it
@@ -375,13 +376,14 @@ impl Lock {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn last_holding_blocking(&self) -> Result<Option<LastHolding>> {
-        pollster::block_on(self.last_holding())
+        block_on(self.last_holding())
     }
 
     /// Releases the lock if its holder's heart has stopped: no heartbeat for
-    /// `stale_after`. A holder whose heart beats is never touched, however long it has
-    /// held. `true` if the lock was released. 30 seconds is a good choice where the ttl
-    /// is a minute or more.
+    /// `stale_after`, and for at least half of the holder's ttl. A holder whose heart
+    /// beats is never touched, however long it has held, nor a lock that
+    /// [`at_least`](Self::at_least) keeps. `true` if the lock was released. 30 seconds is
+    /// a good choice where the ttl is a minute.
     ///
     /// # Errors
     ///
@@ -426,7 +428,7 @@ impl Lock {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn force_release_if_stale_blocking(&self, stale_after: Duration) -> Result<bool> {
-        pollster::block_on(self.force_release_if_stale(stale_after))
+        block_on(self.force_release_if_stale(stale_after))
     }
 
     /// Releases the lock whoever holds it: the hammer, for people on call. The evicted
@@ -466,7 +468,7 @@ impl Lock {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn force_release_blocking(&self) -> Result<bool> {
-        pollster::block_on(self.force_release())
+        block_on(self.force_release())
     }
 
     pub(crate) fn locker(&self) -> &AppLocker {

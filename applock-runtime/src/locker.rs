@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::blocking::block_on;
 use crate::clock::{Clock, SystemClock};
 use crate::engine::lease::{COMMAND_TIMEOUT, DEFAULT_TTL, check_length};
 use crate::engine::{Engine, Parts};
@@ -87,7 +88,7 @@ impl AppLocker {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn connect_blocking(url: impl AsRef<str>) -> Result<Self> {
-        pollster::block_on(Self::connect(url))
+        block_on(Self::connect(url))
     }
 
     /// The locker of the store that the environment variable `APPLOCK_URL` names, or
@@ -210,7 +211,7 @@ impl AppLocker {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn shutdown_blocking(&self, within: Duration) -> Result<()> {
-        pollster::block_on(self.shutdown(within))
+        block_on(self.shutdown(within))
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -455,7 +456,7 @@ impl Builder {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn connect_blocking(self) -> Result<AppLocker> {
-        pollster::block_on(self.connect())
+        block_on(self.connect())
     }
 
     fn assemble(self, store: Arc<dyn Store>) -> AppLocker {

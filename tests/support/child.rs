@@ -47,6 +47,7 @@ impl ChildProcess {
         let mut process = Command::new(std::env::current_exe().expect("our own path"))
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(PART, part)
+            .env_remove(applock::URL_VARIABLE)
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

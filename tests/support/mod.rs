@@ -11,4 +11,5 @@ pub mod log;
 pub mod panics;
 pub mod probe;
 pub mod redis;
+pub mod stall;
 pub mod wait;

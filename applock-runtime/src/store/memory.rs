@@ -13,7 +13,7 @@ use crate::key::Key;
 
 use super::{
     Acquire, Acquired, Answer, Identity, Inspection, MAX_TOKEN, Outcome, OwnerId, Release, Renew,
-    Store, StoreError, StoreErrorKind, next_token,
+    Store, StoreError, StoreErrorKind, is_stale, next_token,
 };
 
 /// A store that lives in this process's memory: it excludes the tasks and threads of
@@ -62,6 +62,11 @@ impl Entry {
         !by_force && now < self.until
     }
 
+    /// Held by that owner, who has not given it back.
+    fn is_beating(&self, owner: &OwnerId, now: Moment) -> bool {
+        self.owner == *owner && self.ended.is_none() && self.is_held(now)
+    }
+
     fn info(&self, now: Moment) -> LockInfo {
         Record {
             key: self.key.lock.clone(),
@@ -84,6 +89,8 @@ impl Entry {
 
     fn last(&self, now: Moment) -> LastHolding {
         let (ending, until) = match self.ended {
+            // At_least keeps it.
+            Some((Ending::Released, _)) if self.is_held(now) => (Ending::Held, None),
             Some((ending, at)) => (ending, Some(at)),
             None if now < self.until => (Ending::Held, None),
             None => (Ending::Expired, Some(self.until_wall)),
@@ -168,7 +175,7 @@ impl MemoryStore {
         let mut last = 0;
         if let Some(entry) = locks.get_mut(&wish.key.lock) {
             if entry.is_held(now) {
-                if entry.owner != wish.owner {
+                if entry.owner != wish.owner || entry.ended.is_some() {
                     return Ok(Acquired::Busy(entry.info(now)));
                 }
                 entry.beat = now;
@@ -227,7 +234,7 @@ impl Store for MemoryStore {
         let wall = self.shared.clock.wall();
         self.each(batch, |locks, now, beat| {
             Ok(match locks.get_mut(&beat.key.lock) {
-                Some(entry) if entry.owner == beat.owner && entry.is_held(now) => {
+                Some(entry) if entry.is_beating(&beat.owner, now) => {
                     entry.beat = now;
                     entry.until = now + beat.ttl;
                     entry.until_wall = wall + beat.ttl;
@@ -246,12 +253,12 @@ impl Store for MemoryStore {
         let wall = self.shared.clock.wall();
         self.each(batch, |locks, now, end| {
             Ok(match locks.get_mut(&end.key.lock) {
-                Some(entry) if entry.owner == end.owner && entry.is_held(now) => {
+                Some(entry) if entry.is_beating(&end.owner, now) => {
                     let keep = end.keep.unwrap_or(Duration::ZERO);
                     entry.until = now + keep;
                     entry.ttl = keep;
                     entry.beat = now;
-                    entry.ended = Some((Ending::Released, wall));
+                    entry.ended = Some((Ending::Released, wall + keep));
                     true
                 }
                 _ => false,
@@ -282,7 +289,10 @@ impl Store for MemoryStore {
         let wall = self.shared.clock.wall();
         let forced = match self.locks().get_mut(&key.lock) {
             Some(entry)
-                if entry.is_held(now) && stale.is_none_or(|age| now - entry.beat >= age) =>
+                if entry.is_held(now)
+                    && stale.is_none_or(|asked| {
+                        entry.ended.is_none() && is_stale(now - entry.beat, asked, entry.ttl)
+                    }) =>
             {
                 entry.ended = Some((Ending::Forced, wall));
                 entry.until = now;

@@ -57,8 +57,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Who holds the lock, and who held it last. Changes nothing.
     fn inspect(self: Arc<Self>, key: Key, within: Duration) -> Answer<Outcome<Inspection>>;
 
-    /// Ends whatever holding there is, if no heartbeat came for `stale` (always, if
-    /// that is `None`). `false`: there was none, or its heart beats.
+    /// Ends whatever holding there is, if no heartbeat came for `stale` and for half of
+    /// its ttl, for a heart beats each third (always, if `stale` is `None`). `false`:
+    /// there was none, its heart beats, or it was given back and is kept by `at_least`.
     fn force_release(
         self: Arc<Self>,
         key: Key,
@@ -121,6 +122,14 @@ pub(crate) struct Release {
 pub(crate) struct Inspection {
     pub(crate) holder: Option<LockInfo>,
     pub(crate) last: Option<LastHolding>,
+}
+
+/// Whether a holding counts as stale whose last heartbeat is `age` ago.
+///
+/// Where less than half of the ttl was asked for, half of it counts: a heart beats each
+/// third of the ttl, and a shorter silence is none.
+pub(crate) fn is_stale(age: Duration, asked: Duration, ttl: Duration) -> bool {
+    age >= asked.max(ttl / 2)
 }
 
 /// The fencing token after `last`, at `micros` of the store's clock (rule R8: it

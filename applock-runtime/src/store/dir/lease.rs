@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::record::{Holding, Phase};
 use super::time::{Now, nanos, system_time};
 use crate::info::{Ending, LastHolding, LockInfo, Record};
-use crate::store::{Acquire, Inspection, MAX_TOKEN, Release, Renew, next_token};
+use crate::store::{Acquire, Inspection, MAX_TOKEN, Release, Renew, is_stale, next_token};
 
 /// The fencing tokens of a lock are used up.
 #[derive(Debug, PartialEq, Eq)]
@@ -127,8 +127,10 @@ pub(super) fn force_release(
 ) -> Option<Holding> {
     let found = found.filter(|found| is_taken(found, now))?;
     if let Some(stale) = stale {
-        let silent = now.up_ns.saturating_sub(found.beat_ns);
-        if found.phase == Phase::Kept || silent < nanos(stale) {
+        let silent = Duration::from_nanos(now.up_ns.saturating_sub(found.beat_ns));
+        if found.phase == Phase::Kept
+            || !is_stale(silent, stale, Duration::from_nanos(found.ttl_ns))
+        {
             return None;
         }
     }

@@ -12,6 +12,9 @@ use crate::store::{Acquired, Inspection, Outcome, StoreError, StoreErrorKind};
 
 use super::FENCE_LIFE;
 
+/// What ends the owner id of a lock that its holder gave back and `at_least` keeps.
+const KEPT: &str = ":kept";
+
 /// The fields of a hash, as text.
 pub(super) type Fields = HashMap<String, String>;
 
@@ -62,8 +65,14 @@ fn fields(items: &[Value]) -> Option<Fields> {
     Some(fields)
 }
 
+/// The last millisecond of the year 9999: what lies beyond can't be written as a date.
+const LAST_DATE: u64 = 253_402_300_799_999;
+
 /// Milliseconds since 1970, as a time. `None` for what no clock shows.
 fn at(millis: u64) -> Option<SystemTime> {
+    if millis > LAST_DATE {
+        return None;
+    }
     UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
@@ -165,7 +174,7 @@ fn holder(key: &Key, fields: &Fields, left: i64, now: u64) -> LockInfo {
         key: key.lock.clone(),
         app: some("app"),
         name: some("name"),
-        owner: get("owner"),
+        owner: get("owner").trim_end_matches(KEPT).to_owned(),
         instance: get("instance"),
         host: get("host"),
         pid: get("pid").parse().ok(),
@@ -203,9 +212,10 @@ fn last_holding(
     let owner = get("last_owner");
     let from = get("last_from").parse().ok().and_then(at)?;
     let ending = match get("last_ending") {
+        // Also while at_least keeps it.
+        _ if holder.is_some_and(|holder| holder.owner_id() == owner) => Ending::Held,
         "released" => Ending::Released,
         "forced" => Ending::Forced,
-        _ if holder.is_some_and(|holder| holder.owner_id() == owner) => Ending::Held,
         _ => Ending::Expired,
     };
     let until = match ending {
@@ -217,7 +227,10 @@ fn last_holding(
             let ttl: u64 = get("last_ttl").parse().unwrap_or(0);
             u64::try_from(fence_left)
                 .ok()
-                .map(|left| now.saturating_sub(life.saturating_sub(left)) + ttl)
+                .map(|left| {
+                    now.saturating_sub(life.saturating_sub(left))
+                        .saturating_add(ttl)
+                })
                 .map(|end| end.min(now))
                 .and_then(at)
         }

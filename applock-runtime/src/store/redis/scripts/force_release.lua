@@ -1,7 +1,8 @@
 -- Ends whatever holding there is, if its heart has stopped, or in any case.
 --
 -- KEYS  1 the lock   2 its fence
--- ARGV  1 only if no heartbeat came for so many ms (-1: in any case)
+-- ARGV  1 only if no heartbeat came for so many ms, and for half of the ttl
+--         (-1: in any case)
 --       2 how long the fence outlives its last use, in ms
 -- Answer  1 ended, 0 there was none or its heart beats,
 --         the type's name: something that is no lock stands there, and was left alone
@@ -25,8 +26,13 @@ if not (holder and holder[1]) then
     return 1
 end
 if stale >= 0 then
-    local left = redis.call('PTTL', lock)
-    if left >= 0 and (tonumber(holder[2]) or 0) - left < stale then
+    -- A lock that its holder gave back and at_least keeps has no heart to listen to.
+    if string.sub(holder[1], -5) == ':kept' then
+        return 0
+    end
+    -- A heart beats each third of the ttl: a silence of less than half of it is none.
+    local ttl, left = tonumber(holder[2]) or 0, redis.call('PTTL', lock)
+    if left >= 0 and ttl - left < math.max(stale, ttl / 2) then
         return 0
     end
 end

@@ -18,14 +18,16 @@ if holder ~= owner then
 end
 
 local time = redis.call('TIME')
-local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
+local now = tonumber(time[1]) * 1000 + math.floor(time[2] / 1000)
+local ended = string.format('%.0f', now + keep)
 if keep > 0 then
     redis.call('PEXPIRE', lock, keep)
-    redis.pcall('HSET', lock, 'ttl', keep)
+    -- It is nobody's now: a heartbeat that was on its way must not lengthen it.
+    redis.pcall('HSET', lock, 'owner', owner .. ':kept', 'ttl', keep)
 else
     redis.call('DEL', lock)
 end
 -- The record of how it ended is a courtesy: a server short of memory may refuse it.
-redis.pcall('HSET', fence, 'last_until', now, 'last_ending', 'released')
+redis.pcall('HSET', fence, 'last_until', ended, 'last_ending', 'released')
 redis.pcall('PEXPIRE', fence, ARGV[3])
 return 1
