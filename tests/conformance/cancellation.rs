@@ -223,11 +223,11 @@ pub(crate) fn a_process_that_was_stopped_past_its_lease_makes_no_effect_that_it_
         if said.starts_with("refused: lost") {
             break;
         }
+        // It may have been stopped between its check and its effect, once; only a fencing
+        // token can help against that. (And its last words may have been heard late.)
         unchecked += 1;
+        assert!(unchecked <= 2, "{unchecked} effects without the lock");
     }
-    // It may have been stopped between its check and its effect, once; only a fencing
-    // token can help against that. (And its last words may have been heard late.)
-    assert!(unchecked <= 2, "{unchecked} effects without the lock");
     assert!(guard.verify_blocking().unwrap());
 }
 
