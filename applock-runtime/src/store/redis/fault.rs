@@ -26,7 +26,7 @@ pub(super) enum LinkState {
 /// server's means 'not done'. An error of the connection's means 'unknown'.
 pub(super) fn classify(error: RedisError) -> Fault {
     use LinkState::{Good, Redial};
-    use StoreErrorKind::{Denied, Misconfigured, NotDone, Unknown};
+    use StoreErrorKind::{Misconfigured, NotDone, Unknown};
 
     let text = error.to_string();
     let code = code_of(&error, &text);
