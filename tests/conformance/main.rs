@@ -1,6 +1,7 @@
-//! One suite for every store: each case is a promise of `CONFORMANCE`, sections 2.1,
-//! 2.2, 2.4 to 2.7, 2.9 and 2.13 to 2.16, with the number of its line beside it, and runs
-//! on `redis://`, `dir:` and `memory:`.
+//! One suite for every store: each case is a promise from the list of behaviours
+//! that lock libraries are tested for (sections 2.1, 2.2, 2.4 to 2.7, 2.9 and 2.13 to
+//! 2.16), with the number of its line beside it, and runs on `redis://`, `dir:` and
+//! `memory:`.
 //!
 //! What a store can't be asked stands in [`store::lacking`], with the reason. Lines that
 //! our interface can't express stand in [`NOT_HERE`]. Three tests at the end see to it
