@@ -257,6 +257,25 @@ async fn a_directory_that_can_not_be_is_named_and_nothing_half_made_stays_behind
 }
 
 #[tokio::test]
+async fn a_directory_that_can_not_be_is_told_the_same_on_first_use() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("file"), "mine").unwrap();
+    let file = home.path().join("file").display().to_string();
+    for path in [&*file, &*format!("{file}/locks"), "/proc/locks-of-nobody"] {
+        let url = format!("dir:{path}");
+        let at_once = AppLocker::connect(&url).await.unwrap_err();
+        let locker = AppLocker::builder().store(&url).build().unwrap();
+        let mut ran = false;
+        let later = named(&locker, "x", &mut ran).await.unwrap_err();
+        assert!(!ran, "{path}");
+        let (at_once, later) = (at_once.to_string(), later.to_string());
+        let (_, reason) = at_once.split_once(path).unwrap();
+        assert!(later.contains(reason), "{at_once} | {later}");
+    }
+    assert_eq!(entries(home.path()), ["file"]);
+}
+
+#[tokio::test]
 async fn a_stale_time_that_overflows_is_refused() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();

@@ -65,6 +65,19 @@ fn the_environment_names_the_store() {
     assert!(text.starts_with("invalid"), "{text}");
 }
 
+#[test]
+fn a_directory_that_the_environment_names_is_created_on_first_use() {
+    if child::part().is_some() {
+        return says_what_it_is_told();
+    }
+    let name = "a_directory_that_the_environment_names_is_created_on_first_use";
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("deep/locks");
+    let url = format!("dir:{}", directory.display());
+    assert_eq!(told(name, &url), "ran under QUEUE:default");
+    assert!(directory.is_dir());
+}
+
 // R10
 #[test]
 fn without_any_word_the_store_is_redis_on_this_machine() {

@@ -205,6 +205,19 @@ fn no_password_where_one_is_asked_for_is_denied() {
 }
 
 #[test]
+fn no_password_is_denied_also_where_the_locker_connects_on_first_use() {
+    stall::retried(STALL, || {
+        let server = RedisServer::with(&["--requirepass", PASSWORD]);
+        let url = format!("redis://127.0.0.1:{}", server.port());
+        let locker = AppLocker::builder().store(url).build().unwrap();
+        // To commands as long as ours the server does not say NOAUTH, but 'unauthenticated
+        // multibulk length'.
+        assert_denied(&refusal(&locker), &["QUEUE:job", "the URL has none"]);
+        assert!(!is_taken(&server));
+    });
+}
+
+#[test]
 fn no_error_shows_the_right_password_either() {
     stall::retried(STALL, || {
         let mut server = RedisServer::with(&["--requirepass", PASSWORD]);

@@ -45,8 +45,8 @@ mod time;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -80,6 +80,10 @@ pub(crate) struct DirStore {
     threads: Arc<Semaphore>,
     clock: Arc<dyn Fn() -> Now + Send + Sync>,
     created: AtomicU32,
+    /// Whether the directory was created and tried out: by `open`, or by the first step
+    /// of a locker that connects on first use. One that is missing afterwards was
+    /// deleted, which is an error.
+    prepared: Mutex<bool>,
 }
 
 impl DirStore {
@@ -96,7 +100,17 @@ impl DirStore {
             threads: Arc::new(Semaphore::new(THREADS)),
             clock,
             created: AtomicU32::new(0),
+            prepared: Mutex::new(false),
         }
+    }
+
+    fn prepare_once(&self) -> Outcome<()> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*prepared {
+            prepare::prepare(&self.place)?;
+            *prepared = true;
+        }
+        Ok(())
     }
 
     /// One step under the key's latch: what `decide` makes of the record that it
@@ -204,6 +218,7 @@ impl DirStore {
             let store = Arc::clone(&self);
             let threads = Arc::clone(&self.threads);
             let outcomes = carry_out(threads, batch, within, move |ask, leave| {
+                store.prepare_once()?;
                 step(&store, ask, leave)
             })
             .await;
@@ -241,6 +256,7 @@ fn done(holding: Option<Holding>) -> (Option<Holding>, bool) {
 impl Store for DirStore {
     fn open(self: Arc<Self>, within: Duration) -> Answer<Outcome<()>> {
         self.once((), within, |store, (), _| {
+            // Always anew: whoever connects wants to know how it is now.
             prepare::prepare(&store.place)?;
             store.sweep();
             Ok(())

@@ -142,6 +142,14 @@ pub(super) fn classify(error: RedisError) -> Fault {
                 "see whether the server and the network are up",
                 Redial,
             ),
+            // To a command as long as ours, a server that was given no password says so
+            // (and hangs up) before it says NOAUTH.
+            _ if text.contains("unauthenticated") => (
+                Denied,
+                "Redis asks for a password, and the URL has none".into(),
+                "write it into the URL: redis://user:password@host:6379",
+                Redial,
+            ),
             _ if text.contains("max number of clients") => (
                 NotDone,
                 "Redis has as many clients as maxclients allows".into(),
