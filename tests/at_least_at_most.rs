@@ -31,7 +31,7 @@ async fn job(locker: &AppLocker, way: Way, runs: &mut u32) -> anyhow::Result<()>
     assert!(way != Way::Panic, "the body panics");
     anyhow::ensure!(way != Way::Error, "the body fails");
     if way == Way::Drop {
-        std::future::pending::<()>().await;
+        wait::to_be_cancelled().await;
     }
     Ok(())
 }
@@ -132,7 +132,7 @@ fn at_least_costs_nothing_where_the_body_took_longer() {
 
 #[singleton(app = "most", ttl = "300ms", at_most = "900ms", locker = locker)]
 async fn hangs(locker: &AppLocker, probe: Probe) -> Result<(), Error> {
-    std::future::pending::<()>().await;
+    wait::to_be_cancelled().await;
     drop(probe);
     Ok(())
 }

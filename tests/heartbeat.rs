@@ -194,7 +194,9 @@ fn an_executor_blocked_for_three_ttls_keeps_the_lock() {
             scope.spawn(|| rival.run(&server, "sleepy"));
             runtime.block_on(async {
                 let locker = AppLocker::connect(server.url()).await.unwrap();
-                sleeps_on_its_executor(&locker, &rival).await.unwrap();
+                let outcome = sleeps_on_its_executor(&locker, &rival).await;
+                rival.called_off.store(true, Ordering::SeqCst);
+                outcome.unwrap();
             });
         });
     });
@@ -222,7 +224,9 @@ fn a_body_that_computes_for_three_ttls_keeps_the_lock() {
         let (server, rival) = (&server, &rival);
         std::thread::scope(|scope| {
             scope.spawn(|| rival.run(server, "busy"));
-            pollster::block_on(computes(&locker, rival)).unwrap();
+            let outcome = pollster::block_on(computes(&locker, rival));
+            rival.called_off.store(true, Ordering::SeqCst);
+            outcome.unwrap();
         });
     });
 }

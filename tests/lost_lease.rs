@@ -46,7 +46,7 @@ fn assert_lost_for_good(guard: &LockGuard, expected: Loss) {
 
 #[singleton(app = "job", ttl = "3s", locker = locker)]
 async fn job(locker: &AppLocker, probe: Probe) -> Result<(), Error> {
-    std::future::pending::<()>().await;
+    wait::to_be_cancelled().await;
     drop(probe);
     Ok(())
 }
@@ -226,7 +226,7 @@ async fn frozen_body(
 ) -> Result<(), Error> {
     *acquired_at = guard.info().acquired_at();
     server.freeze();
-    std::future::pending::<()>().await;
+    wait::to_be_cancelled().await;
     drop(probe);
     Ok(())
 }
@@ -335,7 +335,7 @@ fn a_scoped_run_that_lost_its_lease_is_cancelled() {
         let outcome = lock.run(async {
             let _probe = probe;
             let () = server.run("DEL QUEUE:scoped");
-            std::future::pending::<()>().await;
+            wait::to_be_cancelled().await;
         });
         assert_lost(&outcome.await.unwrap_err(), Loss::Taken);
         assert!(saw.is_dropped());

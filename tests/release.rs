@@ -5,14 +5,18 @@
 mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use applock::{AppLocker, Error, singleton};
-use support::panics::caught;
+use support::panics::{caught, caught_and};
 use support::probe::Probe;
 use support::redis::RedisServer;
 use support::stall;
 use support::wait;
+use tokio::sync::oneshot;
 
 /// Far longer than any test here: nothing is freed by its ttl.
 const LONG: Duration = Duration::from_secs(60);
@@ -116,8 +120,10 @@ fn a_sync_body_has_released_when_its_caller_has_the_result() {
 async fn the_lock_is_free_when_an_async_panic_reaches_the_caller() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
-    let panic = caught(job(&locker, &server, Panic)).await.unwrap_err();
-    assert!(!is_taken(&server, "ways"));
+    let is_free = || !is_taken(&server, "ways");
+    let panic = caught_and(job(&locker, &server, Panic), is_free).await;
+    let (panic, was_free) = panic.unwrap_err();
+    assert!(was_free, "the panic was there before the release");
     assert_eq!(panic.downcast_ref(), Some(&"the body panics"));
     // And the locker works on.
     assert!(job(&locker, &server, Return).await.is_ok());
@@ -131,6 +137,83 @@ fn the_lock_is_free_when_a_sync_panic_reaches_the_caller() {
     assert!(!is_taken(&server, "ways"));
     assert_eq!(panic.downcast_ref(), Some(&"the body panics"));
     assert!(sync_job(&locker, &server, Return).is_ok());
+}
+
+/// Freezes the server while the body ends, and thaws it a moment later.
+struct Freeze<'a> {
+    server: &'a RedisServer,
+    begun: AtomicBool,
+    thawed: AtomicBool,
+}
+
+impl Freeze<'_> {
+    fn run<T>(server: &RedisServer, call: impl FnOnce(&Freeze<'_>) -> T) -> T {
+        let freeze = Freeze {
+            server,
+            begun: AtomicBool::new(false),
+            thawed: AtomicBool::new(false),
+        };
+        let (over, is_over) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let freeze = &freeze;
+            scope.spawn(move || {
+                wait::until("the body freezes the server", SOON, || {
+                    freeze.begun.load(Ordering::SeqCst)
+                });
+                // Less than a command may take, and far longer than a release does.
+                let _ = is_over.recv_timeout(Duration::from_millis(300));
+                freeze.thawed.store(true, Ordering::SeqCst);
+                freeze.server.thaw();
+            });
+            let value = call(freeze);
+            let thawed = freeze.thawed.load(Ordering::SeqCst);
+            over.send(()).ok();
+            assert!(thawed, "the caller did not wait for the release");
+            value
+        })
+    }
+
+    fn begin(&self) {
+        self.server.freeze();
+        self.begun.store(true, Ordering::SeqCst);
+    }
+}
+
+#[singleton(app = "frozen", locker = locker)]
+async fn freezes(locker: &AppLocker, freeze: &Freeze<'_>, way: Way) -> Result<u32, Failure> {
+    freeze.begin();
+    assert!(way != Panic, "the body panics");
+    Ok(2)
+}
+
+#[singleton(app = "frozen", locker = locker)]
+fn freezes_sync(locker: &AppLocker, freeze: &Freeze<'_>, way: Way) -> Result<u32, Failure> {
+    freeze.begin();
+    assert!(way != Panic, "the body panics");
+    Ok(2)
+}
+
+#[test]
+fn result_and_panic_reach_the_caller_only_when_the_release_is_answered() {
+    stall::retried(STALL, || {
+        for (way, is_async) in [
+            (Return, true),
+            (Panic, true),
+            (Return, false),
+            (Panic, false),
+        ] {
+            let server = RedisServer::start();
+            let locker = AppLocker::connect_blocking(server.url()).unwrap();
+            let outcome = Freeze::run(&server, |freeze| {
+                catch_unwind(AssertUnwindSafe(|| match is_async {
+                    true => pollster::block_on(freezes(&locker, freeze, way)),
+                    false => freezes_sync(&locker, freeze, way),
+                }))
+            });
+            assert!(!is_taken(&server, "frozen"));
+            assert_eq!(outcome.is_err(), way == Panic);
+        }
+    });
 }
 
 #[tokio::test]
@@ -156,8 +239,14 @@ async fn a_scoped_run_releases_on_return_and_on_panic() {
 }
 
 #[singleton(app = "dropped", locker = locker)]
-async fn waits_for_ever(locker: &AppLocker, in_body: Probe, argument: Probe) -> Result<(), Error> {
+async fn waits_for_ever(
+    locker: &AppLocker,
+    entered: oneshot::Sender<()>,
+    in_body: Probe,
+    argument: Probe,
+) -> Result<(), Error> {
     let _in_body = in_body;
+    entered.send(()).unwrap();
     std::future::pending::<()>().await;
     drop(argument);
     Ok(())
@@ -169,13 +258,12 @@ async fn a_dropped_future_releases_the_lock_after_its_body_is_gone() {
     let locker = AppLocker::connect(server.url()).await.unwrap();
     let (in_body, body_saw) = Probe::new(&server, "QUEUE:dropped");
     let (argument, argument_saw) = Probe::new(&server, "QUEUE:dropped");
+    let (entered, is_entered) = oneshot::channel();
     let task = {
         let locker = locker.clone();
-        tokio::spawn(async move { waits_for_ever(&locker, in_body, argument).await })
+        tokio::spawn(async move { waits_for_ever(&locker, entered, in_body, argument).await })
     };
-    while !is_taken(&server, "dropped") {
-        tokio::task::yield_now().await;
-    }
+    is_entered.await.unwrap();
     assert!(!body_saw.is_dropped());
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
@@ -192,9 +280,8 @@ async fn a_future_dropped_while_it_acquires_leaves_no_lock_behind() {
         let lock = locker.lock("dropped").ttl(LONG);
         let mut acquire = Box::pin(lock.acquire());
         // Asked once: the command is on its way, and nobody waits for the answer.
-        let asked = std::future::poll_fn(|context| {
-            std::task::Poll::Ready(acquire.as_mut().poll(context).is_ready())
-        });
+        let asked =
+            std::future::poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context).is_ready()));
         assert!(!asked.await);
         drop(acquire);
     }
@@ -318,6 +405,29 @@ async fn arguments_are_dropped_before_the_lock_is_released_also_in_a_panic() {
     assert!(catch_unwind(AssertUnwindSafe(|| panics_with_sync(&locker, probe))).is_err());
     assert!(saw.saw_the_lock_taken());
     assert!(!is_taken(&server, "arguments"));
+}
+
+/// Ready at once, and still whole afterwards, as no async block is.
+struct KeepsItsProbe(#[expect(dead_code, reason = "only its drop is looked at")] Probe);
+
+impl Future for KeepsItsProbe {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
+// R5
+#[tokio::test]
+async fn a_future_of_ones_own_is_dropped_before_the_lock_is_released() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.unwrap();
+    let (probe, saw) = Probe::new(&server, "QUEUE:own");
+    locker.lock("own").run(KeepsItsProbe(probe)).await.unwrap();
+    assert!(saw.is_dropped());
+    assert!(saw.saw_the_lock_taken());
+    assert!(!is_taken(&server, "own"));
 }
 
 // R9, F17

@@ -123,7 +123,8 @@ fn other_executors_are_told_of_a_loss() {
         #[singleton(app = "lost", ttl = "3s", locker = locker)]
         async fn is_lost(locker: &AppLocker, server: &RedisServer) -> Result<(), Error> {
             let () = server.run("DEL QUEUE:lost");
-            std::future::pending().await
+            wait::to_be_cancelled().await;
+            Ok(())
         }
         let server = RedisServer::start();
         let locker = AppLocker::connect_blocking(server.url()).unwrap();

@@ -37,7 +37,7 @@ fn assert_shut_down(error: &Error) {
 
 #[singleton(app = "body", locker = locker)]
 async fn body(locker: &AppLocker, probe: Probe) -> Result<(), Error> {
-    std::future::pending::<()>().await;
+    wait::to_be_cancelled().await;
     drop(probe);
     Ok(())
 }

@@ -8,13 +8,26 @@ use std::task::Poll;
 
 /// What the future panicked with.
 pub async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    caught_and(future, || ()).await.map_err(|(panic, ())| panic)
+}
+
+/// The same, and what `look` finds while the future that panicked is still there.
+pub async fn caught_and<F: Future, T>(
+    future: F,
+    look: impl FnOnce() -> T,
+) -> Result<F::Output, (Box<dyn Any + Send>, T)> {
     let mut future = pin!(future);
-    poll_fn(
-        |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+    let mut look = Some(look);
+    poll_fn(|context| {
+        let poll = AssertUnwindSafe(|| future.as_mut().poll(context));
+        match catch_unwind(poll) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-            Err(panic) => Poll::Ready(Err(panic)),
-        },
-    )
+            Err(panic) => {
+                let found = look.take().expect("one panic")();
+                Poll::Ready(Err((panic, found)))
+            }
+        }
+    })
     .await
 }

@@ -21,6 +21,8 @@ impl Probe {
         let client = ::redis::Client::open(server.url()).expect("a client");
         let key = key.to_owned();
         Self::looking(move || {
+            // Time enough for a lock that was let go too early to be gone.
+            std::thread::sleep(Duration::from_millis(50));
             let mut connection = client.get_connection().expect("a connection");
             ::redis::cmd("EXISTS")
                 .arg(&key)

@@ -19,3 +19,20 @@ pub fn until(what: &str, longest: Duration, mut met: impl FnMut() -> bool) {
         last = now;
     }
 }
+
+/// How long a body waits to be cancelled before its test has failed.
+const CANCELLED: Duration = Duration::from_secs(100);
+
+/// What a body awaits that is to be cancelled. Never ready; panics if nobody comes.
+pub async fn to_be_cancelled() {
+    let (tell, told) = tokio::sync::oneshot::channel::<()>();
+    let (cancelled, is_cancelled) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        // Ends as soon as the body is gone.
+        let _ = is_cancelled.recv_timeout(CANCELLED);
+        drop(tell);
+    });
+    told.await.ok();
+    drop(cancelled);
+    panic!("not cancelled within {CANCELLED:?}");
+}
