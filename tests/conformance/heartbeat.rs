@@ -41,7 +41,7 @@ pub(crate) fn a_heartbeat_moves_the_leases_end(place: &dyn Place) {
 
 /// 38, 46
 pub(crate) fn a_lock_outlives_its_ttl_many_times_while_its_heart_beats(place: &dyn Place) {
-    let ttl = Duration::from_millis(500);
+    let ttl = KEPT;
     let guard = take(&place.locker().lock("app").ttl(ttl));
     let other = place.locker().lock("app");
     let start = Instant::now();
