@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -281,8 +281,15 @@ impl Place for RedisPlace {
 pub(crate) struct DirPlace(TempDir);
 
 impl DirPlace {
+    /// In memory where the system has a file system for that: the suite is about locks,
+    /// and a disk that is busy with other things takes seconds for a sync. (That a sync
+    /// is asked for where it must be is for the store's own tests.)
     pub(crate) fn fresh() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        let memory = Path::new("/dev/shm");
+        Self(match tempfile::tempdir_in(memory) {
+            Ok(directory) => directory,
+            Err(_) => tempfile::tempdir().unwrap(),
+        })
     }
 
     pub(crate) fn fragile() -> Self {
