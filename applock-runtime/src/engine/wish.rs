@@ -162,20 +162,32 @@ impl Actor {
     /// Tells the caller what the last try said, and cleans up after tries that may have
     /// been carried out unheard.
     fn give_up(&mut self, owner: OwnerId) {
-        let Some(State::Wish(mut waiting)) = self.remove(owner) else {
+        let Some(State::Wish(waiting)) = self.remove(owner) else {
             return;
         };
-        let key = Arc::clone(&waiting.acquire.key.lock);
-        let last = waiting.last.take().unwrap_or(Error::Closed { key });
-        waiting.tell(Err(last));
-        if waiting.unknown {
-            let ghost = Ending::ghost(&waiting.acquire, self.now());
+        let Waiting {
+            acquire,
+            reply,
+            mailbox,
+            unknown,
+            last,
+            ..
+        } = waiting;
+        // Before the answer: see `grant`.
+        drop(mailbox);
+        if let Some(reply) = reply {
+            let key = Arc::clone(&acquire.key.lock);
+            // Whoever stopped waiting does not mind.
+            drop(reply.send(Err(last.unwrap_or(Error::Closed { key }))));
+        }
+        if unknown {
+            let ghost = Ending::ghost(&acquire, self.now());
             self.end(owner, ghost);
         }
     }
 
     fn grant(&mut self, owner: OwnerId, terms: Terms, sent: Moment, until: Moment) {
-        let Some(State::Wish(mut waiting)) = self.remove(owner) else {
+        let Some(State::Wish(waiting)) = self.remove(owner) else {
             return;
         };
         let clock = Arc::clone(&self.parts.clock);
@@ -189,8 +201,14 @@ impl Actor {
             State::Holding(Holding::new(Arc::clone(&lease), sent)),
         );
         self.rest(owner);
-        let held = Held::new(lease, waiting.mailbox.clone(), Arc::clone(&self.unfinished));
-        waiting.tell(Ok(held));
+        let Waiting { reply, mailbox, .. } = waiting;
+        // The mailbox moves: a copy that outlived the answer would look to the locker's
+        // last handle as if somebody still held something, and it would not wait.
+        let held = Held::new(lease, mailbox, Arc::clone(&self.unfinished));
+        if let Some(reply) = reply {
+            // A Held that nobody receives releases itself (rule R6).
+            drop(reply.send(Ok(held)));
+        }
     }
 }
 
