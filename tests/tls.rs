@@ -1,6 +1,7 @@
 //! `rediss://`: TLS works with the feature `tls` alone, and a server whose certificate
 //! nobody vouches for is refused.
 #![cfg(feature = "tls")]
+#![allow(clippy::unwrap_used, reason = "in a test a failure is a panic")]
 
 mod support;
 

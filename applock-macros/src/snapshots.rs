@@ -4,8 +4,6 @@
 //! `APPLOCK_UPDATE=1 cargo test -p applock-macros` writes the snapshots anew; read
 //! the difference before you commit it.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -119,11 +119,16 @@ impl Clock for SystemClock {
                 if left.is_zero() {
                     return;
                 }
-                tokio::time::sleep(left).await;
+                // tokio's clock stands still while the machine is suspended: in slices,
+                // so that after waking it is late by one of them, not by the whole sleep.
+                tokio::time::sleep(left.min(SLICE)).await;
             }
         })
     }
 }
+
+/// See [`SystemClock::sleep_until`]: one wake-up a second at the most.
+const SLICE: Duration = Duration::from_secs(1);
 
 #[cfg(unix)]
 fn uptime() -> Duration {

@@ -103,6 +103,9 @@ pub enum Loss {
     AtMost,
     /// The locker was shut down.
     Shutdown,
+    /// The locker's background thread has stopped: a clock, a waker or a log subscriber
+    /// that it called has panicked.
+    Stopped,
 }
 
 impl fmt::Display for Loss {
@@ -112,6 +115,7 @@ impl fmt::Display for Loss {
             Self::Taken => "the store says that it is not ours (released by force, or forgotten)",
             Self::AtMost => "the time given by at_most is over",
             Self::Shutdown => "the locker was shut down",
+            Self::Stopped => "the locker's background thread has stopped",
         })
     }
 }

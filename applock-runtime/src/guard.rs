@@ -264,7 +264,7 @@ impl LockGuard {
 
     /// Lets go in the background, though others may still look at the guard.
     pub(crate) fn let_go(&self) {
-        self.held.let_go(None);
+        self.held.let_go();
     }
 
     /// Ends the holding though others may still look at the guard.

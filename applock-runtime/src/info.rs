@@ -43,7 +43,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Something that is not ours stands at the key (rule F19: it counts as held).
+    /// Something that is not ours stands at the key: it counts as held.
     pub(crate) fn foreign(
         key: Arc<str>,
         what: impl Into<String>,

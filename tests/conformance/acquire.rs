@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 
 use crate::children::{Child, Part};
 use crate::store::{
-    End, KEPT, LONG, Place, SHORT, SOON, bounded, is_busy, is_free, same_holding, take, take_soon,
+    End, IMPATIENT, KEPT, LONG, Place, SHORT, SOON, bounded, is_busy, is_free, same_holding, take,
+    take_soon,
 };
 use crate::support::wait;
 
@@ -126,7 +127,7 @@ pub(crate) fn of_a_hundred_who_want_it_at_once_never_two_are_inside_and_all_come
     assert_eq!(entered.load(Ordering::SeqCst), 100);
 }
 
-/// 7. Half the rounds of the line: a hand-over by polling takes its time.
+/// 7: Half the rounds of the line: a hand-over by polling takes its time.
 pub(crate) fn counters_that_are_not_atomic_come_out_right_under_their_locks(place: &dyn Place) {
     const WORKERS: usize = 8;
     const ROUNDS: u64 = 25;
@@ -154,7 +155,7 @@ pub(crate) fn counters_that_are_not_atomic_come_out_right_under_their_locks(plac
     assert_eq!(sum, WORKERS as u64 * ROUNDS);
 }
 
-/// 8. 24 of the 125 processes of the line: two cores have enough to do with them.
+/// 8: 24 of the 125 processes of the line: two cores have enough to do with them.
 pub(crate) fn of_many_processes_released_by_one_barrier_exactly_one_gets_the_lock(
     place: &dyn Place,
 ) {
@@ -407,7 +408,7 @@ pub(crate) fn garbage_at_the_key_is_told_and_left_as_it_is(place: &dyn Place) {
 pub(crate) fn an_acquire_whose_answer_was_lost_is_not_busy_by_itself_when_it_is_repeated(
     place: &dyn Place,
 ) {
-    let locker = place.locker();
+    let locker = place.impatient();
     take(&locker.lock("app")).release_blocking().unwrap();
     let stalled = place.stall();
     // The lease is so long that only the same owner can have the lock within the wait.
@@ -417,7 +418,7 @@ pub(crate) fn an_acquire_whose_answer_was_lost_is_not_busy_by_itself_when_it_is_
     // its way.
     let start = Instant::now();
     wait::until("the first try has timed out", SOON, || {
-        start.elapsed() > Duration::from_millis(1_300)
+        start.elapsed() > IMPATIENT + IMPATIENT / 3
     });
     drop(stalled);
     let guard = waiting.join().unwrap().unwrap();

@@ -24,6 +24,8 @@ const MARK: &str = "> ";
 pub(crate) enum Part {
     /// Takes `app`, says `held TOKEN`, releases it on `release`.
     Hold,
+    /// The same, for a name that a locale might change.
+    HoldTitle,
     /// Says `ready`, tries `app` on `go`, says `won` or `busy`; keeps it until its end.
     Race,
     /// Holds `app` until SIGTERM, and shuts down then, as a service does.
@@ -35,8 +37,9 @@ pub(crate) enum Part {
     Work,
 }
 
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("hold", Part::Hold),
+    ("title", Part::HoldTitle),
     ("race", Part::Race),
     ("serve", Part::Serve),
     ("parent", Part::Parent),
@@ -60,14 +63,13 @@ impl Child {
         ttl: Duration,
         environment: &[(&str, &str)],
     ) -> Self {
-        let (url, prefix) = place.address();
         let name = PARTS.iter().find(|(_, known)| *known == part).unwrap().0;
         let mut process = Command::new(env::current_exe().unwrap())
             .args(["--exact", "children::a_part_is_played", "--nocapture"])
             .args(["--test-threads", "1"])
             .env(PART, name)
-            .env(STORE, url)
-            .env(PREFIX, prefix)
+            .env(STORE, place.url())
+            .env(PREFIX, place.prefix())
             .env(TTL, ttl.as_millis().to_string())
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
@@ -120,6 +122,11 @@ impl Child {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        self.process.wait().unwrap()
+    }
+
     /// SIGKILL: it is gone when this returns.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
@@ -161,6 +168,7 @@ fn a_part_is_played() {
     let lock = locker.lock("app").ttl(ttl);
     match part {
         Part::Hold => hold(&lock),
+        Part::HoldTitle => hold(&lock.name("TITLE iıIİ")),
         Part::Race => race(&lock),
         Part::Serve => serve(&locker, &lock),
         Part::Parent => parent(&lock),

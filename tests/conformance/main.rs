@@ -1,6 +1,7 @@
-//! One suite for every store: each case is a promise of `CONFORMANCE`, sections 2.1,
-//! 2.2, 2.4 to 2.7, 2.9 and 2.13 to 2.16, with the number of its line beside it, and runs
-//! on `redis://`, `dir:` and `memory:`.
+//! One suite for every store: each case is a promise from the list of behaviours
+//! that lock libraries are tested for (sections 2.1, 2.2, 2.4 to 2.7, 2.9 and 2.13 to
+//! 2.16), with the number of its line beside it, and runs on `redis://`, `dir:` and
+//! `memory:`.
 //!
 //! What a store can't be asked stands in [`store::lacking`], with the reason. Lines that
 //! our interface can't express stand in [`NOT_HERE`]. Three tests at the end see to it
@@ -17,12 +18,99 @@ mod support;
 
 mod children;
 mod server;
+mod steady;
 mod store;
 
 mod acquire;
+mod cancellation;
+mod expiry;
+mod fencing;
+mod force_release;
+mod heartbeat;
+mod introspection;
+mod names;
+mod release;
+mod scheduler;
+mod try_acquire;
 
-/// The lines that have no test, and why.
-const NOT_HERE: &[(u16, &str)] = &[];
+/// The lines that have no test here, and why.
+const NOT_HERE: &[(u16, &str)] = &[
+    (19, "tagged [rs]: of one store's scripts, not of all stores"),
+    (
+        45,
+        "a guard is never renewed into a new acquisition: what is lost stays lost (R4)",
+    ),
+    (
+        57,
+        "a lease is extended by its heartbeat only, never by a length that a caller gives",
+    ),
+    (
+        58,
+        "nothing extends a lease by hand, so there is no old handle and no new one",
+    ),
+    (
+        61,
+        "every lock has an end: one without can't be asked for (see 165)",
+    ),
+    (
+        67,
+        "tagged [file]: ours end by time, too; the latches' own tests have the OS locks",
+    ),
+    (
+        75,
+        "an owner id can't be given: a holding belongs to the guard that took it (R6)",
+    ),
+    (
+        76,
+        "nothing restores a guard from an owner id, so there is nothing to restore",
+    ),
+    (
+        87,
+        "no lock is set up or torn down: it exists while it is held",
+    ),
+    (
+        88,
+        "nothing releases locks by prefix; an operator forces them one by one, by name",
+    ),
+    (
+        89,
+        "tagged [rs]: a flush; 52 and 174 have the vanished lock and the lost token",
+    ),
+    (96, "tagged [bl]: waiters have a suite of their own"),
+    (97, "tagged [bl]: waiters have a suite of their own"),
+    (
+        161,
+        "tagged [rs]: hash slots are one store's; the names are in 154",
+    ),
+    (162, "tagged [file]: one store's own tests"),
+    (
+        166,
+        "no list of held locks: a locker keeps none, and no store is scanned by prefix",
+    ),
+    (
+        168,
+        "no events or metrics but log lines; they are tested where they are written",
+    ),
+    (
+        173,
+        "a compile-time matter: a guard implements no serialisation, an owner id is text",
+    ),
+    (
+        178,
+        "tagged [rs]: restarts and failovers are one store's; 174 has the lost record",
+    ),
+    (
+        179,
+        "tagged [rs]: what Lua makes of a number; 174 has the 53 bits",
+    ),
+    (
+        181,
+        "no store keeps its user's data, so there is no guarded write to make",
+    ),
+];
+
+/// The sections of the list that this suite covers, by their first and last line.
+const SECTIONS: &[(u16, u16)] = &[(1, 25), (38, 89), (95, 107), (154, 196)];
 
 struct Case {
     section: &'static str,
@@ -35,7 +123,7 @@ macro_rules! cases {
         $(
             #[test]
             fn $name() {
-                crate::$section::$name(&$place);
+                crate::steady::run(|| crate::$section::$name(&$place));
             }
         )*
     };
@@ -86,11 +174,11 @@ macro_rules! conformance {
 
 macro_rules! listed {
     ($all:ident, $section:ident, $need:ident, [$($name:ident),* $(,)?]) => {
-        $($all.push(Case {
+        $all.extend(Vec::<Case>::from([$(Case {
             section: stringify!($section),
             name: stringify!($name),
             need: store::Need::$need,
-        });)*
+        }),*]));
     };
 }
 
@@ -124,5 +212,287 @@ conformance! {
             processes_exclude_one_another,
             a_crashed_holders_lock_can_be_had_once_its_lease_has_ended_and_not_before,
         ]
+    }
+    try_acquire {
+        every: [
+            a_try_takes_a_free_lock_and_tells_a_held_one_as_busy_whatever_wait_says,
+            of_many_who_try_at_once_one_wins_and_the_others_are_told_busy,
+            after_failed_tries_the_lock_is_free_as_soon_as_its_holder_lets_go,
+            a_try_of_a_busy_lock_neither_extends_nor_shortens_its_lease,
+            busy_names_the_holder_and_the_time_that_its_lease_has_left,
+        ]
+        outside: [
+            a_failed_try_leaves_nothing_behind,
+        ]
+        fragile: []
+        processes: []
+    }
+    heartbeat {
+        every: [
+            a_heartbeat_moves_the_leases_end,
+            a_lock_outlives_its_ttl_many_times_while_its_heart_beats,
+            many_heartbeats_in_a_row_all_keep_it,
+            a_heartbeat_for_another_owners_lock_fails_and_changes_nothing,
+            a_heartbeat_after_the_release_fails,
+            a_heartbeat_after_the_end_fails_and_does_not_take_the_lock_again,
+            a_heartbeat_never_shortens_a_lease,
+            a_ttl_of_nothing_is_refused_before_it_reaches_the_store,
+            the_heartbeat_stops_at_release_drop_panic_and_cancellation,
+            a_cancelled_acquire_leaves_no_lock_and_no_heartbeat,
+            a_release_that_races_a_heartbeat_leaves_no_lock,
+            after_a_loss_the_same_name_is_taken_again_and_its_heart_beats,
+            times_that_leave_no_room_for_a_second_heartbeat_are_refused,
+            hundreds_of_locks_of_one_process_are_all_kept,
+        ]
+        outside: [
+            a_heartbeat_that_is_answered_not_yours_is_a_loss_at_once,
+            a_lock_that_vanished_is_noticed_by_the_next_heartbeat,
+        ]
+        fragile: [
+            a_store_that_comes_back_within_the_lease_costs_nobody_the_lock,
+            without_any_answer_the_holder_is_told_before_its_lease_ends,
+            an_answer_that_comes_after_the_end_does_not_revive_a_lost_guard,
+        ]
+        processes: []
+    }
+    expiry {
+        every: [
+            a_lease_without_a_heartbeat_ends_after_its_ttl_not_earlier_and_not_much_later,
+            an_expired_lease_is_told_as_expired,
+            leases_of_extreme_lengths_are_kept_or_refused_and_never_wrap,
+            a_part_of_a_millisecond_is_rounded_up_and_never_to_nothing,
+            the_holder_learns_from_its_own_clock_that_its_lease_has_ended,
+            what_remains_only_goes_down_between_heartbeats_and_ends_at_nothing,
+            what_the_store_says_remains_goes_down_too,
+        ]
+        outside: [
+            expired_locks_leave_no_garbage,
+        ]
+        fragile: []
+        processes: []
+    }
+    release {
+        every: [
+            a_release_after_the_end_says_so_and_leaves_the_next_holder_alone,
+            a_release_after_the_end_frees_nothing_where_nobody_came,
+            dropping_a_guard_whose_lease_has_ended_leaves_the_next_holder_alone,
+            there_is_nothing_to_release_of_a_lock_that_nobody_has_taken,
+            a_second_release_never_frees_the_successors_lock,
+            a_release_touches_no_other_name,
+            each_guard_knows_for_itself_whether_it_holds,
+            a_release_lets_in_one_waiter_and_no_second,
+            a_release_tells_what_the_store_said,
+            a_release_of_a_lost_lock_says_lost,
+        ]
+        outside: []
+        fragile: [
+            a_release_that_fails_is_told_and_goes_on_in_the_background,
+            dropping_a_guard_does_not_wait_for_the_store,
+            a_release_while_a_heartbeat_hangs_ends_and_frees_the_lock,
+        ]
+        processes: []
+    }
+    force_release {
+        every: [
+            force_release_frees_the_lock_whoever_holds_it,
+            force_release_lets_a_waiter_in,
+            only_a_lock_whose_heart_has_stopped_is_stale,
+            the_evicted_holder_learns_of_it_by_its_next_heartbeat,
+            a_holder_of_the_same_locker_is_told_at_once,
+            the_evicted_holders_release_frees_nothing_of_the_next,
+            a_takeover_by_force_gives_the_lock_to_the_new_and_cancels_the_old,
+            a_lock_that_was_forced_is_taken_anew_with_a_larger_token,
+        ]
+        outside: []
+        fragile: []
+        processes: []
+    }
+    cancellation {
+        every: [
+            a_panic_under_the_lock_goes_on_and_the_lock_is_free_when_it_arrives,
+            a_bodys_error_comes_back_and_the_lock_is_free,
+            a_leaked_guards_lock_is_freed_by_at_most,
+            at_most_tells_its_holder_before_another_can_have_the_lock,
+            a_lock_outlives_the_runtime_that_took_it_and_can_be_dropped_without_one,
+            a_runtime_that_ends_with_a_guard_inside_releases_it,
+            a_release_whose_future_is_dropped_goes_on,
+            after_a_shutdown_waiters_are_told_closed_and_holders_lost,
+            a_listener_that_panics_or_blocks_stops_neither_heartbeat_nor_signal,
+            a_guard_outlives_its_locker,
+        ]
+        outside: [
+            a_bodys_result_is_kept_when_the_release_fails,
+        ]
+        fragile: [
+            an_acquire_dropped_while_its_request_is_on_its_way_leaves_no_lock,
+            a_body_cancelled_while_the_store_hangs_ends_released,
+        ]
+        processes: [
+            a_process_that_aborts_leaves_the_lock_to_its_ttl,
+            a_killed_process_leaves_a_lock_that_its_ttl_frees_with_a_larger_token,
+            a_process_that_shuts_down_on_sigterm_leaves_its_lock_free_at_once,
+            a_process_that_was_stopped_past_its_lease_makes_no_effect_that_it_checks,
+            a_process_started_by_the_holder_keeps_nothing_when_the_holder_dies,
+        ]
+    }
+    names {
+        every: [
+            strange_names_are_locks_of_their_own,
+            an_empty_name_is_refused,
+            a_name_that_is_too_long_is_refused_and_never_cut_short,
+            a_prefix_keeps_locks_apart_and_is_a_part_of_the_key,
+            names_made_of_parts_never_collide,
+            keys_stay_as_they_are_from_version_to_version,
+            the_keys_of_fencing_counters_are_no_locks,
+        ]
+        outside: []
+        fragile: []
+        processes: [
+            the_locale_does_not_change_a_name,
+        ]
+    }
+    introspection {
+        every: [
+            everybody_sees_that_it_is_held_and_only_the_owner_holds_it,
+            a_free_lock_has_no_holder_and_no_time_left,
+            the_age_of_the_last_heartbeat_is_told_and_a_heartbeat_resets_it,
+            every_error_names_its_lock,
+            a_holder_that_was_evicted_does_not_claim_to_hold,
+            code_can_tell_whether_it_runs_under_the_lock,
+            the_last_holder_and_how_it_ended_can_be_read,
+        ]
+        outside: []
+        fragile: [
+            an_observer_who_cannot_see_is_told_so_and_never_free,
+            a_store_that_is_gone_is_named_with_the_lock,
+        ]
+        processes: []
+    }
+    fencing {
+        every: [
+            tokens_only_grow_however_a_holding_ends,
+            a_heartbeat_keeps_the_token_and_an_acquisition_changes_it,
+            tokens_are_unique_and_in_the_order_of_the_acquisitions,
+            a_resource_that_keeps_the_largest_token_refuses_whoever_was_overtaken,
+        ]
+        outside: [
+            a_token_grows_even_where_the_record_of_the_last_is_gone,
+        ]
+        fragile: []
+        processes: [
+            the_token_of_a_later_process_is_larger,
+        ]
+    }
+    scheduler {
+        every: [
+            a_job_that_ends_early_keeps_its_lock_until_the_minimum,
+            a_job_that_took_longer_than_the_minimum_frees_its_lock_at_once,
+            lengths_that_make_no_sense_are_refused,
+            a_body_does_not_run_while_the_lock_is_busy_and_its_caller_is_told,
+            two_schedulers_with_skewed_clocks_run_a_short_job_once,
+            what_is_left_of_the_minimum_is_counted_when_the_lock_is_released,
+            what_a_body_returns_comes_through,
+            a_body_that_fails_frees_its_lock,
+            a_late_finisher_does_not_free_the_lock_of_the_next_run,
+            methods_generics_and_names_from_arguments_run_under_their_own_locks,
+            lengths_come_from_the_attribute_the_locker_or_the_run_time,
+            a_function_without_the_attribute_takes_no_lock,
+            a_loss_during_the_body_cancels_it_or_lets_it_finish_as_it_was_told,
+            every_listener_hears_of_the_end_once,
+            a_leader_that_was_evicted_competes_again_and_leads_with_a_larger_token,
+        ]
+        outside: []
+        fragile: []
+        processes: []
+    }
+}
+
+/// Every case runs for every store, but for what a store declares that it can't.
+#[test]
+fn every_case_runs_for_every_store_or_says_why_not() {
+    let listed = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--list", "--format", "terse"])
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let tests: std::collections::HashSet<&str> = listed
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .collect();
+    for case in all_cases() {
+        for store in ["redis", "dir", "memory"] {
+            let test = format!("{store}_store::{}::{}", case.section, case.name);
+            let runs = tests.contains(test.as_str());
+            match store::lacking(store, case.need) {
+                None => assert!(runs, "{test} is missing"),
+                Some(why) => assert!(!runs && why.len() > 20, "{test} runs, though {why}"),
+            }
+        }
+    }
+}
+
+/// The text of every section.
+const TEXTS: &[(&str, &str)] = &[
+    ("acquire", include_str!("acquire.rs")),
+    ("cancellation", include_str!("cancellation.rs")),
+    ("expiry", include_str!("expiry.rs")),
+    ("fencing", include_str!("fencing.rs")),
+    ("force_release", include_str!("force_release.rs")),
+    ("heartbeat", include_str!("heartbeat.rs")),
+    ("introspection", include_str!("introspection.rs")),
+    ("names", include_str!("names.rs")),
+    ("release", include_str!("release.rs")),
+    ("scheduler", include_str!("scheduler.rs")),
+    ("try_acquire", include_str!("try_acquire.rs")),
+];
+
+#[test]
+fn every_case_that_is_written_is_in_the_list() {
+    for (section, text) in TEXTS {
+        let written: Vec<&str> = text
+            .split("\npub(crate) fn ")
+            .skip(1)
+            .filter_map(|function| function.split_once('('))
+            .filter(|(_, rest)| rest.trim_start().starts_with("place: &dyn Place"))
+            .map(|(name, _)| name)
+            .collect();
+        let cases = all_cases();
+        let mut listed: Vec<&str> = cases
+            .iter()
+            .filter(|case| case.section == *section)
+            .map(|case| case.name)
+            .collect();
+        let mut sorted = written.clone();
+        sorted.sort_unstable();
+        listed.sort_unstable();
+        assert!(!written.is_empty(), "{section}");
+        assert_eq!(sorted, listed, "{section}");
+    }
+}
+
+/// The numbers that the documentation of a case begins with: `/// 38, 46: …`.
+fn numbers(text: &str) -> impl Iterator<Item = u16> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("/// "))
+        .flat_map(|line| {
+            line.split(", ").map_while(|part| {
+                let digits = part.find(|c: char| !c.is_ascii_digit());
+                part[..digits.unwrap_or(part.len())].parse().ok()
+            })
+        })
+}
+
+#[test]
+fn every_line_of_the_list_has_a_test_or_a_reason() {
+    let tested: std::collections::BTreeSet<u16> =
+        TEXTS.iter().flat_map(|(_, text)| numbers(text)).collect();
+    for line in SECTIONS.iter().flat_map(|(first, last)| *first..=*last) {
+        let reason = NOT_HERE.iter().find(|(number, _)| *number == line);
+        assert!(
+            tested.contains(&line) != reason.is_some(),
+            "line {line}: tested {}, and a reason not to: {}",
+            tested.contains(&line),
+            reason.is_some()
+        );
     }
 }

@@ -16,15 +16,18 @@ use crate::support::redis::RedisServer;
 use crate::support::wait;
 
 /// A lease that is meant to run out, its heart not beating.
-pub(crate) const SHORT: Duration = Duration::from_millis(300);
+pub(crate) const SHORT: Duration = Duration::from_millis(200);
 
 /// A lease that must be kept by its heartbeat, on a machine that is busy with other
-/// things: two thirds of it may pass before the beat comes.
-pub(crate) const KEPT: Duration = Duration::from_millis(1_500);
+/// things: more than half of it may pass before the beat comes.
+pub(crate) const KEPT: Duration = Duration::from_millis(800);
 
 /// A lease whose end plays no part in a test: whatever becomes free within [`SOON`] was
 /// released.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// The command time-out of those who would not wait for the usual second.
+pub(crate) const IMPATIENT: Duration = Duration::from_millis(300);
 
 /// How long a test waits for what must come: generous, as it is only used up by failures.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -67,6 +70,13 @@ pub(crate) trait Place: Sync {
         self.builder().build().unwrap()
     }
 
+    /// A locker that gives a command up early, so that a test need not wait for a whole
+    /// second of it.
+    fn impatient(&self) -> AppLocker {
+        let builder = self.builder().command_timeout(IMPATIENT);
+        builder.build().unwrap()
+    }
+
     /// A locker by whose clock no time passes: its heart does not beat, as that of a
     /// process that is stopped, while the store's time goes on.
     fn frozen(&self) -> (AppLocker, ManualClock) {
@@ -75,13 +85,23 @@ pub(crate) trait Place: Sync {
         (locker, clock)
     }
 
-    /// The URL and the key prefix, for another process.
-    fn address(&self) -> (String, String) {
+    /// What stands before every key.
+    fn prefix(&self) -> &str {
+        "QUEUE:"
+    }
+
+    /// The URL, for another process.
+    fn url(&self) -> String {
         unreachable!("not asked of a store that has no other processes")
     }
 
     /// Takes the lock's record out of the store, as a flush or a careless person would.
     fn forget(&self, _key: &str) {
+        unreachable!("not asked of a store without an outside")
+    }
+
+    /// Takes what the store remembers of the lock's fencing tokens out of it.
+    fn forget_token(&self, _key: &str) {
         unreachable!("not asked of a store without an outside")
     }
 
@@ -172,10 +192,6 @@ impl RedisPlace {
         }
     }
 
-    pub(crate) fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     fn keys(&self) -> Vec<String> {
         let pattern = format!("*{}*", self.prefix);
         let mut keys: Vec<String> =
@@ -192,13 +208,21 @@ impl Place for RedisPlace {
             .key_prefix(&self.prefix)
     }
 
-    fn address(&self) -> (String, String) {
-        (self.with(RedisServer::url), self.prefix.clone())
+    fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn url(&self) -> String {
+        self.with(RedisServer::url)
     }
 
     fn forget(&self, key: &str) {
         let gone: i64 = self.with(|server| server.try_run(&["DEL", key]).unwrap());
         assert_eq!(gone, 1, "{key:?} was not there");
+    }
+
+    fn forget_token(&self, key: &str) {
+        self.forget(&format!("{{{key}}}:fence"));
     }
 
     fn spoil(&self, key: &str) {
@@ -265,14 +289,18 @@ impl DirPlace {
         Self::fresh()
     }
 
-    fn records(&self) -> Vec<PathBuf> {
-        let mut records: Vec<PathBuf> = fs::read_dir(self.0.path())
+    fn files(&self, ending: &str) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = fs::read_dir(self.0.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|ending| ending == "lock"))
+            .filter(|path| path.to_string_lossy().ends_with(ending))
             .collect();
-        records.sort();
-        records
+        files.sort();
+        files
+    }
+
+    fn records(&self) -> Vec<PathBuf> {
+        self.files(".lock")
     }
 
     fn record(&self, key: &str) -> PathBuf {
@@ -286,19 +314,19 @@ impl DirPlace {
 
 impl Place for DirPlace {
     fn builder(&self) -> Builder {
-        AppLocker::builder().store(format!("dir:{}", self.0.path().display()))
+        AppLocker::builder().store(self.url())
     }
 
-    fn address(&self) -> (String, String) {
-        (
-            format!("dir:{}", self.0.path().display()),
-            "QUEUE:".to_owned(),
-        )
+    fn url(&self) -> String {
+        format!("dir:{}", self.0.path().display())
     }
 
     fn forget(&self, key: &str) {
         fs::remove_file(self.record(key)).unwrap();
     }
+
+    /// It was in the record.
+    fn forget_token(&self, _key: &str) {}
 
     fn spoil(&self, key: &str) {
         fs::write(self.record(key), "garbage").unwrap();
@@ -319,7 +347,7 @@ impl Place for DirPlace {
         let mut stays_for_ever = 0;
         for entry in fs::read_dir(self.0.path()).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            let known = name.ends_with(".lock") || name.starts_with(".latch-");
+            let known = name.ends_with(".lock") || name.ends_with(".latch");
             stays_for_ever += usize::from(!known);
         }
         let held = |path: &PathBuf| fs::read_to_string(path).unwrap().contains("phase held");
@@ -331,18 +359,16 @@ impl Place for DirPlace {
 
     /// As a process would that was stopped inside of every critical section.
     fn stall(&self) -> Stalled {
-        let latches: Vec<File> = (0..64)
-            .map(|latch| {
-                let file = File::options()
-                    .create(true)
-                    .truncate(false)
-                    .write(true)
-                    .open(self.0.path().join(format!(".latch-{latch:02x}")))
-                    .unwrap();
+        let latches: Vec<File> = self
+            .files(".latch")
+            .into_iter()
+            .map(|path| {
+                let file = File::options().write(true).open(path).unwrap();
                 file.lock().unwrap();
                 file
             })
             .collect();
+        assert!(!latches.is_empty(), "take the lock once before");
         Stalled(Some(Box::new(move || drop(latches))))
     }
 

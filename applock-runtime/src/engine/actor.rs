@@ -189,6 +189,7 @@ impl Actor {
                 if self.closing.is_some() {
                     let key = Arc::clone(&wish.acquire.key.lock);
                     let _ = wish.reply.send(Err(Error::Closed { key }));
+                    self.unfinished.done();
                 } else {
                     self.wish(wish);
                 }
@@ -221,14 +222,22 @@ impl Actor {
         let store = self.parts.store.describe();
         let lock = Arc::clone(&key.lock);
         let timeout = self.parts.command_timeout;
-        let first = Arc::clone(&self.parts.store).force_release(key.clone(), stale, timeout);
-        let again = Arc::clone(&self.parts.store);
+        let (first, again, last) = (
+            Arc::clone(&self.parts.store),
+            Arc::clone(&self.parts.store),
+            Arc::clone(&self.parts.store),
+        );
         self.aside(async move {
-            let outcome = match first.await {
-                // Its answer was lost: whether it was the first that ended it or the
-                // second, it is ended.
-                Err(error) if error.worth_another => again.force_release(key, stale, timeout).await,
-                outcome => outcome,
+            // A look first, which may be repeated where a connection has died meanwhile:
+            // the blow itself may not, or it could fall on the next holder.
+            let looked = match first.inspect(key.clone(), timeout).await {
+                Err(error) if error.worth_another => again.inspect(key.clone(), timeout).await,
+                looked => looked,
+            };
+            let outcome = match looked {
+                Ok(Inspection { holder: None, .. }) => Ok(false),
+                Ok(_) => last.force_release(key, stale, timeout).await,
+                Err(error) => Err(error),
             };
             if matches!(outcome, Ok(true)) {
                 tracing::warn!(key = %lock, "released by force");
@@ -352,7 +361,12 @@ impl Actor {
     fn shutdown(&mut self, within: Duration, reply: oneshot::Sender<Result<()>>) {
         let now = self.now();
         if let Some(closing) = &mut self.closing {
+            // The more hurried of two counts; one that is over does not.
+            if closing.replies.is_empty() {
+                closing.deadline = now + within;
+            }
             closing.deadline = closing.deadline.min(now + within);
+            closing.grace = closing.grace.min(now + within / 2);
             closing.replies.push(reply);
             return;
         }
@@ -394,7 +408,11 @@ impl Actor {
                 }
             }
         }
-        let left = self.entries.len();
+        let left = self
+            .entries
+            .values()
+            .filter(|entry| !matches!(&entry.state, State::Ending(ending) if ending.is_watch()))
+            .count();
         let Some(closing) = &mut self.closing else {
             return;
         };
@@ -437,6 +455,13 @@ impl Actor {
         self.entries.remove(&owner).map(|entry| entry.state)
     }
 
+    /// Forgets an acquisition: nothing of it is left to do.
+    pub(super) fn retire(&mut self, owner: OwnerId) {
+        if self.remove(owner).is_some() {
+            self.unfinished.done();
+        }
+    }
+
     /// Sets the entry's one timer.
     pub(super) fn wake(&mut self, owner: OwnerId, at: Option<Moment>) {
         if let Some(entry) = self.entries.get_mut(&owner) {
@@ -474,12 +499,31 @@ impl Actor {
     }
 }
 
+impl Drop for Actor {
+    /// The end, foreseen or not: a waker, a clock or a log subscriber that the engine
+    /// calls may panic. Nobody keeps a lock alive then, so nobody may think it held.
+    fn drop(&mut self) {
+        for entry in self.entries.values() {
+            if let State::Holding(holding) = &entry.state {
+                holding.lease.lose(Loss::Stopped);
+            }
+            self.unfinished.done();
+        }
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Acquire(_) = command {
+                self.unfinished.done();
+            }
+        }
+    }
+}
+
 impl Closing {
     /// When a shutdown goes on by itself.
     fn next(&self, now: Moment) -> Option<Moment> {
         // Once everybody is told there is nothing left to wait for.
         (!self.replies.is_empty()).then_some(if now < self.grace {
-            self.grace
+            self.grace.min(self.deadline)
         } else {
             self.deadline
         })

@@ -19,7 +19,10 @@ use super::pace;
 
 /// How long a command may come to life after its connection was given up: a release
 /// that found nothing is repeated until then.
-const GHOST_WATCH: Duration = Duration::from_secs(2);
+///
+/// Longer than the kernel goes on sending what a connection has not acknowledged
+/// (`TCP_USER_TIMEOUT`, four seconds).
+const GHOST_WATCH: Duration = Duration::from_secs(5);
 
 /// A holding, or the ghost of one, on its way out.
 pub(super) struct Ending {
@@ -37,6 +40,8 @@ pub(super) struct Ending {
     until: Moment,
     /// A ghost that was not there is looked for until then.
     watch: Option<Moment>,
+    /// Until when an earlier try of its acquire may come to life, after its release.
+    doubt: Option<Moment>,
 }
 
 impl Ending {
@@ -45,6 +50,7 @@ impl Ending {
         lease: Arc<Lease>,
         reply: Option<oneshot::Sender<Result<()>>>,
         now: Moment,
+        unknown: Option<Moment>,
     ) -> Self {
         Self {
             key: lease.key.clone(),
@@ -56,6 +62,7 @@ impl Ending {
             failures: 0,
             unknown: false,
             watch: None,
+            doubt: unknown.map(|at| at + GHOST_WATCH).filter(|end| *end > now),
         }
     }
 
@@ -71,7 +78,13 @@ impl Ending {
             unknown: false,
             until: now + acquire.ttl + GHOST_WATCH,
             watch: None,
+            doubt: None,
         }
+    }
+
+    /// Only watched for what may come to life: nothing that is known to be held.
+    pub(super) fn is_watch(&self) -> bool {
+        self.watch.is_some()
     }
 
     fn tell(&mut self, outcome: Result<()>) {
@@ -100,7 +113,9 @@ impl Actor {
         if ending.in_flight {
             return;
         }
-        if now >= ending.until {
+        if ending.watch.is_some_and(|watch| now >= watch) {
+            self.retire(owner);
+        } else if now >= ending.until {
             tracing::debug!(key = %ending.key.lock, "a release was given up: the ttl has freed the lock");
             self.finish(owner, Ok(()));
         } else {
@@ -118,29 +133,22 @@ impl Actor {
         ending.in_flight = false;
         let key = Arc::clone(&ending.key.lock);
         match outcome {
+            // A ghost: gone, or not there, or not there yet; and of several tries another
+            // may come.
+            Ok(_) if ending.lease.is_none() => {
+                let watch = *ending.watch.get_or_insert(now + GHOST_WATCH);
+                let pause = pace::retry(ending.failures);
+                ending.failures += 1;
+                self.wake(owner, Some(watch.min(now + pause)));
+            }
             Ok(true) => {
-                match &ending.lease {
-                    Some(lease) => tracing::debug!(
+                if let Some(lease) = &ending.lease {
+                    tracing::debug!(
                         key = %key, owner = %owner.simple(), token = lease.token,
                         held = ?lease.held_for(), "released"
-                    ),
-                    None => tracing::debug!(
-                        key = %key, owner = %owner.simple(),
-                        "released what an acquire without an answer had taken"
-                    ),
+                    );
                 }
                 self.finish(owner, Ok(()));
-            }
-            Ok(false) if ending.lease.is_none() => {
-                // Not there, or not there yet.
-                let watch = *ending.watch.get_or_insert(now + GHOST_WATCH);
-                if now >= watch {
-                    self.finish(owner, Ok(()));
-                } else {
-                    let pause = pace::retry(ending.failures);
-                    ending.failures += 1;
-                    self.wake(owner, Some(watch.min(now + pause)));
-                }
             }
             // The first answer was lost, and it was the one that said yes.
             Ok(false) if ending.unknown => self.finish(owner, Ok(())),
@@ -175,11 +183,21 @@ impl Actor {
     }
 
     fn finish(&mut self, owner: OwnerId, outcome: Result<()>) {
-        if let Some(State::Ending(mut ending)) = self.remove(owner) {
-            ending.tell(outcome);
-            if ending.lease.is_some() {
-                self.unfinished.done();
+        let now = self.now();
+        let Some(State::Ending(ending)) = self.state(owner) else {
+            return;
+        };
+        ending.tell(outcome);
+        match ending.doubt.take().filter(|end| *end > now) {
+            // Released; but an earlier try of its acquire may take it once more.
+            Some(end) => {
+                ending.lease = None;
+                ending.watch = Some(end);
+                ending.until = end;
+                ending.failures = 0;
+                self.wake(owner, Some(end.min(now + pace::retry(0))));
             }
+            None => self.retire(owner),
         }
     }
 }

@@ -25,12 +25,16 @@ pub(super) struct Holding {
     asking: Vec<oneshot::Sender<Result<bool>>>,
     /// Who asked while a heartbeat was in flight: answered by the next one.
     asked: Vec<oneshot::Sender<Result<bool>>>,
+    /// When an earlier try of its acquire failed that may come to life still.
+    unknown: Option<Moment>,
+    /// Another heartbeat is wanted as soon as this one is answered.
+    again: bool,
     /// Its holder let go while a heartbeat was in flight.
     let_go: Option<Option<oneshot::Sender<Result<()>>>>,
 }
 
 impl Holding {
-    pub(super) fn new(lease: Arc<Lease>, sent: Moment) -> Self {
+    pub(super) fn new(lease: Arc<Lease>, sent: Moment, unknown: Option<Moment>) -> Self {
         Self {
             due: sent + pace::heartbeat(heartbeat(lease.ttl)),
             lease,
@@ -39,6 +43,8 @@ impl Holding {
             told: false,
             asking: Vec::new(),
             asked: Vec::new(),
+            unknown,
+            again: false,
             let_go: None,
         }
     }
@@ -60,15 +66,15 @@ impl Actor {
 
     /// Sends a heartbeat now, or as soon as the one in flight is answered.
     pub(super) fn beat(&mut self, owner: OwnerId) {
-        let now = self.now();
         let Some(State::Holding(holding)) = self.state(owner) else {
             return;
         };
         if holding.in_flight {
-            holding.due = now;
+            holding.again = true;
             return;
         }
         holding.in_flight = true;
+        holding.again = false;
         holding.asking.append(&mut holding.asked);
         self.queue_renewal(owner);
     }
@@ -140,7 +146,7 @@ impl Actor {
                 holding.due = if error.worth_another && holding.failures == 0 {
                     now
                 } else {
-                    now + pace::retry(holding.failures)
+                    now + pace::heartbeat_retry(holding.failures, lease.ttl)
                 };
                 holding.failures += 1;
                 Err(error)
@@ -161,8 +167,9 @@ impl Actor {
             return;
         };
         if let Some(reply) = holding.let_go.take() {
-            self.end(owner, Ending::of(lease, reply, now));
-        } else if !holding.asked.is_empty() {
+            let unknown = holding.unknown;
+            self.end(owner, Ending::of(lease, reply, now, unknown));
+        } else if holding.again || !holding.asked.is_empty() {
             self.beat(owner);
             self.rest(owner);
         } else if holding.due <= now {
@@ -198,11 +205,15 @@ impl Actor {
         let now = self.now();
         match self.state(owner) {
             Some(State::Holding(holding)) if holding.in_flight => {
-                // A release never overtakes a heartbeat in flight.
-                holding.let_go = Some(reply);
+                // A release never overtakes a heartbeat in flight. Of two (a shutdown may
+                // be the second) the first one's caller is told.
+                holding.let_go.get_or_insert(reply);
                 self.wake(owner, None);
             }
-            Some(State::Holding(_)) => self.end(owner, Ending::of(Arc::clone(lease), reply, now)),
+            Some(State::Holding(holding)) => {
+                let unknown = holding.unknown;
+                self.end(owner, Ending::of(Arc::clone(lease), reply, now, unknown));
+            }
             _ => {
                 // Ended already, by a shutdown.
                 if let Some(reply) = reply {

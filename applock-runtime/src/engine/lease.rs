@@ -4,8 +4,11 @@
 //! lost for good.
 
 use std::fmt;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
@@ -45,8 +48,8 @@ pub(crate) fn heartbeat(ttl: Duration) -> Duration {
     ttl / 3
 }
 
-/// How long a heartbeat may take: two full attempts must fit between one heartbeat
-/// and the lease's end, which `heartbeat + 2 × this + margin < ttl` says.
+/// How long a heartbeat may take: two full attempts, and the pause between them, must
+/// fit between one heartbeat and the lease's end.
 pub(crate) fn heartbeat_timeout(ttl: Duration, command: Duration) -> Duration {
     (ttl / 4).min(command)
 }
@@ -109,7 +112,13 @@ pub(crate) struct Lease {
 
 const OVER: u64 = 0;
 const RELEASED: u8 = 255;
-const LOSSES: [Loss; 4] = [Loss::Expired, Loss::Taken, Loss::AtMost, Loss::Shutdown];
+const LOSSES: [Loss; 5] = [
+    Loss::Expired,
+    Loss::Taken,
+    Loss::AtMost,
+    Loss::Shutdown,
+    Loss::Stopped,
+];
 
 /// What a lease starts with.
 pub(crate) struct Terms {
@@ -265,12 +274,18 @@ impl Lease {
     /// Completes once the lease is over. No I/O: the engine's timer or an answer
     /// ends it. Safe to cancel.
     pub(crate) async fn over(&self) {
-        loop {
-            let changed = self.changed.notified();
-            if !self.is_valid() {
-                return;
-            }
-            changed.await;
+        while self.is_valid() {
+            let mut changed = pin!(self.changed.notified());
+            // By the clock at every poll: after a suspended machine wakes, the engine's
+            // timer may come later than what else wakes this task.
+            poll_fn(|context| {
+                if self.is_valid() {
+                    changed.as_mut().poll(context)
+                } else {
+                    Poll::Ready(())
+                }
+            })
+            .await;
         }
     }
 
@@ -358,7 +373,8 @@ mod tests {
     fn two_attempts_fit_between_a_heartbeat_and_the_end_of_every_lease() {
         let mut ttl = MIN_TTL;
         while ttl < MAX_TTL {
-            let attempts = 2 * heartbeat_timeout(ttl, COMMAND_TIMEOUT);
+            let attempts = 2 * heartbeat_timeout(ttl, COMMAND_TIMEOUT)
+                + crate::engine::pace::longest_heartbeat_pause(ttl);
             assert!(heartbeat(ttl) + attempts + margin(ttl) < ttl, "{ttl:?}");
             ttl = ttl * 101 / 100;
         }

@@ -14,6 +14,7 @@ mod tests;
 mod wish;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -41,6 +42,9 @@ enum Command {
 
 type Mailbox = mpsc::UnboundedSender<Command>;
 
+/// Of a wish: that somebody once waited keeps no engine alive.
+type WeakMailbox = mpsc::WeakUnboundedSender<Command>;
+
 /// How long an acquire waits for a busy lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
@@ -59,7 +63,7 @@ struct Wish {
     at_most: Option<Duration>,
     reply: oneshot::Sender<Result<Held>>,
     /// Goes into the holding, so that the engine lives as long as anything is held.
-    mailbox: Mailbox,
+    mailbox: WeakMailbox,
 }
 
 /// What an acquire asks for, apart from who asks.
@@ -85,18 +89,21 @@ pub(crate) struct Held {
     /// Whether somebody has let go already.
     ended: AtomicBool,
     mailbox: Mailbox,
-    unfinished: Arc<Unfinished>,
+    store: Arc<str>,
 }
 
 impl Held {
-    fn new(lease: Arc<Lease>, mailbox: Mailbox, unfinished: Arc<Unfinished>) -> Self {
-        unfinished.add();
+    fn new(lease: Arc<Lease>, mailbox: Mailbox, store: Arc<str>) -> Self {
         Self {
             lease,
             ended: AtomicBool::new(false),
             mailbox,
-            unfinished,
+            store,
         }
+    }
+
+    fn stopped(&self) -> Error {
+        stopped(&self.store, Some(&self.lease.key))
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {
@@ -107,10 +114,10 @@ impl Held {
     pub(crate) async fn verify(&self) -> Result<bool> {
         let (reply, answer) = oneshot::channel();
         let lease = Arc::clone(&self.lease);
-        match self.mailbox.send(Command::Verify(lease, reply)) {
-            Ok(()) => answer.await.unwrap_or(Ok(false)),
-            Err(_) => Ok(false),
-        }
+        self.mailbox
+            .send(Command::Verify(lease, reply))
+            .map_err(|_| self.stopped())?;
+        answer.await.map_err(|_| self.stopped())?
     }
 
     /// Lets go, and waits for the store's answer.
@@ -120,37 +127,45 @@ impl Held {
 
     /// Lets go though others may still look at the lease, and waits for the answer.
     pub(crate) async fn end(&self) -> Result<()> {
-        let gone = || Error::NotHeld {
-            key: Arc::clone(&self.lease.key.lock),
-        };
         let (reply, answer) = oneshot::channel();
-        if !self.let_go(Some(reply)) {
-            return Err(gone());
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return Err(Error::NotHeld {
+                key: Arc::clone(&self.lease.key.lock),
+            });
         }
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        self.mailbox
+            .send(Command::Release(Arc::clone(&self.lease), Some(reply)))
+            .map_err(|_| self.stopped())?;
+        answer.await.map_err(|_| self.stopped())?
     }
 
-    /// Tells the engine to let go, once. `false`: it was told before, or is gone.
-    pub(crate) fn let_go(&self, reply: Option<oneshot::Sender<Result<()>>>) -> bool {
-        if self.ended.swap(true, Ordering::AcqRel) {
-            return false;
+    /// Lets go in the background, once.
+    pub(crate) fn let_go(&self) {
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            // An engine that has stopped has ended the lease; the ttl frees the lock.
+            let _ = self
+                .mailbox
+                .send(Command::Release(Arc::clone(&self.lease), None));
         }
-        let command = Command::Release(Arc::clone(&self.lease), reply);
-        let sent = self.mailbox.send(command).is_ok();
-        if !sent {
-            self.unfinished.done();
-        }
-        sent
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.let_go(None);
+        self.let_go();
     }
 }
 
-/// Counts the holdings that have not ended at the store, so that the last handle of a
+fn stopped(store: &Arc<str>, lock: Option<&Key>) -> Error {
+    StoreError::new(
+        StoreErrorKind::Unknown,
+        "the locker's background thread has stopped",
+        "a clock, a waker or a log subscriber that it called has panicked; see stderr",
+    )
+    .into_error(Arc::clone(store), lock.map(|key| Arc::clone(&key.lock)))
+}
+
+/// Counts the acquisitions, from the wish to the end, so that the last handle of a
 /// locker can wait for their releases.
 #[derive(Default)]
 struct Unfinished {
@@ -259,18 +274,34 @@ impl Engine {
                 lock.map(|key| key.lock.clone()),
             )
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(failed)?;
+        let (tell, built) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("applock".to_owned())
             .spawn(move || {
-                runtime.block_on(actor::run(parts, commands, unfinished));
-                // Not waiting for blocking work that hangs (a file system, a resolver).
-                runtime.shutdown_background();
+                // Made here, for it must not be dropped inside another runtime.
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                match runtime {
+                    Ok(runtime) => {
+                        let _ = tell.send(Ok(()));
+                        let work = actor::run(parts, commands, unfinished);
+                        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
+                        // Not waiting for blocking work that hangs (a file system, a
+                        // resolver), also after a panic.
+                        runtime.shutdown_background();
+                        if let Err(panic) = ended {
+                            resume_unwind(panic);
+                        }
+                    }
+                    Err(error) => drop(tell.send(Err(error))),
+                }
             })
             .map_err(failed)?;
+        match built.recv() {
+            Ok(outcome) => outcome.map_err(failed)?,
+            Err(_) => return Err(stopped(&self.store(), lock)),
+        }
         *running = Some(Running {
             mailbox: mailbox.clone(),
             thread: thread.thread().id(),
@@ -285,15 +316,15 @@ impl Engine {
     ) -> Result<T> {
         let mailbox = self.mailbox(lock)?;
         let (reply, answer) = oneshot::channel();
-        let stopped = || {
-            StoreError::new(
-                StoreErrorKind::Unknown,
-                "the lock engine's thread has stopped",
-                "this is a bug in applock; please report it",
-            )
-            .into_error(self.store(), lock.map(|key| key.lock.clone()))
-        };
-        mailbox.send(command(reply)).map_err(|_| stopped())?;
+        let stopped = || stopped(&self.store(), lock);
+        if let Err(unsent) = mailbox.send(command(reply)) {
+            if let Command::Acquire(_) = unsent.0 {
+                self.unfinished.done();
+            }
+            return Err(stopped());
+        }
+        // Waiting keeps no engine alive that has nothing else to do: the handle does.
+        drop(mailbox);
         answer.await.map_err(|_| stopped())?
     }
 
@@ -305,7 +336,7 @@ impl Engine {
     /// Takes a lock. Dropping the future gives up; if the lock was, or is still being,
     /// taken, the engine releases it (rule R6).
     pub(crate) async fn acquire(&self, want: Want) -> Result<Held> {
-        let mailbox = self.mailbox(Some(&want.acquire.key))?;
+        let mailbox = self.mailbox(Some(&want.acquire.key))?.downgrade();
         let key = want.acquire.key.clone();
         let patience = match want.wait {
             Wait::Not => Patience::None,
@@ -313,6 +344,7 @@ impl Engine {
             Wait::Forever => Patience::Forever,
         };
         self.ask(Some(&key), |reply| {
+            self.unfinished.add();
             Command::Acquire(Wish {
                 acquire: want.acquire,
                 patience,

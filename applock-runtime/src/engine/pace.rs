@@ -16,6 +16,17 @@ pub(crate) fn retry(failures: u32) -> Duration {
     jittered(RETRY_FIRST, RETRY_LONGEST, failures)
 }
 
+/// The pause before a heartbeat is tried again: so short beside the ttl that two full
+/// attempts fit before the lease ends.
+pub(crate) fn heartbeat_retry(failures: u32, ttl: Duration) -> Duration {
+    retry(failures).min(longest_heartbeat_pause(ttl))
+}
+
+/// See [`heartbeat_retry`].
+pub(crate) fn longest_heartbeat_pause(ttl: Duration) -> Duration {
+    ttl / 20
+}
+
 /// The pause before looking again at a lock found busy `looks` times.
 pub(crate) fn poll(looks: u32) -> Duration {
     jittered(POLL_FIRST, POLL_LONGEST, looks)

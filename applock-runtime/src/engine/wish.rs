@@ -15,7 +15,7 @@ use super::actor::{Actor, State};
 use super::ending::Ending;
 use super::holding::Holding;
 use super::lease::{Lease, Terms, valid_until};
-use super::{Held, Mailbox, Patience, Wish, pace};
+use super::{Held, Patience, WeakMailbox, Wish, pace};
 
 /// A wish that is in flight or waits for its next try.
 pub(super) struct Waiting {
@@ -25,14 +25,14 @@ pub(super) struct Waiting {
     at_most: Option<Duration>,
     /// `None` once the caller was told.
     reply: Option<oneshot::Sender<Result<Held>>>,
-    mailbox: Mailbox,
+    mailbox: WeakMailbox,
     in_flight: bool,
     looks: u32,
     failures: u32,
     /// The one try at once after a dead connection was made.
     again: bool,
-    /// A try of it may have been carried out unheard.
-    unknown: bool,
+    /// When a try last failed that may have been carried out unheard, or may be still.
+    unknown: Option<Moment>,
     last: Option<Error>,
 }
 
@@ -65,7 +65,7 @@ impl Actor {
                 looks: 0,
                 failures: 0,
                 again: false,
-                unknown: false,
+                unknown: None,
                 last: None,
             }),
         );
@@ -121,7 +121,7 @@ impl Actor {
                 }
                 // Ours at the store, but of no use any more: nobody may be told that it
                 // is held.
-                waiting.unknown = true;
+                waiting.unknown = Some(now);
                 let late = StoreError::new(
                     StoreErrorKind::Unknown,
                     "the answer came after the lease had ended",
@@ -138,7 +138,9 @@ impl Actor {
                 pause
             }
             Err(error) => {
-                waiting.unknown |= error.kind == StoreErrorKind::Unknown;
+                if error.kind == StoreErrorKind::Unknown {
+                    waiting.unknown = Some(now);
+                }
                 if error.worth_another && !waiting.again {
                     waiting.again = true;
                     waiting.in_flight = true;
@@ -162,32 +164,28 @@ impl Actor {
     /// Tells the caller what the last try said, and cleans up after tries that may have
     /// been carried out unheard.
     fn give_up(&mut self, owner: OwnerId) {
-        let Some(State::Wish(waiting)) = self.remove(owner) else {
+        let Some(State::Wish(mut waiting)) = self.remove(owner) else {
             return;
         };
-        let Waiting {
-            acquire,
-            reply,
-            mailbox,
-            unknown,
-            last,
-            ..
-        } = waiting;
-        // Before the answer: see `grant`.
-        drop(mailbox);
-        if let Some(reply) = reply {
-            let key = Arc::clone(&acquire.key.lock);
-            // Whoever stopped waiting does not mind.
-            drop(reply.send(Err(last.unwrap_or(Error::Closed { key }))));
-        }
-        if unknown {
-            let ghost = Ending::ghost(&acquire, self.now());
+        let key = Arc::clone(&waiting.acquire.key.lock);
+        let last = waiting.last.take().unwrap_or(Error::Closed { key });
+        waiting.tell(Err(last));
+        if waiting.unknown.is_some() {
+            let ghost = Ending::ghost(&waiting.acquire, self.now());
             self.end(owner, ghost);
+        } else {
+            self.unfinished.done();
         }
     }
 
     fn grant(&mut self, owner: OwnerId, terms: Terms, sent: Moment, until: Moment) {
-        let Some(State::Wish(waiting)) = self.remove(owner) else {
+        let Some(State::Wish(mut waiting)) = self.remove(owner) else {
+            return;
+        };
+        let Some(mailbox) = waiting.mailbox.upgrade() else {
+            // No handle is left, so nobody waits for it.
+            let ghost = Ending::ghost(&waiting.acquire, self.now());
+            self.end(owner, ghost);
             return;
         };
         let clock = Arc::clone(&self.parts.clock);
@@ -198,17 +196,11 @@ impl Actor {
         );
         self.put(
             owner,
-            State::Holding(Holding::new(Arc::clone(&lease), sent)),
+            State::Holding(Holding::new(Arc::clone(&lease), sent, waiting.unknown)),
         );
         self.rest(owner);
-        let Waiting { reply, mailbox, .. } = waiting;
-        // The mailbox moves: a copy that outlived the answer would look to the locker's
-        // last handle as if somebody still held something, and it would not wait.
-        let held = Held::new(lease, mailbox, Arc::clone(&self.unfinished));
-        if let Some(reply) = reply {
-            // A Held that nobody receives releases itself (rule R6).
-            drop(reply.send(Ok(held)));
-        }
+        let held = Held::new(lease, mailbox, self.parts.store.describe());
+        waiting.tell(Ok(held));
     }
 }
 

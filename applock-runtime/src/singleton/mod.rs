@@ -5,6 +5,8 @@ mod current;
 mod log;
 mod refusal;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::future::Future;

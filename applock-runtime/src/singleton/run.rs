@@ -44,7 +44,11 @@ enum Progress<T> {
         order: Order,
     },
     /// Under the lock that the caller holds already.
-    Nested(Arc<Running>),
+    Nested {
+        running: Arc<Running>,
+        lost: Step<()>,
+        order: Order,
+    },
     Releasing(Step<Result<()>>, Option<Ended<T>>, Order),
     Over,
 }
@@ -80,7 +84,14 @@ impl<F: Future> Future for Run<'_, F> {
                         continue;
                     };
                     *this.progress = match order.and_then(start) {
-                        Ok(Started::Nested(running)) => Progress::Nested(running),
+                        Ok(Started::Nested(running, order)) => {
+                            let lease = Arc::clone(running.guard.lease());
+                            Progress::Nested {
+                                running,
+                                lost: Box::pin(async move { lease.over().await }),
+                                order,
+                            }
+                        }
                         Ok(Started::Take(order)) => {
                             let lock = order.lock.clone();
                             let taking = Box::pin(async move { lock.take_waiting().await });
@@ -94,6 +105,14 @@ impl<F: Future> Future for Run<'_, F> {
                 }
                 Progress::Taking(taking, order) => match ready!(taking.as_mut().poll(context)) {
                     Ok(guard) => {
+                        // The machine may have slept since: nothing is begun under a
+                        // lease that is over.
+                        if let Err(error) = guard.ensure_held() {
+                            order.function.refused(&error);
+                            this.body.set(None);
+                            *this.progress = Progress::Over;
+                            return Poll::Ready(Err(error));
+                        }
                         let lease = Arc::clone(guard.lease());
                         let running = Arc::new(Running {
                             locker: order.lock.locker().clone(),
@@ -128,9 +147,7 @@ impl<F: Future> Future for Run<'_, F> {
                     let over = !running.guard.is_held() || lost.as_mut().poll(context).is_ready();
                     if over && !order.finish_when_lost {
                         let guard = Arc::clone(&running.guard);
-                        let error = guard.ensure_held().err().unwrap_or(Error::NotHeld {
-                            key: Arc::clone(&running.key.lock),
-                        });
+                        let error = why_over(running);
                         order.function.lost(&error);
                         drop_body(&mut this.body, running);
                         *this.progress = Progress::Over;
@@ -153,7 +170,21 @@ impl<F: Future> Future for Run<'_, F> {
                     };
                     *this.progress = Progress::Releasing(releasing, Some(ended), order);
                 }
-                Progress::Nested(running) => {
+                Progress::Nested {
+                    running,
+                    lost,
+                    order,
+                } => {
+                    // Polled after the body around it has ended, there is no lock left to
+                    // run under, whatever was said about a lost one.
+                    let over = !running.guard.is_held() || lost.as_mut().poll(context).is_ready();
+                    if over && (!order.finish_when_lost || running.guard.lease().loss().is_none()) {
+                        let error = why_over(running);
+                        order.function.lost(&error);
+                        drop_body(&mut this.body, running);
+                        *this.progress = Progress::Over;
+                        return Poll::Ready(Err(error));
+                    }
                     let polled = poll_body(&mut this.body, running, context);
                     return match polled {
                         Ok(Poll::Pending) => Poll::Pending,
@@ -193,6 +224,10 @@ impl<F: Future> Future for Run<'_, F> {
 impl<F: Future> Drop for Run<'_, F> {
     fn drop(&mut self) {
         match &*self.progress {
+            Progress::Nested { running, .. } => {
+                let running = Arc::clone(running);
+                drop_body(&mut self.body, &running);
+            }
             Progress::Running { running, .. } => {
                 let running = Arc::clone(running);
                 drop_body(&mut self.body, &running);
@@ -227,8 +262,14 @@ fn drop_body<F>(body: &mut Pin<&mut Option<F>>, running: &Arc<Running>) {
     drop(entered);
 }
 
+fn why_over(running: &Running) -> Error {
+    running.guard.ensure_held().err().unwrap_or(Error::NotHeld {
+        key: Arc::clone(&running.key.lock),
+    })
+}
+
 enum Started {
-    Nested(Arc<Running>),
+    Nested(Arc<Running>, Order),
     Take(Order),
 }
 
@@ -243,7 +284,7 @@ fn start(order: Order) -> Result<Started> {
     };
     match current::find(order.lock.locker(), &key) {
         Some(running) => match running.guard.ensure_held() {
-            Ok(()) => Ok(Started::Nested(running)),
+            Ok(()) => Ok(Started::Nested(running, order)),
             Err(error) => {
                 order.function.refused(&error);
                 Err(error)
@@ -265,12 +306,14 @@ pub struct Frame {
 impl Frame {
     pub(crate) fn enter(order: Order) -> Result<Self> {
         match start(order)? {
-            Started::Nested(running) => Ok(Self {
+            Started::Nested(running, _) => Ok(Self {
                 entered: Some(current::enter(running)),
                 running: None,
             }),
             Started::Take(order) => {
-                let guard = match block_on(order.lock.take_waiting()) {
+                let taken = block_on(order.lock.take_waiting())
+                    .and_then(|guard| guard.ensure_held().map(|()| guard));
+                let guard = match taken {
                     Ok(guard) => guard,
                     Err(error) => {
                         order.function.refused(&error);

@@ -30,7 +30,7 @@ pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
         "redis" | "rediss" | "valkey" | "valkeys" | "unix" | "redis+unix" | "valkey+unix" => {
             redis_store(url)
         }
-        "memory" => Ok(Arc::new(memory_store(rest))),
+        "memory" => Ok(Arc::new(memory_store(rest.trim_start_matches('/')))),
         "dir" => {
             let path = rest.strip_prefix("//").unwrap_or(rest);
             if path.is_empty() {
@@ -75,6 +75,18 @@ fn redis_store(url: &str) -> Result<Arc<dyn Store>> {
         Ok(parsed) => parsed,
         Err(error) => return bad(format!("it can't be read ({error})"), EXAMPLE),
     };
+    // What stands before an @ may be a password that holds a / or a ?: quote nothing.
+    if url.rsplit_once('@').is_some_and(|(before, _)| {
+        let secret = before
+            .split_once("://")
+            .map_or(before, |(_, secret)| secret);
+        secret.contains(['/', '?', '#'])
+    }) {
+        return bad(
+            "the password or user name holds a /, ? or #, which end that part of a URL".into(),
+            "write them as %2F, %3F and %23",
+        );
+    }
     let unix = parsed.scheme().contains("unix");
     if !unix {
         if parsed.host_str().is_none_or(str::is_empty) {
@@ -136,12 +148,18 @@ fn shown(url: &str) -> String {
         },
         None => rest.to_owned(),
     };
-    // A socket's URL carries its password as a parameter.
-    match rest.split_once("pass=") {
-        Some((before, after)) => {
-            let tail = after.split_once('&').map_or("", |(_, tail)| tail);
-            let and = if tail.is_empty() { "" } else { "&" };
-            format!("{scheme}{before}pass=***{and}{tail}")
+    // A socket's URL carries its password as a parameter; whatever a parameter is called,
+    // its value is nobody's business.
+    match rest.split_once('?') {
+        Some((before, parameters)) => {
+            let masked: Vec<String> = parameters
+                .split('&')
+                .map(|parameter| match parameter.split_once('=') {
+                    Some((name, _)) => format!("{name}=***"),
+                    None => parameter.to_owned(),
+                })
+                .collect();
+            format!("{scheme}{before}?{}", masked.join("&"))
         }
         None => format!("{scheme}{rest}"),
     }
@@ -187,6 +205,9 @@ mod tests {
             "user:hunter2@localhost",
             "foo://user:hunter2@localhost",
             "unix:///run/redis.sock?pass=hunter2&bad=1",
+            "redis://default:12/hunter2@host:6379/0",
+            "redis://user:12?hunter2@host",
+            "redis://host?password=hunter2",
         ] {
             let text = refusal(url);
             assert!(!text.contains("hunter2"), "{text}");

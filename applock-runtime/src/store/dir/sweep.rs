@@ -1,6 +1,6 @@
 //! Removing what nobody needs any more: records unused for a week, latches without a
-//! record, and what a crash left half-written. Without it a directory of locks named after days or tenants
-//! would grow for ever.
+//! record, and what a crash left half-written. Without it a directory of locks named
+//! after days or tenants would grow for ever.
 //!
 //! A file is removed only under its key's latch, after it was read again there, so
 //! an acquisition finds it or does not, but never loses it.
@@ -15,7 +15,7 @@ use super::place::Place;
 use super::time::{Now, system_time};
 
 /// How long a released lock's record answers 'who held it last?' and keeps its
-/// fencing counter (DESIGN, section 5: as on Redis).
+/// fencing counter, as on Redis.
 const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A file half-written for so long is nobody's.

@@ -1,6 +1,6 @@
 //! What a Redis error lets us conclude (rule R9), and what to tell a person.
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError};
 
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -26,160 +26,182 @@ pub(super) enum LinkState {
 /// server's means 'not done'. An error of the connection's means 'unknown'.
 pub(super) fn classify(error: RedisError) -> Fault {
     use LinkState::{Good, Redial};
-    use StoreErrorKind::{Denied, Misconfigured, NotDone, Unknown};
+    use StoreErrorKind::{Misconfigured, NotDone, Unknown};
 
-    let code = error.code().unwrap_or_default().to_owned();
     let text = error.to_string();
-    let (kind, what, remedy, link): (_, String, &'static str, _) = match error.kind() {
-        ErrorKind::AuthenticationFailed => (
-            Denied,
-            "Redis refused the user name or password".into(),
-            "put the right ones into the URL: redis://user:password@host:6379",
-            Redial,
-        ),
-        ErrorKind::Server(ServerErrorKind::NoPerm) => denied_right(&text),
-        ErrorKind::Server(ServerErrorKind::BusyLoading) => (
+    let code = code_of(&error, &text);
+    let (kind, what, remedy, link): (_, String, &'static str, _) = match code {
+        "NOPERM" => denied_right(&text),
+        "LOADING" => (
             NotDone,
             "Redis is loading its data".into(),
             "it will answer when that is done",
             Redial,
         ),
-        ErrorKind::Server(ServerErrorKind::ReadOnly) => (
+        "READONLY" => (
             NotDone,
             "this Redis is a read-only replica".into(),
             "point the URL at the master",
             Redial,
         ),
-        ErrorKind::Server(ServerErrorKind::MasterDown) => (
+        "MASTERDOWN" => (
             NotDone,
             "this Redis is a replica that has lost its master".into(),
             "point the URL at the master",
             Redial,
         ),
-        ErrorKind::Server(
-            ServerErrorKind::Moved
-            | ServerErrorKind::Ask
-            | ServerErrorKind::CrossSlot
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::TryAgain,
-        ) => (
+        "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" | "TRYAGAIN" => (
             Misconfigured,
             "this Redis is a node of a cluster, which redis:// does not speak to".into(),
             "use a Redis that is not part of a cluster",
             Good,
         ),
-        _ if text.contains("can't run this command") || text.contains("ACL failure in script") => {
+        "NOAUTH" => no_password(),
+        "WRONGPASS" => wrong_password(),
+        "OOM" => (
+            NotDone,
+            "Redis is out of memory (maxmemory), and refuses to take new locks".into(),
+            "give it more memory; locks that are held are kept",
+            Good,
+        ),
+        "MISCONF" => (
+            NotDone,
+            "Redis can't save its data to disk, and refuses to write".into(),
+            "look into its log; often the disk is full",
+            Good,
+        ),
+        "NOREPLICAS" => (
+            NotDone,
+            "Redis has fewer good replicas than min-replicas-to-write asks for".into(),
+            "mend the replicas",
+            Good,
+        ),
+        "BUSY" => (
+            NotDone,
+            "Redis is busy running somebody's script".into(),
+            "end it with SCRIPT KILL",
+            Good,
+        ),
+        "WRONGTYPE" => (
+            Misconfigured,
+            "the key beside the lock that keeps its fencing token holds something else".into(),
+            "delete that key (it is named …:fence), or give the lock another name",
+            Good,
+        ),
+        "BADFENCE" => (
+            Misconfigured,
+            error
+                .detail()
+                .unwrap_or("the fencing token can't be read")
+                .to_owned(),
+            "delete the key beside the lock that keeps it (…:fence)",
+            Good,
+        ),
+        _ if error.kind() == ErrorKind::AuthenticationFailed => wrong_password(),
+        _ if [
+            "can't run this command",
+            "ACL failure in script",
+            "no permissions",
+        ]
+        .into_iter()
+        .any(|words| text.contains(words)) =>
+        {
             denied_right(&text)
         }
-        _ => match code.as_str() {
-            "NOAUTH" => (
-                Denied,
-                "Redis asks for a password, and the URL has none".into(),
-                "write it into the URL: redis://user:password@host:6379",
-                Redial,
-            ),
-            "WRONGPASS" => (
-                Denied,
-                "Redis refused the user name or password".into(),
-                "put the right ones into the URL: redis://user:password@host:6379",
-                Redial,
-            ),
-            "NOPERM" => denied_right(&text),
-            "OOM" => (
-                NotDone,
-                "Redis is out of memory (maxmemory), and refuses to take new locks".into(),
-                "give it more memory; locks that are held are kept",
-                Good,
-            ),
-            "MISCONF" => (
-                NotDone,
-                "Redis can't save its data to disk, and refuses to write".into(),
-                "look into its log; often the disk is full",
-                Good,
-            ),
-            "NOREPLICAS" => (
-                NotDone,
-                "Redis has fewer good replicas than min-replicas-to-write asks for".into(),
-                "mend the replicas",
-                Good,
-            ),
-            "BUSY" => (
-                NotDone,
-                "Redis is busy running somebody's script".into(),
-                "end it with SCRIPT KILL",
-                Good,
-            ),
-            "WRONGTYPE" => (
-                Misconfigured,
-                "the key beside the lock that keeps its fencing token holds something else".into(),
-                "delete that key (it is named …:fence), or give the lock another name",
-                Good,
-            ),
-            "BADFENCE" => (
-                Misconfigured,
-                error
-                    .detail()
-                    .unwrap_or("the fencing token can't be read")
-                    .to_owned(),
-                "delete the key beside the lock that keeps it (…:fence)",
-                Good,
-            ),
-            _ if error.is_connection_refusal() => (
-                NotDone,
-                "nothing answers there (connection refused)".into(),
-                "start Redis, or put its address into the URL",
-                Redial,
-            ),
-            _ if error.is_timeout() => (
-                Unknown,
-                "no answer in time".into(),
-                "see whether the server is overloaded or the network is cut",
-                Redial,
-            ),
-            _ if error.is_io_error() || error.is_connection_dropped() => (
-                Unknown,
-                format!("the connection failed ({error})"),
-                "see whether the server and the network are up",
-                Redial,
-            ),
-            // To a command as long as ours, a server that was given no password says so
-            // (and hangs up) before it says NOAUTH.
-            _ if text.contains("unauthenticated") => (
-                Denied,
-                "Redis asks for a password, and the URL has none".into(),
-                "write it into the URL: redis://user:password@host:6379",
-                Redial,
-            ),
-            _ if text.contains("max number of clients") => (
-                NotDone,
-                "Redis has as many clients as maxclients allows".into(),
-                "raise maxclients, or close connections",
-                Redial,
-            ),
-            _ if error.kind() == ErrorKind::InvalidClientConfig => (
-                Misconfigured,
-                format!("the client can't be set up so ({error})"),
-                "correct the URL",
-                Redial,
-            ),
-            _ if text.contains("DB index") || text.contains("invalid DB") => (
-                Misconfigured,
-                "that database number does not exist on this Redis".into(),
-                "correct the number at the end of the URL, or leave it out",
-                Redial,
-            ),
-            _ => (
-                Unknown,
-                format!("Redis answered with an error ({error})"),
-                "",
-                Good,
-            ),
-        },
+        // To a command as long as ours, a server that was given no password says so (and
+        // hangs up) before it says NOAUTH.
+        _ if text.contains("unauthenticated") => no_password(),
+        _ if error.is_connection_refusal() => (
+            NotDone,
+            "nothing answers there (connection refused)".into(),
+            "start Redis, or put its address into the URL",
+            Redial,
+        ),
+        _ if error.is_timeout() => (
+            Unknown,
+            "no answer in time".into(),
+            "see whether the server is overloaded or the network is cut",
+            Redial,
+        ),
+        _ if error.is_io_error() || error.is_connection_dropped() => (
+            Unknown,
+            format!("the connection failed ({error})"),
+            "see whether the server and the network are up",
+            Redial,
+        ),
+        _ if text.contains("max number of clients") => (
+            NotDone,
+            "Redis has as many clients as maxclients allows".into(),
+            "raise maxclients, or close connections",
+            Redial,
+        ),
+        _ if error.kind() == ErrorKind::InvalidClientConfig => (
+            Misconfigured,
+            format!("the client can't be set up so ({error})"),
+            "correct the URL",
+            Redial,
+        ),
+        _ if text.contains("DB index") || text.contains("invalid DB") => (
+            Misconfigured,
+            "that database number does not exist on this Redis".into(),
+            "correct the number at the end of the URL, or leave it out",
+            Redial,
+        ),
+        _ => (
+            Unknown,
+            format!("Redis answered with an error ({error})"),
+            "",
+            Good,
+        ),
     };
     Fault {
         error: StoreError::new(kind, what, remedy).caused_by(error),
         link,
     }
+}
+
+/// Codes that a command inside a script may answer with.
+const INSIDE_SCRIPTS: [&str; 8] = [
+    "READONLY",
+    "MASTERDOWN",
+    "OOM",
+    "MISCONF",
+    "NOREPLICAS",
+    "WRONGTYPE",
+    "NOPERM",
+    "NOAUTH",
+];
+
+/// The error's code. Redis 6.2 wraps the error of a command inside a script into an
+/// `ERR` of its own ('Error running script (call to f_…): @user_script:22:
+/// @user_script: 22: -READONLY You can't write …'): there, the one inside.
+fn code_of<'a>(error: &'a RedisError, text: &str) -> &'a str {
+    if text.contains("Error running script")
+        && let Some(inside) = INSIDE_SCRIPTS.into_iter().find(|code| {
+            text.contains(&format!(": -{code} ")) || text.contains(&format!(": {code} "))
+        })
+    {
+        return inside;
+    }
+    error.code().unwrap_or_default()
+}
+
+fn no_password() -> (StoreErrorKind, String, &'static str, LinkState) {
+    (
+        StoreErrorKind::Denied,
+        "Redis asks for a password, and the URL has none".into(),
+        "write it into the URL: redis://user:password@host:6379",
+        LinkState::Redial,
+    )
+}
+
+fn wrong_password() -> (StoreErrorKind, String, &'static str, LinkState) {
+    (
+        StoreErrorKind::Denied,
+        "Redis refused the user name or password".into(),
+        "put the right ones into the URL: redis://user:password@host:6379",
+        LinkState::Redial,
+    )
 }
 
 fn denied_right(text: &str) -> (StoreErrorKind, String, &'static str, LinkState) {
@@ -189,4 +211,68 @@ fn denied_right(text: &str) -> (StoreErrorKind, String, &'static str, LinkState)
         "give it the commands and keys that the README lists under 'Rights'",
         LinkState::Good,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(text: &str) -> Fault {
+        let value = redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).unwrap();
+        classify(value.extract_error().unwrap_err())
+    }
+
+    #[test]
+    fn an_error_inside_a_script_is_known_on_old_and_new_servers() {
+        for (text, kind, link) in [
+            (
+                "READONLY You can't write against a read only replica. script: 5a, on @user_script:22.",
+                StoreErrorKind::NotDone,
+                LinkState::Redial,
+            ),
+            (
+                "ERR Error running script (call to f_5a): @user_script:22: @user_script: 22: -READONLY You can't write against a read only replica.",
+                StoreErrorKind::NotDone,
+                LinkState::Redial,
+            ),
+            (
+                "ERR Error running script (call to f_5a): @user_script:43: -OOM command not allowed when used memory > 'maxmemory'.",
+                StoreErrorKind::NotDone,
+                LinkState::Good,
+            ),
+            (
+                "ERR Error running script (call to f_5a): @user_script:43: WRONGTYPE Operation against a key holding the wrong kind of value",
+                StoreErrorKind::Misconfigured,
+                LinkState::Good,
+            ),
+            (
+                "ERR Error running script (call to f_5a): @user_script:3: @user_script: 3: The user executing the script can't run this command or subcommand",
+                StoreErrorKind::Denied,
+                LinkState::Good,
+            ),
+            (
+                "LOADING Redis is loading the dataset in memory",
+                StoreErrorKind::NotDone,
+                LinkState::Redial,
+            ),
+            (
+                "NOAUTH Authentication required.",
+                StoreErrorKind::Denied,
+                LinkState::Redial,
+            ),
+            (
+                "MOVED 1 127.0.0.1:1",
+                StoreErrorKind::Misconfigured,
+                LinkState::Good,
+            ),
+            (
+                "ERR something new",
+                StoreErrorKind::Unknown,
+                LinkState::Good,
+            ),
+        ] {
+            let fault = answered(text);
+            assert_eq!((fault.error.kind, fault.link), (kind, link), "{text}");
+        }
+    }
 }

@@ -248,6 +248,7 @@ impl Link {
     }
 
     async fn dial(self: Arc<Self>, not_before: Option<Instant>) {
+        let unfinished = Dialling(&self);
         if let Some(at) = not_before {
             sleep_until(at).await;
         }
@@ -263,6 +264,7 @@ impl Link {
             }
             Err(_) => Err(unanswered(StoreErrorKind::NotDone)),
         };
+        std::mem::forget(unfinished);
         let (outcome, waiting) = {
             let mut state = self.state();
             state.dialling = false;
@@ -299,6 +301,18 @@ impl Link {
             // Whoever stopped waiting does not mind.
             let _ = tell.send(outcome.clone());
         }
+    }
+}
+
+/// A dial under way. Dropped with its task (the engine's runtime has ended), it lets
+/// the next one begin, and nobody waits for it any more.
+struct Dialling<'a>(&'a Link);
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.dialling = false;
+        state.waiting.clear();
     }
 }
 

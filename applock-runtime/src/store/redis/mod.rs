@@ -176,6 +176,14 @@ impl RedisStore {
         let answer = self.run(&RENEW, &keys, &arguments, within).await;
         match answer.and_then(|answer| reply::flags(&answer, beats.len())) {
             Ok(flags) => flags.into_iter().map(Ok).collect(),
+            // One key that is refused (a right withdrawn) refuses the whole call: the
+            // others must not lose their leases for it.
+            Err(error) if !error.is_passing() && beats.len() > 1 => {
+                let one_by_one = beats
+                    .chunks(1)
+                    .map(|beat| Box::pin(self.renew_some(beat, within)));
+                join_all(one_by_one).await.into_iter().flatten().collect()
+            }
             Err(error) => beats.iter().map(|_| Err(error.clone())).collect(),
         }
     }

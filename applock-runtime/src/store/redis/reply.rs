@@ -65,8 +65,14 @@ fn fields(items: &[Value]) -> Option<Fields> {
     Some(fields)
 }
 
+/// The last millisecond of the year 9999: what lies beyond can't be written as a date.
+const LAST_DATE: u64 = 253_402_300_799_999;
+
 /// Milliseconds since 1970, as a time. `None` for what no clock shows.
 fn at(millis: u64) -> Option<SystemTime> {
+    if millis > LAST_DATE {
+        return None;
+    }
     UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
@@ -221,7 +227,10 @@ fn last_holding(
             let ttl: u64 = get("last_ttl").parse().unwrap_or(0);
             u64::try_from(fence_left)
                 .ok()
-                .map(|left| now.saturating_sub(life.saturating_sub(left)) + ttl)
+                .map(|left| {
+                    now.saturating_sub(life.saturating_sub(left))
+                        .saturating_add(ttl)
+                })
                 .map(|end| end.min(now))
                 .and_then(at)
         }

@@ -43,7 +43,7 @@ local last = redis.call('HGET', fence, 'token')
 local token = tonumber(time[1]) * 1000000 + tonumber(time[2])
 if last then
     local number = tonumber(last)
-    if not number or number < 0 then
+    if not (number and number >= 0) then
         return redis.error_reply('BADFENCE the last fencing token is ' .. string.format('%q', last))
     end
     token = math.max(number + 1, token)

@@ -1,12 +1,15 @@
 //! The engine against a store whose every answer the test gives, by a clock that the
 //! test moves: nothing here sleeps.
 
+mod unforeseen;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
+use crate::blocking::block_on;
 use crate::clock::{Clock, ManualClock};
 use crate::error::{Error, Loss};
 use crate::info::Record;
@@ -83,7 +86,10 @@ impl Store for Puppet {
         self.ask(|reply| Asked::Release(batch, reply))
     }
     fn inspect(self: Arc<Self>, _: Key, _: Duration) -> Answer<Outcome<Inspection>> {
-        Box::pin(std::future::ready(Ok(Inspection::default())))
+        Box::pin(std::future::ready(Ok(Inspection {
+            holder: Some(Record::foreign("k".into(), "x", None).into()),
+            last: None,
+        })))
     }
     fn force_release(
         self: Arc<Self>,
@@ -144,7 +150,7 @@ impl Stage {
 
     fn take(&self, want: Want) -> Taking {
         let engine = Arc::clone(&self.engine);
-        std::thread::spawn(move || pollster::block_on(engine.acquire(want)))
+        std::thread::spawn(move || block_on(engine.acquire(want)))
     }
 
     fn next(&self) -> Asked {
@@ -198,7 +204,7 @@ impl Stage {
     fn settle(&self) {
         for _ in 0..2 {
             let key = Key::whole("settle").unwrap();
-            pollster::block_on(self.engine.inspect(key)).unwrap();
+            block_on(self.engine.inspect(key)).unwrap();
         }
     }
 
@@ -285,7 +291,7 @@ fn a_lease_ends_with_no_answer_from_anyone() {
     let (_, silent) = stage.renew();
     stage.clock.advance(TTL - margin(TTL) - TTL / 3);
     // The engine's own timer wakes it: nobody has looked at the clock.
-    pollster::block_on(held.lease().over());
+    block_on(held.lease().over());
     assert_eq!(held.lease().loss(), Some(Loss::Expired));
     // The answer comes after all, and changes nothing.
     silent.send(vec![Ok(true)]).unwrap();
@@ -300,7 +306,7 @@ fn a_heartbeat_answered_not_yours_is_a_loss_at_once() {
     stage.clock.advance(TTL / 3);
     let (_, reply) = stage.renew();
     reply.send(vec![Ok(false)]).unwrap();
-    pollster::block_on(held.lease().over());
+    block_on(held.lease().over());
     assert_eq!(held.lease().loss(), Some(Loss::Taken));
     assert!(matches!(
         held.lease().lost_error(),
@@ -314,7 +320,7 @@ fn a_release_never_overtakes_a_heartbeat_in_flight() {
     let held = stage.hold("k");
     stage.clock.advance(TTL / 3);
     let (_, heartbeat) = stage.renew();
-    let releasing = std::thread::spawn(move || pollster::block_on(held.release()));
+    let releasing = std::thread::spawn(move || block_on(held.release()));
     stage.nothing();
     heartbeat.send(vec![Ok(true)]).unwrap();
     let (_, reply) = stage.release();
@@ -381,7 +387,7 @@ fn a_dead_connection_is_worth_another_try_with_the_same_owner_id() {
 fn a_release_whose_answer_was_lost_counts_when_the_lock_is_gone() {
     let stage = Stage::new();
     let held = stage.hold("k");
-    let releasing = std::thread::spawn(move || pollster::block_on(held.release()));
+    let releasing = std::thread::spawn(move || block_on(held.release()));
     let (_, reply) = stage.release();
     reply.send(vec![dead()]).unwrap();
     let (_, reply) = stage.release();
@@ -393,7 +399,7 @@ fn a_release_whose_answer_was_lost_counts_when_the_lock_is_gone() {
 fn a_release_of_what_is_not_ours_says_so() {
     let stage = Stage::new();
     let held = stage.hold("k");
-    let releasing = std::thread::spawn(move || pollster::block_on(held.release()));
+    let releasing = std::thread::spawn(move || block_on(held.release()));
     let (_, reply) = stage.release();
     reply.send(vec![Ok(false)]).unwrap();
     assert!(matches!(
@@ -406,7 +412,7 @@ fn a_release_of_what_is_not_ours_says_so() {
 fn a_release_without_an_answer_is_told_at_once_and_repeated() {
     let stage = Stage::new();
     let held = stage.hold("k");
-    let releasing = std::thread::spawn(move || pollster::block_on(held.release()));
+    let releasing = std::thread::spawn(move || block_on(held.release()));
     let (_, reply) = stage.release();
     reply.send(vec![unknown()]).unwrap();
     assert!(matches!(
@@ -469,7 +475,7 @@ fn at_most_ends_the_heartbeat_and_then_the_lease() {
     stage.nothing();
     assert!(held.lease().is_valid());
     stage.clock.advance(most - TTL);
-    pollster::block_on(held.lease().over());
+    block_on(held.lease().over());
     assert_eq!(held.lease().loss(), Some(Loss::AtMost));
 }
 
@@ -529,7 +535,7 @@ fn verify_asks_the_store_anew_also_while_a_heartbeat_is_in_flight() {
     let (_, first) = stage.renew();
     let asking = {
         let held = Arc::clone(&held);
-        std::thread::spawn(move || pollster::block_on(held.verify()))
+        std::thread::spawn(move || block_on(held.verify()))
     };
     // The one in flight left before the question.
     stage.nothing();
@@ -545,9 +551,8 @@ fn a_shutdown_tells_the_holder_first_and_releases_second() {
     let stage = Stage::new();
     let held = stage.hold("k");
     let engine = Arc::clone(&stage.engine);
-    let closing =
-        std::thread::spawn(move || pollster::block_on(engine.shutdown(Duration::from_secs(4))));
-    pollster::block_on(held.lease().over());
+    let closing = std::thread::spawn(move || block_on(engine.shutdown(Duration::from_secs(4))));
+    block_on(held.lease().over());
     assert_eq!(held.lease().loss(), Some(Loss::Shutdown));
     stage.nothing();
     stage.settle();
@@ -556,7 +561,7 @@ fn a_shutdown_tells_the_holder_first_and_releases_second() {
     let (_, reply) = stage.release();
     reply.send(vec![Ok(true)]).unwrap();
     closing.join().unwrap().unwrap();
-    let refused = pollster::block_on(stage.engine.acquire(stage.want("other")));
+    let refused = block_on(stage.engine.acquire(stage.want("other")));
     assert!(matches!(refused, Err(Error::Closed { .. })));
     drop(held);
     stage.nothing();
@@ -567,9 +572,8 @@ fn a_shutdown_returns_in_time_though_the_store_is_silent() {
     let stage = Stage::new();
     let held = stage.hold("k");
     let engine = Arc::clone(&stage.engine);
-    let closing =
-        std::thread::spawn(move || pollster::block_on(engine.shutdown(Duration::from_secs(4))));
-    pollster::block_on(held.lease().over());
+    let closing = std::thread::spawn(move || block_on(engine.shutdown(Duration::from_secs(4))));
+    block_on(held.lease().over());
     drop(held);
     let (_, _silent) = stage.release();
     stage.settle();

@@ -1,0 +1,142 @@
+//! What nobody means to happen: late commands, overlapping shutdowns, a panic on the
+//! engine's thread.
+
+use std::task::{Context, Wake, Waker};
+use std::thread;
+
+use super::*;
+
+type Waiting<T> = thread::JoinHandle<crate::Result<T>>;
+
+impl Stage {
+    fn shutdown(&self, within: Duration) -> Waiting<()> {
+        let engine = Arc::clone(&self.engine);
+        thread::spawn(move || block_on(engine.shutdown(within)))
+    }
+}
+
+fn release(held: Held) -> Waiting<()> {
+    thread::spawn(move || block_on(held.release()))
+}
+
+#[test]
+fn an_earlier_try_that_comes_to_life_after_the_release_is_released_too() {
+    let stage = Stage::new();
+    let want = Want {
+        wait: Wait::Forever,
+        ..stage.want("k")
+    };
+    let owner = want.acquire.owner;
+    let taking = stage.take(want);
+    let (_, reply) = stage.acquire();
+    reply.send(vec![unknown()]).unwrap();
+    stage.settle();
+    stage.clock.advance(Duration::from_millis(100));
+    let (_, reply) = stage.acquire();
+    reply.send(vec![granted()]).unwrap();
+    let releasing = release(taking.join().unwrap().unwrap());
+    let (_, reply) = stage.release();
+    reply.send(vec![Ok(true)]).unwrap();
+    // Its holder is not kept waiting for what may come.
+    releasing.join().unwrap().unwrap();
+    stage.clock.advance(Duration::from_millis(100));
+    let (batch, reply) = stage.release();
+    assert_eq!(batch[0].owner, owner);
+    reply.send(vec![Ok(true)]).unwrap();
+    stage.settle();
+    // There may be two of them.
+    stage.clock.advance(Duration::from_secs(1));
+    let (_, reply) = stage.release();
+    reply.send(vec![Ok(false)]).unwrap();
+    stage.settle();
+    stage.clock.advance(Duration::from_secs(10));
+    stage.nothing();
+}
+
+#[test]
+fn a_forced_holder_of_this_process_is_told_though_a_heartbeat_is_in_flight() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    stage.clock.advance(TTL / 3);
+    let (_, before) = stage.renew();
+    let key = Key::whole("k").unwrap();
+    assert!(block_on(stage.engine.force(key, None)).unwrap());
+    stage.settle();
+    // It was carried out before the blow.
+    before.send(vec![Ok(true)]).unwrap();
+    let (_, after) = stage.renew();
+    after.send(vec![Ok(false)]).unwrap();
+    block_on(held.lease().over());
+}
+
+#[test]
+fn a_shutdown_does_not_take_the_answer_of_a_release_under_way() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    stage.clock.advance(TTL / 3);
+    let (_, heartbeat) = stage.renew();
+    let releasing = release(held);
+    stage.nothing();
+    let closing = stage.shutdown(Duration::from_secs(4));
+    stage.nothing();
+    stage.settle();
+    stage.clock.advance(Duration::from_secs(2));
+    stage.settle();
+    heartbeat.send(vec![Ok(true)]).unwrap();
+    let (_, reply) = stage.release();
+    reply.send(vec![Ok(true)]).unwrap();
+    releasing.join().unwrap().unwrap();
+    closing.join().unwrap().unwrap();
+}
+
+#[test]
+fn of_two_shutdowns_the_more_hurried_counts() {
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    let first = stage.shutdown(Duration::from_secs(60));
+    block_on(held.lease().over());
+    let second = stage.shutdown(Duration::from_secs(2));
+    stage.nothing();
+    stage.settle();
+    stage.clock.advance(Duration::from_secs(1));
+    let (_, silent) = stage.release();
+    stage.clock.advance(Duration::from_secs(1));
+    assert!(matches!(second.join().unwrap(), Err(Error::Unavailable(_))));
+    assert!(first.join().unwrap().is_err());
+    // One that failed does not spoil the next.
+    let third = stage.shutdown(Duration::from_secs(30));
+    stage.nothing();
+    stage.settle();
+    assert!(!third.is_finished());
+    silent.send(vec![Ok(true)]).unwrap();
+    third.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_panic_on_the_engines_thread_ends_every_lease_and_is_told() {
+    struct Bad;
+    impl Wake for Bad {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker that panics: part of the test");
+        }
+    }
+    let stage = Stage::new();
+    let held = stage.hold("k");
+    let mut asking = Box::pin(stage.engine.inspect(Key::whole("x").unwrap()));
+    let waker = Waker::from(Arc::new(Bad));
+    let polled = asking.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    block_on(held.lease().over());
+    assert_eq!(held.lease().loss(), Some(Loss::Stopped));
+    assert!(matches!(
+        block_on(held.verify()),
+        Err(Error::Unavailable(_))
+    ));
+    assert!(matches!(
+        block_on(held.release()),
+        Err(Error::Unavailable(_))
+    ));
+    // The next lock gets an engine of its own.
+    drop(asking);
+    drop(stage.hold("other"));
+}

@@ -1,0 +1,94 @@
+//! Bodies and their locks where the lock is over, or where the body has strayed.
+
+use std::cell::Cell;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::blocking::block_on;
+use crate::clock::ManualClock;
+use crate::store::memory::MemoryStore;
+
+const TTL: Duration = Duration::from_secs(9);
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+#[expect(
+    clippy::async_yields_async,
+    reason = "the future that strays is what is tested"
+)]
+fn a_nested_body_that_outlives_the_one_around_it_does_not_run_without_the_lock() {
+    let locker = AppLocker::in_memory();
+    let lock = locker.lock("x");
+    let (go_on, told) = oneshot::channel();
+    let ran = &Cell::new(false);
+    let inner = block_on(lock.run(async {
+        let mut inner = Box::pin(lock.run(async move {
+            told.await.unwrap();
+            ran.set(true);
+        }));
+        assert!(poll(inner.as_mut()).is_pending());
+        inner
+    }))
+    .unwrap();
+    let _other = lock.acquire_blocking().unwrap();
+    go_on.send(()).unwrap();
+    assert!(matches!(block_on(inner), Err(Error::NotHeld { .. })));
+    assert!(!ran.get());
+}
+
+#[test]
+fn no_body_is_begun_under_a_lease_that_is_over() {
+    for finish in [false, true] {
+        let clock = ManualClock::new();
+        let locker = AppLocker::builder()
+            .store(MemoryStore::with_clock(clock.clone()))
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        let ran = Cell::new(false);
+        let body = pin!(Some(async { ran.set(true) }));
+        let call = Call::app("x").ttl(TTL).locker(&locker);
+        let call = if finish {
+            call.finish_when_lost()
+        } else {
+            call
+        };
+        let mut run = pin!(call.run(body));
+        assert!(poll(run.as_mut()).is_pending());
+        // Granted; and then the machine sleeps.
+        while locker.lock("x").info_blocking().unwrap().is_none() {}
+        clock.advance(TTL * 2);
+        assert!(matches!(block_on(run), Err(Error::Lost { .. })));
+        assert!(!ran.get());
+    }
+}
+
+#[test]
+fn a_lock_can_be_taken_while_a_threads_locals_are_destroyed() {
+    struct AtTheEnd(AppLocker, std::sync::mpsc::Sender<bool>);
+    impl Drop for AtTheEnd {
+        fn drop(&mut self) {
+            let taken = self.0.lock("x").run_blocking(|| ());
+            let _ = self.1.send(taken.is_ok());
+        }
+    }
+    thread_local! {
+        static AT_THE_END: Cell<Option<AtTheEnd>> = const { Cell::new(None) };
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let locker = AppLocker::in_memory();
+        AT_THE_END.set(Some(AtTheEnd(locker.clone(), tell)));
+        locker.lock("y").run_blocking(|| ()).unwrap();
+    })
+    .join()
+    .unwrap();
+    assert!(told.recv().unwrap());
+}
