@@ -11,6 +11,7 @@ use support::child::{self, ChildProcess};
 use support::probe::Probe;
 use support::redis::RedisServer;
 use support::{stall, wait};
+use tokio::sync::oneshot;
 
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -36,7 +37,8 @@ fn assert_shut_down(error: &Error) {
 }
 
 #[singleton(app = "body", locker = locker)]
-async fn body(locker: &AppLocker, probe: Probe) -> Result<(), Error> {
+async fn body(locker: &AppLocker, entered: oneshot::Sender<()>, probe: Probe) -> Result<(), Error> {
+    entered.send(()).unwrap();
     wait::to_be_cancelled().await;
     drop(probe);
     Ok(())
@@ -47,13 +49,12 @@ async fn a_shutdown_cancels_bodies_before_it_releases_their_locks() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
     let (probe, saw) = Probe::new(&server, "QUEUE:body");
+    let (entered, is_entered) = oneshot::channel();
     let running = {
         let locker = locker.clone();
-        tokio::spawn(async move { body(&locker, probe).await })
+        tokio::spawn(async move { body(&locker, entered, probe).await })
     };
-    while locks(&server).is_empty() {
-        tokio::task::yield_now().await;
-    }
+    is_entered.await.unwrap();
     let start = Instant::now();
     locker.shutdown(WITHIN).await.unwrap();
     assert!(locks(&server).is_empty());
@@ -131,7 +132,9 @@ async fn after_a_shutdown_nothing_is_taken_and_who_waits_is_told() {
         assert!(error.to_string().contains("QUEUE:free"), "{error}");
     }
     let clone = locker.clone();
-    let error = body(&clone, Probe::blind().0).await.unwrap_err();
+    let error = body(&clone, oneshot::channel().0, Probe::blind().0)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Closed { .. }), "{error}");
     // Others are not concerned.
     assert!(theirs.verify().await.unwrap());
