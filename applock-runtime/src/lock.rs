@@ -115,7 +115,8 @@ impl Lock {
     }
 
     /// How long [`acquire`](Self::acquire) waits while somebody else holds the lock.
-    /// Zero is one try. Not at all unless set.
+    /// Zero is one try. Not at all unless set. A try that is on its way when the wait is
+    /// over is answered still, up to the command time-out (1 second) later.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -32,6 +32,9 @@ static DEFAULT: RwLock<Option<AppLocker>> = RwLock::new(None);
 /// Sets the process's default locker: that of every `#[singleton]` without a `locker`
 /// of its own. A later call replaces it for later calls. No I/O.
 ///
+/// The default is never dropped, so at the end of `main` nobody waits for releases that
+/// are on their way: keep a clone, and [`shutdown`](AppLocker::shutdown) it.
+///
 /// Without it, the first use makes one from `APPLOCK_URL`, or for
 /// `redis://127.0.0.1:6379`.
 ///
