@@ -84,6 +84,13 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The source of time for leases: monotonic, and running on while the machine is
 /// suspended (rule R1).
+///
+/// ```
+/// use applock_runtime::clock::{Clock, SystemClock};
+///
+/// let before = SystemClock.now();
+/// assert!(SystemClock.now() >= before);
+/// ```
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// The present moment. Never goes backward. Does no I/O.
     fn now(&self) -> Moment;

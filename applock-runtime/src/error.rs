@@ -9,6 +9,13 @@ use std::sync::Arc;
 use crate::info::LockInfo;
 
 /// What this crate's functions return.
+///
+/// ```
+/// fn is_free(lock: &applock_runtime::Lock) -> applock_runtime::Result<bool> {
+///     Ok(lock.info_blocking()?.is_none())
+/// }
+/// # assert!(is_free(&applock_runtime::AppLocker::in_memory().lock("reports")).unwrap());
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a lock was not taken, or is held no longer.
@@ -91,6 +98,16 @@ pub enum Error {
 }
 
 /// How a lease was lost.
+///
+/// ```
+/// # use applock_runtime::{AppLocker, Error, Loss};
+/// # let locker = AppLocker::in_memory();
+/// let guard = locker.lock("reports").acquire_blocking()?;
+/// locker.lock("reports").force_release_blocking()?;
+/// guard.lost_blocking();
+/// assert!(matches!(guard.ensure_held(), Err(Error::Lost { reason: Loss::Taken, .. })));
+/// # Ok::<(), applock_runtime::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Loss {
@@ -121,6 +138,20 @@ impl fmt::Display for Loss {
 }
 
 /// What went wrong at a store, with which lock, and what to do about it.
+///
+/// ```
+/// # use applock_runtime::{AppLocker, Error};
+/// // Nothing listens on port 1.
+/// let locker = AppLocker::builder().store("redis://127.0.0.1:1").build()?;
+/// match locker.lock("reports").acquire_blocking() {
+///     Err(Error::Unavailable(fault)) => {
+///         assert_eq!(fault.lock.as_deref(), Some("QUEUE:reports"));
+///         println!("{}: {}; {}", fault.store, fault.what, fault.remedy);
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), applock_runtime::Error>(())
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", self.message())]
 #[non_exhaustive]
@@ -166,6 +197,17 @@ impl StoreFault {
 
 /// An input that can't be used: what it is, where it stands, and what to write
 /// instead.
+///
+/// ```
+/// # use applock_runtime::{AppLocker, Error};
+/// match AppLocker::builder().store("redis://localhost/first").build() {
+///     Err(Error::Invalid(input)) => {
+///         assert_eq!(input.what, "url");
+///         println!("{}: {}; {}", input.value, input.reason, input.remedy);
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {what} {value}: {reason}; {remedy}")]
 #[non_exhaustive]

@@ -16,6 +16,12 @@ use std::time::{Duration, SystemTime};
 /// let info = locker.lock("reports").info_blocking()?.expect("somebody holds it");
 /// assert_eq!(info.application(), Some("reports"));
 /// assert_eq!(info.fencing_token(), Some(guard.fencing_token()));
+/// assert_eq!((info.key(), info.name()), ("QUEUE:reports", None));
+/// assert_eq!(info.owner_id(), guard.info().owner_id());
+/// assert_eq!(info.instance_id(), locker.instance_id());
+/// assert_eq!((info.host(), info.pid()), (guard.info().host(), Some(std::process::id())));
+/// assert!(info.acquired_at().is_some() && info.held_for() >= info.heartbeat_age());
+/// assert!(info.remaining() <= info.ttl() && !info.is_foreign());
 /// println!("{info}");
 /// # Ok::<(), applock_runtime::Error>(())
 /// ```
@@ -231,6 +237,17 @@ pub struct LastHolding {
 }
 
 /// How a holding ended.
+///
+/// ```
+/// # use applock_runtime::{AppLocker, Ending};
+/// # let locker = AppLocker::in_memory();
+/// let _guard = locker.lock("reports").acquire_blocking()?;
+/// locker.lock("reports").force_release_blocking()?;
+/// let last = locker.lock("reports").last_holding_blocking()?.expect("it was held");
+/// assert_eq!(last.ending, Ending::Forced);
+/// assert_eq!(last.ending.to_string(), "released by force");
+/// # Ok::<(), applock_runtime::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Ending {

@@ -16,6 +16,10 @@ use crate::store::memory::MemoryStore;
 use crate::store::{Identity, Store, url};
 
 /// The environment variable that names the default store.
+///
+/// ```
+/// assert_eq!(applock_runtime::URL_VARIABLE, "APPLOCK_URL");
+/// ```
 pub const URL_VARIABLE: &str = "APPLOCK_URL";
 
 /// Where the default store is, if the environment does not say.
@@ -233,6 +237,14 @@ impl AppLocker {
 }
 
 /// Where a locker's locks live: a URL, or a [`MemoryStore`] shared by several lockers.
+///
+/// ```
+/// # use applock_runtime::{AppLocker, MemoryStore, StoreSource};
+/// let source: StoreSource = MemoryStore::new().into();
+/// let one = AppLocker::builder().store(source.clone()).build()?;
+/// let other = AppLocker::builder().store(source).build()?;
+/// # Ok::<(), applock_runtime::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct StoreSource(Source);
 
@@ -267,6 +279,12 @@ impl From<MemoryStore> for StoreSource {
 }
 
 /// Makes an [`AppLocker`] with its own defaults; see [`AppLocker::builder`].
+///
+/// ```
+/// # use applock_runtime::AppLocker;
+/// let locker = AppLocker::builder().store("memory:").instance("worker-7").build()?;
+/// # Ok::<(), applock_runtime::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until build() or connect()"]
 pub struct Builder {
