@@ -311,7 +311,7 @@ pub(crate) fn what_remains_of_a_lease_is_counted_from_before_the_request_less_a_
     assert_eq!(clock.now(), before);
     assert_eq!(guard.remaining(), full);
     clock.advance(Duration::from_secs(2));
-    assert!(guard.remaining() <= full);
+    assert_eq!(guard.remaining(), full - Duration::from_secs(2));
     // And never more than what the store has still.
     let asked = Instant::now();
     let (frozen, _clock) = place.frozen();

@@ -390,6 +390,7 @@ conformance! {
         every: [
             a_job_that_ends_early_keeps_its_lock_until_the_minimum,
             a_job_that_took_longer_than_the_minimum_frees_its_lock_at_once,
+            what_at_least_keeps_is_shown_as_held_and_is_never_stale,
             lengths_that_make_no_sense_are_refused,
             a_body_does_not_run_while_the_lock_is_busy_and_its_caller_is_told,
             two_schedulers_with_skewed_clocks_run_a_short_job_once,

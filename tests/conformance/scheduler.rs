@@ -67,6 +67,30 @@ pub(crate) fn a_job_that_took_longer_than_the_minimum_frees_its_lock_at_once(pla
     assert!(is_free(&lock));
 }
 
+/// 172, 183
+pub(crate) fn what_at_least_keeps_is_shown_as_held_and_is_never_stale(place: &dyn Place) {
+    let other = place.locker().lock("app");
+    let least = Duration::from_millis(600);
+    let guard = take(&place.locker().lock("app").ttl(LONG).at_least(least));
+    let token = guard.fencing_token();
+    guard.release_blocking().unwrap();
+    let shown = other.info_blocking().unwrap().expect("kept");
+    assert_eq!(shown.fencing_token(), Some(token));
+    assert!(shown.remaining().unwrap() <= least);
+    let last = other.last_holding_blocking().unwrap().unwrap();
+    assert_eq!((last.ending, last.until), (Ending::Held, None));
+    // Its heart beats no more, on purpose.
+    wait::until("the minimum is over", SOON, || {
+        let stale = Duration::from_millis(1);
+        assert!(!other.force_release_if_stale_blocking(stale).unwrap());
+        is_free(&other)
+    });
+    let last = other.last_holding_blocking().unwrap().unwrap();
+    assert_eq!(last.ending, Ending::Released);
+    let held = last.until.unwrap().duration_since(last.from).unwrap();
+    assert!(held + Duration::from_millis(5) >= least, "{held:?}");
+}
+
 /// 184
 pub(crate) fn lengths_that_make_no_sense_are_refused(place: &dyn Place) {
     let lock = place.locker().lock("app");

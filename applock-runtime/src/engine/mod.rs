@@ -21,6 +21,7 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::unconstrained;
 
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Result};
@@ -39,6 +40,9 @@ enum Command {
     Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
     Shutdown(Duration, oneshot::Sender<Result<()>>),
 }
+
+// Answers are awaited unconstrained: inside a tokio task that somebody else's `block_on`
+// blocks, the task's cooperative budget is never given anew.
 
 type Mailbox = mpsc::UnboundedSender<Command>;
 
@@ -117,7 +121,7 @@ impl Held {
         self.mailbox
             .send(Command::Verify(lease, reply))
             .map_err(|_| self.stopped())?;
-        answer.await.map_err(|_| self.stopped())?
+        unconstrained(answer).await.map_err(|_| self.stopped())?
     }
 
     /// Lets go, and waits for the store's answer.
@@ -136,7 +140,7 @@ impl Held {
         self.mailbox
             .send(Command::Release(Arc::clone(&self.lease), Some(reply)))
             .map_err(|_| self.stopped())?;
-        answer.await.map_err(|_| self.stopped())?
+        unconstrained(answer).await.map_err(|_| self.stopped())?
     }
 
     /// Lets go in the background, once.
@@ -325,7 +329,7 @@ impl Engine {
         }
         // Waiting keeps no engine alive that has nothing else to do: the handle does.
         drop(mailbox);
-        answer.await.map_err(|_| stopped())?
+        unconstrained(answer).await.map_err(|_| stopped())?
     }
 
     /// Reaches the store.
