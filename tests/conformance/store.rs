@@ -16,7 +16,7 @@ use crate::support::redis::RedisServer;
 use crate::support::wait;
 
 /// A lease that is meant to run out, its heart not beating.
-pub(crate) const SHORT: Duration = Duration::from_millis(200);
+pub(crate) const SHORT: Duration = Duration::from_millis(250);
 
 /// A lease that must be kept by its heartbeat, on a machine that is busy with other
 /// things: more than half of it may pass before the beat comes.

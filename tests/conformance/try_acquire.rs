@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use applock::Error;
 
-use crate::store::{End, LONG, Place, SHORT, SOON, is_busy, is_free, same_holding, take};
+use crate::store::{End, KEPT, LONG, Place, SOON, is_busy, is_free, same_holding, take};
 
 /// 21
 pub(crate) fn a_try_takes_a_free_lock_and_tells_a_held_one_as_busy_whatever_wait_says(
@@ -80,7 +80,7 @@ pub(crate) fn a_failed_try_leaves_nothing_behind(place: &dyn Place) {
     let _guard = take(&frozen.lock("app").ttl(LONG));
     let before = place.contents();
     for _ in 0..5 {
-        assert!(is_busy(&place.locker().lock("app").ttl(SHORT)));
+        assert!(is_busy(&place.locker().lock("app").ttl(KEPT)));
     }
     assert_eq!(place.contents(), before);
 }
@@ -104,7 +104,7 @@ pub(crate) fn a_try_of_a_busy_lock_neither_extends_nor_shortens_its_lease(place:
     let lock = frozen.lock("app").ttl(LONG);
     let _guard = take(&lock);
     let end = End::of(&lock);
-    for ttl in [SHORT, LONG * 10] {
+    for ttl in [KEPT, LONG * 10] {
         let other = place.locker().lock("app").ttl(ttl);
         for _ in 0..10 {
             assert!(is_busy(&other));
