@@ -170,7 +170,7 @@ pub(super) fn info(found: &Holding, now: &Now) -> LockInfo {
         key: Arc::clone(&found.key),
         app: found.app.clone(),
         name: found.name.clone(),
-        owner: found.owner.to_string(),
+        owner: found.owner.simple().to_string(),
         instance: found.instance.clone(),
         host: found.host.clone(),
         pid: Some(found.pid),
@@ -196,7 +196,7 @@ fn last(found: &Holding, now: &Now) -> LastHolding {
     };
     LastHolding {
         key: Arc::clone(&found.key),
-        owner_id: found.owner.to_string(),
+        owner_id: found.owner.simple().to_string(),
         instance_id: found.instance.clone(),
         host: found.host.clone(),
         pid: Some(found.pid),

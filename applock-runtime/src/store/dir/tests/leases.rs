@@ -89,7 +89,7 @@ fn a_fresh_lock_is_taken_and_shown() {
     let info = seen.holder.unwrap();
     assert_eq!(info.application(), Some("reports"));
     assert_eq!(info.name(), Some("eu"));
-    assert_eq!(info.owner_id(), Uuid::from_u128(1).to_string());
+    assert_eq!(info.owner_id(), Uuid::from_u128(1).simple().to_string());
     assert_eq!(
         (info.host(), info.instance_id(), info.pid()),
         ("db7", "web-1", Some(4711))

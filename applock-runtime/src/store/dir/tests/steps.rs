@@ -271,7 +271,7 @@ async fn names_of_every_kind_are_locks_of_their_own() {
         let holder = home.acquire(&key(name), 99).await.unwrap_err();
         assert_eq!(
             holder.owner_id(),
-            Uuid::from_u128(owner as u128).to_string()
+            Uuid::from_u128(owner as u128).simple().to_string()
         );
         assert_eq!(holder.key(), *name);
         assert!(home.release(&key(name), owner as u128, None).await);

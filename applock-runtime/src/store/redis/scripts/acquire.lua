@@ -48,7 +48,7 @@ if last then
     end
     token = math.max(number + 1, token)
 end
-if token >= 9007199254740991 then
+if token > 9007199254740991 then
     return redis.error_reply('BADFENCE the fencing token is at its largest value')
 end
 token = string.format('%.0f', token)
