@@ -530,8 +530,4 @@ impl Lock {
             .await?;
         Ok(LockGuard::new(held))
     }
-
-    pub(crate) async fn take_waiting(&self) -> Result<LockGuard> {
-        self.take(self.wait).await
-    }
 }

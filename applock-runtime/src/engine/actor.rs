@@ -18,7 +18,7 @@ use crate::clock::{Moment, Sleep};
 use crate::error::{Error, Loss, Result};
 use crate::key::Key;
 use crate::store::{
-    Acquired, Inspection, Outcome, OwnerId, Release, Renew, StoreError, StoreErrorKind,
+    Acquired, Inspection, Outcome, OwnerId, Release, Renew, Store, StoreError, StoreErrorKind,
 };
 
 use super::ending::Ending;
@@ -206,13 +206,9 @@ impl Actor {
         let store = self.parts.store.describe();
         let lock = Arc::clone(&key.lock);
         let timeout = self.parts.command_timeout;
-        let first = Arc::clone(&self.parts.store).inspect(key.clone(), timeout);
-        let again = Arc::clone(&self.parts.store);
+        let looking = Arc::clone(&self.parts.store);
         self.aside(async move {
-            let outcome = match first.await {
-                Err(error) if error.worth_another => again.inspect(key, timeout).await,
-                outcome => outcome,
-            };
+            let outcome = look(&looking, &key, timeout).await;
             let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
             Done::Nothing
         });
@@ -222,21 +218,13 @@ impl Actor {
         let store = self.parts.store.describe();
         let lock = Arc::clone(&key.lock);
         let timeout = self.parts.command_timeout;
-        let (first, again, last) = (
-            Arc::clone(&self.parts.store),
-            Arc::clone(&self.parts.store),
-            Arc::clone(&self.parts.store),
-        );
+        let striking = Arc::clone(&self.parts.store);
         self.aside(async move {
-            // A look first, which may be repeated where a connection has died meanwhile:
-            // the blow itself may not, or it could fall on the next holder.
-            let looked = match first.inspect(key.clone(), timeout).await {
-                Err(error) if error.worth_another => again.inspect(key.clone(), timeout).await,
-                looked => looked,
-            };
-            let outcome = match looked {
+            // A look first, which may be repeated: the blow itself may not, or it could
+            // fall on the next holder.
+            let outcome = match look(&striking, &key, timeout).await {
                 Ok(Inspection { holder: None, .. }) => Ok(false),
-                Ok(_) => last.force_release(key, stale, timeout).await,
+                Ok(_) => striking.force_release(key, stale, timeout).await,
                 Err(error) => Err(error),
             };
             if matches!(outcome, Ok(true)) {
@@ -496,6 +484,14 @@ impl Actor {
                 self.beat(owner);
             }
         }
+    }
+}
+
+/// Looks at a lock; once more where the connection had died meanwhile.
+async fn look(store: &Arc<dyn Store>, key: &Key, timeout: Duration) -> Outcome<Inspection> {
+    match Arc::clone(store).inspect(key.clone(), timeout).await {
+        Err(error) if error.worth_another => Arc::clone(store).inspect(key.clone(), timeout).await,
+        looked => looked,
     }
 }
 

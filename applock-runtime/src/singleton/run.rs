@@ -94,7 +94,7 @@ impl<F: Future> Future for Run<'_, F> {
                         }
                         Ok(Started::Take(order)) => {
                             let lock = order.lock.clone();
-                            let taking = Box::pin(async move { lock.take_waiting().await });
+                            let taking = Box::pin(async move { lock.acquire().await });
                             Progress::Taking(taking, order)
                         }
                         Err(error) => {
@@ -311,7 +311,7 @@ impl Frame {
                 running: None,
             }),
             Started::Take(order) => {
-                let taken = block_on(order.lock.take_waiting())
+                let taken = block_on(order.lock.acquire())
                     .and_then(|guard| guard.ensure_held().map(|()| guard));
                 let guard = match taken {
                     Ok(guard) => guard,
