@@ -10,6 +10,7 @@ pub mod child;
 pub mod log;
 pub mod panics;
 pub mod probe;
+pub mod proxy;
 pub mod redis;
 pub mod stall;
 pub mod wait;
