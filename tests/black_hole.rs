@@ -10,6 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 use applock::{AppLocker, Error, LockGuard, Loss};
 use support::proxy::{Call, Direction, Event, FaultProxy};
 use support::redis::RedisServer;
+use support::steps::{
+    COMMAND, LONG, assert_lost, assert_unavailable, assert_verified, impatient, is_taken, take,
+    until_free,
+};
 use support::wait;
 
 /// A lease that must be kept: the connection is found dead within a few time-outs, and
@@ -19,34 +23,17 @@ const KEPT: Duration = Duration::from_secs(15);
 /// A lease that is to end.
 const SHORT: Duration = Duration::from_secs(3);
 
-const COMMAND: Duration = Duration::from_millis(300);
-
 /// Many command time-outs, and little beside an operating system's.
 const PROMPT: Duration = Duration::from_secs(5);
-
-const LONG: Duration = Duration::from_secs(30);
-
-fn behind(proxy: &FaultProxy) -> AppLocker {
-    let builder = AppLocker::builder().store(proxy.url());
-    builder.command_timeout(COMMAND).connect_blocking().unwrap()
-}
-
-#[track_caller]
-fn assert_unavailable(outcome: Result<impl std::fmt::Debug, Error>) {
-    match outcome {
-        Err(Error::Unavailable(_)) => (),
-        other => panic!("{other:?}"),
-    }
-}
 
 /// Cuts the connection of a holder in `direction`, and sees its lock kept over another.
 fn is_kept(direction: Direction) {
     let server = RedisServer::start();
     let proxy = FaultProxy::before(&server);
-    let locker = behind(&proxy);
-    let guard = locker.lock("job").ttl(KEPT).acquire_blocking().unwrap();
+    let locker = impatient(proxy.url());
+    let guard = take(&locker.lock("job").ttl(KEPT));
     let token = guard.fencing_token();
-    assert!(guard.verify_blocking().unwrap());
+    assert_verified(&guard);
     let rival = AppLocker::connect_blocking(server.url()).unwrap();
     let rival = rival.lock("job");
     let (dials, beats) = (proxy.dials(), proxy.count(Event::Answered(Call::Renew)));
@@ -60,18 +47,15 @@ fn is_kept(direction: Direction) {
         proxy.dials() > dials
     });
     proxy.until(Event::Answered(Call::Renew), beats + 1);
-    wait::until("the lock is verified", LONG, || {
-        assert!(guard.is_held());
-        assert!(rival.try_acquire_blocking().unwrap().is_none());
-        guard.verify_blocking().unwrap_or(false)
-    });
+    assert_verified(&guard);
+    assert!(rival.try_acquire_blocking().unwrap().is_none());
     assert_eq!(guard.fencing_token(), token);
     assert_eq!(server.run::<u64>("HGET QUEUE:job token"), token);
     // What comes to life of the old connection changes nothing either.
     proxy.heal();
-    assert!(guard.verify_blocking().unwrap());
-    guard.release_blocking().unwrap();
-    assert!(!server.run::<bool>("EXISTS QUEUE:job"));
+    assert_verified(&guard);
+    drop(guard);
+    until_free(&server, "QUEUE:job", LONG);
 }
 
 // F2
@@ -97,14 +81,14 @@ fn a_connection_that_loses_the_requests_is_dialled_anew_and_the_lock_is_kept() {
 fn the_heartbeat_alone_finds_a_dead_connection_in_time() {
     let server = RedisServer::start();
     let proxy = FaultProxy::before(&server);
-    let locker = behind(&proxy);
-    let guard = locker.lock("job").ttl(KEPT).acquire_blocking().unwrap();
+    let locker = impatient(proxy.url());
+    let guard = take(&locker.lock("job").ttl(KEPT));
     proxy.black_hole_old(Direction::Both);
     // Nobody asks: by itself, within the lease.
     proxy.until(Event::Answered(Call::Renew), 1);
     assert!(proxy.dials() > 1);
     assert!(guard.is_held());
-    assert!(guard.verify_blocking().unwrap());
+    assert_verified(&guard);
 }
 
 /// Asks until it says no: the last time that it said yes.
@@ -128,8 +112,8 @@ fn last_yes(guard: &LockGuard, mut each: impl FnMut()) -> SystemTime {
 fn is_told_in_time(direction: Direction) {
     let server = RedisServer::start();
     let proxy = FaultProxy::before(&server);
-    let locker = behind(&proxy);
-    let guard = locker.lock("job").ttl(SHORT).acquire_blocking().unwrap();
+    let locker = impatient(proxy.url());
+    let guard = take(&locker.lock("job").ttl(SHORT));
     proxy.black_hole(direction);
     // Sent, if at all, before the hole was there.
     let beats = proxy.count(Event::Executed(Call::Renew));
@@ -139,18 +123,10 @@ fn is_told_in_time(direction: Direction) {
     assert!(last < end, "'held' {:?} too long", last.duration_since(end));
     assert_eq!(proxy.count(Event::Executed(Call::Renew)), beats);
     guard.lost_blocking();
-    let lost = guard.ensure_held().unwrap_err();
-    assert!(matches!(
-        lost,
-        Error::Lost {
-            reason: Loss::Expired,
-            ..
-        }
-    ));
+    assert_lost(&guard, Loss::Expired);
     // Others get it when the ttl is over, and what comes to life then is not theirs.
     let rival = AppLocker::connect_blocking(server.url()).unwrap();
-    let rival = rival.lock("job").ttl(LONG).wait(LONG);
-    let rival = rival.acquire_blocking().unwrap();
+    let rival = take(&rival.lock("job").ttl(LONG));
     assert!(rival.fencing_token() > guard.fencing_token());
     proxy.heal();
     assert!(!guard.verify_blocking().unwrap());
@@ -163,7 +139,7 @@ fn is_told_in_time(direction: Direction) {
         }
     ));
     proxy.until(Event::Executed(Call::Release), 1);
-    assert!(rival.verify_blocking().unwrap());
+    assert_verified(&rival);
 }
 
 // F1, F2
@@ -183,36 +159,29 @@ fn a_holder_whose_requests_get_lost_is_told_before_its_ttl_is_over_at_the_server
 fn a_holder_that_hears_no_answers_is_told_while_the_server_still_keeps_its_lock() {
     let server = RedisServer::start();
     let proxy = FaultProxy::before(&server);
-    let locker = behind(&proxy);
-    let guard = locker.lock("job").ttl(SHORT).acquire_blocking().unwrap();
+    let locker = impatient(proxy.url());
+    let guard = take(&locker.lock("job").ttl(SHORT));
     proxy.black_hole(Direction::ToClient);
     // The server hears the heartbeats: whatever it says, the guard may not say more.
     last_yes(&guard, || {
-        let before = server.run::<bool>("EXISTS QUEUE:job");
+        let before = is_taken(&server, "QUEUE:job");
         assert!(before || !guard.is_held());
     });
-    assert!(matches!(
-        guard.ensure_held().unwrap_err(),
-        Error::Lost {
-            reason: Loss::Expired,
-            ..
-        }
-    ));
+    assert_lost(&guard, Loss::Expired);
     // And it hears the release.
     assert!(guard.release_blocking().is_err());
-    wait::until("the lock is free", LONG, || {
-        !server.run::<bool>("EXISTS QUEUE:job")
-    });
+    until_free(&server, "QUEUE:job", LONG);
 }
 
 /// Who asks while nothing passes is told 'unavailable', soon, and never 'busy'.
 fn is_unavailable(direction: Direction) {
     let server = RedisServer::start();
     let proxy = FaultProxy::before(&server);
-    let locker = behind(&proxy);
+    let locker = impatient(proxy.url());
     let lock = locker.lock("job").ttl(LONG);
     // The scripts are known, and the lock is free.
-    lock.acquire_blocking().unwrap().release_blocking().unwrap();
+    drop(take(&lock));
+    until_free(&server, "QUEUE:job", LONG);
     proxy.black_hole(direction);
     for _ in 0..4 {
         let start = Instant::now();
@@ -231,12 +200,10 @@ fn is_unavailable(direction: Direction) {
     proxy.until_next(Event::Dialled, || ());
     proxy.heal();
     let guard = waiting.join().unwrap().unwrap();
-    assert!(guard.verify_blocking().unwrap());
-    guard.release_blocking().unwrap();
+    assert_verified(&guard);
+    drop(guard);
     // And nothing of what was sent before is left behind.
-    wait::until("the lock is free", LONG / 2, || {
-        !server.run::<bool>("EXISTS QUEUE:job")
-    });
+    until_free(&server, "QUEUE:job", LONG / 2);
 }
 
 // F2, F7

@@ -13,4 +13,5 @@ pub mod probe;
 pub mod proxy;
 pub mod redis;
 pub mod stall;
+pub mod steps;
 pub mod wait;
