@@ -7,12 +7,12 @@ mod support;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use applock::{AppLocker, Error, LockGuard, Loss};
+use applock::{AppLocker, Error, Loss};
 use support::proxy::{Call, Direction, Event, FaultProxy};
 use support::redis::RedisServer;
 use support::steps::{
-    COMMAND, LONG, assert_lost, assert_unavailable, assert_verified, impatient, is_taken, take,
-    until_free,
+    COMMAND, LONG, assert_lost, assert_unavailable, assert_verified, end_of, impatient, is_taken,
+    last_yes, take, until_free,
 };
 use support::wait;
 
@@ -91,23 +91,6 @@ fn the_heartbeat_alone_finds_a_dead_connection_in_time() {
     assert_verified(&guard);
 }
 
-/// Asks until it says no: the last time that it said yes.
-fn last_yes(guard: &LockGuard, mut each: impl FnMut()) -> SystemTime {
-    let mut last = SystemTime::now();
-    let start = Instant::now();
-    loop {
-        // Before the guard is asked, so that a slow machine can't make it look bad.
-        let look = SystemTime::now();
-        if !guard.is_held() {
-            return last;
-        }
-        last = look;
-        assert!(start.elapsed() < LONG, "held for ever");
-        each();
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// The holder is told before the ttl is over at the server, if no request reaches it.
 fn is_told_in_time(direction: Direction) {
     let server = RedisServer::start();
@@ -117,8 +100,7 @@ fn is_told_in_time(direction: Direction) {
     proxy.black_hole(direction);
     // Sent, if at all, before the hole was there.
     let beats = proxy.count(Event::Executed(Call::Renew));
-    let left = Duration::from_millis(server.run("PTTL QUEUE:job"));
-    let end = SystemTime::now() + left;
+    let end = end_of(&server, "QUEUE:job");
     let last = last_yes(&guard, || ());
     assert!(last < end, "'held' {:?} too long", last.duration_since(end));
     assert_eq!(proxy.count(Event::Executed(Call::Renew)), beats);

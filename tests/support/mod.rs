@@ -7,6 +7,7 @@
 )]
 
 pub mod child;
+pub mod clock;
 pub mod log;
 pub mod panics;
 pub mod probe;

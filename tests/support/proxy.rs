@@ -108,12 +108,17 @@ pub struct FaultProxy {
 
 impl FaultProxy {
     pub fn before(server: &RedisServer) -> Self {
+        Self::to(server.port())
+    }
+
+    /// The same before a server that another process has started.
+    pub fn to(upstream: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         listener.set_nonblocking(true).expect("a socket");
         let port = listener.local_addr().expect("its address").port();
         let shared = Arc::new(Shared {
             rules: watch::Sender::new(Rules {
-                upstream: server.port(),
+                upstream,
                 ..Rules::default()
             }),
             tricks: Mutex::default(),

@@ -2,7 +2,7 @@
 //! that stands still for a while may cost a step an answer, but not the test its verdict.
 
 use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use applock::{AppLocker, Error, Lock, LockGuard, Loss, Result};
 
@@ -71,7 +71,30 @@ pub fn is_taken(server: &RedisServer, key: &str) -> bool {
     server.run(&format!("EXISTS {key}"))
 }
 
+/// When a key's time will be over at the server: not earlier than that.
+pub fn end_of(server: &RedisServer, key: &str) -> SystemTime {
+    let left = Duration::from_millis(server.run(&format!("PTTL {key}")));
+    SystemTime::now() + left
+}
+
 #[track_caller]
 pub fn until_free(server: &RedisServer, key: &str, within: Duration) {
     wait::until(&format!("{key} is free"), within, || !is_taken(server, key));
+}
+
+/// Asks until it says no: the last time that it said yes.
+pub fn last_yes(guard: &LockGuard, mut each: impl FnMut()) -> SystemTime {
+    let mut last = SystemTime::now();
+    let start = Instant::now();
+    loop {
+        // Before the guard is asked, so that a slow machine can't make it look bad.
+        let look = SystemTime::now();
+        if !guard.is_held() {
+            return last;
+        }
+        last = look;
+        assert!(start.elapsed() < LONG, "held for ever");
+        each();
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
