@@ -2,6 +2,7 @@
 //! test moves: nothing here sleeps.
 
 mod unforeseen;
+mod wall_clock;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};

@@ -14,7 +14,8 @@ use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, RedisResult, Val
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::store::{Answer, Outcome, StoreError, StoreErrorKind};
+use crate::key::Key;
+use crate::store::{Answer, Outcome, OwnerId, StoreError, StoreErrorKind};
 
 use super::fault::{Fault, LinkState, classify};
 
@@ -83,6 +84,7 @@ impl Connector for Dialer {
 #[derive(Debug)]
 pub(super) struct Link {
     connector: Arc<dyn Connector>,
+    shown: Arc<str>,
     state: Mutex<State>,
 }
 
@@ -104,6 +106,23 @@ struct Live {
     timeouts: u32,
 }
 
+/// The lock that a command is about, for the log: of several, the first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct About<'a> {
+    pub(super) key: Option<&'a str>,
+    pub(super) owner: Option<OwnerId>,
+    pub(super) token: Option<u64>,
+}
+
+impl<'a> About<'a> {
+    pub(super) fn of(key: &'a Key) -> Self {
+        Self {
+            key: Some(&key.lock),
+            ..Self::default()
+        }
+    }
+}
+
 /// What a command came to.
 pub(super) struct Failed {
     pub(super) error: StoreError,
@@ -121,9 +140,11 @@ impl From<Failed> for StoreError {
 }
 
 impl Link {
-    pub(super) fn new(connector: Arc<dyn Connector>) -> Self {
+    /// `shown` is the server's URL without its password, for the log.
+    pub(super) fn new(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {
             connector,
+            shown,
             state: Mutex::default(),
         }
     }
@@ -144,6 +165,7 @@ impl Link {
     pub(super) async fn send(
         self: &Arc<Self>,
         command: &Cmd,
+        about: About<'_>,
         within: Duration,
     ) -> Result<Value, Failed> {
         let deadline = Instant::now() + within;
@@ -173,7 +195,7 @@ impl Link {
                 let Fault { error, link } = classify(error);
                 match link {
                     LinkState::Good => self.answered(live.epoch),
-                    LinkState::Redial => self.drop_connection(live.epoch, &error),
+                    LinkState::Redial => self.drop_connection(live.epoch, &error, about),
                 }
                 Err(Failed {
                     error,
@@ -182,7 +204,7 @@ impl Link {
             }
             Err(_) => {
                 let error = unanswered(StoreErrorKind::Unknown);
-                self.timed_out(live.epoch, &error);
+                self.timed_out(live.epoch, &error, about);
                 Err(Failed {
                     error,
                     redialled: false,
@@ -202,7 +224,7 @@ impl Link {
         }
     }
 
-    fn timed_out(&self, epoch: u64, error: &StoreError) {
+    fn timed_out(&self, epoch: u64, error: &StoreError, about: About<'_>) {
         let mut state = self.state();
         let Some(live) = state.live.as_mut().filter(|live| live.epoch == epoch) else {
             return;
@@ -210,17 +232,22 @@ impl Link {
         live.timeouts += 1;
         if live.timeouts >= TIMEOUTS {
             drop(state);
-            self.drop_connection(epoch, error);
+            self.drop_connection(epoch, error, about);
         }
     }
 
-    fn drop_connection(&self, epoch: u64, error: &StoreError) {
+    fn drop_connection(&self, epoch: u64, error: &StoreError, about: About<'_>) {
         let dropped = {
             let mut state = self.state();
             state.live.take_if(|live| live.epoch == epoch)
         };
         if dropped.is_some() {
-            tracing::warn!(reason = %error.what, "the connection to Redis is given up; dialling anew");
+            tracing::warn!(
+                store = %self.shown, key = about.key,
+                owner = about.owner.map(|owner| tracing::field::display(owner.simple())),
+                token = about.token, reason = %error.what,
+                "the connection to Redis is given up; dialling anew"
+            );
         }
     }
 
@@ -271,7 +298,7 @@ impl Link {
             let outcome = match dialled {
                 Ok(connection) => {
                     if state.epoch > 0 {
-                        tracing::info!("connected to Redis again");
+                        tracing::info!(store = %self.shown, "connected to Redis again");
                     }
                     state.epoch += 1;
                     state.failures = 0;
