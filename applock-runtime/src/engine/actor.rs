@@ -274,7 +274,7 @@ impl Actor {
                     let forced = striking.force_release(key, stale, timeout).await;
                     if matches!(forced, Ok(true)) {
                         tracing::warn!(
-                            key = %lock, owner = holder.owner_id(), token = holder.fencing_token(),
+                            key = %lock, owner = %holder.owner_id(), token = holder.fencing_token(),
                             "released by force; it was {holder}"
                         );
                     }

@@ -136,7 +136,7 @@ impl Actor {
         };
         holding.in_flight = false;
         let lease = Arc::clone(&holding.lease);
-        let asking = std::mem::take(&mut holding.asking);
+        let mut asking = std::mem::take(&mut holding.asking);
         let verdict = match outcome {
             Ok(true) => {
                 if holding.failures > 0 {
@@ -163,6 +163,8 @@ impl Actor {
                     );
                 }
                 holding.due = if error.worth_another && holding.failures == 0 {
+                    // A dead connection was found: whoever asks is answered by the next.
+                    holding.asked.append(&mut asking);
                     now
                 } else {
                     now + pace::heartbeat_retry(holding.failures, lease.ttl)

@@ -594,3 +594,18 @@ fn the_clock_of_the_stage_is_the_engines() {
     assert_eq!(stage.clock.now() - before, Duration::from_secs(1));
     assert_eq!(held.lease().held_for(), Duration::from_secs(1));
 }
+
+#[test]
+fn whoever_asks_over_a_dead_connection_is_answered_by_the_next() {
+    let stage = Stage::new();
+    let held = Arc::new(stage.hold("k"));
+    let asking = {
+        let held = Arc::clone(&held);
+        std::thread::spawn(move || block_on(held.verify()))
+    };
+    let (_, reply) = stage.renew();
+    reply.send(vec![dead()]).unwrap();
+    let (_, reply) = stage.renew();
+    reply.send(vec![Ok(true)]).unwrap();
+    assert!(asking.join().unwrap().unwrap());
+}

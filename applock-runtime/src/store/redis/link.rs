@@ -243,7 +243,7 @@ impl Link {
         };
         if dropped.is_some() {
             tracing::warn!(
-                store = %self.shown, key = about.key,
+                store = %self.shown, key = about.key.map(tracing::field::display),
                 owner = about.owner.map(|owner| tracing::field::display(owner.simple())),
                 token = about.token, reason = %error.what,
                 "the connection to Redis is given up; dialling anew"
