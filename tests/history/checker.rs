@@ -7,7 +7,7 @@
 //!
 //! It knows nothing of locks; see `spec.rs`.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 
@@ -46,7 +46,7 @@ pub enum Verdict {
 }
 
 /// What was placed, and the state after that.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 struct Node<S> {
     /// All closed operations before this one are placed,
     low: usize,
@@ -55,6 +55,31 @@ struct Node<S> {
     /// The open operations that are placed.
     used: Vec<usize>,
     state: S,
+}
+
+/// What was tried: the closed operations and the state, and with which open ones.
+struct Seen<S>(HashMap<Place<S>, Vec<Vec<usize>>>);
+
+type Place<S> = (usize, Vec<usize>, S);
+
+impl<S: Clone + Eq + Hash> Seen<S> {
+    /// Whether nothing as good was tried before. Who has come as far with a part of the
+    /// open operations has the others left, and can go on in every way that this can.
+    fn is_news(&mut self, node: &Node<S>) -> bool {
+        let place = (node.low, node.ahead.clone(), node.state.clone());
+        let known = self.0.entry(place).or_default();
+        let covers = |used: &Vec<usize>| {
+            used.len() <= node.used.len()
+                && used
+                    .iter()
+                    .all(|index| node.used.binary_search(index).is_ok())
+        };
+        let news = !known.iter().any(covers);
+        if news {
+            known.push(node.used.clone());
+        }
+        news
+    }
 }
 
 /// Tries no more than `longest` steps.
@@ -81,14 +106,14 @@ impl<S: Spec> Search<S> {
             state: S::initial(),
         };
         let mut best = first.clone();
-        let mut seen = HashSet::new();
+        let mut seen = Seen(HashMap::new());
         let mut stack = vec![first];
         let mut steps = 0;
         while let Some(node) = stack.pop() {
             if node.low == self.closed.len() {
                 return Verdict::Sound;
             }
-            if !seen.insert(node.clone()) {
+            if !seen.is_news(&node) {
                 continue;
             }
             if steps == longest {

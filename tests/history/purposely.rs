@@ -370,14 +370,14 @@ fn the_search_agrees_with_brute_force_on_small_histories() {
     let (mut sound, mut broken) = (0, 0);
     for _ in 0..4_000 {
         let mut attempts = Vec::new();
-        for op in 1..=random.u64(1..=4) {
+        for op in 1..=random.u64(1..=5) {
             let mut later = |than: u64| than + random.u64(1..12);
             let start = later(0);
             let end = later(start);
             let (release, released) = (later(end), later(end + 12));
             let attempt = attempt(op, start);
-            attempts.push(match random.u8(0..8) {
-                0 => attempt.unknown(end),
+            attempts.push(match random.u8(0..9) {
+                0 | 8 => attempt.unknown(end),
                 1 | 2 => attempt.busy(end),
                 3 => attempt.got(end, op),
                 4 => attempt
