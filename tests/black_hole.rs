@@ -5,7 +5,7 @@
 mod support;
 
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use applock::{AppLocker, Error, Loss};
 use support::proxy::{Call, Direction, Event, FaultProxy};

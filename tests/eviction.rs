@@ -62,7 +62,14 @@ fn an_evicted_lock_is_warned_of_told_and_taken_anew_with_a_larger_token() {
         line.contains(&format!("127.0.0.1:{}", server.port())),
         "{line}"
     );
-    assert!(line.contains("noeviction"), "{line}");
+    for words in [
+        "noeviction".to_owned(),
+        format!("key={KEY}"),
+        format!("token={}", guard.fencing_token()),
+        format!("owner={}", guard.info().owner_id()),
+    ] {
+        assert!(line.contains(&words), "{words}: {line}");
+    }
     assert_verified(&guard);
 
     evict(&server);
