@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use applock::{AppLocker, Error};
 
 use crate::children::{Child, Part};
-use crate::store::{LONG, Place, is_busy, is_free, take};
+use crate::store::{LONG, Place, is_busy, is_free, take, verified};
 
 /// 154, 155
 pub(crate) fn strange_names_are_locks_of_their_own(place: &dyn Place) {
@@ -169,5 +169,5 @@ pub(crate) fn the_keys_of_fencing_counters_are_no_locks(place: &dyn Place) {
         let refused = locker.lock("app").key(side).acquire_blocking();
         assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
     }
-    assert!(guard.verify_blocking().unwrap());
+    assert!(verified(&guard));
 }
