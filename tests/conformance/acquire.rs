@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 
 use crate::children::{Child, Part};
 use crate::store::{
-    End, KEPT, LONG, Place, SHORT, SOON, bounded, given_up, is_busy, is_free, polled, same_holding,
-    take, take_at_its_end, take_soon, verified,
+    End, KEPT, LONG, Place, RedisPlace, SHORT, SOON, bounded, given_up, is_busy, is_free, polled,
+    same_holding, take, take_at_its_end, take_soon, verified,
 };
 use crate::support::wait;
 
@@ -393,6 +393,23 @@ pub(crate) fn garbage_at_the_key_is_told_and_left_as_it_is(place: &dyn Place) {
     }
     assert!(matches!(lock.force_release_blocking(), Ok(false) | Err(_)));
     assert_eq!(place.contents(), before);
+}
+
+/// 19
+#[test]
+fn an_acquire_whose_script_the_server_forgot_takes_one_round_trip_more() {
+    let place = RedisPlace::fragile();
+    let lock = place.locker().lock("app").ttl(LONG);
+    take(&lock).release_blocking().unwrap();
+    for (forgotten, trips) in [(true, 2), (false, 1)] {
+        if forgotten {
+            place.with(|server| server.run::<()>("SCRIPT FLUSH"));
+        }
+        let before = place.scripts_run();
+        let guard = take(&lock);
+        assert_eq!(place.scripts_run() - before, trips);
+        guard.release_blocking().unwrap();
+    }
 }
 
 /// 20

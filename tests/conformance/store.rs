@@ -196,7 +196,21 @@ impl RedisPlace {
         }
     }
 
-    fn keys(&self) -> Vec<String> {
+    /// How many scripts the server has run, or was asked to.
+    pub(crate) fn scripts_run(&self) -> u64 {
+        let stats: String = self.with(|server| server.run("INFO commandstats"));
+        let calls = |name: &str| {
+            stats
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")))
+                .map_or(0, |rest| {
+                    rest.split_once(',').unwrap().0.parse::<u64>().unwrap()
+                })
+        };
+        calls("evalsha") + calls("eval")
+    }
+
+    pub(crate) fn keys(&self) -> Vec<String> {
         let pattern = format!("*{}*", self.prefix);
         let mut keys: Vec<String> =
             self.with(|server| server.try_run(&["KEYS", &pattern]).unwrap());
