@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use applock::clock::{Clock, ManualClock, Moment, Sleep};
 use applock::{Ending, Error};
@@ -275,6 +275,10 @@ impl Clock for Racing {
 
     fn sleep_until(&self, at: Moment) -> Sleep {
         self.0.sleep_until(at)
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.0.wall()
     }
 }
 

@@ -1,6 +1,6 @@
 //! 2.5: how a lease ends by itself.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use applock::clock::{Clock, ManualClock, Moment, Sleep};
 use applock::{AppLocker, Ending, Error, Loss, MemoryStore};
@@ -58,6 +58,10 @@ impl Clock for Silent {
 
     fn sleep_until(&self, _at: Moment) -> Sleep {
         Box::pin(std::future::pending())
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.0.wall()
     }
 }
 
