@@ -14,8 +14,8 @@ use rustix::process::Signal;
 
 use crate::children::{Child, Part, micros_now};
 use crate::store::{
-    KEPT, LONG, Place, SHORT, SOON, bounded, given_up, is_busy, is_free, its_heart_beats, polled,
-    runtime, take, take_at_its_end, take_soon, told, verified,
+    BRIEF, KEPT, LONG, Place, SHORT, SOON, bounded, given_up, is_busy, is_free, its_heart_beats,
+    polled, runtime, take, take_at_its_end, take_soon, told, verified,
 };
 use crate::support::wait;
 
@@ -66,7 +66,7 @@ pub(crate) fn a_panic_under_the_lock_goes_on_and_the_lock_is_free_when_it_arrive
 /// 98, the second half: a process that aborts.
 pub(crate) fn a_process_that_aborts_leaves_the_lock_to_its_ttl(place: &dyn Place) {
     let lock = place.locker().lock("app");
-    let mut child = Child::start(place, Part::Hold, KEPT);
+    let mut child = Child::start(place, Part::Hold, BRIEF);
     assert!(child.hear().starts_with("held "));
     child.signal(Signal::ABORT);
     assert!(!child.wait().success());
@@ -229,7 +229,7 @@ pub(crate) fn a_process_started_by_the_holder_keeps_nothing_when_the_holder_dies
     place: &dyn Place,
 ) {
     let lock = place.locker().lock("app");
-    let mut child = Child::start(place, Part::Parent, KEPT);
+    let mut child = Child::start(place, Part::Parent, BRIEF);
     assert!(child.hear().starts_with("held "));
     let grandchild: i32 = child.hear().parse().unwrap();
     child.kill();

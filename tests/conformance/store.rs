@@ -21,6 +21,9 @@ use crate::support::wait;
 /// A lease that is meant to run out, its heart not beating.
 pub(crate) const SHORT: Duration = Duration::from_millis(250);
 
+/// The lease of another process that is to die. It need not be held at any certain moment.
+pub(crate) const BRIEF: Duration = Duration::from_millis(1_500);
+
 /// A lease that must be kept by its heartbeat, on a machine that is busy with other
 /// things, and stands still now and then: about two seconds may pass before the beat
 /// comes.
@@ -87,6 +90,12 @@ pub(crate) trait Place: Sync {
         let clock = ManualClock::new();
         let locker = self.builder().clock(clock.clone()).build().unwrap();
         (locker, clock)
+    }
+
+    /// Such a place with nothing but a clock of the test's own, for its store and its
+    /// lockers; `None` where the store's time is not to be had.
+    fn timeless(&self) -> Option<(Box<dyn Place>, ManualClock)> {
+        None
     }
 
     /// What stands before every key.
@@ -413,17 +422,36 @@ impl Drop for DirPlace {
 }
 
 /// A table of its own.
-pub(crate) struct MemoryPlace(MemoryStore);
+pub(crate) struct MemoryPlace {
+    store: MemoryStore,
+    clock: Option<ManualClock>,
+}
 
 impl MemoryPlace {
     pub(crate) fn fresh() -> Self {
-        Self(MemoryStore::new())
+        Self {
+            store: MemoryStore::new(),
+            clock: None,
+        }
     }
 }
 
 impl Place for MemoryPlace {
     fn builder(&self) -> Builder {
-        AppLocker::builder().store(self.0.clone())
+        let builder = AppLocker::builder().store(self.store.clone());
+        match &self.clock {
+            Some(clock) => builder.clock(clock.clone()),
+            None => builder,
+        }
+    }
+
+    fn timeless(&self) -> Option<(Box<dyn Place>, ManualClock)> {
+        let clock = ManualClock::new();
+        let place = Self {
+            store: MemoryStore::with_clock(clock.clone()),
+            clock: Some(clock.clone()),
+        };
+        Some((Box::new(place), clock))
     }
 }
 
