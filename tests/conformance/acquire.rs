@@ -12,11 +12,12 @@ use applock::clock::{Clock, ManualClock, Moment, Sleep};
 use applock::{Ending, Error};
 use tokio::task::JoinSet;
 
-use crate::children::{Child, Part};
-use crate::store::{
-    End, KEPT, LONG, Place, RedisPlace, SHORT, SOON, bounded, given_up, is_busy, is_free, polled,
-    same_holding, take, take_at_its_end, take_soon, verified,
+use crate::asking::{
+    End, bounded, given_up, is_busy, is_free, polled, same_holding, take, take_at_its_end,
+    take_soon, verified,
 };
+use crate::children::{Child, Part};
+use crate::store::{KEPT, LONG, Place, RedisPlace, SHORT, SOON};
 use crate::support::wait;
 
 /// 1

@@ -12,11 +12,12 @@ use std::time::Duration;
 use applock::{AppLocker, Error, LockGuard, Loss};
 use rustix::process::Signal;
 
-use crate::children::{Child, Part, micros_now};
-use crate::store::{
-    BRIEF, KEPT, LONG, Place, SHORT, SOON, bounded, given_up, is_busy, is_free, its_heart_beats,
-    polled, runtime, take, take_at_its_end, take_soon, told, verified,
+use crate::asking::{
+    bounded, given_up, is_busy, is_free, its_heart_beats, polled, runtime, take, take_at_its_end,
+    take_soon, told, verified,
 };
+use crate::children::{Child, Part, micros_now};
+use crate::store::{BRIEF, KEPT, LONG, Place, SHORT, SOON};
 use crate::support::wait;
 
 /// 95

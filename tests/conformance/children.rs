@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use applock::{AppLocker, Error, Lock};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::store::{Place, SOON, runtime};
+use crate::asking::runtime;
+use crate::store::{Place, SOON};
 
 const PART: &str = "APPLOCK_CONFORMANCE_PART";
 const STORE: &str = "APPLOCK_CONFORMANCE_STORE";

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 use applock::clock::{Clock, ManualClock, Moment, Sleep};
 use applock::{AppLocker, Ending, Error, Loss, MemoryStore};
 
-use crate::store::{
-    End, LONG, Place, SHORT, SOON, answered, is_busy, is_free, take, take_soon, told,
-};
+use crate::asking::{End, answered, is_busy, is_free, take, take_soon, told};
+use crate::store::{LONG, Place, SHORT, SOON};
 use crate::support::wait;
 
 /// 59

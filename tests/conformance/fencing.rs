@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 use applock::clock::{Clock, ManualClock, Moment, Sleep};
 use applock::{AppLocker, Error, MemoryStore};
 
+use crate::asking::{is_free, take, take_soon, verified};
 use crate::children::{Child, Part};
-use crate::store::{LONG, Place, RedisPlace, SHORT, SOON, is_free, take, take_soon, verified};
+use crate::store::{LONG, Place, RedisPlace, SHORT, SOON};
 
 /// 174
 pub(crate) fn tokens_only_grow_however_a_holding_ends(place: &dyn Place) {

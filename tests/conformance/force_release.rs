@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use applock::{Ending, Error, Loss};
 
-use crate::store::{
-    KEPT, LONG, Place, SHORT, SOON, bounded, is_busy, is_free, same_holding, take, take_soon, told,
-    verified,
-};
+use crate::asking::{bounded, is_busy, is_free, same_holding, take, take_soon, told, verified};
+use crate::store::{KEPT, LONG, Place, SHORT, SOON};
 use crate::support::wait;
 
 /// 83

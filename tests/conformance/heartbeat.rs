@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use applock::{Ending, Error, LockGuard, Loss};
 
-use crate::store::{
-    End, KEPT, LONG, Place, SHORT, SOON, bounded, is_busy, is_free, its_heart_beats, polled,
-    runtime, same_holding, take, take_soon, told, verified,
+use crate::asking::{
+    End, bounded, is_busy, is_free, its_heart_beats, polled, runtime, same_holding, take,
+    take_soon, told, verified,
 };
+use crate::store::{KEPT, LONG, Place, SHORT, SOON};
 use crate::support::wait;
 
 #[track_caller]

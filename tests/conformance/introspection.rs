@@ -4,10 +4,8 @@ use std::time::{Duration, Instant};
 
 use applock::{Ending, Error};
 
-use crate::store::{
-    KEPT, LONG, Place, SOON, bounded, is_busy, is_free, same_holding, take, take_soon, told,
-    verified,
-};
+use crate::asking::{bounded, is_busy, is_free, same_holding, take, take_soon, told, verified};
+use crate::store::{KEPT, LONG, Place, SOON};
 
 /// 164
 pub(crate) fn everybody_sees_that_it_is_held_and_only_the_owner_holds_it(place: &dyn Place) {

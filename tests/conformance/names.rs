@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use applock::{AppLocker, Error};
 
+use crate::asking::{is_busy, is_free, take, verified};
 use crate::children::{Child, Part};
-use crate::store::{LONG, Place, RedisPlace, is_busy, is_free, take, verified};
+use crate::store::{LONG, Place, RedisPlace};
 use crate::support::redis::RedisServer;
 
 /// 154, 155

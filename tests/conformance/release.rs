@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use applock::{AppLocker, Ending, Error, LockGuard};
 
-use crate::store::{
-    LONG, Place, RedisPlace, SHORT, SOON, bounded, is_busy, is_free, polled, runtime, same_holding,
-    take, take_soon, told, verified,
+use crate::asking::{
+    bounded, is_busy, is_free, polled, runtime, same_holding, take, take_soon, told, verified,
 };
+use crate::store::{LONG, Place, RedisPlace, SHORT, SOON};
 use crate::support::wait;
 
 /// A holder whose lease has ended, and the one that came after it.

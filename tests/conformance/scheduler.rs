@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 
 use applock::{AppLocker, Ending, Error, LockGuard, singleton};
 
-use crate::store::{
-    End, KEPT, LONG, Place, SHORT, SOON, answered, bounded, is_busy, is_free, take, take_soon,
-    told, verified,
-};
+use crate::asking::{End, answered, bounded, is_busy, is_free, take, take_soon, told, verified};
+use crate::store::{KEPT, LONG, Place, SHORT, SOON};
 use crate::support::wait;
 
 #[singleton(app = "job", ttl = 120, locker = locker)]

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use applock::Error;
 
-use crate::store::{
-    End, KEPT, LONG, Place, RedisPlace, SOON, is_busy, is_free, same_holding, take,
-};
+use crate::asking::{End, is_busy, is_free, same_holding, take};
+use crate::store::{KEPT, LONG, Place, RedisPlace, SOON};
 
 /// 21
 pub(crate) fn a_try_takes_a_free_lock_and_tells_a_held_one_as_busy_whatever_wait_says(
