@@ -353,3 +353,6 @@ fn unanswered(kind: StoreErrorKind) -> StoreError {
         "see whether the server is overloaded or the network is cut",
     )
 }
+
+#[cfg(test)]
+mod tests;
