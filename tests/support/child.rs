@@ -1,7 +1,7 @@
 //! A second process that plays a part of a test: the test's own binary, run again for
 //! that one test, which asks [`part`] first.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -22,6 +22,13 @@ pub fn part() -> Option<String> {
 /// In the child: tells the parent something.
 pub fn say(text: impl std::fmt::Display) {
     println!("{MARK}{text}");
+}
+
+/// In the child: the next line that the parent tells it. `None`: it hung up.
+pub fn hear() -> Option<String> {
+    let mut line = String::new();
+    let length = std::io::stdin().read_line(&mut line).ok()?;
+    (length > 0).then(|| line.trim_end().to_owned())
 }
 
 /// In the child: waits until the parent hangs up, or is gone.
@@ -87,6 +94,27 @@ impl ChildProcess {
 
     fn pid(&self) -> Pid {
         Pid::from_child(&self.process)
+    }
+
+    /// Says something to it: it hears one line.
+    pub fn tell(&mut self, text: &str) {
+        let line = self.line.as_mut().expect("we have not hung up");
+        writeln!(line, "{text}").expect("it listens");
+        line.flush().expect("it listens");
+    }
+
+    /// SIGTERM: it is asked to end.
+    pub fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).expect("SIGTERM");
+    }
+
+    /// Whether it ended by itself, and its test had passed.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.process.try_wait().expect("its state");
+        ended.is_some_and(|status| {
+            assert!(status.success(), "the child ended with {status}");
+            true
+        })
     }
 
     /// SIGKILL: it has no time for anything.

@@ -7,9 +7,12 @@
 )]
 
 pub mod child;
+pub mod fault;
+pub mod lease;
 pub mod log;
 pub mod panics;
 pub mod probe;
 pub mod redis;
+pub mod refusal;
 pub mod stall;
 pub mod wait;
