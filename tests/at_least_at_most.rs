@@ -6,7 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use applock::{AppLocker, Error, Loss, singleton};
+use applock::{AppLocker, Error, LockGuard, Loss, singleton};
 use support::lease::{KEPT, LIMIT, assert_lost};
 use support::panics::caught;
 use support::probe::Probe;
@@ -57,12 +57,12 @@ async fn end(locker: &AppLocker, way: Way) {
     }
 }
 
-async fn is_kept_after(way: Way) {
+fn is_kept_after(way: Way) {
     let server = RedisServer::start();
-    let locker = AppLocker::connect(server.url()).await.unwrap();
-    let other = AppLocker::connect(server.url()).await.unwrap();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let other = AppLocker::connect_blocking(server.url()).unwrap();
     let start = Instant::now();
-    end(&locker, way).await;
+    pollster::block_on(end(&locker, way));
     // It stays taken, by the same holder, and for the rest of the time only.
     let mut left: i64 = 0;
     wait::until("it is given back", LIMIT, || {
@@ -71,8 +71,8 @@ async fn is_kept_after(way: Way) {
         owner.ends_with(":kept")
     });
     assert!((1..=5_000).contains(&left), "{way:?}: {left} ms");
-    let again = Notify::new();
-    let refused = job(&other, Way::Return, &again).await;
+    let begun = Notify::new();
+    let refused = pollster::block_on(job(&other, Way::Return, &begun));
     let refused = refused.unwrap_err().downcast::<Error>().unwrap();
     assert!(matches!(refused, Error::Busy(_)), "{refused}");
     wait::until("the lock is free", LIMIT, || {
@@ -80,55 +80,46 @@ async fn is_kept_after(way: Way) {
     });
     let kept = start.elapsed();
     assert!(kept >= LEAST - MILLISECOND, "{way:?}: {kept:?}");
-    assert!(other.lock("least").try_acquire().await.unwrap().is_some());
+    let next = other.lock("least").try_acquire_blocking();
+    assert!(next.unwrap().is_some());
 }
 
-#[tokio::test]
-async fn at_least_keeps_the_lock_after_a_return() {
-    is_kept_after(Way::Return).await;
+#[test]
+fn at_least_keeps_the_lock_after_every_kind_of_early_end() {
+    std::thread::scope(|scope| {
+        for way in [Way::Return, Way::Error, Way::Panic, Way::Drop] {
+            scope.spawn(move || is_kept_after(way));
+        }
+    });
 }
 
-#[tokio::test]
-async fn at_least_keeps_the_lock_after_an_error() {
-    is_kept_after(Way::Error).await;
-}
-
-#[tokio::test]
-async fn at_least_keeps_the_lock_after_a_panic() {
-    is_kept_after(Way::Panic).await;
-}
-
-#[tokio::test]
-async fn at_least_keeps_the_lock_after_the_future_was_dropped() {
-    is_kept_after(Way::Drop).await;
+fn is_kept_by_a_guard(app: &str, let_go: impl FnOnce(LockGuard)) {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let lock = locker
+        .lock(app)
+        .ttl(Duration::from_secs(60))
+        .at_least(LEAST);
+    let start = Instant::now();
+    let_go(lock.acquire_blocking().unwrap());
+    wait::until("at_least is what is left", LIMIT, || {
+        server.run::<i64>(&format!("PTTL QUEUE:{app}")) <= 5_000
+    });
+    assert!(lock.try_acquire_blocking().unwrap().is_none());
+    wait::until("the lock is free", LIMIT, || {
+        !server.run::<bool>(&format!("EXISTS QUEUE:{app}"))
+    });
+    let kept = start.elapsed();
+    assert!(kept >= LEAST - MILLISECOND, "{app}: {kept:?}");
 }
 
 #[test]
 fn at_least_keeps_the_lock_of_a_guard_that_is_released_or_dropped() {
-    let server = RedisServer::start();
-    let locker = AppLocker::connect_blocking(server.url()).unwrap();
-    for app in ["released", "dropped"] {
-        let lock = locker
-            .lock(app)
-            .ttl(Duration::from_secs(60))
-            .at_least(LEAST);
-        let start = Instant::now();
-        let guard = lock.acquire_blocking().unwrap();
-        if app == "released" {
-            guard.release_blocking().unwrap();
-        } else {
-            drop(guard);
-        }
-        wait::until("at_least is what is left", LIMIT, || {
-            server.run::<i64>(&format!("PTTL QUEUE:{app}")) <= 5_000
-        });
-        assert!(lock.try_acquire_blocking().unwrap().is_none());
-        wait::until("the lock is free", LIMIT, || {
-            !server.run::<bool>(&format!("EXISTS QUEUE:{app}"))
-        });
-        let kept = start.elapsed();
-        assert!(kept >= LEAST - MILLISECOND, "{app}: {kept:?}");
-    }
+    std::thread::scope(|scope| {
+        let release = |guard: LockGuard| guard.release_blocking().unwrap();
+        scope.spawn(move || is_kept_by_a_guard("released", release));
+        scope.spawn(|| is_kept_by_a_guard("dropped", drop));
+    });
 }
 
 #[test]
@@ -163,7 +154,7 @@ async fn at_most_cancels_a_body_that_hangs_and_the_next_may_run() {
     assert!(saw.is_dropped());
     // Longer than the ttl: it was renewed until then, and not after.
     assert!(lasted >= Duration::from_millis(5_990), "{lasted:?}");
-    assert!(lasted < Duration::from_secs(20), "{lasted:?}");
+    assert!(lasted < Duration::from_secs(40), "{lasted:?}");
     wait::until("the lock is free", LIMIT, || {
         !server.run::<bool>("EXISTS QUEUE:most")
     });
@@ -183,7 +174,7 @@ fn at_most_ends_a_guard_that_nobody_lets_go_and_the_next_holder_is_left_alone() 
     // Whoever has it now, the other one knows that it has not.
     assert!(!hung.is_held());
     assert!(start.elapsed() >= LEAST - MILLISECOND);
-    assert!(start.elapsed() < LEAST * 4);
+    assert!(start.elapsed() < LEAST * 8);
     assert!(next.fencing_token() > hung.fencing_token());
     assert_lost(&hung.release_blocking().unwrap_err(), Loss::AtMost);
     assert!(next.verify_blocking().unwrap());
