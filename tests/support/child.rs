@@ -88,6 +88,18 @@ impl ChildProcess {
             .expect("the child says something")
     }
 
+    /// Tells it a line, which it finds on its standard input.
+    pub fn tell(&mut self, text: &str) {
+        let line = self.line.as_mut().expect("the line to it");
+        writeln!(line, "{text}").expect("it listens");
+    }
+
+    /// Kills it; what it has said by then, the last of it perhaps in part.
+    pub fn last_words(mut self) -> Vec<String> {
+        self.kill();
+        self.says.iter().collect()
+    }
+
     pub fn id(&self) -> u32 {
         self.process.id()
     }

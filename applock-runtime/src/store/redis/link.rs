@@ -95,6 +95,8 @@ struct State {
     epoch: u64,
     waiting: Vec<oneshot::Sender<Outcome<Live>>>,
     dialling: bool,
+    /// A connection was given up, and no command was answered since.
+    in_trouble: bool,
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -214,13 +216,14 @@ impl Link {
     }
 
     fn answered(&self, epoch: u64) {
-        if let Some(live) = self
-            .state()
-            .live
-            .as_mut()
-            .filter(|live| live.epoch == epoch)
-        {
-            live.timeouts = 0;
+        let mut state = self.state();
+        let Some(live) = state.live.as_mut().filter(|live| live.epoch == epoch) else {
+            return;
+        };
+        live.timeouts = 0;
+        if std::mem::take(&mut state.in_trouble) {
+            drop(state);
+            tracing::info!(store = %self.shown, "connected to Redis again");
         }
     }
 
@@ -237,11 +240,14 @@ impl Link {
     }
 
     fn drop_connection(&self, epoch: u64, error: &StoreError, about: About<'_>) {
-        let dropped = {
+        let news = {
             let mut state = self.state();
-            state.live.take_if(|live| live.epoch == epoch)
+            let dropped = state.live.take_if(|live| live.epoch == epoch);
+            // Told once, until a command is answered again: a server that loads its data
+            // may be dialled a hundred times.
+            dropped.is_some() && !std::mem::replace(&mut state.in_trouble, true)
         };
-        if dropped.is_some() {
+        if news {
             tracing::warn!(
                 store = %self.shown, key = about.key.map(tracing::field::display),
                 owner = about.owner.map(|owner| tracing::field::display(owner.simple())),
@@ -297,9 +303,6 @@ impl Link {
             state.dialling = false;
             let outcome = match dialled {
                 Ok(connection) => {
-                    if state.epoch > 0 {
-                        tracing::info!(store = %self.shown, "connected to Redis again");
-                    }
                     state.epoch += 1;
                     state.failures = 0;
                     state.not_before = None;
@@ -350,3 +353,6 @@ fn unanswered(kind: StoreErrorKind) -> StoreError {
         "see whether the server is overloaded or the network is cut",
     )
 }
+
+#[cfg(test)]
+mod tests;
