@@ -108,13 +108,6 @@ impl ChildProcess {
         Pid::from_child(&self.process)
     }
 
-    /// Says something to it: it hears one line.
-    pub fn tell(&mut self, text: &str) {
-        let line = self.line.as_mut().expect("we have not hung up");
-        writeln!(line, "{text}").expect("it listens");
-        line.flush().expect("it listens");
-    }
-
     /// SIGTERM: it is asked to end.
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("SIGTERM");
