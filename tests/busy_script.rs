@@ -17,6 +17,8 @@ const BUSY: Fault = Fault {
     told: |_, error| assert_unavailable(error, &["QUEUE:job", "busy", "SCRIPT KILL"]),
     ends: |server| {
         let () = server.run("SCRIPT KILL");
+        // Told at once; the script ends a moment later.
+        wait::until("it is busy no more", LIMIT, || server.answers());
         // No ghost either: a server that says BUSY has not done it.
         assert!(!is_taken(server));
     },
