@@ -11,27 +11,24 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use applock::{AppLocker, Error, singleton};
+use support::lease::{KEPT, LIMIT, outlives_its_ttl};
 use support::panics::{caught, caught_and};
 use support::probe::Probe;
 use support::redis::RedisServer;
-use support::stall;
-use support::wait;
+use support::{log, wait};
 use tokio::sync::oneshot;
 
 /// Far longer than any test here: nothing is freed by its ttl.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A machine that stood still for longer may have cost a short lease.
-const STALL: Duration = Duration::from_millis(100);
-
 /// In the background, but soon.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 fn is_taken(server: &RedisServer, app: &str) -> bool {
     server.run(&format!("EXISTS QUEUE:{app}"))
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
     Return,
     ReturnEarly,
@@ -139,81 +136,75 @@ fn the_lock_is_free_when_a_sync_panic_reaches_the_caller() {
     assert!(sync_job(&locker, &server, Return).is_ok());
 }
 
-/// Freezes the server while the body ends, and thaws it a moment later.
-struct Freeze<'a> {
+/// Pauses the server's writes while a body ends, and lets them go on when its release has
+/// arrived.
+struct Pause<'a> {
     server: &'a RedisServer,
-    begun: AtomicBool,
-    thawed: AtomicBool,
+    over: AtomicBool,
 }
 
-impl Freeze<'_> {
-    fn run<T>(server: &RedisServer, call: impl FnOnce(&Freeze<'_>) -> T) -> T {
-        let freeze = Freeze {
+impl Pause<'_> {
+    fn begin(&self) {
+        let () = self.server.run("CLIENT PAUSE 600000 WRITE");
+    }
+
+    /// Whether the call returned before its release was answered, or had failed.
+    fn is_forestalled(server: &RedisServer, app: &str, call: impl FnOnce(&Pause<'_>)) -> bool {
+        log::keep();
+        let pause = Pause {
             server,
-            begun: AtomicBool::new(false),
-            thawed: AtomicBool::new(false),
+            over: AtomicBool::new(false),
         };
-        let (over, is_over) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
-            let freeze = &freeze;
-            scope.spawn(move || {
-                wait::until("the body freezes the server", SOON, || {
-                    freeze.begun.load(Ordering::SeqCst)
+            scope.spawn(|| {
+                wait::until("a release arrives", SOON, || {
+                    server.info("blocked_clients") > 0
                 });
-                // Less than a command may take, and far longer than a release does.
-                let _ = is_over.recv_timeout(Duration::from_millis(300));
-                freeze.thawed.store(true, Ordering::SeqCst);
-                freeze.server.thaw();
+                pause.over.store(true, Ordering::SeqCst);
+                let () = server.run("CLIENT UNPAUSE");
             });
-            let value = call(freeze);
-            let thawed = freeze.thawed.load(Ordering::SeqCst);
-            over.send(()).ok();
-            assert!(thawed, "the caller did not wait for the release");
-            value
+            call(&pause);
+            // A machine that stands still for longer than a command may take.
+            let failed = !log::lines(&["a release failed", app]).is_empty();
+            !(pause.over.load(Ordering::SeqCst) || failed)
         })
     }
-
-    fn begin(&self) {
-        self.server.freeze();
-        self.begun.store(true, Ordering::SeqCst);
-    }
 }
 
-#[singleton(app = "frozen", locker = locker)]
-async fn freezes(locker: &AppLocker, freeze: &Freeze<'_>, way: Way) -> Result<u32, Failure> {
-    freeze.begin();
+#[singleton(app = "paused", name = "{way:?}", locker = locker)]
+async fn pauses(locker: &AppLocker, pause: &Pause<'_>, way: Way) -> Result<u32, Failure> {
+    pause.begin();
     assert!(way != Panic, "the body panics");
     Ok(2)
 }
 
-#[singleton(app = "frozen", locker = locker)]
-fn freezes_sync(locker: &AppLocker, freeze: &Freeze<'_>, way: Way) -> Result<u32, Failure> {
-    freeze.begin();
+#[singleton(app = "paused-sync", name = "{way:?}", locker = locker)]
+fn pauses_sync(locker: &AppLocker, pause: &Pause<'_>, way: Way) -> Result<u32, Failure> {
+    pause.begin();
     assert!(way != Panic, "the body panics");
     Ok(2)
 }
 
 #[test]
 fn result_and_panic_reach_the_caller_only_when_the_release_is_answered() {
-    stall::retried(STALL, || {
-        for (way, is_async) in [
-            (Return, true),
-            (Panic, true),
-            (Return, false),
-            (Panic, false),
-        ] {
-            let server = RedisServer::start();
-            let locker = AppLocker::connect_blocking(server.url()).unwrap();
-            let outcome = Freeze::run(&server, |freeze| {
-                catch_unwind(AssertUnwindSafe(|| match is_async {
-                    true => pollster::block_on(freezes(&locker, freeze, way)),
-                    false => freezes_sync(&locker, freeze, way),
-                }))
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    for way in [Return, Panic] {
+        for app in ["paused", "paused-sync"] {
+            let mut outcome = None;
+            let lock = format!("{app}:{way:?}");
+            let forestalled = Pause::is_forestalled(&server, &lock, |pause| {
+                let call = AssertUnwindSafe(|| match app {
+                    "paused" => pollster::block_on(pauses(&locker, pause, way)),
+                    _ => pauses_sync(&locker, pause, way),
+                });
+                outcome = Some(catch_unwind(call));
             });
-            assert!(!is_taken(&server, "frozen"));
-            assert_eq!(outcome.is_err(), way == Panic);
+            assert!(!forestalled, "{lock}: nobody waited for the release");
+            assert_eq!(outcome.unwrap().is_err(), way == Panic);
+            wait::until("the lock is free", SOON, || !is_taken(&server, &lock));
         }
-    });
+    }
 }
 
 #[tokio::test]
@@ -316,20 +307,16 @@ async fn a_guard_dropped_in_a_runtime_releases() {
 
 #[test]
 fn a_guard_that_outlives_its_locker_is_renewed_and_releases() {
-    stall::retried(STALL, || {
-        let server = RedisServer::start();
-        let locker = AppLocker::connect_blocking(server.url()).unwrap();
-        let lock = locker.lock("orphan").ttl(Duration::from_millis(400));
-        let guard = lock.acquire_blocking().unwrap();
-        drop(lock);
-        drop(locker);
-        wait::until("three ttls are over", SOON, || {
-            guard.held_for() > Duration::from_millis(1200)
-        });
-        guard.ensure_held().unwrap();
-        guard.release_blocking().unwrap();
-        assert!(!is_taken(&server, "orphan"));
-    });
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let lock = locker.lock("orphan").ttl(KEPT).wait(LIMIT);
+    let guard = lock.acquire_blocking().unwrap();
+    drop(lock);
+    drop(locker);
+    outlives_its_ttl(&server, "QUEUE:orphan");
+    guard.ensure_held().unwrap();
+    guard.release_blocking().unwrap();
+    assert!(!is_taken(&server, "orphan"));
 }
 
 #[singleton(app = "arguments", locker = locker)]
@@ -428,43 +415,6 @@ async fn a_future_of_ones_own_is_dropped_before_the_lock_is_released() {
     assert!(saw.is_dropped());
     assert!(saw.saw_the_lock_taken());
     assert!(!is_taken(&server, "own"));
-}
-
-// R9, F17
-#[tokio::test]
-async fn a_bodys_own_result_is_returned_though_its_release_fails() {
-    #[singleton(app = "result", locker = locker)]
-    async fn ends_with_the_server_gone(
-        locker: &AppLocker,
-        server: &mut RedisServer,
-    ) -> Result<u32, Error> {
-        server.kill();
-        Ok(42)
-    }
-    support::log::keep();
-    let mut server = RedisServer::start();
-    let locker = AppLocker::connect(server.url()).await.unwrap();
-    let outcome = ends_with_the_server_gone(&locker, &mut server).await;
-    assert_eq!(outcome.unwrap(), 42);
-    support::log::until(&["ends_with_the_server_gone", "its lock was not released"]);
-}
-
-// F5, R7
-#[test]
-fn a_release_of_what_somebody_else_holds_by_now_deletes_nothing() {
-    let server = RedisServer::start();
-    let locker = AppLocker::connect_blocking(server.url()).unwrap();
-    let lock = locker.lock("theirs").ttl(LONG);
-    let stale = lock.acquire_blocking().unwrap();
-    let () = server.run("DEL QUEUE:theirs");
-    let other = AppLocker::connect_blocking(server.url()).unwrap();
-    let newer = other.lock("theirs").ttl(LONG).acquire_blocking().unwrap();
-    assert!(newer.fencing_token() > stale.fencing_token());
-    let error = stale.release_blocking().unwrap_err();
-    assert!(matches!(error, Error::NotHeld { .. }), "{error}");
-    let token: u64 = server.run("HGET QUEUE:theirs token");
-    assert_eq!(token, newer.fencing_token());
-    assert!(newer.verify_blocking().unwrap());
 }
 
 #[tokio::test]

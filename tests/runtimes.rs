@@ -1,21 +1,14 @@
 //! Promise: the library belongs to no async runtime: the one that first used a locker
-//! may end, and any other executor, or none, works on with it.
+//! may end, and any other executor, or none, works on with it (F9).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod support;
 
-use std::time::Duration;
-
 use applock::{AppLocker, Error, singleton};
+use support::lease::{KEPT, LIMIT, outlives_its_ttl};
 use support::redis::RedisServer;
-use support::stall;
 use support::wait;
 use tokio::runtime::{Builder, Runtime};
-
-const TTL: Duration = Duration::from_millis(600);
-
-/// A machine that stood still for longer may have cost a short lease.
-const STALL: Duration = Duration::from_millis(100);
 
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -41,41 +34,35 @@ fn sync_job(locker: &AppLocker, server: &RedisServer) -> Result<u64, Error> {
     Ok(applock::current().unwrap().fencing_token())
 }
 
-// F9
 #[test]
 fn a_runtime_that_first_used_the_locker_may_end_and_its_guard_lives_on() {
-    stall::retried(STALL, || {
-        let server = RedisServer::start();
-        let first = multi_thread();
-        let locker = first.block_on(AppLocker::connect(server.url())).unwrap();
-        let lock = locker.lock("guard").ttl(TTL);
-        let guard = first.block_on(lock.acquire()).unwrap();
-        let token = guard.fencing_token();
-        first.shutdown_timeout(Duration::from_secs(5));
+    let server = RedisServer::start();
+    let first = multi_thread();
+    let locker = first.block_on(AppLocker::connect(server.url())).unwrap();
+    let lock = locker.lock("guard").ttl(KEPT);
+    let guard = first.block_on(lock.acquire()).unwrap();
+    let token = guard.fencing_token();
+    first.shutdown_timeout(LIMIT);
 
-        // The heart beats on.
-        let since = guard.held_for();
-        wait::until("three more ttls are over", Duration::from_secs(20), || {
-            guard.ensure_held().unwrap();
-            guard.held_for() - since > TTL * 3
-        });
-        assert_eq!(server.run::<u64>("HGET QUEUE:guard token"), token);
+    // The heart beats on.
+    outlives_its_ttl(&server, "QUEUE:guard");
+    guard.ensure_held().unwrap();
+    assert_eq!(server.run::<u64>("HGET QUEUE:guard token"), token);
 
-        let second = current_thread();
-        assert!(second.block_on(guard.verify()).unwrap());
-        assert!(second.block_on(lock.try_acquire()).unwrap().is_none());
-        let in_second = second.block_on(job(&locker, &server)).unwrap();
-        drop(second);
+    let second = current_thread();
+    assert!(second.block_on(guard.verify()).unwrap());
+    assert!(second.block_on(lock.try_acquire()).unwrap().is_none());
+    let in_second = second.block_on(job(&locker, &server)).unwrap();
+    drop(second);
 
-        // And without any.
-        let on_thread = std::thread::scope(|scope| {
-            let job = scope.spawn(|| sync_job(&locker, &server).unwrap());
-            job.join().unwrap()
-        });
-        assert!(on_thread > in_second);
-        guard.release_blocking().unwrap();
-        assert!(!server.run::<bool>("EXISTS QUEUE:guard"));
+    // And without any.
+    let on_thread = std::thread::scope(|scope| {
+        let job = scope.spawn(|| sync_job(&locker, &server).unwrap());
+        job.join().unwrap()
     });
+    assert!(on_thread > in_second);
+    guard.release_blocking().unwrap();
+    assert!(!server.run::<bool>("EXISTS QUEUE:guard"));
 }
 
 #[test]
@@ -119,18 +106,16 @@ fn other_executors_run_a_body_under_its_lock() {
 
 #[test]
 fn other_executors_are_told_of_a_loss() {
-    stall::retried(STALL, || {
-        #[singleton(app = "lost", ttl = "3s", locker = locker)]
-        async fn is_lost(locker: &AppLocker, server: &RedisServer) -> Result<(), Error> {
-            let () = server.run("DEL QUEUE:lost");
-            wait::to_be_cancelled().await;
-            Ok(())
-        }
-        let server = RedisServer::start();
-        let locker = AppLocker::connect_blocking(server.url()).unwrap();
-        let error = futures_executor::block_on(is_lost(&locker, &server)).unwrap_err();
-        assert!(matches!(error, Error::Lost { .. }), "{error}");
-    });
+    #[singleton(app = "lost", ttl = "9s", locker = locker)]
+    async fn is_lost(locker: &AppLocker, server: &RedisServer) -> Result<(), Error> {
+        let () = server.run("DEL QUEUE:lost");
+        wait::to_be_cancelled().await;
+        Ok(())
+    }
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let error = futures_executor::block_on(is_lost(&locker, &server)).unwrap_err();
+    assert!(matches!(error, Error::Lost { .. }), "{error}");
 }
 
 #[test]

@@ -24,6 +24,13 @@ pub fn say(text: impl std::fmt::Display) {
     println!("{MARK}{text}");
 }
 
+/// In the child: the next line that the parent tells it. `None`: it hung up.
+pub fn hear() -> Option<String> {
+    let mut line = String::new();
+    let length = std::io::stdin().read_line(&mut line).ok()?;
+    (length > 0).then(|| line.trim_end().to_owned())
+}
+
 /// In the child: waits until the parent hangs up, or is gone.
 pub fn until_dismissed() {
     let mut rest = Vec::new();
@@ -99,6 +106,20 @@ impl ChildProcess {
 
     fn pid(&self) -> Pid {
         Pid::from_child(&self.process)
+    }
+
+    /// SIGTERM: it is asked to end.
+    pub fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).expect("SIGTERM");
+    }
+
+    /// Whether it ended by itself, and its test had passed.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.process.try_wait().expect("its state");
+        ended.is_some_and(|status| {
+            assert!(status.success(), "the child ended with {status}");
+            true
+        })
     }
 
     /// SIGKILL: it has no time for anything.

@@ -8,11 +8,14 @@
 
 pub mod child;
 pub mod clock;
+pub mod fault;
+pub mod lease;
 pub mod log;
 pub mod panics;
 pub mod probe;
 pub mod proxy;
 pub mod redis;
+pub mod refusal;
 pub mod stall;
 pub mod steps;
 pub mod wait;

@@ -1,7 +1,7 @@
 //! A real `redis-server` on a free port of its own, to be frozen, killed and restarted.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -74,6 +74,11 @@ impl RedisServer {
     }
 
     fn launch(&mut self) -> bool {
+        self.launch_until(Self::answers)
+    }
+
+    /// `false`: it ended before `met` was true.
+    fn launch_until(&mut self, met: impl Fn(&Self) -> bool) -> bool {
         let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         let mut process = Command::new(program)
             .args(["--port", &self.port.to_string()])
@@ -93,20 +98,30 @@ impl RedisServer {
         let mut ended = false;
         wait::until("redis-server answers", START, || {
             ended = process.try_wait().expect("its state").is_some();
-            ended || self.answers()
+            ended || met(self)
         });
         self.process = Some(process);
         !ended
     }
 
-    fn answers(&self) -> bool {
-        self.connect()
-            .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection))
-            .is_ok()
+    /// Whether it answers a PING as it should.
+    pub fn answers(&self) -> bool {
+        self.try_run::<String>(&["PING"]).is_ok()
+    }
+
+    /// Whether it answers a PING with an error of this code.
+    pub fn answers_with(&self, code: &str) -> bool {
+        self.try_run::<String>(&["PING"])
+            .is_err_and(|error| error.code() == Some(code))
     }
 
     fn log(&self) -> PathBuf {
         self.directory.path().join("redis.log")
+    }
+
+    /// Where it keeps its data.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub fn port(&self) -> u16 {
@@ -175,6 +190,43 @@ impl RedisServer {
             "redis-server did not start again: {:?}",
             self.log()
         );
+    }
+}
+
+impl RedisServer {
+    /// Starts it again as [`restart`](Self::restart) does, only until it is seen to load
+    /// its data.
+    pub fn restart_loading(&mut self) {
+        self.kill();
+        assert!(
+            self.launch_until(|server| server.answers_with("LOADING")),
+            "redis-server did not start again: {:?}",
+            self.log()
+        );
+    }
+
+    /// The microseconds of its clock.
+    pub fn time(&self) -> Duration {
+        let (seconds, micros): (u64, u64) = self.run("TIME");
+        Duration::from_secs(seconds) + Duration::from_micros(micros)
+    }
+
+    /// How often the command was called, by clients and by scripts.
+    pub fn calls(&self, command: &str) -> u64 {
+        let info: String = self.run("INFO commandstats");
+        info.lines()
+            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")))
+            .and_then(|rest| rest.split(',').next())
+            .map_or(0, |count| count.parse().expect("a count"))
+    }
+
+    /// A number out of `INFO`.
+    pub fn info(&self, field: &str) -> u64 {
+        let info: String = self.run("INFO everything");
+        info.lines()
+            .find_map(|line| line.strip_prefix(&format!("{field}:")))
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or_else(|| panic!("INFO has no {field}"))
     }
 }
 

@@ -1,0 +1,120 @@
+//! Promise: a process that is killed (SIGKILL) while it holds a lock blocks nobody for
+//! longer than the ttl, also on a server with half a million other keys that expire; and
+//! whoever comes next has a larger fencing token (F10).
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use applock::{AppLocker, LockGuard};
+use support::child::{self, ChildProcess};
+use support::lease::{KEPT, LIMIT, look, outlives_its_ttl};
+use support::redis::RedisServer;
+use support::wait;
+
+/// How much later than the server lets go of the lock a waiter may have it: it looks
+/// four times a second, and the machine may stand still meanwhile.
+const LATER: Duration = Duration::from_secs(5);
+
+/// Kills the holder. When its lock ends after that, by the server's clock.
+fn killed(server: &RedisServer, key: &str, holder: &mut ChildProcess) -> Duration {
+    holder.kill();
+    let last = look(server, key).expect("its lock outlives it");
+    last.at + last.left
+}
+
+/// Taken after the dead holder's lease, and soon after it.
+#[track_caller]
+fn assert_succeeds(next: &LockGuard, end: Duration) {
+    let at = next.info().acquired_at().unwrap();
+    let at = at.duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!(
+        at + Duration::from_millis(2) >= end,
+        "taken from the dead too early"
+    );
+    assert!(at < end + LATER, "taken {:?} after the end", at - end);
+}
+
+fn holds_until_killed(url: &str) {
+    let locker = AppLocker::connect_blocking(url).unwrap();
+    let lock = locker.lock("crash").ttl(KEPT).wait(LIMIT);
+    let guard = lock.acquire_blocking().unwrap();
+    child::say(guard.fencing_token());
+    child::until_dismissed();
+}
+
+#[test]
+fn the_lock_of_a_killed_process_is_free_within_its_ttl_and_the_next_token_is_larger() {
+    if let Some(url) = child::part() {
+        return holds_until_killed(&url);
+    }
+    let server = RedisServer::start();
+    let mut child = ChildProcess::start(
+        "the_lock_of_a_killed_process_is_free_within_its_ttl_and_the_next_token_is_larger",
+        &server.url(),
+    );
+    let token: u64 = child.says().parse().unwrap();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let lock = locker.lock("crash");
+    let holder = lock.info_blocking().unwrap().unwrap();
+    assert_eq!(holder.pid(), Some(child.id()));
+    assert_eq!(holder.fencing_token(), Some(token));
+    // It lives for longer than its ttl first: its heart beats.
+    outlives_its_ttl(&server, "QUEUE:crash");
+    let end = killed(&server, "QUEUE:crash", &mut child);
+    let mut next = None;
+    wait::until("the lock is free", LIMIT, || {
+        next = lock.try_acquire_blocking().unwrap();
+        next.is_some()
+    });
+    let next = next.unwrap();
+    assert_succeeds(&next, end);
+    assert!(next.fencing_token() > token);
+    let last = lock.last_holding_blocking().unwrap().unwrap();
+    assert_eq!(last.fencing_token, next.fencing_token());
+}
+
+fn is_killed_in_its_body(url: &str) {
+    #[applock::singleton(app = "crash-body", ttl = "4s", locker = locker)]
+    async fn body(locker: &AppLocker) -> anyhow::Result<()> {
+        child::say("in the body");
+        std::future::pending().await
+    }
+    let locker = AppLocker::connect_blocking(url).unwrap();
+    pollster::block_on(body(&locker)).unwrap();
+}
+
+/// So many keys that expire, none of them soon.
+fn fill(server: &RedisServer, keys: u32) {
+    let script = "for i = ARGV[1], ARGV[1] + 49999 do         redis.call('SET', 'other:' .. i, i, 'PX', 3600000 + i) end";
+    for first in (0..keys).step_by(50_000) {
+        let () = server
+            .try_run(&["EVAL", script, "0", &first.to_string()])
+            .unwrap();
+    }
+    assert_eq!(server.run::<u32>("DBSIZE"), keys);
+}
+
+#[test]
+fn one_who_waits_for_a_killed_process_has_the_lock_soon_among_half_a_million_keys() {
+    if let Some(url) = child::part() {
+        return is_killed_in_its_body(&url);
+    }
+    let server = RedisServer::start();
+    fill(&server, 500_000);
+    let mut child = ChildProcess::start(
+        "one_who_waits_for_a_killed_process_has_the_lock_soon_among_half_a_million_keys",
+        &server.url(),
+    );
+    assert_eq!(child.says(), "in the body");
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let lock = locker.lock("crash-body").wait(LIMIT);
+    std::thread::scope(|scope| {
+        let looks = server.calls("hgetall");
+        let waiting = scope.spawn(|| lock.acquire_blocking().unwrap());
+        wait::until("it waits", LIMIT, || server.calls("hgetall") > looks);
+        let end = killed(&server, "QUEUE:crash-body", &mut child);
+        assert_succeeds(&waiting.join().unwrap(), end);
+    });
+}
