@@ -12,7 +12,7 @@ use super::world::{HOSTS, SERVER, World, host_name};
 
 /// One step of the simulation. No message is faster: within a step hosts run one after
 /// the other, and what one sends must not reach another in its past.
-pub(super) const STEP: Duration = Duration::from_millis(5);
+pub(super) const STEP: Duration = Duration::from_millis(10);
 
 /// The slowest that a message travels when nothing is wrong.
 pub(super) const SLOW: Duration = Duration::from_millis(30);
@@ -22,12 +22,12 @@ pub(super) const SLOW: Duration = Duration::from_millis(30);
 const LONGEST_DELAY: Duration = Duration::from_millis(3_500);
 
 /// A run's length until the faults heal.
-const CHAOS: Duration = Duration::from_secs(14);
+const CHAOS: Duration = Duration::from_secs(12);
 
 /// Where the server forgets: when first, and how long nothing else happens then, so that
 /// holders can be told.
 const FIRST_FORGETTING: Duration = Duration::from_secs(4);
-const CALM: Duration = Duration::from_millis(7_500);
+const CALM: Duration = Duration::from_millis(7_000);
 
 #[derive(Clone, Copy, Debug)]
 enum Step {

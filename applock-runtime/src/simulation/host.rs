@@ -200,7 +200,7 @@ impl Host {
     fn until_next_look(&self, held: &Held, rng: &mut fastrand::Rng) -> Duration {
         let left = self.clock.true_length(held.lease().remaining());
         let last = left.saturating_sub(Duration::from_millis(1));
-        between(rng, 10, 120).min(last.max(Duration::from_millis(1)))
+        between(rng, 10, 200).min(last.max(Duration::from_millis(1)))
     }
 
     async fn release(
