@@ -81,16 +81,10 @@ impl Plan {
         plan
     }
 
-    fn chaos(
-        &mut self,
-        rng: &mut fastrand::Rng,
-        from: Duration,
-        to: Duration,
-        forgetting: bool,
-    ) {
+    fn chaos(&mut self, rng: &mut fastrand::Rng, from: Duration, to: Duration, forgetting: bool) {
         let mut at = from;
         while at < to {
-            at += between(rng, 0, 1_500);
+            at += between(rng, 0, 1_000);
             let end = (at + between(rng, 100, 4_000)).min(to);
             if end <= at {
                 break;
@@ -118,24 +112,31 @@ impl Plan {
     fn trouble_one(&mut self, rng: &mut fastrand::Rng, at: Duration, end: Duration, host: usize) {
         let from = at + between(rng, 0, millis(end - at));
         let to = from + between(rng, 0, millis(end - from));
-        match rng.u8(..12) {
+        match rng.u8(..14) {
             0 => self.fault(from, to, host, Step::Cut(host), Step::Mend(host)),
             1 => self.fault(from, to, host, Step::CutRequests(host), Step::Mend(host)),
-            2 => self.fault(from, to, host, Step::CutAnswers(host), Step::Mend(host)),
-            3 => self.fault(from, to, host, Step::Hold(host), Step::LetGo(host)),
-            4 | 5 => {
+            2 | 3 => self.fault(from, to, host, Step::CutAnswers(host), Step::Mend(host)),
+            4 => self.fault(from, to, host, Step::Hold(host), Step::LetGo(host)),
+            5 => {
                 let delay = between(rng, 50, 900);
-                self.fault(from, to, host, Step::Slow(host, delay), Step::Fast(host));
+                self.fault(at, end, host, Step::Slow(host, delay), Step::Fast(host));
             }
-            6 | 7 => {
+            6..=8 => {
+                // Late answers, and then none in time.
+                let delay = between(rng, 50, 900);
+                self.fault(at, end, host, Step::Slow(host, delay), Step::Fast(host));
+                self.steps
+                    .push_back((from, Step::Slow(host, LONGEST_DELAY)));
+            }
+            9 | 10 => {
                 // So late that others overtake it, over another connection.
                 let delay = between(rng, 900, millis(LONGEST_DELAY));
                 let to = to.min(from + Duration::from_millis(400));
                 self.fault(from, to, host, Step::Slow(host, delay), Step::Fast(host));
                 self.steps.push_back((to, Step::Reset(host)));
             }
-            8 => self.steps.push_back((from, Step::Reset(host))),
-            9 => self.steps.push_back((from, Step::LoseAnswer(host))),
+            11 => self.steps.push_back((from, Step::Reset(host))),
+            12 => self.steps.push_back((from, Step::LoseAnswer(host))),
             _ => (),
         }
     }
@@ -144,8 +145,7 @@ impl Plan {
         self.steps.push_back((from, begin));
         self.steps.push_back((to, end));
         // What was under way takes a while to recover.
-        self.troubles
-            .push((from, to + LONGEST_DELAY, Some(host)));
+        self.troubles.push((from, to + LONGEST_DELAY, Some(host)));
     }
 
     fn outage(&mut self, rng: &mut fastrand::Rng, from: Duration, forget: bool) {
@@ -187,11 +187,7 @@ impl Hand {
 
     /// Does what is due.
     pub(super) fn act(&mut self, sim: &mut Sim<'_>, world: &World) {
-        while let Some((_, step)) = self
-            .plan
-            .steps
-            .pop_front_if(|(at, _)| *at <= sim.elapsed())
-        {
+        while let Some((_, step)) = self.plan.steps.pop_front_if(|(at, _)| *at <= sim.elapsed()) {
             self.step(step, sim, world);
         }
     }

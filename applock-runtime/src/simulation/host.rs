@@ -109,9 +109,9 @@ impl Host {
     /// An acquisition, from the wish to whatever end.
     async fn take_one(&self, rng: &mut fastrand::Rng) {
         let key = rng.usize(..TTLS.len());
-        let wait = match rng.u8(..4) {
-            0 => Wait::Not,
-            1 => Wait::Forever,
+        let wait = match rng.u8(..8) {
+            0..=2 => Wait::Not,
+            3 => Wait::Forever,
             _ => Wait::For(between(rng, 20, 3_000)),
         };
         let (ask, mut want) = self.want(rng, key, wait);

@@ -138,7 +138,11 @@ impl Ledger {
     /// Excused: the server forgot the one before it gave the other.
     fn overlaps(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
-        let mut told: Vec<_> = self.holdings.values().filter(|h| h.told.is_some()).collect();
+        let mut told: Vec<_> = self
+            .holdings
+            .values()
+            .filter(|h| h.told.is_some())
+            .collect();
         told.sort_by_key(|holding| holding.told);
         for (index, first) in told.iter().enumerate() {
             let Some(last_yes) = first.last_yes else {

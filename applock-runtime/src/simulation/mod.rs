@@ -115,8 +115,9 @@ fn seeds(all: std::ops::Range<u64>) {
 }
 
 fn check(seed: u64, aloud: bool) {
-    let replay =
-        format!("replay: {VARIABLE}={seed} cargo test -p applock-runtime simulation -- --nocapture");
+    let replay = format!(
+        "replay: {VARIABLE}={seed} cargo test -p applock-runtime simulation -- --nocapture"
+    );
     match catch_unwind(AssertUnwindSafe(|| run(seed))) {
         Ok(run) => {
             if aloud {

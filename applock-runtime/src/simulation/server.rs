@@ -66,13 +66,19 @@ impl Data {
                 Value::Table(lua.create_sequence_from(parts)?)
             }
             ["TYPE", key] => {
-                let kind = if self.keys.contains_key(*key) { "hash" } else { "none" };
+                let kind = if self.keys.contains_key(*key) {
+                    "hash"
+                } else {
+                    "none"
+                };
                 Value::Table(lua.create_table_from([("ok", kind)])?)
             }
             ["PTTL", key] => Value::Number(match self.keys.get(*key) {
                 None => -2.0,
                 Some(Hash { until: None, .. }) => -1.0,
-                Some(Hash { until: Some(until), .. }) => (*until - now).as_millis() as f64,
+                Some(Hash {
+                    until: Some(until), ..
+                }) => (*until - now).as_millis() as f64,
             }),
             ["PEXPIRE", key, millis] => {
                 let millis: f64 = millis.parse().map_err(mlua::Error::external)?;
@@ -95,7 +101,11 @@ impl Data {
                 Value::Table(lua.create_sequence_from(values?)?)
             }
             ["HGETALL", key] => {
-                let fields = self.keys.get(*key).into_iter().flat_map(|hash| &hash.fields);
+                let fields = self
+                    .keys
+                    .get(*key)
+                    .into_iter()
+                    .flat_map(|hash| &hash.fields);
                 let flat = fields.flat_map(|(name, value)| [name.as_str(), value.as_str()]);
                 Value::Table(lua.create_sequence_from(flat)?)
             }
