@@ -42,6 +42,8 @@ enum Step {
     /// Every message takes so long.
     Slow(usize, Duration),
     Fast(usize),
+    /// The connection fails at the host; what was sent over it arrives.
+    GiveUp(usize),
     /// The server closes the connection; or does so instead of answering.
     Reset(usize),
     LoseAnswer(usize),
@@ -133,7 +135,7 @@ impl Plan {
                 let delay = between(rng, 900, millis(LONGEST_DELAY));
                 let to = to.min(from + Duration::from_millis(400));
                 self.fault(from, to, host, Step::Slow(host, delay), Step::Fast(host));
-                self.steps.push_back((to, Step::Reset(host)));
+                self.steps.push_back((to, Step::GiveUp(host)));
             }
             11 => self.steps.push_back((from, Step::Reset(host))),
             12 => self.steps.push_back((from, Step::LoseAnswer(host))),
@@ -218,6 +220,7 @@ impl Hand {
                 sim.set_link_latency(host_name(host), SERVER, STEP);
                 sim.set_link_max_message_latency(host_name(host), SERVER, SLOW);
             }
+            Step::GiveUp(host) => world.given_up[host].notify_waiters(),
             Step::Reset(host) => world.resets[host].notify_waiters(),
             Step::LoseAnswer(host) => world.lose_answer[host].set(true),
             Step::Crash { forget } => {

@@ -50,6 +50,7 @@ pub(super) async fn live(world: Rc<World>, number: usize) -> turmoil::Result {
             ProtocolVersion::RESP3
         },
         cut: Arc::clone(&world.cut[number]),
+        given_up: Arc::clone(&world.given_up[number]),
     };
     let (engine, work) = Engine::driven_by_caller(Parts {
         store: Arc::new(RedisStore::over(Arc::new(dialler), "redis://server".into())),

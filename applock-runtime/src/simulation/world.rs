@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) heal: Duration,
     /// For each host: closes its connections, at the server.
     pub(super) resets: Vec<Rc<Notify>>,
+    /// For each host: its own end of a connection is gone; what it sent is on its way.
+    pub(super) given_up: Vec<Arc<Notify>>,
     /// For each host: its next answer is lost with the connection.
     pub(super) lose_answer: Vec<Cell<bool>>,
     /// For each host: nothing gets through to the server.
@@ -59,6 +61,7 @@ impl World {
             keys: keys.collect(),
             heal,
             resets: (0..HOSTS).map(|_| Rc::default()).collect(),
+            given_up: (0..HOSTS).map(|_| Arc::default()).collect(),
             lose_answer: (0..HOSTS).map(|_| Cell::default()).collect(),
             cut: (0..HOSTS).map(|_| Arc::default()).collect(),
             owners: Cell::new(0),
@@ -141,6 +144,7 @@ impl Clock for HostClock {
 pub(super) struct Dialler {
     pub(super) protocol: ProtocolVersion,
     pub(super) cut: Arc<AtomicBool>,
+    pub(super) given_up: Arc<Notify>,
 }
 
 impl fmt::Debug for Dialler {
@@ -153,6 +157,7 @@ impl Connector for Dialler {
     fn connect(&self) -> Answer<RedisResult<MultiplexedConnection>> {
         let info = RedisConnectionInfo::default().set_protocol(self.protocol);
         let cut = Arc::clone(&self.cut);
+        let given_up = Arc::clone(&self.given_up);
         Box::pin(async move {
             let dialled = TcpStream::connect((SERVER, PORT)).await;
             if dialled.is_err() && cut.load(Ordering::Relaxed) {
@@ -165,7 +170,13 @@ impl Connector for Dialler {
                 .set_response_timeout(None);
             let (connection, driver) =
                 MultiplexedConnection::new_with_config(&info, dialled?, config).await?;
-            tokio::spawn(driver);
+            tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = given_up.notified() => (),
+                    () = driver => (),
+                }
+            });
             Ok(connection)
         })
     }
