@@ -99,7 +99,9 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// inside its tokio runtime.
     fn sleep_until(&self, at: Moment) -> Sleep;
 
-    /// The wall clock: for showing to people only, never for judging a lease.
+    /// The wall clock: for showing to people, and never for judging how long a lease
+    /// lasts. Where it runs ahead of `now()` by more than a second, the machine may have
+    /// stood still (a paused virtual machine): leases are verified with the store then.
     fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
@@ -184,6 +186,8 @@ pub struct ManualClock {
 
 struct Manual {
     now: Moment,
+    /// How far the wall clock has run ahead.
+    ahead: Duration,
     sleepers: Vec<(Moment, Waker)>,
 }
 
@@ -195,6 +199,7 @@ impl Default for Manual {
     fn default() -> Self {
         Self {
             now: Moment::from_origin(MANUAL_START),
+            ahead: Duration::ZERO,
             sleepers: Vec::new(),
         }
     }
@@ -227,6 +232,24 @@ impl ManualClock {
         }
     }
 
+    /// Moves the wall clock alone forward, as it goes on while a virtual machine is
+    /// paused, or is set by a person. Wakes nobody.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use applock_runtime::clock::{Clock, ManualClock};
+    ///
+    /// let clock = ManualClock::new();
+    /// let (now, wall) = (clock.now(), clock.wall());
+    /// clock.advance_wall(Duration::from_secs(60));
+    /// assert_eq!(clock.now(), now);
+    /// assert_eq!(clock.wall(), wall + Duration::from_secs(60));
+    /// ```
+    pub fn advance_wall(&self, by: Duration) {
+        let mut state = self.lock();
+        state.ahead = state.ahead.saturating_add(by);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Manual> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -253,7 +276,12 @@ impl Clock for ManualClock {
     }
 
     fn wall(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + self.now().since_origin()
+        let state = self.lock();
+        let since = state.now.since_origin().saturating_add(state.ahead);
+        // Capped where the platform's type ends.
+        SystemTime::UNIX_EPOCH
+            .checked_add(since)
+            .unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocking::block_on;
-use crate::engine::{Held, Lease};
+use crate::engine::{Held, Lease, Standing};
 use crate::error::{Error, Result};
 use crate::info::LockInfo;
 
@@ -56,7 +56,11 @@ impl LockGuard {
     }
 
     /// Whether the lease counts still, by this machine's clock: the answer that holds
-    /// with no answer from anyone. No I/O; costs a look at the clock.
+    /// with no answer from anyone. No I/O; costs a look at the clocks.
+    ///
+    /// Where the wall clock has jumped ahead by more than a second since the last
+    /// heartbeat, as after a pause of a virtual machine whose other clocks were paused
+    /// with it, the answer is `false` until a heartbeat, sent at once, is answered.
     ///
     /// ```
     /// # let locker = applock_runtime::AppLocker::in_memory();
@@ -66,14 +70,15 @@ impl LockGuard {
     /// ```
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.lease.is_valid()
+        self.held.standing() == Standing::Held
     }
 
     /// [`is_held`](Self::is_held) as a `Result`, to put before each effect.
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`] if the lease is over. No I/O.
+    /// [`Error::Lost`] if the lease is over; [`Error::Unavailable`] after a jump of the
+    /// wall clock, until a heartbeat is answered: see [`is_held`](Self::is_held). No I/O.
     ///
     /// ```
     /// # let locker = applock_runtime::AppLocker::in_memory();
@@ -82,12 +87,13 @@ impl LockGuard {
     /// # Ok::<(), applock_runtime::Error>(())
     /// ```
     pub fn ensure_held(&self) -> Result<()> {
-        if self.lease.is_valid() {
-            return Ok(());
+        match self.held.standing() {
+            Standing::Held => Ok(()),
+            Standing::Suspect => Err(self.held.doubt()),
+            Standing::Over => Err(self.lease.lost_error().unwrap_or_else(|| Error::NotHeld {
+                key: Arc::clone(&self.lease.key.lock),
+            })),
         }
-        Err(self.lease.lost_error().unwrap_or_else(|| Error::NotHeld {
-            key: Arc::clone(&self.lease.key.lock),
-        }))
     }
 
     /// Asks the store whether the lock is ours still, with a heartbeat. `false`: it is
@@ -260,6 +266,11 @@ impl LockGuard {
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.lease
+    }
+
+    /// What is known of the lease, for who drives a body under it.
+    pub(crate) fn standing(&self) -> Standing {
+        self.held.standing()
     }
 
     /// Lets go in the background, though others may still look at the guard.

@@ -23,7 +23,7 @@ use crate::store::{
 
 use super::ending::Ending;
 use super::holding::Holding;
-use super::lease::{heartbeat_timeout, margin};
+use super::lease::{Sent, Standing, heartbeat_timeout, margin};
 use super::wish::Waiting;
 use super::{Command, Parts, Unfinished};
 
@@ -44,6 +44,8 @@ pub(super) async fn run(
         inflight: FuturesUnordered::new(),
         outbox: Outbox::default(),
         alarm: None,
+        next_look: None,
+        looked: None,
     };
     poll_fn(|context| actor.poll(context)).await;
 }
@@ -70,8 +72,8 @@ struct Outbox {
 
 /// What a store answered, or a question that has answered for itself.
 enum Done {
-    Acquired(Vec<OwnerId>, Moment, Vec<Outcome<Acquired>>),
-    Renewed(Vec<OwnerId>, Moment, Vec<Outcome<bool>>),
+    Acquired(Vec<OwnerId>, Sent, Vec<Outcome<Acquired>>),
+    Renewed(Vec<OwnerId>, Sent, Vec<Outcome<bool>>),
     Released(Vec<OwnerId>, Vec<Outcome<bool>>),
     Forced(Arc<str>),
     Nothing,
@@ -97,7 +99,15 @@ pub(super) struct Actor {
     inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     outbox: Outbox,
     alarm: Option<(Moment, Sleep)>,
+    /// When to look at the wall clock next, while anything is held.
+    next_look: Option<Moment>,
+    /// What the clocks showed at the last look.
+    looked: Option<Sent>,
 }
+
+/// How often the wall clock is looked at: a paused machine's holders are asked after no
+/// later than this when it wakes.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Actor {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -118,6 +128,7 @@ impl Actor {
                 moved = true;
             }
             moved |= self.due();
+            self.look_at_the_wall_clock();
             self.close();
             moved |= self.flush();
             if moved {
@@ -137,7 +148,8 @@ impl Actor {
         let now = self.now();
         let closing = self.closing.as_ref().and_then(|closing| closing.next(now));
         let first = self.timers.first().map(|(at, _)| *at);
-        let Some(at) = first.into_iter().chain(closing).min() else {
+        let timers = first.into_iter().chain(closing).chain(self.next_look);
+        let Some(at) = timers.min() else {
             self.alarm = None;
             return Poll::Pending;
         };
@@ -174,6 +186,36 @@ impl Actor {
         moved
     }
 
+    /// Asks the store after every lease that a jump of the wall clock made suspect.
+    fn look_at_the_wall_clock(&mut self) {
+        let Some(next) = self.next_look else {
+            return;
+        };
+        let now = self.now();
+        if now < next {
+            return;
+        }
+        let sent = Sent::now(&*self.parts.clock);
+        if let Some(jump) = sent.wall_jump_since(self.looked.replace(sent)) {
+            tracing::warn!(
+                ?jump,
+                "the wall clock has jumped ahead: it was set, or this machine stood still; \
+                 asking the store which locks are ours still"
+            );
+            for owner in self.owners() {
+                if let Some(State::Holding(holding)) = self.state(owner)
+                    && holding.lease.standing() == Standing::Suspect
+                    && holding.lease.asks_first()
+                {
+                    self.doubt(owner);
+                }
+            }
+        }
+        let is_holding = |entry: &Entry| matches!(entry.state, State::Holding(_));
+        let held = self.entries.values().any(is_holding);
+        self.next_look = held.then(|| now + LOOK);
+    }
+
     fn command(&mut self, command: Command) {
         match command {
             Command::Open(reply) => {
@@ -195,6 +237,7 @@ impl Actor {
                 }
             }
             Command::Verify(lease, reply) => self.verify(&lease, reply),
+            Command::Doubt(owner) => self.doubt(owner),
             Command::Release(lease, reply) => self.let_go(&lease, reply),
             Command::Inspect(key, reply) => self.inspect(key, reply),
             Command::Force(key, stale, reply) => self.force(key, stale, reply),
@@ -224,12 +267,21 @@ impl Actor {
             // fall on the next holder.
             let outcome = match look(&striking, &key, timeout).await {
                 Ok(Inspection { holder: None, .. }) => Ok(false),
-                Ok(_) => striking.force_release(key, stale, timeout).await,
+                Ok(Inspection {
+                    holder: Some(holder),
+                    ..
+                }) => {
+                    let forced = striking.force_release(key, stale, timeout).await;
+                    if matches!(forced, Ok(true)) {
+                        tracing::warn!(
+                            key = %lock, owner = %holder.owner_id(), token = holder.fencing_token(),
+                            "released by force; it was {holder}"
+                        );
+                    }
+                    forced
+                }
                 Err(error) => Err(error),
             };
-            if matches!(outcome, Ok(true)) {
-                tracing::warn!(key = %lock, "released by force");
-            }
             let forced = Arc::clone(&lock);
             let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
             Done::Forced(forced)
@@ -286,7 +338,7 @@ impl Actor {
 
     fn send_acquires(&mut self, owners: Vec<OwnerId>) {
         // The lease is judged from here: before the request leaves (rule R1).
-        let sent = self.now();
+        let sent = Sent::now(&*self.parts.clock);
         let mut batch = Vec::with_capacity(owners.len());
         let mut timeout = Duration::ZERO;
         let mut asked = Vec::with_capacity(owners.len());
@@ -305,7 +357,7 @@ impl Actor {
     }
 
     fn send_renewals(&mut self, owners: Vec<OwnerId>) {
-        let sent = self.now();
+        let sent = Sent::now(&*self.parts.clock);
         // Those of one time-out travel together: a short lease must not wait for its
         // answer as long as a long one, nor a long one give up as early.
         let mut batches: BTreeMap<Duration, (Vec<OwnerId>, Vec<Renew>)> = BTreeMap::new();
@@ -318,6 +370,7 @@ impl Actor {
                 batch.push(Renew {
                     key: lease.key.clone(),
                     owner,
+                    token: lease.token,
                     ttl: lease.ttl,
                 });
                 asked.push(owner);
@@ -337,6 +390,7 @@ impl Actor {
                 batch.push(Release {
                     key: ending.key.clone(),
                     owner,
+                    token: ending.lease.as_ref().map(|lease| lease.token),
                     keep: ending.lease.as_ref().and_then(|lease| lease.keep()),
                 });
                 asked.push(owner);
@@ -372,7 +426,7 @@ impl Actor {
                 }
                 Some(State::Holding(holding)) if holding.lease.lose(Loss::Shutdown) => {
                     tracing::info!(
-                        key = %holding.lease.key.lock,
+                        key = %holding.lease.key.lock, owner = %owner.simple(),
                         token = holding.lease.token,
                         "shutting down: the holder is told to stop"
                     );
@@ -434,6 +488,10 @@ impl Actor {
     }
 
     pub(super) fn put(&mut self, owner: OwnerId, state: State) {
+        if matches!(state, State::Holding(_)) && self.next_look.is_none() {
+            self.next_look = Some(self.now() + LOOK);
+            self.looked = Some(Sent::now(&*self.parts.clock));
+        }
         self.wake(owner, None);
         self.entries.insert(owner, Entry { wake: None, state });
     }

@@ -10,7 +10,7 @@ use crate::store::{Outcome, OwnerId};
 
 use super::actor::{Actor, State};
 use super::ending::Ending;
-use super::lease::{Lease, heartbeat, valid_until};
+use super::lease::{Lease, Sent, Standing, heartbeat, valid_until};
 use super::pace;
 
 /// A lock that is held, and whose heart is kept beating.
@@ -79,6 +79,25 @@ impl Actor {
         self.queue_renewal(owner);
     }
 
+    /// A jump of the wall clock has made the lease suspect: the store is asked at once.
+    pub(super) fn doubt(&mut self, owner: OwnerId) {
+        let Some(State::Holding(holding)) = self.state(owner) else {
+            return;
+        };
+        let lease = &holding.lease;
+        // A heartbeat may have cleared it meanwhile.
+        if lease.standing() != Standing::Suspect {
+            lease.settle();
+        } else {
+            tracing::debug!(
+                key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
+                "the wall clock has jumped ahead; asking whether the lock is ours still"
+            );
+            self.beat(owner);
+            self.rest(owner);
+        }
+    }
+
     /// Arms the timer: the next heartbeat or the lease's end, whichever comes first.
     /// Tells, once, when the lease is over.
     pub(super) fn rest(&mut self, owner: OwnerId) {
@@ -109,7 +128,7 @@ impl Actor {
         self.wake(owner, Some(next));
     }
 
-    pub(super) fn renewed(&mut self, owner: OwnerId, sent: Moment, outcome: Outcome<bool>) {
+    pub(super) fn renewed(&mut self, owner: OwnerId, sent: Sent, outcome: Outcome<bool>) {
         let now = self.now();
         let store = self.parts.store.describe();
         let Some(State::Holding(holding)) = self.state(owner) else {
@@ -117,18 +136,18 @@ impl Actor {
         };
         holding.in_flight = false;
         let lease = Arc::clone(&holding.lease);
-        let asking = std::mem::take(&mut holding.asking);
+        let mut asking = std::mem::take(&mut holding.asking);
         let verdict = match outcome {
             Ok(true) => {
                 if holding.failures > 0 {
                     tracing::info!(
-                        key = %lease.key.lock, token = lease.token,
+                        key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
                         "the heartbeat is answered again; the lock was kept"
                     );
                 }
                 holding.failures = 0;
-                holding.due = sent + pace::heartbeat(heartbeat(lease.ttl));
-                Ok(lease.extend(sent, valid_until(sent, lease.ttl)))
+                holding.due = sent.at + pace::heartbeat(heartbeat(lease.ttl));
+                Ok(lease.extend(sent, valid_until(sent.at, lease.ttl)))
             }
             Ok(false) => {
                 lease.lose(Loss::Taken);
@@ -144,6 +163,8 @@ impl Actor {
                     );
                 }
                 holding.due = if error.worth_another && holding.failures == 0 {
+                    // A dead connection was found: whoever asks is answered by the next.
+                    holding.asked.append(&mut asking);
                     now
                 } else {
                     now + pace::heartbeat_retry(holding.failures, lease.ttl)

@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
@@ -59,6 +59,54 @@ pub(crate) fn valid_until(sent: Moment, ttl: Duration) -> Moment {
     sent + ttl.saturating_sub(margin(ttl))
 }
 
+/// When a request left, and how far the wall clock was ahead of the lease's clock then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) at: Moment,
+    lead: i64,
+}
+
+impl Sent {
+    pub(crate) fn now(clock: &dyn Clock) -> Self {
+        let at = clock.now();
+        Self {
+            at,
+            lead: wall_lead(clock, at),
+        }
+    }
+
+    /// By how much the wall clock has run ahead since `earlier`, if it has jumped.
+    pub(crate) fn wall_jump_since(self, earlier: Option<Self>) -> Option<Duration> {
+        let ahead = self.lead.saturating_sub(earlier?.lead);
+        (ahead > WALL_JUMP).then(|| Duration::from_nanos(ahead.unsigned_abs()))
+    }
+}
+
+/// By how many nanoseconds the wall clock is ahead of a clock that shows `now`.
+fn wall_lead(clock: &dyn Clock, now: Moment) -> i64 {
+    let nanos = |length: Duration| i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
+    let wall = match clock.wall().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => nanos(since),
+        Err(before) => -nanos(before.duration()),
+    };
+    wall.saturating_sub(nanos(now.since_origin()))
+}
+
+/// Where the wall clock runs ahead by more than this between two heartbeats, the machine
+/// may have stood still with all its other clocks: a paused or restored virtual machine.
+/// (Or the wall clock was set; that costs one heartbeat.)
+const WALL_JUMP: i64 = 1_000_000_000;
+
+/// What can be said of a lease with no answer from anyone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Held,
+    /// It counts still by the clock, but the clock itself is in doubt: the store has to
+    /// confirm it first.
+    Suspect,
+    Over,
+}
+
 /// A length of time that a person gave, checked.
 pub(crate) fn check_length(what: &'static str, length: Duration) -> Result<Duration> {
     if length < MIN_TTL {
@@ -105,6 +153,10 @@ pub(crate) struct Lease {
     valid_until: AtomicU64,
     /// When the last confirmed heartbeat was sent.
     beat: AtomicU64,
+    /// How far the wall clock was ahead then: see [`Sent`].
+    lead: AtomicI64,
+    /// Whether a heartbeat was asked for since the lease became suspect.
+    asked: AtomicBool,
     /// Why it is over: 0 while it is not; see [`Lease::loss`].
     loss: AtomicU8,
     changed: Notify,
@@ -136,7 +188,7 @@ impl Lease {
     pub(crate) fn new(
         terms: Terms,
         clock: Arc<dyn Clock>,
-        sent: Moment,
+        sent: Sent,
         valid_until: Moment,
     ) -> Self {
         Self {
@@ -150,22 +202,57 @@ impl Lease {
             cap: terms.cap,
             identity: terms.identity,
             valid_until: AtomicU64::new(valid_until.nanos().max(OVER + 1)),
-            beat: AtomicU64::new(sent.nanos()),
+            beat: AtomicU64::new(sent.at.nanos()),
+            lead: AtomicI64::new(sent.lead),
+            asked: AtomicBool::new(false),
             loss: AtomicU8::new(0),
             changed: Notify::new(),
             clock,
         }
     }
 
+    /// What is known of the lease. Reads the clocks; no I/O.
+    pub(crate) fn standing(&self) -> Standing {
+        match self.look() {
+            None => Standing::Over,
+            Some(now) if self.is_doubted(now) => Standing::Suspect,
+            Some(_) => Standing::Held,
+        }
+    }
+
+    fn is_doubted(&self, now: Moment) -> bool {
+        let lead = self.lead.load(Ordering::Acquire);
+        wall_lead(&*self.clock, now).saturating_sub(lead) > WALL_JUMP
+    }
+
+    /// Whether nobody has asked yet for the heartbeat that clears the lease of doubt.
+    pub(crate) fn asks_first(&self) -> bool {
+        !self.asked.swap(true, Ordering::AcqRel)
+    }
+
+    /// A question about a suspect lease is answered: a body that was kept back looks
+    /// again.
+    pub(crate) fn settle(&self) {
+        if self.asked.swap(false, Ordering::AcqRel) {
+            self.changed.notify_waiters();
+        }
+    }
+
     /// Whether the lease counts still. Reads the clock; no I/O.
     pub(crate) fn is_valid(&self) -> bool {
+        self.look().is_some()
+    }
+
+    /// The present moment, if the lease counts still.
+    fn look(&self) -> Option<Moment> {
         loop {
             let until = self.valid_until.load(Ordering::Acquire);
             if until == OVER {
-                return false;
+                return None;
             }
-            if self.clock.now().nanos() < until {
-                return true;
+            let now = self.clock.now();
+            if now.nanos() < until {
+                return Some(now);
             }
             // It ran out: over for good, so that an answer that comes late cannot
             // bring it back (rule R4). If the engine extended it just now, look again.
@@ -174,7 +261,7 @@ impl Lease {
                 _ => Loss::Expired,
             };
             if self.end(until, loss) {
-                return false;
+                return None;
             }
         }
     }
@@ -186,7 +273,7 @@ impl Lease {
     }
 
     /// Moves the lease's end, forward only. `false`: it was over.
-    pub(crate) fn extend(&self, sent: Moment, until: Moment) -> bool {
+    pub(crate) fn extend(&self, sent: Sent, until: Moment) -> bool {
         let until = self.cap.map_or(until, |cap| until.min(cap));
         loop {
             if !self.is_valid() {
@@ -202,7 +289,10 @@ impl Lease {
                 .compare_exchange(known, extended, Ordering::AcqRel, Ordering::Acquire)
                 .is_ok()
             {
-                self.beat.fetch_max(sent.nanos(), Ordering::AcqRel);
+                if self.beat.fetch_max(sent.at.nanos(), Ordering::AcqRel) <= sent.at.nanos() {
+                    self.lead.store(sent.lead, Ordering::Release);
+                }
+                self.settle();
                 return true;
             }
         }
@@ -294,10 +384,9 @@ impl Lease {
     }
 
     pub(crate) fn remaining(&self) -> Duration {
-        if self.is_valid() {
-            self.valid_until().saturating_since(self.clock.now())
-        } else {
-            Duration::ZERO
+        match self.look() {
+            Some(now) => self.valid_until().saturating_since(now),
+            None => Duration::ZERO,
         }
     }
 
@@ -365,8 +454,9 @@ mod tests {
                 pid: 1,
             }),
         };
-        let sent = clock.now();
-        Lease::new(terms, Arc::new(clock.clone()), sent, valid_until(sent, ttl))
+        let sent = Sent::now(clock);
+        let until = valid_until(sent.at, ttl);
+        Lease::new(terms, Arc::new(clock.clone()), sent, until)
     }
 
     #[test]
@@ -398,7 +488,7 @@ mod tests {
     fn a_lost_lease_is_never_held_again_whatever_answer_comes_late() {
         let clock = ManualClock::new();
         let lease = lease(&clock, Duration::from_secs(10));
-        let sent = clock.now();
+        let sent = Sent::now(&clock);
         clock.advance(Duration::from_secs(10));
         // Nobody has looked yet: the late answer itself must not revive it.
         assert!(!lease.extend(sent, clock.now() + Duration::from_secs(10)));
@@ -412,7 +502,7 @@ mod tests {
         let clock = ManualClock::new();
         let lease = lease(&clock, Duration::from_secs(10));
         let before = lease.valid_until();
-        assert!(lease.extend(clock.now(), before - Duration::from_secs(5)));
+        assert!(lease.extend(Sent::now(&clock), before - Duration::from_secs(5)));
         assert_eq!(lease.valid_until(), before);
     }
 

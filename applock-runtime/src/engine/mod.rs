@@ -26,15 +26,17 @@ use tokio::task::unconstrained;
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::store::{Acquire, Identity, Inspection, Store, StoreError, StoreErrorKind};
+use crate::store::{Acquire, Identity, Inspection, OwnerId, Store, StoreError, StoreErrorKind};
 
-pub(crate) use lease::Lease;
+pub(crate) use lease::{Lease, Standing};
 
 /// What the engine is asked to do.
 enum Command {
     Open(oneshot::Sender<Result<()>>),
     Acquire(Wish),
     Verify(Arc<Lease>, oneshot::Sender<Result<bool>>),
+    /// A heartbeat at once, and no answer: the lease is suspect.
+    Doubt(OwnerId),
     Release(Arc<Lease>, Option<oneshot::Sender<Result<()>>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
     Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
@@ -112,6 +114,30 @@ impl Held {
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.lease
+    }
+
+    /// What is known of the lease; a suspect one is verified, in the background.
+    pub(crate) fn standing(&self) -> Standing {
+        let standing = self.lease.standing();
+        if standing == Standing::Suspect && self.lease.asks_first() {
+            // An engine that has stopped has ended the lease.
+            let _ = self.mailbox.send(Command::Doubt(self.lease.owner));
+        }
+        standing
+    }
+
+    /// What is told of a lease that is suspect.
+    pub(crate) fn doubt(&self) -> Error {
+        StoreError::new(
+            StoreErrorKind::Unknown,
+            "this machine's wall clock has jumped ahead, as after a pause of a virtual machine, \
+             and the store has not confirmed the lock since",
+            "a heartbeat is on its way: ask again, or await verify()",
+        )
+        .into_error(
+            Arc::clone(&self.store),
+            Some(Arc::clone(&self.lease.key.lock)),
+        )
     }
 
     /// Asks the store whether the lock is ours still, with a heartbeat.

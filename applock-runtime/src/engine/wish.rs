@@ -14,7 +14,7 @@ use crate::store::{Acquire, Acquired, Outcome, OwnerId, StoreError, StoreErrorKi
 use super::actor::{Actor, State};
 use super::ending::Ending;
 use super::holding::Holding;
-use super::lease::{Lease, Terms, valid_until};
+use super::lease::{Lease, Sent, Terms, valid_until};
 use super::{Held, Patience, WeakMailbox, Wish, pace};
 
 /// A wish that is in flight or waits for its next try.
@@ -89,7 +89,7 @@ impl Actor {
         }
     }
 
-    pub(super) fn acquired(&mut self, owner: OwnerId, sent: Moment, outcome: Outcome<Acquired>) {
+    pub(super) fn acquired(&mut self, owner: OwnerId, sent: Sent, outcome: Outcome<Acquired>) {
         let now = self.now();
         let store = self.parts.store.describe();
         let Some(State::Wish(waiting)) = self.state(owner) else {
@@ -100,8 +100,8 @@ impl Actor {
         let key = Arc::clone(&waiting.acquire.key.lock);
         let pause = match outcome {
             Ok(Acquired::Granted { token, at }) => {
-                let mut until = valid_until(sent, ttl);
-                let cap = waiting.at_most.map(|most| sent + most);
+                let mut until = valid_until(sent.at, ttl);
+                let cap = waiting.at_most.map(|most| sent.at + most);
                 if let Some(cap) = cap {
                     until = until.min(cap);
                 }
@@ -178,7 +178,7 @@ impl Actor {
         }
     }
 
-    fn grant(&mut self, owner: OwnerId, terms: Terms, sent: Moment, until: Moment) {
+    fn grant(&mut self, owner: OwnerId, terms: Terms, sent: Sent, until: Moment) {
         let Some(State::Wish(mut waiting)) = self.remove(owner) else {
             return;
         };
@@ -196,7 +196,7 @@ impl Actor {
         );
         self.put(
             owner,
-            State::Holding(Holding::new(Arc::clone(&lease), sent, waiting.unknown)),
+            State::Holding(Holding::new(Arc::clone(&lease), sent.at, waiting.unknown)),
         );
         self.rest(owner);
         let held = Held::new(lease, mailbox, self.parts.store.describe());

@@ -24,10 +24,10 @@ const LONGEST_DELAY: Duration = Duration::from_millis(3_500);
 /// A run's length until the faults heal.
 const CHAOS: Duration = Duration::from_secs(12);
 
-/// Where the server forgets: when first, and how long nothing else happens then, so that
-/// holders can be told.
-const FIRST_FORGETTING: Duration = Duration::from_secs(4);
-const CALM: Duration = Duration::from_millis(7_000);
+/// Where the server forgets: when first, and how long nothing else happens before and
+/// after, so that holders can be told.
+const FIRST_FORGETTING: Duration = Duration::from_secs(2);
+const CALM: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -72,9 +72,8 @@ impl Plan {
             heal: CHAOS,
         };
         if forgetting {
-            plan.chaos(rng, Duration::ZERO, FIRST_FORGETTING, true);
             plan.outage(rng, FIRST_FORGETTING, true);
-            plan.heal = FIRST_FORGETTING + CALM + CHAOS / 3;
+            plan.heal = FIRST_FORGETTING + CALM + CHAOS / 2;
             plan.chaos(rng, FIRST_FORGETTING + CALM, plan.heal, true);
         } else {
             plan.chaos(rng, Duration::ZERO, CHAOS, false);

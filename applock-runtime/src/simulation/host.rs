@@ -117,7 +117,7 @@ impl Host {
         };
         let (ask, mut want) = self.want(rng, key, wait);
         want.at_least = (rng.u8(..6) == 0).then(|| between(rng, 100, 800));
-        want.at_most = (rng.u8(..6) == 0).then(|| between(rng, 200, 4_000));
+        want.at_most = (rng.u8(..6) == 0).then(|| between(rng, 200, 3_000));
         let patience = if rng.u8(..4) == 0 {
             between(rng, 0, 300)
         } else {
@@ -165,7 +165,7 @@ impl Host {
     async fn hold(&self, ask: Ask, held: Held, rng: &mut fastrand::Rng) {
         let owner = ask.owner;
         self.note(What::Told(owner, held.lease().token));
-        let longest = if rng.u8(..4) == 0 { 12_000 } else { 2_500 };
+        let longest = if rng.u8(..3) == 0 { 14_000 } else { 2_500 };
         let end = (elapsed() + between(rng, 0, longest)).min(self.world.heal + LAST_HOLD);
         while self.look(owner, &held) && elapsed() < end {
             if rng.u8(..20) == 0 {

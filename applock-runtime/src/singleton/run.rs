@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::blocking::block_on;
+use crate::engine::Standing;
 use crate::error::{Error, Result};
 use crate::guard::LockGuard;
 use crate::lock::Lock;
@@ -142,10 +143,11 @@ impl<F: Future> Future for Run<'_, F> {
                     lost,
                     order,
                 } => {
-                    // By the clock as well: after a suspended machine wakes, the timer may
-                    // come later than this poll, and the body must not go on before.
-                    let over = !running.guard.is_held() || lost.as_mut().poll(context).is_ready();
-                    if over && !order.finish_when_lost {
+                    let standing = look(running, lost, context);
+                    if standing == Standing::Suspect && !order.finish_when_lost {
+                        return Poll::Pending;
+                    }
+                    if standing == Standing::Over && !order.finish_when_lost {
                         let guard = Arc::clone(&running.guard);
                         let error = why_over(running);
                         order.function.lost(&error);
@@ -177,7 +179,7 @@ impl<F: Future> Future for Run<'_, F> {
                 } => {
                     // Polled after the body around it has ended, there is no lock left to
                     // run under, whatever was said about a lost one.
-                    let over = !running.guard.is_held() || lost.as_mut().poll(context).is_ready();
+                    let over = look(running, lost, context) == Standing::Over;
                     if over && (!order.finish_when_lost || running.guard.lease().loss().is_none()) {
                         let error = why_over(running);
                         order.function.lost(&error);
@@ -236,6 +238,20 @@ impl<F: Future> Drop for Run<'_, F> {
             }
             _ => self.body.set(None),
         }
+    }
+}
+
+/// What is known of the lease. The task is woken when that changes.
+///
+/// By the clock as well as by the engine's word: after a suspended machine wakes, the
+/// timer may come later than this poll, and the body must not go on before.
+fn look(running: &Running, lost: &mut Step<()>, context: &mut Context<'_>) -> Standing {
+    match running.guard.standing() {
+        Standing::Over => Standing::Over,
+        _ if lost.as_mut().poll(context).is_ready() => Standing::Over,
+        Standing::Held => Standing::Held,
+        // It may have been confirmed before this task could be woken for it.
+        Standing::Suspect => running.guard.standing(),
     }
 }
 

@@ -92,3 +92,31 @@ fn a_lock_can_be_taken_while_a_threads_locals_are_destroyed() {
     .unwrap();
     assert!(told.recv().unwrap());
 }
+
+#[test]
+fn a_body_is_kept_back_while_a_jump_of_the_wall_clock_makes_its_lease_suspect() {
+    let clock = ManualClock::new();
+    let locker = AppLocker::builder()
+        .store(MemoryStore::with_clock(clock.clone()))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let steps = Cell::new(0);
+    let body = pin!(Some(std::future::poll_fn(|context| {
+        let ran = steps.get();
+        steps.set(ran + 1);
+        match ran {
+            0 => {
+                clock.advance_wall(Duration::from_secs(600));
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            // Whoever looks while the lease is suspect is told so.
+            _ => Poll::Ready(crate::current().map(|guard| guard.is_held())),
+        }
+    })));
+    let call = Call::app("x").ttl(TTL).locker(&locker);
+    let outcome = block_on(call.run(body));
+    assert_eq!(outcome.unwrap(), Some(true));
+    assert_eq!(steps.get(), 2);
+}

@@ -105,6 +105,8 @@ pub(crate) enum Acquired {
 pub(crate) struct Renew {
     pub(crate) key: Key,
     pub(crate) owner: OwnerId,
+    /// For the log.
+    pub(crate) token: u64,
     pub(crate) ttl: Duration,
 }
 
@@ -113,6 +115,8 @@ pub(crate) struct Renew {
 pub(crate) struct Release {
     pub(crate) key: Key,
     pub(crate) owner: OwnerId,
+    /// For the log; unknown of an acquire that was never answered.
+    pub(crate) token: Option<u64>,
     /// Keep the lock taken for so long still (`at_least`), without a heartbeat.
     pub(crate) keep: Option<Duration>,
 }

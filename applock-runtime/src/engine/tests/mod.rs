@@ -2,6 +2,7 @@
 //! test moves: nothing here sleeps.
 
 mod unforeseen;
+mod wall_clock;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -592,4 +593,19 @@ fn the_clock_of_the_stage_is_the_engines() {
     stage.clock.advance(Duration::from_secs(1));
     assert_eq!(stage.clock.now() - before, Duration::from_secs(1));
     assert_eq!(held.lease().held_for(), Duration::from_secs(1));
+}
+
+#[test]
+fn whoever_asks_over_a_dead_connection_is_answered_by_the_next() {
+    let stage = Stage::new();
+    let held = Arc::new(stage.hold("k"));
+    let asking = {
+        let held = Arc::clone(&held);
+        std::thread::spawn(move || block_on(held.verify()))
+    };
+    let (_, reply) = stage.renew();
+    reply.send(vec![dead()]).unwrap();
+    let (_, reply) = stage.renew();
+    reply.send(vec![Ok(true)]).unwrap();
+    assert!(asking.join().unwrap().unwrap());
 }

@@ -4,7 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::Link;
+use super::link::{About, Link};
+use crate::store::OwnerId;
+
+/// The first lock that was taken there.
+pub(super) struct Taken {
+    pub(super) key: Arc<str>,
+    pub(super) owner: OwnerId,
+    pub(super) token: u64,
+}
 
 /// Nobody waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -14,10 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// Asks by INFO, not by CONFIG GET, which hosted servers forbid. A user without the
 /// right to ask is not warned.
-pub(super) async fn on_eviction(link: Arc<Link>, store: Arc<str>) {
+pub(super) async fn on_eviction(link: Arc<Link>, store: Arc<str>, lock: Taken) {
     let mut info = redis::cmd("INFO");
     info.arg("memory");
-    let Ok(answer) = link.send(&info, PATIENCE).await else {
+    let Ok(answer) = link.send(&info, About::default(), PATIENCE).await else {
         return;
     };
     let Ok(text) = redis::from_redis_value::<String>(answer) else {
@@ -25,7 +33,7 @@ pub(super) async fn on_eviction(link: Arc<Link>, store: Arc<str>) {
     };
     if let Some(policy) = policy(&text).filter(|policy| evicts(policy)) {
         tracing::warn!(
-            %store,
+            %store, key = %lock.key, owner = %lock.owner.simple(), token = lock.token,
             policy,
             "this Redis may evict locks when it runs out of memory: two holders at once. \
              Set maxmemory-policy to noeviction, or give the locks a Redis of their own"

@@ -14,7 +14,8 @@ use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, RedisResult, Val
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::store::{Answer, Outcome, StoreError, StoreErrorKind};
+use crate::key::Key;
+use crate::store::{Answer, Outcome, OwnerId, StoreError, StoreErrorKind};
 
 use super::fault::{Fault, LinkState, classify};
 
@@ -83,6 +84,7 @@ impl Connector for Dialer {
 #[derive(Debug)]
 pub(super) struct Link {
     connector: Arc<dyn Connector>,
+    shown: Arc<str>,
     state: Mutex<State>,
 }
 
@@ -93,6 +95,8 @@ struct State {
     epoch: u64,
     waiting: Vec<oneshot::Sender<Outcome<Live>>>,
     dialling: bool,
+    /// A connection was given up, and no command was answered since.
+    in_trouble: bool,
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -102,6 +106,23 @@ struct Live {
     connection: MultiplexedConnection,
     epoch: u64,
     timeouts: u32,
+}
+
+/// The lock that a command is about, for the log: of several, the first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct About<'a> {
+    pub(super) key: Option<&'a str>,
+    pub(super) owner: Option<OwnerId>,
+    pub(super) token: Option<u64>,
+}
+
+impl<'a> About<'a> {
+    pub(super) fn of(key: &'a Key) -> Self {
+        Self {
+            key: Some(&key.lock),
+            ..Self::default()
+        }
+    }
 }
 
 /// What a command came to.
@@ -121,9 +142,11 @@ impl From<Failed> for StoreError {
 }
 
 impl Link {
-    pub(super) fn new(connector: Arc<dyn Connector>) -> Self {
+    /// `shown` is the server's URL without its password, for the log.
+    pub(super) fn new(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {
             connector,
+            shown,
             state: Mutex::default(),
         }
     }
@@ -144,6 +167,7 @@ impl Link {
     pub(super) async fn send(
         self: &Arc<Self>,
         command: &Cmd,
+        about: About<'_>,
         within: Duration,
     ) -> Result<Value, Failed> {
         let deadline = Instant::now() + within;
@@ -173,7 +197,7 @@ impl Link {
                 let Fault { error, link } = classify(error);
                 match link {
                     LinkState::Good => self.answered(live.epoch),
-                    LinkState::Redial => self.drop_connection(live.epoch, &error),
+                    LinkState::Redial => self.drop_connection(live.epoch, &error, about),
                 }
                 Err(Failed {
                     error,
@@ -182,7 +206,7 @@ impl Link {
             }
             Err(_) => {
                 let error = unanswered(StoreErrorKind::Unknown);
-                self.timed_out(live.epoch, &error);
+                self.timed_out(live.epoch, &error, about);
                 Err(Failed {
                     error,
                     redialled: false,
@@ -192,17 +216,18 @@ impl Link {
     }
 
     fn answered(&self, epoch: u64) {
-        if let Some(live) = self
-            .state()
-            .live
-            .as_mut()
-            .filter(|live| live.epoch == epoch)
-        {
-            live.timeouts = 0;
+        let mut state = self.state();
+        let Some(live) = state.live.as_mut().filter(|live| live.epoch == epoch) else {
+            return;
+        };
+        live.timeouts = 0;
+        if std::mem::take(&mut state.in_trouble) {
+            drop(state);
+            tracing::info!(store = %self.shown, "connected to Redis again");
         }
     }
 
-    fn timed_out(&self, epoch: u64, error: &StoreError) {
+    fn timed_out(&self, epoch: u64, error: &StoreError, about: About<'_>) {
         let mut state = self.state();
         let Some(live) = state.live.as_mut().filter(|live| live.epoch == epoch) else {
             return;
@@ -210,17 +235,25 @@ impl Link {
         live.timeouts += 1;
         if live.timeouts >= TIMEOUTS {
             drop(state);
-            self.drop_connection(epoch, error);
+            self.drop_connection(epoch, error, about);
         }
     }
 
-    fn drop_connection(&self, epoch: u64, error: &StoreError) {
-        let dropped = {
+    fn drop_connection(&self, epoch: u64, error: &StoreError, about: About<'_>) {
+        let news = {
             let mut state = self.state();
-            state.live.take_if(|live| live.epoch == epoch)
+            let dropped = state.live.take_if(|live| live.epoch == epoch);
+            // Told once, until a command is answered again: a server that loads its data
+            // may be dialled a hundred times.
+            dropped.is_some() && !std::mem::replace(&mut state.in_trouble, true)
         };
-        if dropped.is_some() {
-            tracing::warn!(reason = %error.what, "the connection to Redis is given up; dialling anew");
+        if news {
+            tracing::warn!(
+                store = %self.shown, key = about.key.map(tracing::field::display),
+                owner = about.owner.map(|owner| tracing::field::display(owner.simple())),
+                token = about.token, reason = %error.what,
+                "the connection to Redis is given up; dialling anew"
+            );
         }
     }
 
@@ -270,9 +303,6 @@ impl Link {
             state.dialling = false;
             let outcome = match dialled {
                 Ok(connection) => {
-                    if state.epoch > 0 {
-                        tracing::info!("connected to Redis again");
-                    }
                     state.epoch += 1;
                     state.failures = 0;
                     state.not_before = None;
@@ -323,3 +353,6 @@ fn unanswered(kind: StoreErrorKind) -> StoreError {
         "see whether the server is overloaded or the network is cut",
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use redis::{Cmd, ConnectionInfo, ErrorKind, Script, ServerErrorKind, Value};
 use crate::key::Key;
 
 pub(crate) use link::Connector;
-use link::{Dialer, Link};
+use link::{About, Dialer, Link};
 
 use super::{Acquire, Acquired, Answer, Inspection, Outcome, Release, Renew, Store, StoreError};
 
@@ -78,7 +78,7 @@ impl RedisStore {
     /// Over connections that `connector` makes.
     pub(crate) fn over(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {
-            link: Arc::new(Link::new(connector)),
+            link: Arc::new(Link::new(connector, Arc::clone(&shown))),
             advised: AtomicBool::new(false),
             shown,
         }
@@ -91,15 +91,13 @@ impl RedisStore {
         script: &'static LazyLock<Source>,
         keys: &[&str],
         arguments: &[Argument<'_>],
+        about: About<'_>,
         within: Duration,
     ) -> Outcome<Value> {
         let started = tokio::time::Instant::now();
         let by_hash = command("EVALSHA", &script.hash, keys, arguments);
-        let failed = match self.link.send(&by_hash, within).await {
-            Ok(value) => {
-                self.advise();
-                return Ok(value);
-            }
+        let failed = match self.link.send(&by_hash, about, within).await {
+            Ok(value) => return Ok(value),
             Err(failed) => failed,
         };
         if !is_unknown_script(&failed.error) {
@@ -107,15 +105,25 @@ impl RedisStore {
         }
         let left = within.saturating_sub(started.elapsed());
         let by_text = command("EVAL", script.code, keys, arguments);
-        self.link.send(&by_text, left).await.map_err(Into::into)
+        self.link
+            .send(&by_text, about, left)
+            .await
+            .map_err(Into::into)
     }
 
-    /// Looks at the server's settings, once, while nobody waits for it.
-    fn advise(&self) {
+    /// Looks at the server's settings, once, when the first lock was taken and while
+    /// nobody waits for it.
+    fn advise(&self, wish: &Acquire, token: u64) {
         if !self.advised.swap(true, Ordering::Relaxed) {
+            let taken = advice::Taken {
+                key: Arc::clone(&wish.key.lock),
+                owner: wish.owner,
+                token,
+            };
             tokio::spawn(advice::on_eviction(
                 Arc::clone(&self.link),
                 Arc::clone(&self.shown),
+                taken,
             ));
         }
     }
@@ -136,10 +144,19 @@ impl RedisStore {
                     Argument::Number(u64::from(identity.pid)),
                     Argument::Millis(FENCE_LIFE),
                 ],
+                About {
+                    key: Some(&wish.key.lock),
+                    owner: Some(wish.owner),
+                    token: None,
+                },
                 within,
             )
             .await?;
-        reply::acquired(&wish.key, &answer)
+        let acquired = reply::acquired(&wish.key, &answer)?;
+        if let Acquired::Granted { token, .. } = acquired {
+            self.advise(&wish, token);
+        }
+        Ok(acquired)
     }
 
     async fn release_one(&self, end: Release, within: Duration) -> Outcome<bool> {
@@ -152,6 +169,11 @@ impl RedisStore {
                     Argument::Millis(end.keep.unwrap_or(Duration::ZERO)),
                     Argument::Millis(FENCE_LIFE),
                 ],
+                About {
+                    key: Some(&end.key.lock),
+                    owner: Some(end.owner),
+                    token: end.token,
+                },
                 within,
             )
             .await?;
@@ -173,7 +195,12 @@ impl RedisStore {
             arguments.push(Argument::Text(owner));
             arguments.push(Argument::Millis(beat.ttl));
         }
-        let answer = self.run(&RENEW, &keys, &arguments, within).await;
+        let about = beats.first().map_or_else(About::default, |beat| About {
+            key: Some(&beat.key.lock),
+            owner: Some(beat.owner),
+            token: Some(beat.token),
+        });
+        let answer = self.run(&RENEW, &keys, &arguments, about, within).await;
         match answer.and_then(|answer| reply::flags(&answer, beats.len())) {
             Ok(flags) => flags.into_iter().map(Ok).collect(),
             // One key that is refused (a right withdrawn) refuses the whole call: the
@@ -220,7 +247,7 @@ impl Store for RedisStore {
             self.link.open(within).await?;
             // Logging in does not show everything: without a password it succeeds.
             let ping = redis::cmd("PING");
-            match self.link.send(&ping, within).await {
+            match self.link.send(&ping, About::default(), within).await {
                 Ok(_) => Ok(()),
                 // The right to PING is not needed for anything else.
                 Err(failed) if is_about_ping(&failed.error) => Ok(()),
@@ -271,7 +298,13 @@ impl Store for RedisStore {
     fn inspect(self: Arc<Self>, key: Key, within: Duration) -> Answer<Outcome<Inspection>> {
         Box::pin(async move {
             let answer = self
-                .run(&INSPECT, &[&key.lock, &key.fence()], &[], within)
+                .run(
+                    &INSPECT,
+                    &[&key.lock, &key.fence()],
+                    &[],
+                    About::of(&key),
+                    within,
+                )
                 .await?;
             reply::inspection(&key, &answer)
         })
@@ -290,6 +323,7 @@ impl Store for RedisStore {
                     &FORCE_RELEASE,
                     &[&key.lock, &key.fence()],
                     &[stale, Argument::Millis(FENCE_LIFE)],
+                    About::of(&key),
                     within,
                 )
                 .await?;

@@ -43,6 +43,7 @@ fn ask(owner: u128) -> Acquire {
 fn beat_of(owner: u128) -> Renew {
     let ask = ask(owner);
     Renew {
+        token: 1,
         key: ask.key,
         owner: ask.owner,
         ttl: ask.ttl,
@@ -52,6 +53,7 @@ fn beat_of(owner: u128) -> Renew {
 fn end_of(owner: u128, keep: Option<Duration>) -> Release {
     let ask = ask(owner);
     Release {
+        token: None,
         key: ask.key,
         owner: ask.owner,
         keep,
@@ -161,6 +163,7 @@ fn a_heartbeat_moves_the_end_never_back_and_changes_nothing_else() {
     assert_eq!(beaten.end_ns, after(TTL / 3 + TTL).up_ns);
     assert_eq!((beaten.token, beaten.taken_ns), (held.token, held.taken_ns));
     let short = Renew {
+        token: 1,
         ttl: Duration::from_secs(1),
         ..beat_of(1)
     };
@@ -169,6 +172,7 @@ fn a_heartbeat_moves_the_end_never_back_and_changes_nothing_else() {
         held.end_ns
     );
     let endless = Renew {
+        token: 1,
         ttl: Duration::MAX,
         ..beat_of(1)
     };

@@ -74,6 +74,7 @@ impl Home {
 
     async fn renew(&self, key: &Key, owner: u128) -> bool {
         let ask = Renew {
+            token: 1,
             key: key.clone(),
             owner: Uuid::from_u128(owner),
             ttl: TTL,
@@ -84,6 +85,7 @@ impl Home {
 
     async fn release(&self, key: &Key, owner: u128, keep: Option<Duration>) -> bool {
         let ask = Release {
+            token: None,
             key: key.clone(),
             owner: Uuid::from_u128(owner),
             keep,

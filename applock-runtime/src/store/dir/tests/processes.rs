@@ -166,6 +166,7 @@ async fn open_files(home: &Home) {
     let shut = latch(&home.store.place, &key);
     for _ in 0..50 {
         let renew = Renew {
+            token: 1,
             key: key.clone(),
             owner: Uuid::from_u128(1),
             ttl: TTL,

@@ -116,6 +116,7 @@ async fn each_of_a_batch_has_its_own_outcome() {
     assert!(matches!(outcomes[3], Ok(Acquired::Granted { .. })));
     assert_eq!(fs::read(path(&keys[2])).unwrap(), b"4711");
     let renew = |key: &Key| Renew {
+        token: 1,
         key: key.clone(),
         owner: Uuid::from_u128(1),
         ttl: TTL,
@@ -177,6 +178,7 @@ async fn a_latch_that_stays_shut_costs_the_rest_of_a_batch_nothing() {
     }
     let _shut = latch(&home, &key(&names[0]));
     let renew = |name: &String| Renew {
+        token: 1,
         key: key(name),
         owner: Uuid::from_u128(1),
         ttl: TTL,

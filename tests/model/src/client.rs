@@ -1,0 +1,89 @@
+//! What a client makes of an answer, and of the time.
+
+use crate::setup::{Fault, Setup};
+use crate::state::{Message, Phase};
+use crate::{COUNTS_FOR, TTL};
+
+/// For how many ticks a lease counts still whose request left so long ago (rule R1).
+fn counts_still(age: u8, setup: &Setup) -> u8 {
+    let counts_for = match setup.fault {
+        Some(Fault::NoMargin) => TTL,
+        _ => COUNTS_FOR,
+    };
+    match setup.fault {
+        Some(Fault::JudgedFromArrival) => counts_for,
+        _ => counts_for.saturating_sub(age),
+    }
+}
+
+impl Phase {
+    /// An answer arrives.
+    pub(crate) fn hear(&mut self, answer: &Message, setup: &Setup) {
+        match *answer {
+            Message::Granted {
+                token, grant, age, ..
+            } => self.granted(token, grant, age, setup),
+            Message::Renewed { age, .. } => self.renewed(age, setup),
+            Message::NotYours { .. } => self.taken(),
+            _ => {}
+        }
+    }
+
+    /// Whether an answer would make a difference. If it would not, it never will: an
+    /// acquisition never goes back, and an answer only grows older.
+    pub(crate) fn would_hear(&self, answer: &Message, setup: &Setup) -> bool {
+        let mut after = self.clone();
+        after.hear(answer, setup);
+        after != *self
+    }
+
+    /// 'It is yours', to a request that left so long ago. An answer to a client that does
+    /// not ask any more is for the engine's ending, which goes on anyway; one that came too
+    /// late is told to nobody, and leaves the outcome unknown.
+    fn granted(&mut self, token: u8, grant: u8, age: u8, setup: &Setup) {
+        let left = counts_still(age, setup);
+        if left > 0 && matches!(self, Phase::Asking) {
+            *self = Phase::Holding {
+                token,
+                grant,
+                left,
+                revived: false,
+            };
+        }
+    }
+
+    /// 'Renewed', to a heartbeat that left so long ago: moves the end forward, never back.
+    fn renewed(&mut self, age: u8, setup: &Setup) {
+        let more = counts_still(age, setup);
+        match self {
+            Phase::Holding { left, .. } => *left = more.max(*left),
+            Phase::Lost { token, grant } if setup.has(Fault::LostComesBack) && more > 0 => {
+                *self = Phase::Holding {
+                    token: *token,
+                    grant: *grant,
+                    left: more,
+                    revived: true,
+                };
+            }
+            _ => {}
+        }
+    }
+
+    /// 'Not yours': lost, with nothing to wait for (rule R4).
+    fn taken(&mut self) {
+        if let Phase::Holding { token, grant, .. } = *self {
+            *self = Phase::Lost { token, grant };
+        }
+    }
+
+    /// A tick of the client's clock: the lease ends by it, with no answer from anyone
+    /// (rule R4).
+    pub(crate) fn tick(&mut self) {
+        if let Phase::Holding { left, .. } = self {
+            *left -= 1;
+            if *left == 0 {
+                self.taken();
+            }
+        }
+    }
+}

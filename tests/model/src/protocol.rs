@@ -1,0 +1,283 @@
+//! What can happen next, and what comes of it.
+
+use stateright::{Model, Property};
+
+use crate::server::Server;
+use crate::setup::{Fault, Setup};
+use crate::state::{Message, Owner, Phase, State};
+use crate::{LIFE, TTL, properties};
+
+/// One step. The table in the crate's documentation says which rule each stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A client asks for the lock.
+    Ask,
+    /// It asks once more, with the same owner id: it has heard nothing.
+    Retry(Owner),
+    /// It stops waiting: a time-out, or a future that was dropped.
+    GiveUp(Owner),
+    /// A holder's heartbeat leaves.
+    Renew(Owner),
+    /// A holder lets go, or one that has lost its lease.
+    LetGo(Owner),
+    /// A holder looks at its lease, and then writes to the resource.
+    Write(Owner),
+    /// Something arrives.
+    Deliver(Message),
+    /// Time passes for everybody.
+    Tick,
+    /// Time passes for the server alone: its clock runs faster.
+    RunAhead,
+    /// The lock's key vanishes at the server, and the fence stays.
+    Evict,
+    /// The server's clock steps back, by more than two grants are apart.
+    StepBack,
+    /// The replica catches up.
+    Replicate,
+    /// The replica becomes the master, with what it has.
+    Failover,
+}
+
+impl Model for Setup {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![State::default()]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.may_ask(self) || self.reusable(state).is_some() {
+            actions.push(Action::Ask);
+        }
+        for (owner, phase) in (0..).zip(&state.acquisitions) {
+            self.client_actions(state, owner, phase, actions);
+        }
+        actions.extend(state.network.iter().copied().map(Action::Deliver));
+        actions.push(Action::Tick);
+        self.world_actions(state, actions);
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        match action {
+            Action::Ask => self.ask(&mut state),
+            Action::Retry(owner) => {
+                state.spent.retries += 1;
+                state.network.insert(Message::Acquire { owner, age: 0 });
+            }
+            Action::GiveUp(owner) if self.has(Fault::UnknownReadAsNo) => {
+                state.set(owner, Phase::Over);
+            }
+            Action::GiveUp(owner) => state.set(owner, Phase::Ending { held: false }),
+            // The lease is over before its release leaves (rule R5).
+            Action::LetGo(owner) => state.set(owner, Phase::Ending { held: true }),
+            Action::Renew(owner) => {
+                state.spent.renewals += u8::from(!self.has(Fault::HeartbeatForNobody));
+                state.network.insert(Message::Renew { owner, age: 0 });
+            }
+            Action::Write(owner) => {
+                state.spent.writes += 1;
+                if let Some(&mut Phase::Holding { token, grant, .. }) = state.phase(owner) {
+                    state.network.insert(Message::Write { token, grant });
+                }
+            }
+            Action::Deliver(message) => {
+                state.network.remove(&message);
+                self.deliver(&mut state, message);
+            }
+            Action::Tick => tick(&mut state),
+            Action::RunAhead => {
+                if !state.server.run_ahead() {
+                    return None;
+                }
+            }
+            Action::Evict => {
+                state.spent.evictions += 1;
+                state.server.free();
+            }
+            Action::StepBack => {
+                state.spent.steps_back += 1;
+                state.server.behind += 2;
+            }
+            Action::Replicate => state.replica = state.server.clone(),
+            Action::Failover => {
+                state.spent.failovers += 1;
+                state.server = state.replica.clone();
+            }
+        }
+        self.tidy(&mut state);
+        (state != *last).then_some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::of(self)
+    }
+}
+
+impl Setup {
+    /// What a client, or its engine, may do about an acquisition.
+    fn client_actions(&self, state: &State, owner: Owner, phase: &Phase, to: &mut Vec<Action>) {
+        match phase {
+            Phase::Asking => {
+                if state.spent.retries < self.retries {
+                    to.push(Action::Retry(owner));
+                }
+                to.push(Action::GiveUp(owner));
+            }
+            Phase::Holding { .. } => {
+                if state.spent.renewals < self.renewals {
+                    to.push(Action::Renew(owner));
+                }
+                if state.spent.writes < self.writes {
+                    to.push(Action::Write(owner));
+                }
+                to.push(Action::LetGo(owner));
+            }
+            Phase::Lost { .. } => to.push(Action::LetGo(owner)),
+            Phase::Ending { .. } if self.has(Fault::HeartbeatForNobody) => {
+                to.push(Action::Renew(owner))
+            }
+            Phase::Ending { .. } | Phase::Over => {}
+        }
+    }
+
+    /// What may happen to the server.
+    fn world_actions(&self, state: &State, to: &mut Vec<Action>) {
+        if self.drift {
+            to.push(Action::RunAhead);
+        }
+        if state.spent.evictions < self.evictions && state.server.holder.is_some() {
+            to.push(Action::Evict);
+        }
+        if state.spent.steps_back < self.steps_back {
+            to.push(Action::StepBack);
+        }
+        if state.spent.failovers < self.failovers {
+            to.extend([Action::Replicate, Action::Failover]);
+        }
+    }
+
+    /// The owner id belongs to this one acquisition (rule R6).
+    fn ask(&self, state: &mut State) {
+        let asking = Phase::Asking;
+        let owner = match self.reusable(state) {
+            Some(owner) => {
+                state.set(owner, asking);
+                owner
+            }
+            None => {
+                state.acquisitions.push(asking);
+                // There are a handful of them.
+                u8::try_from(state.acquisitions.len() - 1).unwrap_or(Owner::MAX)
+            }
+        };
+        state.network.insert(Message::Acquire { owner, age: 0 });
+    }
+
+    /// The owner id of an earlier acquisition, where they are used twice.
+    fn reusable(&self, state: &State) -> Option<Owner> {
+        if !self.has(Fault::OwnerIdReused) {
+            return None;
+        }
+        let mut phases = (0..).zip(&state.acquisitions);
+        let over = phases.find(|(_, phase)| !phase.is_under_way());
+        over.map(|(owner, _)| owner)
+    }
+
+    fn deliver(&self, state: &mut State, message: Message) {
+        match message {
+            Message::Acquire { owner, age } => {
+                let granted = state.server.acquire(owner, &mut state.tokens, self);
+                let answer = granted.map(|(token, grant)| Message::Granted {
+                    owner,
+                    token,
+                    grant,
+                    age,
+                });
+                state.network.extend(answer);
+            }
+            Message::Renew { owner, age } => {
+                let answer = match state.server.renew(owner) {
+                    true => Message::Renewed { owner, age },
+                    false => Message::NotYours { owner },
+                };
+                state.network.insert(answer);
+            }
+            Message::Release { owner } => {
+                state.server.release(owner, self);
+                let watched = state.may_arrive(owner) && !self.has(Fault::GhostNotWatched);
+                let ending = matches!(state.phase(owner), Some(Phase::Ending { .. }));
+                if ending && !watched {
+                    state.set(owner, Phase::Over);
+                }
+            }
+            Message::Granted { owner, .. }
+            | Message::Renewed { owner, .. }
+            | Message::NotYours { owner } => {
+                if let Some(phase) = state.phase(owner) {
+                    phase.hear(&message, self);
+                }
+            }
+            Message::Write { token, grant } => state.resource.write(token, grant, self.fencing),
+        }
+    }
+
+    /// Puts a state into the form in which those that can't be told apart are equal.
+    fn tidy(&self, state: &mut State) {
+        // An ending goes on until it is answered: one of its releases is always on its way.
+        let endings = (0..).zip(&state.acquisitions);
+        let endings = endings.filter(|(_, phase)| matches!(phase, Phase::Ending { .. }));
+        let releases = endings.map(|(owner, _)| Message::Release { owner });
+        state.network.extend(releases);
+
+        // What would change nothing on arrival, now or ever.
+        let (acquisitions, resource) = (&state.acquisitions, &state.resource);
+        state.network.retain(|message| match *message {
+            Message::Granted { owner, .. }
+            | Message::Renewed { owner, .. }
+            | Message::NotYours { owner } => {
+                let phase = acquisitions.get(usize::from(owner));
+                self.fault.is_some() || phase.is_some_and(|one| one.would_hear(message, self))
+            }
+            Message::Write { token, .. } => !self.fencing || token >= resource.token,
+            _ => true,
+        });
+
+        if state.spent.failovers >= self.failovers {
+            state.replica = Server::default();
+        }
+        if !state.is_kept_for_nobody() {
+            state.kept_for_nobody = 0;
+        }
+    }
+}
+
+/// Everybody's clock moves on by one.
+fn tick(state: &mut State) {
+    for phase in &mut state.acquisitions {
+        phase.tick();
+    }
+    state.server.tick();
+    state.replica.tick();
+    state.network = std::mem::take(&mut state.network)
+        .into_iter()
+        .map(Message::older)
+        .filter(|message| message.age() <= LIFE)
+        .collect();
+    if state.is_kept_for_nobody() {
+        state.kept_for_nobody = (state.kept_for_nobody + 1).min(LIFE + TTL + 1);
+    }
+}
+
+impl State {
+    fn phase(&mut self, owner: Owner) -> Option<&mut Phase> {
+        self.acquisitions.get_mut(usize::from(owner))
+    }
+
+    fn set(&mut self, owner: Owner, phase: Phase) {
+        if let Some(place) = self.phase(owner) {
+            *place = phase;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! All that there is at one moment.
+
+use std::collections::BTreeSet;
+
+use crate::Setup;
+use crate::server::Server;
+
+/// The owner id of one acquisition: its number, in the order of asking.
+pub type Owner = u8;
+
+/// The whole world at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct State {
+    /// The acquisitions so far, by owner id, and how far each is at its client.
+    pub acquisitions: Vec<Phase>,
+    /// What is on its way.
+    pub network: BTreeSet<Message>,
+    /// The master.
+    pub server: Server,
+    /// What the replica has of it.
+    pub replica: Server,
+    /// The tokens that were given out, in the order in which they were. Nobody in the model
+    /// knows them all: the properties look at them.
+    pub tokens: Vec<u8>,
+    /// What the lock protects.
+    pub resource: Resource,
+    /// For how many ticks the server has kept a lock for nobody. For the properties, too.
+    pub kept_for_nobody: u8,
+    /// What was used up of the bounds.
+    pub spent: Spent,
+}
+
+/// How far an acquisition is at its client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Sent, and not heard of.
+    Asking,
+    /// Its guard says 'held'.
+    Holding {
+        /// Its fencing token.
+        token: u8,
+        /// Which grant it was, counted over all.
+        grant: u8,
+        /// For how many ticks it counts still.
+        left: u8,
+        /// It was told to be lost before: never, unless something is wrong.
+        revived: bool,
+    },
+    /// Its guard says 'lost', and its body ends.
+    Lost {
+        /// Its fencing token.
+        token: u8,
+        /// Which grant it was.
+        grant: u8,
+    },
+    /// The engine releases it, until that is answered and none of its acquires can come.
+    Ending {
+        /// It was held; if not, it is the ghost of an acquire.
+        held: bool,
+    },
+    /// Nobody at the client knows of it any more.
+    Over,
+}
+
+impl Phase {
+    /// Whether a client is about it, and not only the engine.
+    pub fn is_under_way(&self) -> bool {
+        !matches!(self, Phase::Ending { .. } | Phase::Over)
+    }
+
+    /// Whether its guard says 'held'.
+    pub fn holds(&self) -> bool {
+        matches!(self, Phase::Holding { .. })
+    }
+}
+
+/// What is on its way. An age counts the ticks since the *request* left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Message {
+    /// To the server: take the lock.
+    Acquire {
+        /// For whom.
+        owner: Owner,
+        /// Ticks since it was sent.
+        age: u8,
+    },
+    /// To the server: set the lease back to the ttl.
+    Renew {
+        /// For whom.
+        owner: Owner,
+        /// Ticks since it was sent.
+        age: u8,
+    },
+    /// To the server: give the lock back.
+    Release {
+        /// For whom.
+        owner: Owner,
+    },
+    /// To the client: it is yours.
+    Granted {
+        /// For whom.
+        owner: Owner,
+        /// The fencing token.
+        token: u8,
+        /// Which grant it was.
+        grant: u8,
+        /// Ticks since the request was sent.
+        age: u8,
+    },
+    /// To the client: the lease was renewed.
+    Renewed {
+        /// For whom.
+        owner: Owner,
+        /// Ticks since the request was sent.
+        age: u8,
+    },
+    /// To the client: there was nothing of yours to renew.
+    NotYours {
+        /// For whom.
+        owner: Owner,
+    },
+    /// To the resource.
+    Write {
+        /// The fencing token.
+        token: u8,
+        /// Which grant it was sent under. The resource does not see this.
+        grant: u8,
+    },
+}
+
+impl Message {
+    /// The same message a tick later.
+    pub(crate) fn older(mut self) -> Self {
+        match &mut self {
+            Self::Acquire { age, .. }
+            | Self::Renew { age, .. }
+            | Self::Granted { age, .. }
+            | Self::Renewed { age, .. } => *age += 1,
+            Self::Release { .. } | Self::NotYours { .. } | Self::Write { .. } => {}
+        }
+        self
+    }
+
+    /// The ticks since its request left, where that counts.
+    pub(crate) fn age(&self) -> u8 {
+        match self {
+            Self::Acquire { age, .. }
+            | Self::Renew { age, .. }
+            | Self::Granted { age, .. }
+            | Self::Renewed { age, .. } => *age,
+            Self::Release { .. } | Self::NotYours { .. } | Self::Write { .. } => 0,
+        }
+    }
+}
+
+/// What the lock protects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Resource {
+    /// The largest token that it saw.
+    pub token: u8,
+    /// The latest grant of which it took a write, counted from one.
+    pub grant: u8,
+    /// It took a write of an earlier grant after that.
+    pub took_stale: bool,
+}
+
+impl Resource {
+    /// A write arrives. With fencing, an older token is refused (rule R8).
+    pub(crate) fn write(&mut self, token: u8, grant: u8, fencing: bool) {
+        if fencing && token < self.token {
+            return;
+        }
+        self.token = self.token.max(token);
+        self.took_stale |= grant < self.grant;
+        self.grant = self.grant.max(grant);
+    }
+}
+
+/// What was used up of the bounds of a [`Setup`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Spent {
+    /// Acquires sent once more.
+    pub retries: u8,
+    /// Heartbeats sent.
+    pub renewals: u8,
+    /// Writes sent.
+    pub writes: u8,
+    /// Times that the key vanished.
+    pub evictions: u8,
+    /// Times that the replica became the master.
+    pub failovers: u8,
+    /// Times that the server's clock stepped back.
+    pub steps_back: u8,
+}
+
+impl State {
+    /// How many guards say 'held'.
+    pub fn holders(&self) -> usize {
+        self.acquisitions.iter().filter(|one| one.holds()).count()
+    }
+
+    /// How many acquisitions a client is about.
+    pub(crate) fn under_way(&self) -> usize {
+        let under_way = self.acquisitions.iter().filter(|one| one.is_under_way());
+        under_way.count()
+    }
+
+    /// How far the acquisition is whose lock the server keeps.
+    pub fn kept(&self) -> Option<&Phase> {
+        let holder = self.server.holder.as_ref()?;
+        self.acquisitions.get(usize::from(holder.owner))
+    }
+
+    /// Whether the server keeps a lock that no client is about.
+    pub(crate) fn is_kept_for_nobody(&self) -> bool {
+        self.kept().is_some_and(|phase| !phase.is_under_way())
+    }
+
+    /// Whether one of its acquires may arrive still.
+    pub(crate) fn may_arrive(&self, owner: Owner) -> bool {
+        let mut network = self.network.iter();
+        network.any(|message| matches!(message, Message::Acquire { owner: of, .. } if *of == owner))
+    }
+
+    /// Whether there is room for one more acquisition.
+    pub(crate) fn may_ask(&self, setup: &Setup) -> bool {
+        self.under_way() < setup.clients && self.acquisitions.len() < setup.acquisitions
+    }
+}

@@ -1,0 +1,74 @@
+//! Promise: each part of the protocol is needed, and the check notices when it is missing.
+
+mod support;
+
+use applock_model::properties::{GHOST_GOES, LOST_FOR_GOOD, NO_ORPHAN, ONE_HOLDER};
+use applock_model::{Fault, Setup};
+use support::finds;
+
+/// As few clients and steps as show it, and this fault.
+fn with(fault: Fault) -> Setup {
+    Setup {
+        fault: Some(fault),
+        ..Setup::plain(2)
+    }
+}
+
+#[test]
+fn a_lease_judged_from_the_answers_arrival_makes_two_holders() {
+    let setup = Setup {
+        drift: false,
+        ..with(Fault::JudgedFromArrival)
+    };
+    finds("judged from arrival", setup, ONE_HOLDER);
+}
+
+#[test]
+fn a_lease_without_a_margin_makes_two_holders() {
+    finds("no margin", with(Fault::NoMargin), ONE_HOLDER);
+}
+
+#[test]
+fn a_late_answer_must_not_bring_a_lost_lease_back() {
+    let setup = with(Fault::LostComesBack);
+    finds("lost comes back", setup, LOST_FOR_GOOD);
+}
+
+#[test]
+fn an_unconditional_delete_makes_two_holders() {
+    let setup = Setup {
+        acquisitions: 3,
+        ..with(Fault::UnconditionalDelete)
+    };
+    finds("unconditional delete", setup, ONE_HOLDER);
+}
+
+#[test]
+fn an_owner_id_used_twice_makes_two_holders() {
+    let setup = with(Fault::OwnerIdReused);
+    finds("owner id used twice", setup, ONE_HOLDER);
+}
+
+#[test]
+fn an_unknown_outcome_read_as_no_leaves_an_orphan() {
+    let setup = with(Fault::UnknownReadAsNo);
+    finds("unknown read as no", setup, NO_ORPHAN);
+}
+
+#[test]
+fn a_ghost_that_is_not_watched_for_leaves_an_orphan() {
+    let setup = with(Fault::GhostNotWatched);
+    finds("a ghost not watched for", setup, NO_ORPHAN);
+}
+
+#[test]
+fn a_heartbeat_for_nobody_keeps_a_ghost() {
+    let setup = Setup {
+        clients: 1,
+        acquisitions: 1,
+        retries: 0,
+        drift: false,
+        ..with(Fault::HeartbeatForNobody)
+    };
+    finds("heartbeat for nobody", setup, GHOST_GOES);
+}
