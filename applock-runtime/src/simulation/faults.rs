@@ -22,7 +22,7 @@ pub(super) const SLOW: Duration = Duration::from_millis(30);
 const LONGEST_DELAY: Duration = Duration::from_millis(3_500);
 
 /// A run's length until the faults heal.
-const CHAOS: Duration = Duration::from_secs(12);
+const CHAOS: Duration = Duration::from_secs(11);
 
 /// Where the server forgets: when first, and how long nothing else happens before and
 /// after, so that holders can be told.

@@ -178,10 +178,8 @@ impl Ledger {
         for event in events {
             match event.what {
                 What::Lasts(key, owner, until) => drop(holders.insert(key, (owner, until))),
-                What::Took(key, owner) => {
-                    if holders.get(&key).is_some_and(|holder| holder.0 == owner) {
-                        holders.remove(&key);
-                    }
+                What::Took(key, owner) if holders.get(&key).is_some_and(|of| of.0 == owner) => {
+                    holders.remove(&key);
                 }
                 What::Forgot => {
                     // All that was asked so far may have been given before.

@@ -138,29 +138,30 @@ fn check(seed: u64, aloud: bool) {
 
 #[test]
 fn promises_hold_in_every_simulated_run_1() {
-    seeds(0..80);
+    seeds(0..76);
 }
 
 #[test]
 fn promises_hold_in_every_simulated_run_2() {
-    seeds(80..160);
+    seeds(76..152);
 }
 
 #[test]
 fn promises_hold_in_every_simulated_run_3() {
-    seeds(160..240);
+    seeds(152..228);
 }
 
 #[test]
 fn promises_hold_in_every_simulated_run_4() {
-    seeds(240..320);
+    seeds(228..304);
 }
 
 #[test]
 fn the_same_seed_makes_the_same_history() {
-    for seed in [0, 1, 2, 3] {
+    for seed in [0, 1] {
         let (first, second) = (run(seed), run(seed));
         assert!(first.history.lines().count() > 300);
+        assert_eq!(first.history.len(), second.history.len(), "seed {seed}");
         for (first, second) in first.history.lines().zip(second.history.lines()) {
             assert_eq!(first, second, "seed {seed}");
         }
