@@ -1,5 +1,7 @@
 //! Promise: code that runs under a singleton finds its guard, on whichever thread it
 //! goes on; other code finds none.
+//!
+//! The numbers beside the tests are lines of the list that `tests/conformance` goes by.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod support;
@@ -86,6 +88,7 @@ async fn moves(locker: &AppLocker, entered: &AtomicBool, go_on: &Notify) -> Resu
     Ok(std::thread::current().id() != first)
 }
 
+/// 93
 #[test]
 fn the_guard_follows_its_task_to_another_thread() {
     let server = RedisServer::start();
@@ -130,6 +133,7 @@ async fn a_panic_leaves_no_guard_behind() {
     assert!(current().is_none());
 }
 
+/// 92
 #[tokio::test]
 async fn the_innermost_guard_is_the_one_that_is_found() {
     #[singleton(app = "outer", locker = locker, guard = outer)]

@@ -1,12 +1,14 @@
 //! Promise: what a person on call must know is logged, once each, with the lock's key,
 //! owner and token as fields; and at `info` a fleet that works is silent.
+//!
+//! The numbers beside the tests are lines of the list that `tests/conformance` goes by.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod support;
 
 use std::time::Duration;
 
-use applock::{AppLocker, LockGuard};
+use applock::{AppLocker, LockGuard, singleton};
 use support::redis::RedisServer;
 use support::{log, wait};
 use tracing::Level;
@@ -40,6 +42,7 @@ fn assert_logged_once(level: Level, words: &str, fields: &[String; 3]) {
     assert_eq!(log::lines(&[words, key]).len(), 1, "{line}");
 }
 
+/// 168
 #[test]
 fn a_released_lock_is_an_event_for_debugging_only() {
     let server = RedisServer::start();
@@ -59,6 +62,7 @@ fn a_released_lock_is_an_event_for_debugging_only() {
     assert!(loud.is_empty(), "{loud:?}");
 }
 
+/// 168
 #[test]
 fn a_lost_lease_is_a_warning() {
     let server = RedisServer::start();
@@ -69,6 +73,7 @@ fn a_lost_lease_is_a_warning() {
     assert_logged_once(Level::WARN, "the lock is lost", &fields(&guard));
 }
 
+/// 168
 #[test]
 fn a_forced_release_is_a_warning_where_it_was_done_and_where_it_was_suffered() {
     let server = RedisServer::start();
@@ -85,6 +90,7 @@ fn a_forced_release_is_a_warning_where_it_was_done_and_where_it_was_suffered() {
     assert_logged_once(Level::WARN, "the lock is lost", &fields(&guard));
 }
 
+/// 168
 #[test]
 fn failed_heartbeats_are_one_warning_and_one_word_when_they_are_answered_again() {
     let server = RedisServer::start();
@@ -130,4 +136,37 @@ fn a_server_that_may_evict_locks_is_warned_of_once() {
     assert!(more.verify_blocking().unwrap());
     let address = format!("127.0.0.1:{}", server.port());
     assert_eq!(log::lines(&["may evict locks", &address]).len(), 1);
+}
+
+/// 168: all of them, in the order in which they happened.
+#[test]
+fn the_log_of_a_lock_tells_its_story_in_order() {
+    #[singleton(app = "story", locker = locker)]
+    fn skipped(locker: &AppLocker) {
+        panic!("it ran beside the holder");
+    }
+    let server = RedisServer::start();
+    let (locker, guard) = hold(&server, "story");
+    let other = AppLocker::connect_blocking(server.url()).unwrap();
+    skipped(&other);
+    guard.release_blocking().unwrap();
+    let guard = locker.lock("story").ttl(TTL).acquire_blocking().unwrap();
+    assert!(other.lock("story").force_release_blocking().unwrap());
+    assert!(!guard.verify_blocking().unwrap());
+    log::until(&["the lock is lost", "QUEUE:story"]);
+    assert!(guard.release_blocking().is_err());
+    let expected = [
+        (Level::DEBUG, "acquired"),
+        (Level::INFO, "not run"),
+        (Level::DEBUG, "released"),
+        (Level::DEBUG, "acquired"),
+        (Level::WARN, "released by force"),
+        (Level::WARN, "the lock is lost"),
+    ];
+    let lines = log::lines(&["QUEUE:story"]);
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for ((level, line), (expected, words)) in lines.iter().zip(expected) {
+        assert_eq!(*level, expected, "{line}");
+        assert!(line.contains(&format!("message={words}")), "{line}");
+    }
 }

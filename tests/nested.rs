@@ -1,11 +1,22 @@
 //! Promise: a nested call of the same lock in the same task or thread runs under the
 //! lock already held; all other attempts are refused.
+//!
+//! The numbers beside the tests are lines of the list that `tests/conformance` goes by.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod support;
 
+use std::future::Future as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
 use applock::{AppLocker, Error, current, singleton};
 use support::redis::RedisServer;
+use tokio::sync::Notify;
+
+/// How long a test waits for what must come.
+const SOON: Duration = Duration::from_secs(30);
 
 fn token() -> u64 {
     current().expect("a guard").fencing_token()
@@ -52,7 +63,7 @@ fn outer_sync(locker: &AppLocker, server: &RedisServer) -> Result<(), Error> {
     Ok(())
 }
 
-// F26
+/// 91: it is released at the outermost end, and not before (F26).
 #[tokio::test]
 async fn nested_singletons_of_the_same_lock_run_under_it() {
     let server = RedisServer::start();
@@ -61,6 +72,7 @@ async fn nested_singletons_of_the_same_lock_run_under_it() {
     assert!(!is_taken(&server, "nest"));
 }
 
+/// 91
 #[test]
 fn nested_singletons_of_a_plain_thread_run_under_its_lock() {
     let server = RedisServer::start();
@@ -89,6 +101,7 @@ fn recursive_sync(locker: &AppLocker, depth: u32) -> Result<u64, Error> {
     Ok(found)
 }
 
+/// 94
 #[tokio::test]
 async fn a_function_may_call_itself() {
     let server = RedisServer::start();
@@ -118,6 +131,23 @@ async fn two(locker: &AppLocker, server: &RedisServer) -> Result<(), Error> {
     Ok(())
 }
 
+/// 94: a lock that is held already is not waited for.
+#[tokio::test]
+async fn a_nested_call_does_not_wait_for_itself_however_patient_it_is() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.unwrap();
+    let lock = locker.lock("nest").wait_forever();
+    let nested = lock.run(async {
+        let inner = lock.run(async { token() }).await.unwrap();
+        assert_eq!(inner, token());
+        assert_eq!(lock.run_blocking(token).unwrap(), inner);
+    });
+    let ended = tokio::time::timeout(SOON, nested).await;
+    ended.expect("it waits for itself").unwrap();
+    assert!(!is_taken(&server, "nest"));
+}
+
+/// 92
 #[tokio::test]
 async fn different_locks_nest_and_are_released_in_reverse() {
     let server = RedisServer::start();
@@ -138,6 +168,7 @@ async fn asks_for_its_own_lock(locker: &AppLocker) -> Result<(), Error> {
     Ok(())
 }
 
+/// 90
 #[tokio::test]
 async fn a_guard_of_ones_own_is_refused_for_a_lock_that_one_runs_under() {
     let server = RedisServer::start();
@@ -168,11 +199,51 @@ fn spawned_sync_job(locker: &AppLocker) -> Result<(), Error> {
     panic!("it ran beside the holder")
 }
 
+/// 93
 #[tokio::test]
 async fn a_spawned_task_or_thread_is_not_nested() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
     spawns(&locker).await.unwrap();
+}
+
+#[singleton(app = "moves", locker = locker)]
+async fn moves(locker: &AppLocker, entered: &AtomicBool, go_on: &Notify) -> Result<(), Error> {
+    let first = std::thread::current().id();
+    entered.store(true, Ordering::SeqCst);
+    go_on.notified().await;
+    assert_ne!(
+        std::thread::current().id(),
+        first,
+        "it went on where it was"
+    );
+    let lock = locker.lock("moves");
+    assert_eq!(lock.run(async { token() }).await?, token());
+    assert_eq!(lock.run_blocking(token)?, token());
+    Ok(())
+}
+
+/// 93: and the thread that it left is nothing to the lock any more.
+#[test]
+fn a_task_that_moved_to_another_thread_is_nested_there() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let entered = AtomicBool::new(false);
+    let go_on = Notify::new();
+    let mut future = Box::pin(moves(&locker, &entered, &go_on));
+    support::wait::until("the body is entered", SOON, || {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(future.as_mut().poll(&mut context).is_pending());
+        entered.load(Ordering::SeqCst)
+    });
+    let here = locker.lock("moves").run_blocking(token).unwrap_err();
+    assert!(matches!(here, Error::Busy(_)), "{here}");
+    go_on.notify_one();
+    std::thread::scope(|scope| {
+        let there = scope.spawn(|| pollster::block_on(future));
+        there.join().unwrap().unwrap();
+    });
+    assert!(!is_taken(&server, "moves"));
 }
 
 #[tokio::test]

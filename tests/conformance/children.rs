@@ -5,12 +5,13 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use applock::{AppLocker, Error, Lock};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::store::{Place, SOON, runtime};
+use crate::asking::runtime;
+use crate::store::{Place, SOON};
 
 const PART: &str = "APPLOCK_CONFORMANCE_PART";
 const STORE: &str = "APPLOCK_CONFORMANCE_STORE";
@@ -32,8 +33,8 @@ pub(crate) enum Part {
     Serve,
     /// Holds `app`, and starts a process of its own that outlives it: says its id.
     Parent,
-    /// Holds `app`, and makes an effect on each `work`, if it may: says `did TOKEN` or
-    /// `refused`. By itself it makes effects all the time, and counts them.
+    /// Holds `app`, and makes effects all the time, each after a check: says `did WHEN`,
+    /// until it says `refused: WHY`.
     Work,
 }
 
@@ -104,11 +105,6 @@ impl Child {
         assert_eq!(self.hear(), expected);
     }
 
-    /// What it has said already.
-    pub(crate) fn heard(&mut self) -> Vec<String> {
-        self.from.try_iter().collect()
-    }
-
     #[track_caller]
     pub(crate) fn say(&mut self, line: &str) {
         writeln!(self.to, "{line}").unwrap();
@@ -140,6 +136,12 @@ impl Drop for Child {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The time that two processes can compare.
+pub(crate) fn micros_now() -> u128 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap().as_micros()
 }
 
 fn say(line: impl std::fmt::Display) {
@@ -239,7 +241,7 @@ fn work(lock: &Lock) {
     say(format_args!("held {}", guard.fencing_token()));
     loop {
         match guard.ensure_held() {
-            Ok(()) => say(format_args!("did {}", guard.fencing_token())),
+            Ok(()) => say(format_args!("did {}", micros_now())),
             Err(error) => {
                 say(format_args!("refused: {error}"));
                 break;

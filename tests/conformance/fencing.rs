@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 use applock::clock::{Clock, ManualClock, Moment, Sleep};
 use applock::{AppLocker, Error, MemoryStore};
 
+use crate::asking::{is_free, take, take_soon, verified};
 use crate::children::{Child, Part};
-use crate::store::{LONG, Place, RedisPlace, SHORT, SOON, is_free, take, take_soon};
+use crate::store::{LONG, Place, RedisPlace, SHORT, SOON};
 
 /// 174
 pub(crate) fn tokens_only_grow_however_a_holding_ends(place: &dyn Place) {
@@ -67,7 +68,7 @@ pub(crate) fn a_heartbeat_keeps_the_token_and_an_acquisition_changes_it(place: &
     let guard = take(&lock);
     let token = guard.fencing_token();
     for _ in 0..5 {
-        assert!(guard.verify_blocking().unwrap());
+        assert!(verified(&guard));
         assert_eq!(guard.fencing_token(), token);
         let shown = lock.info_blocking().unwrap().unwrap();
         assert_eq!(shown.fencing_token(), Some(token));

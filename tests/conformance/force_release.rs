@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use applock::{Ending, Error, Loss};
 
-use crate::store::{
-    KEPT, LONG, Place, SHORT, SOON, bounded, is_busy, is_free, same_holding, take, take_soon, told,
-};
+use crate::asking::{bounded, is_busy, is_free, same_holding, take, take_soon, told, verified};
+use crate::store::{KEPT, LONG, Place, SHORT, SOON};
 use crate::support::wait;
 
 /// 83
@@ -39,16 +38,16 @@ pub(crate) fn only_a_lock_whose_heart_has_stopped_is_stale(place: &dyn Place) {
     let operator = place.locker().lock("app");
     let guard = take(&place.locker().lock("app").ttl(LONG));
     for _ in 0..5 {
-        assert!(guard.verify_blocking().unwrap());
+        assert!(verified(&guard));
         let stale = operator.force_release_if_stale_blocking(SOON);
         assert!(!stale.unwrap(), "its heart beats");
     }
-    assert!(guard.verify_blocking().unwrap());
+    assert!(verified(&guard));
     guard.release_blocking().unwrap();
 
     let (frozen, _clock) = place.frozen();
     // Half of the ttl is the least: a heart beats each third of it.
-    let silent = take(&frozen.lock("app").ttl(SHORT * 15));
+    let silent = take(&frozen.lock("app").ttl(KEPT * 2));
     assert!(!operator.force_release_if_stale_blocking(SOON).unwrap());
     wait::until("it has been silent for long enough", SOON, || {
         operator.force_release_if_stale_blocking(SHORT).unwrap()
@@ -57,7 +56,7 @@ pub(crate) fn only_a_lock_whose_heart_has_stopped_is_stale(place: &dyn Place) {
     let last = operator.last_holding_blocking().unwrap().unwrap();
     assert_eq!(last.ending, Ending::Forced);
     let held = last.until.unwrap().duration_since(last.from).unwrap();
-    assert!(held + Duration::from_millis(3) >= SHORT * 7, "{held:?}");
+    assert!(held + Duration::from_millis(3) >= KEPT, "{held:?}");
     drop(silent);
 }
 
@@ -94,7 +93,7 @@ pub(crate) fn the_evicted_holders_release_frees_nothing_of_the_next(place: &dyn 
     let new = take(&locker.lock("app").ttl(LONG));
     let answer = old.release_blocking();
     assert!(matches!(answer, Err(Error::NotHeld { .. })), "{answer:?}");
-    assert!(new.verify_blocking().unwrap());
+    assert!(verified(&new));
     assert!(is_busy(&place.locker().lock("app")));
 }
 
@@ -125,7 +124,7 @@ pub(crate) fn a_takeover_by_force_gives_the_lock_to_the_new_and_cancels_the_old(
     });
     assert!(matches!(old, Err(Error::Lost { .. })), "{old:?}");
     assert!(ended.load(Ordering::SeqCst));
-    assert!(new.verify_blocking().unwrap());
+    assert!(verified(&new));
     let shown = other.info_blocking().unwrap().unwrap();
     assert!(same_holding(&shown, &new.info()));
 }

@@ -4,8 +4,10 @@ use std::collections::HashSet;
 
 use applock::{AppLocker, Error};
 
+use crate::asking::{is_busy, is_free, take, verified};
 use crate::children::{Child, Part};
-use crate::store::{LONG, Place, is_busy, is_free, take};
+use crate::store::{LONG, Place, RedisPlace};
+use crate::support::redis::RedisServer;
 
 /// 154, 155
 pub(crate) fn strange_names_are_locks_of_their_own(place: &dyn Place) {
@@ -160,6 +162,31 @@ pub(crate) fn the_locale_does_not_change_a_name(place: &dyn Place) {
     assert!(is_free(&locker.lock("app").name("TITLE iıİI")));
 }
 
+/// 161
+#[test]
+fn a_lock_and_its_fencing_counter_are_of_one_hash_slot() {
+    let cluster = RedisServer::with(&["--cluster-enabled", "yes"]);
+    let slot = |key: &String| -> u16 { cluster.try_run(&["CLUSTER", "KEYSLOT", key]).unwrap() };
+    let names = [
+        "{", "}", "{}", "{a}", "a{b}c", "}{", "{{a}}", "{a}{b}", "{a",
+    ];
+    let tagged = ["{a}", "a{b}c", "{{a}}", "{a}{b}", "a{b}{"];
+    let of_names = names.map(|name| (name, false));
+    let of_keys = tagged.map(|key| (key, true));
+    for (text, is_key) in of_names.into_iter().chain(of_keys) {
+        let place = RedisPlace::fresh();
+        let lock = place.locker().lock(text).name(text);
+        let lock = match is_key {
+            true => lock.key(format!("{}{text}", place.prefix())),
+            false => lock,
+        };
+        let _guard = take(&lock.ttl(LONG));
+        let keys = place.keys();
+        let slots: HashSet<u16> = keys.iter().map(slot).collect();
+        assert_eq!((keys.len(), slots.len()), (2, 1), "{keys:?}");
+    }
+}
+
 /// 163
 pub(crate) fn the_keys_of_fencing_counters_are_no_locks(place: &dyn Place) {
     let locker = place.locker();
@@ -169,5 +196,5 @@ pub(crate) fn the_keys_of_fencing_counters_are_no_locks(place: &dyn Place) {
         let refused = locker.lock("app").key(side).acquire_blocking();
         assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
     }
-    assert!(guard.verify_blocking().unwrap());
+    assert!(verified(&guard));
 }

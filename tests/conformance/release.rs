@@ -1,18 +1,16 @@
 //! 2.6: letting go, and whose lock it is.
 
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use applock::{AppLocker, Ending, Error, LockGuard};
 
-use crate::store::{
-    LONG, Place, RedisPlace, SHORT, SOON, bounded, is_busy, is_free, runtime, same_holding, take,
-    take_soon, told,
+use crate::asking::{
+    bounded, is_busy, is_free, polled, runtime, same_holding, take, take_soon, told, verified,
 };
+use crate::store::{LONG, Place, RedisPlace, SHORT, SOON};
 use crate::support::wait;
 
 /// A holder whose lease has ended, and the one that came after it.
@@ -29,7 +27,7 @@ pub(crate) fn a_release_after_the_end_says_so_and_leaves_the_next_holder_alone(p
     let (old, new, locker) = overtaken(place);
     let answer = old.release_blocking();
     assert!(matches!(answer, Err(Error::NotHeld { .. })), "{answer:?}");
-    assert!(new.verify_blocking().unwrap());
+    assert!(verified(&new));
     let shown = locker.lock("app").info_blocking().unwrap().unwrap();
     assert!(same_holding(&shown, &new.info()));
     new.release_blocking().unwrap();
@@ -55,7 +53,7 @@ pub(crate) fn dropping_a_guard_whose_lease_has_ended_leaves_the_next_holder_alon
     let stale = place.locker().lock("app");
     drop(old);
     for _ in 0..10 {
-        assert!(new.verify_blocking().unwrap());
+        assert!(verified(&new));
         assert!(is_busy(&stale));
     }
 }
@@ -74,16 +72,16 @@ pub(crate) fn there_is_nothing_to_release_of_a_lock_that_nobody_has_taken(place:
 pub(crate) fn a_second_release_never_frees_the_successors_lock(place: &dyn Place) {
     let first = place.locker();
     let old = take(&first.lock("app").ttl(LONG));
-    // Released once already, over its guard's head.
-    let late = first.shutdown_blocking(Duration::from_millis(200));
-    assert!(late.is_ok(), "{late:?}");
+    // Released once already, over its guard's head, at half of that time. (Whether the
+    // answer came in the other half is not the point.)
+    let _ = first.shutdown_blocking(Duration::from_millis(200));
     let new = take_soon(&place.locker().lock("app").ttl(LONG));
     let answer = old.release_blocking();
     assert!(
         matches!(answer, Err(Error::Lost { .. } | Error::NotHeld { .. })),
         "{answer:?}"
     );
-    assert!(new.verify_blocking().unwrap());
+    assert!(verified(&new));
     assert!(is_busy(&place.locker().lock("app")));
 }
 
@@ -95,7 +93,7 @@ pub(crate) fn a_release_that_fails_is_told_and_goes_on_in_the_background(place: 
     let asked = Instant::now();
     let answer = guard.release_blocking();
     assert!(matches!(answer, Err(Error::Unavailable(_))), "{answer:?}");
-    assert!(asked.elapsed() < Duration::from_secs(5));
+    assert!(asked.elapsed() < Duration::from_secs(10));
     drop(stalled);
     // Long before the ttl.
     take_soon(&other).release_blocking().unwrap();
@@ -109,17 +107,17 @@ pub(crate) fn a_release_touches_no_other_name(place: &dyn Place) {
     let whole = take(&place.locker().lock("app").ttl(LONG));
     other.release_blocking().unwrap();
     whole.release_blocking().unwrap();
-    assert!(mine.verify_blocking().unwrap());
+    assert!(verified(&mine));
     assert!(is_busy(&place.locker().lock("app").name("a")));
 }
 
 /// 77
 pub(crate) fn each_guard_knows_for_itself_whether_it_holds(place: &dyn Place) {
     let (old, new, _locker) = overtaken(place);
-    assert!(!old.verify_blocking().unwrap());
+    assert!(!verified(&old));
     assert!(!old.is_held() && new.is_held());
     assert!(old.ensure_held().is_err() && new.ensure_held().is_ok());
-    assert!(new.verify_blocking().unwrap());
+    assert!(verified(&new));
 }
 
 /// 78: The other stores have no wire whose decoding could matter.
@@ -131,7 +129,7 @@ fn the_version_of_the_wire_protocol_does_not_matter() {
     let two = place.locker();
     for (ours, theirs) in [(&two, &three), (&three, &two)] {
         let guard = take(&ours.lock("app").ttl(LONG));
-        assert!(guard.verify_blocking().unwrap());
+        assert!(verified(&guard));
         assert!(is_busy(&theirs.lock("app")));
         let shown = theirs.lock("app").info_blocking().unwrap().unwrap();
         assert!(same_holding(&shown, &guard.info()));
@@ -177,15 +175,21 @@ pub(crate) fn a_release_lets_in_one_waiter_and_no_second(place: &dyn Place) {
 
 /// 80
 pub(crate) fn dropping_a_guard_does_not_wait_for_the_store(place: &dyn Place) {
-    let guard = take(&place.locker().lock("app").ttl(LONG));
-    let other = place.locker().lock("app");
+    const GUARDS: u64 = 20;
+    let locker = place.locker();
+    let lock = |number: u64| locker.lock("app").name(number.to_string()).ttl(LONG);
+    let guards: Vec<_> = (0..GUARDS).map(|number| take(&lock(number))).collect();
     let stalled = place.stall();
     let start = Instant::now();
-    drop(guard);
-    // To wait would take the command's whole second.
-    assert!(start.elapsed() < Duration::from_millis(700));
+    for guard in guards {
+        drop(guard);
+    }
+    // To wait would take a command's whole second for each.
+    assert!(start.elapsed() < Duration::from_secs(GUARDS / 2));
     drop(stalled);
-    take_soon(&other).release_blocking().unwrap();
+    for number in 0..GUARDS {
+        wait::until("it is released", SOON, || is_free(&lock(number)));
+    }
 }
 
 /// 80
@@ -212,7 +216,7 @@ pub(crate) fn a_release_while_a_heartbeat_hangs_ends_and_frees_the_lock(place: &
     let stalled = place.stall();
     runtime().block_on(async {
         let mut beat = pin!(guard.verify());
-        let asked = poll_fn(|context| Poll::Ready(beat.as_mut().poll(context))).await;
+        let asked = polled(beat.as_mut()).await;
         assert!(asked.is_pending());
     });
     let answer = bounded("the release ends", guard.release());
@@ -228,7 +232,7 @@ pub(crate) fn a_release_while_a_heartbeat_hangs_ends_and_frees_the_lock(place: &
 pub(crate) fn a_release_of_a_lost_lock_says_lost(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(LONG));
     assert!(place.locker().lock("app").force_release_blocking().unwrap());
-    assert!(!guard.verify_blocking().unwrap());
+    assert!(!verified(&guard));
     told(&guard);
     let answer = guard.release_blocking();
     assert!(matches!(answer, Err(Error::Lost { .. })), "{answer:?}");

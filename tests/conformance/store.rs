@@ -6,21 +6,24 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use applock::clock::ManualClock;
-use applock::{AppLocker, Builder, Lock, LockGuard, LockInfo, MemoryStore};
+use applock::{AppLocker, Builder, MemoryStore};
 use tempfile::TempDir;
 
 use crate::support::redis::RedisServer;
-use crate::support::wait;
 
 /// A lease that is meant to run out, its heart not beating.
 pub(crate) const SHORT: Duration = Duration::from_millis(250);
 
+/// The lease of another process that is to die. It need not be held at any certain moment.
+pub(crate) const BRIEF: Duration = Duration::from_millis(1_500);
+
 /// A lease that must be kept by its heartbeat, on a machine that is busy with other
-/// things: more than half of it may pass before the beat comes.
-pub(crate) const KEPT: Duration = Duration::from_secs(2);
+/// things, and stands still now and then: about two seconds may pass before the beat
+/// comes.
+pub(crate) const KEPT: Duration = Duration::from_secs(3);
 
 /// A lease whose end plays no part in a test: whatever becomes free within [`SOON`] was
 /// released.
@@ -83,6 +86,12 @@ pub(crate) trait Place: Sync {
         let clock = ManualClock::new();
         let locker = self.builder().clock(clock.clone()).build().unwrap();
         (locker, clock)
+    }
+
+    /// Such a place with nothing but a clock of the test's own, for its store and its
+    /// lockers; `None` where the store's time is not to be had.
+    fn timeless(&self) -> Option<(Box<dyn Place>, ManualClock)> {
+        None
     }
 
     /// What stands before every key.
@@ -192,7 +201,21 @@ impl RedisPlace {
         }
     }
 
-    fn keys(&self) -> Vec<String> {
+    /// How many scripts the server has run, or was asked to.
+    pub(crate) fn scripts_run(&self) -> u64 {
+        let stats: String = self.with(|server| server.run("INFO commandstats"));
+        let calls = |name: &str| {
+            stats
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")))
+                .map_or(0, |rest| {
+                    rest.split_once(',').unwrap().0.parse::<u64>().unwrap()
+                })
+        };
+        calls("evalsha") + calls("eval")
+    }
+
+    pub(crate) fn keys(&self) -> Vec<String> {
         let pattern = format!("*{}*", self.prefix);
         let mut keys: Vec<String> =
             self.with(|server| server.try_run(&["KEYS", &pattern]).unwrap());
@@ -395,109 +418,35 @@ impl Drop for DirPlace {
 }
 
 /// A table of its own.
-pub(crate) struct MemoryPlace(MemoryStore);
+pub(crate) struct MemoryPlace {
+    store: MemoryStore,
+    clock: Option<ManualClock>,
+}
 
 impl MemoryPlace {
     pub(crate) fn fresh() -> Self {
-        Self(MemoryStore::new())
+        Self {
+            store: MemoryStore::new(),
+            clock: None,
+        }
     }
 }
 
 impl Place for MemoryPlace {
     fn builder(&self) -> Builder {
-        AppLocker::builder().store(self.0.clone())
-    }
-}
-
-/// Takes a free lock, with a lease that does not end in this test.
-#[track_caller]
-pub(crate) fn take(lock: &Lock) -> LockGuard {
-    lock.clone()
-        .try_acquire_blocking()
-        .unwrap()
-        .expect("the lock is free")
-}
-
-#[track_caller]
-pub(crate) fn is_busy(lock: &Lock) -> bool {
-    lock.try_acquire_blocking().unwrap().is_none()
-}
-
-#[track_caller]
-pub(crate) fn is_free(lock: &Lock) -> bool {
-    lock.info_blocking().unwrap().is_none()
-}
-
-/// Takes the lock as soon as it can be had.
-#[track_caller]
-pub(crate) fn take_soon(lock: &Lock) -> LockGuard {
-    let mut taken = None;
-    wait::until("the lock can be taken", SOON, || {
-        taken = lock.try_acquire_blocking().unwrap();
-        taken.is_some()
-    });
-    taken.unwrap()
-}
-
-/// Waits until the guard is told that it is lost.
-#[track_caller]
-pub(crate) fn told(guard: &LockGuard) {
-    bounded("the guard is told that it is lost", guard.lost());
-    assert!(!guard.is_held(), "told of a loss, yet held");
-}
-
-/// Runs a future on this thread, but not for ever.
-#[track_caller]
-pub(crate) fn bounded<F: Future>(what: &str, future: F) -> F::Output {
-    runtime().block_on(async {
-        tokio::time::timeout(SOON, future)
-            .await
-            .unwrap_or_else(|_| panic!("after {SOON:?} still not: {what}"))
-    })
-}
-
-pub(crate) fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
-/// When a lease ends, as far as it can be told: what the store said was true at some
-/// moment between the question and its answer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct End {
-    pub(crate) earliest: Instant,
-    pub(crate) latest: Instant,
-}
-
-/// Stores tell milliseconds, rounded.
-const ROUNDING: Duration = Duration::from_millis(3);
-
-impl End {
-    #[track_caller]
-    pub(crate) fn of(lock: &Lock) -> Self {
-        let asked = Instant::now();
-        let holder = lock.info_blocking().unwrap().expect("it is held");
-        let answered = Instant::now();
-        let left = holder.remaining().expect("it has an end");
-        Self {
-            earliest: asked + left - ROUNDING,
-            latest: answered + left + ROUNDING,
+        let builder = AppLocker::builder().store(self.store.clone());
+        match &self.clock {
+            Some(clock) => builder.clock(clock.clone()),
+            None => builder,
         }
     }
 
-    pub(crate) fn may_be(self, other: Self) -> bool {
-        self.earliest <= other.latest && other.earliest <= self.latest
+    fn timeless(&self) -> Option<(Box<dyn Place>, ManualClock)> {
+        let clock = ManualClock::new();
+        let place = Self {
+            store: MemoryStore::with_clock(clock.clone()),
+            clock: Some(clock.clone()),
+        };
+        Some((Box::new(place), clock))
     }
-
-    pub(crate) fn is_before(self, other: Self) -> bool {
-        self.latest < other.earliest
-    }
-}
-
-/// Whether two tell of the same acquisition.
-pub(crate) fn same_holding(one: &LockInfo, other: &LockInfo) -> bool {
-    let plain = |info: &LockInfo| info.owner_id().replace('-', "");
-    plain(one) == plain(other) && one.fencing_token() == other.fencing_token()
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use applock::Error;
 
-use crate::store::{End, KEPT, LONG, Place, SOON, is_busy, is_free, same_holding, take};
+use crate::asking::{End, is_busy, is_free, same_holding, take};
+use crate::store::{KEPT, LONG, Place, RedisPlace, SOON};
 
 /// 21
 pub(crate) fn a_try_takes_a_free_lock_and_tells_a_held_one_as_busy_whatever_wait_says(
@@ -23,29 +24,16 @@ pub(crate) fn a_try_takes_a_free_lock_and_tells_a_held_one_as_busy_whatever_wait
 /// 21, for the one store where a round trip can be counted.
 #[test]
 fn a_try_of_a_held_lock_is_one_round_trip() {
-    use crate::store::RedisPlace;
     let place = RedisPlace::fragile();
-    let scripts = || -> u64 {
-        let stats: String = place.with(|server| server.run("INFO commandstats"));
-        let calls = |name: &str| {
-            stats
-                .lines()
-                .find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")))
-                .map_or(0, |rest| {
-                    rest.split_once(',').unwrap().0.parse::<u64>().unwrap()
-                })
-        };
-        calls("evalsha") + calls("eval")
-    };
     let (frozen, _clock) = place.frozen();
     let other = place.locker().lock("app");
     let _guard = take(&frozen.lock("app").ttl(LONG));
     assert!(is_busy(&other));
-    let before = scripts();
+    let before = place.scripts_run();
     for _ in 0..10 {
         assert!(is_busy(&other));
     }
-    assert_eq!(scripts() - before, 10);
+    assert_eq!(place.scripts_run() - before, 10);
 }
 
 /// 22

@@ -7,9 +7,12 @@
 )]
 
 pub mod child;
+pub mod clock;
 pub mod log;
 pub mod panics;
 pub mod probe;
+pub mod proxy;
 pub mod redis;
 pub mod stall;
+pub mod steps;
 pub mod wait;

@@ -24,6 +24,7 @@ pub struct RedisServer {
     process: Option<Child>,
     port: u16,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     directory: TempDir,
     login: Option<(String, String)>,
 }
@@ -40,10 +41,19 @@ impl RedisServer {
 
     /// With further arguments of its command line, such as `["--requirepass", "x"]`.
     pub fn with(arguments: &[&str]) -> Self {
+        Self::under(arguments, &[])
+    }
+
+    /// With further environment, too.
+    pub fn under(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut server = Self {
             process: None,
             port: free_port(),
             arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             directory: tempfile::tempdir().expect("a temporary directory"),
             login: None,
         };
@@ -74,6 +84,7 @@ impl RedisServer {
             .arg("--logfile")
             .arg(self.log())
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

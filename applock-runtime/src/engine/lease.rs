@@ -311,8 +311,9 @@ impl Lease {
         }
     }
 
-    /// Its holder lets go. What was lost stays lost.
+    /// Its holder lets go. What was lost stays lost, also if nobody has looked yet.
     pub(crate) fn let_go(&self) {
+        self.is_valid();
         let _ = self
             .loss
             .compare_exchange(0, RELEASED, Ordering::AcqRel, Ordering::Acquire);
@@ -494,6 +495,15 @@ mod tests {
         assert!(!lease.extend(sent, clock.now() + Duration::from_secs(10)));
         assert!(!lease.is_valid());
         assert!(!lease.lose(Loss::Taken));
+        assert_eq!(lease.loss(), Some(Loss::Expired));
+    }
+
+    #[test]
+    fn a_lease_that_ran_out_unseen_is_lost_and_not_let_go() {
+        let clock = ManualClock::new();
+        let lease = lease(&clock, Duration::from_secs(10));
+        clock.advance(Duration::from_secs(10));
+        lease.let_go();
         assert_eq!(lease.loss(), Some(Loss::Expired));
     }
 
