@@ -14,6 +14,8 @@ mod info;
 mod key;
 mod lock;
 mod locker;
+#[cfg(test)]
+mod simulation;
 mod singleton;
 mod store;
 

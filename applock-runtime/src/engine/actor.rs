@@ -4,7 +4,7 @@
 //! has a file of its own. One step at a time per entry, so that a release never
 //! overtakes a heartbeat in flight. Steps that are due together travel together.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub(super) async fn run(
         unfinished,
         abandoned: false,
         closing: None,
-        entries: HashMap::new(),
+        entries: BTreeMap::new(),
         timers: BTreeSet::new(),
         inflight: FuturesUnordered::new(),
         outbox: Outbox::default(),
@@ -94,7 +94,7 @@ pub(super) struct Actor {
     /// No handle is left that could send another command.
     abandoned: bool,
     closing: Option<Closing>,
-    entries: HashMap<OwnerId, Entry>,
+    entries: BTreeMap<OwnerId, Entry>,
     timers: BTreeSet<(Moment, OwnerId)>,
     inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     outbox: Outbox,
@@ -360,7 +360,7 @@ impl Actor {
         let sent = Sent::now(&*self.parts.clock);
         // Those of one time-out travel together: a short lease must not wait for its
         // answer as long as a long one, nor a long one give up as early.
-        let mut batches: HashMap<Duration, (Vec<OwnerId>, Vec<Renew>)> = HashMap::new();
+        let mut batches: BTreeMap<Duration, (Vec<OwnerId>, Vec<Renew>)> = BTreeMap::new();
         let command_timeout = self.parts.command_timeout;
         for owner in owners {
             if let Some(State::Holding(holding)) = self.state(owner) {

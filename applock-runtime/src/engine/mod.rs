@@ -273,6 +273,25 @@ impl Engine {
         }
     }
 
+    /// An engine whose work the caller drives, on a runtime of its own, instead of a
+    /// thread.
+    #[cfg(test)]
+    pub(crate) fn driven_by_caller(parts: Parts) -> (Self, impl Future<Output = ()> + Send) {
+        let engine = Self::new(parts);
+        let (mailbox, commands) = mpsc::unbounded_channel();
+        let work = actor::run(
+            Arc::clone(&engine.parts),
+            commands,
+            Arc::clone(&engine.unfinished),
+        );
+        let running = Running {
+            mailbox,
+            thread: std::thread::current().id(),
+        };
+        *engine.running.lock().unwrap() = Some(running);
+        (engine, work)
+    }
+
     pub(crate) fn identity(&self) -> &Arc<Identity> {
         &self.parts.identity
     }

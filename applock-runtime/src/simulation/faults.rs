@@ -1,0 +1,244 @@
+//! What goes wrong in a run, and when: a plan drawn from the seed, and the hand that
+//! carries it out between two steps of the simulation.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use turmoil::Sim;
+
+use super::ledger::What;
+use super::world::{HOSTS, SERVER, World, host_name};
+
+/// One step of the simulation. No message is faster: within a step hosts run one after
+/// the other, and what one sends must not reach another in its past.
+pub(super) const STEP: Duration = Duration::from_millis(10);
+
+/// The slowest that a message travels when nothing is wrong.
+pub(super) const SLOW: Duration = Duration::from_millis(30);
+
+/// The longest that a message is delayed, and so comes to life after its connection was
+/// given up: less than the kernel keeps sending it (`TCP_USER_TIMEOUT`).
+const LONGEST_DELAY: Duration = Duration::from_millis(3_500);
+
+/// A run's length until the faults heal.
+const CHAOS: Duration = Duration::from_secs(11);
+
+/// Where the server forgets: when first, and how long nothing else happens before and
+/// after, so that holders can be told.
+const FIRST_FORGETTING: Duration = Duration::from_secs(2);
+const CALM: Duration = Duration::from_secs(8);
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Nothing gets through between a host and the server; or in one direction only.
+    Cut(usize),
+    CutRequests(usize),
+    CutAnswers(usize),
+    Mend(usize),
+    /// Whatever is on its way waits, and arrives when it is let go.
+    Hold(usize),
+    LetGo(usize),
+    /// Every message takes so long.
+    Slow(usize, Duration),
+    Fast(usize),
+    /// The connection fails at the host; what was sent over it arrives.
+    GiveUp(usize),
+    /// The server closes the connection; or does so instead of answering.
+    Reset(usize),
+    LoseAnswer(usize),
+    /// The server dies, with or without what it knew.
+    Crash {
+        forget: bool,
+    },
+    Restart {
+        forgot: bool,
+    },
+}
+
+/// What is to go wrong.
+pub(super) struct Plan {
+    steps: VecDeque<(Duration, Step)>,
+    troubles: Vec<(Duration, Duration, Option<usize>)>,
+    pub(super) heal: Duration,
+}
+
+impl Plan {
+    /// Draws a plan. Only where `forgetting` does the server ever lose its data.
+    pub(super) fn draw(rng: &mut fastrand::Rng, forgetting: bool) -> Self {
+        let mut plan = Self {
+            steps: VecDeque::new(),
+            troubles: Vec::new(),
+            heal: CHAOS,
+        };
+        if forgetting {
+            plan.outage(rng, FIRST_FORGETTING, true);
+            plan.heal = FIRST_FORGETTING + CALM + CHAOS / 2;
+            plan.chaos(rng, FIRST_FORGETTING + CALM, plan.heal, true);
+        } else {
+            plan.chaos(rng, Duration::ZERO, CHAOS, false);
+        }
+        plan.steps.make_contiguous().sort_by_key(|(at, _)| *at);
+        plan
+    }
+
+    fn chaos(&mut self, rng: &mut fastrand::Rng, from: Duration, to: Duration, forgetting: bool) {
+        let mut at = from;
+        while at < to {
+            at += between(rng, 0, 1_000);
+            let end = (at + between(rng, 100, 4_000)).min(to);
+            if end <= at {
+                break;
+            }
+            if rng.u8(..8) == 0 {
+                // The server is stopped, and goes on later.
+                for host in 0..HOSTS {
+                    self.fault(at, end, host, Step::Hold(host), Step::LetGo(host));
+                }
+            } else {
+                for host in 0..HOSTS {
+                    self.trouble_one(rng, at, end, host);
+                }
+            }
+            if rng.u8(..4) == 0 {
+                let forget = forgetting && rng.bool();
+                let start = at + between(rng, 0, millis(end - at));
+                self.outage(rng, start.min(to.saturating_sub(LONGEST_OUTAGE)), forget);
+            }
+            at = end;
+        }
+    }
+
+    /// Perhaps something is wrong with one host's way to the server, for a part of the time.
+    fn trouble_one(&mut self, rng: &mut fastrand::Rng, at: Duration, end: Duration, host: usize) {
+        let from = at + between(rng, 0, millis(end - at));
+        let to = from + between(rng, 0, millis(end - from));
+        match rng.u8(..14) {
+            0 => self.fault(from, to, host, Step::Cut(host), Step::Mend(host)),
+            1 => self.fault(from, to, host, Step::CutRequests(host), Step::Mend(host)),
+            2 | 3 => self.fault(from, to, host, Step::CutAnswers(host), Step::Mend(host)),
+            4 => self.fault(from, to, host, Step::Hold(host), Step::LetGo(host)),
+            5 => {
+                let delay = between(rng, 50, 900);
+                self.fault(at, end, host, Step::Slow(host, delay), Step::Fast(host));
+            }
+            6..=8 => {
+                // Late answers, and then none in time.
+                let delay = between(rng, 50, 900);
+                self.fault(at, end, host, Step::Slow(host, delay), Step::Fast(host));
+                self.steps
+                    .push_back((from, Step::Slow(host, LONGEST_DELAY)));
+            }
+            9 | 10 => {
+                // So late that others overtake it, over another connection.
+                let delay = between(rng, 900, millis(LONGEST_DELAY));
+                let to = to.min(from + Duration::from_millis(400));
+                self.fault(from, to, host, Step::Slow(host, delay), Step::Fast(host));
+                self.steps.push_back((to, Step::GiveUp(host)));
+            }
+            11 => self.steps.push_back((from, Step::Reset(host))),
+            12 => self.steps.push_back((from, Step::LoseAnswer(host))),
+            _ => (),
+        }
+    }
+
+    fn fault(&mut self, from: Duration, to: Duration, host: usize, begin: Step, end: Step) {
+        self.steps.push_back((from, begin));
+        self.steps.push_back((to, end));
+        // What was under way takes a while to recover.
+        self.troubles.push((from, to + LONGEST_DELAY, Some(host)));
+    }
+
+    fn outage(&mut self, rng: &mut fastrand::Rng, from: Duration, forget: bool) {
+        let to = from + between(rng, 20, millis(LONGEST_OUTAGE));
+        self.steps.push_back((from, Step::Crash { forget }));
+        self.steps.push_back((to, Step::Restart { forgot: forget }));
+        self.troubles.push((from, to, None));
+    }
+}
+
+const LONGEST_OUTAGE: Duration = Duration::from_millis(1_200);
+
+fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap()
+}
+
+/// A length of time, in milliseconds from `least` to `most`.
+pub(super) fn between(rng: &mut fastrand::Rng, least: u64, most: u64) -> Duration {
+    Duration::from_millis(rng.u64(least..=most.max(least)))
+}
+
+/// Carries a plan out.
+pub(super) struct Hand {
+    plan: Plan,
+    is_down: bool,
+}
+
+impl Hand {
+    pub(super) fn new(plan: Plan, world: &World) -> Self {
+        let mut ledger = world.ledger.borrow_mut();
+        for (from, to, host) in &plan.troubles {
+            ledger.trouble(*from, *to, *host);
+        }
+        Self {
+            plan,
+            is_down: false,
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn act(&mut self, sim: &mut Sim<'_>, world: &World) {
+        while let Some((_, step)) = self.plan.steps.pop_front_if(|(at, _)| *at <= sim.elapsed()) {
+            self.step(step, sim, world);
+        }
+    }
+
+    fn step(&mut self, step: Step, sim: &mut Sim<'_>, world: &World) {
+        let now = sim.elapsed();
+        let note = |what| world.ledger.borrow_mut().note(now, what);
+        note(What::Fault(format!("{step:?}")));
+        let cut = |host: usize, to| world.cut[host].store(to, Ordering::Relaxed);
+        match step {
+            Step::Cut(host) => {
+                cut(host, true);
+                sim.partition(host_name(host), SERVER);
+            }
+            Step::CutRequests(host) => {
+                cut(host, true);
+                sim.partition_oneway(host_name(host), SERVER);
+            }
+            Step::CutAnswers(host) => sim.partition_oneway(SERVER, host_name(host)),
+            Step::Mend(host) => {
+                cut(host, false);
+                sim.repair(host_name(host), SERVER);
+            }
+            Step::Hold(host) => sim.hold(host_name(host), SERVER),
+            Step::LetGo(host) => sim.release(host_name(host), SERVER),
+            Step::Slow(host, delay) => sim.set_link_latency(host_name(host), SERVER, delay),
+            Step::Fast(host) => {
+                sim.set_link_latency(host_name(host), SERVER, STEP);
+                sim.set_link_max_message_latency(host_name(host), SERVER, SLOW);
+            }
+            Step::GiveUp(host) => world.given_up[host].notify_waiters(),
+            Step::Reset(host) => world.resets[host].notify_waiters(),
+            Step::LoseAnswer(host) => world.lose_answer[host].set(true),
+            Step::Crash { forget } => {
+                sim.crash(SERVER);
+                self.is_down = true;
+                if forget {
+                    world.data.borrow_mut().forget();
+                    note(What::Forgot);
+                }
+            }
+            Step::Restart { forgot } => {
+                if self.is_down {
+                    sim.bounce(SERVER);
+                }
+                self.is_down = false;
+                if forgot {
+                    note(What::Back);
+                }
+            }
+        }
+    }
+}

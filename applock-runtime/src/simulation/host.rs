@@ -1,0 +1,248 @@
+//! A simulated host: an engine, and tasks that take, hold and give back locks at random;
+//! and, when the faults are over, the proof that everything still works.
+
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::ProtocolVersion;
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+use crate::engine::{Engine, Held, Parts, Wait, Want};
+use crate::error::{Error, Result};
+use crate::store::redis::RedisStore;
+use crate::store::{Acquire, Identity, OwnerId};
+
+use super::faults::between;
+use super::ledger::{Ask, Owner, What};
+use super::world::{Dialler, HostClock, TTLS, World, elapsed, host_name};
+
+/// How many tasks of a host want locks.
+const TASKS: u64 = 3;
+
+/// How long after the faults holders go on holding.
+const LAST_HOLD: Duration = Duration::from_secs(1);
+
+/// After that, everybody who wants a lock gets it within so long.
+const LIVELINESS: Duration = Duration::from_secs(8);
+
+/// And an engine that nobody uses any more is done within so long: it looks for locks
+/// that may come to life for five seconds after the store has answered.
+const REST: Duration = Duration::from_secs(8);
+
+pub(super) struct Host {
+    world: Rc<World>,
+    number: usize,
+    engine: Engine,
+    clock: Arc<HostClock>,
+}
+
+/// Runs a host from its start to its end.
+pub(super) async fn live(world: Rc<World>, number: usize) -> turmoil::Result {
+    let mut rng = fastrand::Rng::with_seed(world.seed * 1_000 + number as u64);
+    let clock = Arc::new(HostClock::start(&mut rng));
+    let dialler = Dialler {
+        protocol: if rng.bool() {
+            ProtocolVersion::RESP2
+        } else {
+            ProtocolVersion::RESP3
+        },
+        cut: Arc::clone(&world.cut[number]),
+        given_up: Arc::clone(&world.given_up[number]),
+    };
+    let (engine, work) = Engine::driven_by_caller(Parts {
+        store: Arc::new(RedisStore::over(Arc::new(dialler), "redis://server".into())),
+        clock: Arc::clone(&clock) as _,
+        identity: Arc::new(Identity {
+            instance: host_name(number),
+            host: host_name(number),
+            pid: 1,
+        }),
+        command_timeout: Duration::from_secs(1),
+    });
+    let engine_at_work = spawn_local(work);
+    let host = Rc::new(Host {
+        world: Rc::clone(&world),
+        number,
+        engine,
+        clock,
+    });
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| spawn_local(Rc::clone(&host).work(rng.fork())))
+        .collect();
+    for task in tasks {
+        task.await?;
+    }
+    let mut order: Vec<usize> = (0..TTLS.len()).collect();
+    rng.shuffle(&mut order);
+    for key in order {
+        host.take_after_all(key).await;
+    }
+    drop(host);
+    match timeout(REST, engine_at_work).await {
+        Ok(ended) => ended?,
+        Err(_) => world.ledger.borrow_mut().blame(format!(
+            "unrest: the engine of host {number} has something to do still at {:?}",
+            elapsed()
+        )),
+    }
+    Ok(())
+}
+
+impl Host {
+    fn note(&self, what: What) {
+        self.world.note(what);
+    }
+
+    /// Takes locks, until the faults are over.
+    async fn work(self: Rc<Self>, mut rng: fastrand::Rng) {
+        loop {
+            sleep(between(&mut rng, 0, 600)).await;
+            if elapsed() >= self.world.heal {
+                return;
+            }
+            self.take_one(&mut rng).await;
+        }
+    }
+
+    /// An acquisition, from the wish to whatever end.
+    async fn take_one(&self, rng: &mut fastrand::Rng) {
+        let key = rng.usize(..TTLS.len());
+        let wait = match rng.u8(..8) {
+            0..=2 => Wait::Not,
+            3 => Wait::Forever,
+            _ => Wait::For(between(rng, 20, 3_000)),
+        };
+        let (ask, mut want) = self.want(rng, key, wait);
+        want.at_least = (rng.u8(..6) == 0).then(|| between(rng, 100, 800));
+        want.at_most = (rng.u8(..6) == 0).then(|| between(rng, 200, 3_000));
+        let patience = if rng.u8(..4) == 0 {
+            between(rng, 0, 300)
+        } else {
+            between(rng, 2_000, 4_000)
+        };
+        match timeout(patience, self.engine.acquire(want)).await {
+            Err(_) => self.note(What::Dropped(ask.owner)),
+            Ok(Err(error)) => self.note(What::Refused(ask.owner, outcome(&Err(error)))),
+            Ok(Ok(held)) => self.hold(ask, held, rng).await,
+        }
+    }
+
+    /// A wish with an owner id of the run's own.
+    fn want(&self, rng: &mut fastrand::Rng, key: usize, wait: Wait) -> (Ask, Want) {
+        let (least, most) = TTLS[key];
+        let ask = Ask {
+            owner: self.world.next_owner(),
+            host: self.number,
+            key,
+            ttl: between(rng, least, most),
+        };
+        let acquire = Acquire {
+            key: self.world.keys[key].clone(),
+            owner: OwnerId::from_u128(ask.owner.into()),
+            ttl: ask.ttl,
+            identity: Arc::clone(self.engine.identity()),
+        };
+        self.note(What::Asked(ask));
+        let want = Want {
+            acquire,
+            wait,
+            at_least: None,
+            at_most: None,
+        };
+        (ask, want)
+    }
+
+    /// Looks at the guard. `false`: lost.
+    fn look(&self, owner: Owner, held: &Held) -> bool {
+        let says = held.lease().is_valid();
+        self.note(What::Says(owner, says));
+        says
+    }
+
+    async fn hold(&self, ask: Ask, held: Held, rng: &mut fastrand::Rng) {
+        let owner = ask.owner;
+        self.note(What::Told(owner, held.lease().token));
+        let longest = if rng.u8(..3) == 0 { 14_000 } else { 2_500 };
+        let end = (elapsed() + between(rng, 0, longest)).min(self.world.heal + LAST_HOLD);
+        while self.look(owner, &held) && elapsed() < end {
+            if rng.u8(..20) == 0 {
+                // Whatever it answers, the guard is what counts.
+                let _ = timeout(between(rng, 0, 500), held.verify()).await;
+            } else {
+                sleep(self.until_next_look(&held, rng)).await;
+            }
+        }
+        if rng.bool() {
+            // Somebody who does not stop when told, or a body that takes its time.
+            for _ in 0..rng.u8(..5) {
+                sleep(between(rng, 1, 400)).await;
+                self.look(owner, &held);
+            }
+        }
+        self.note(What::LetGo(owner));
+        match rng.u8(..3) {
+            0 => drop(held),
+            1 => {
+                let patience = between(rng, 0, 100);
+                self.release(owner, timeout(patience, held.release())).await;
+            }
+            _ => {
+                let forever = Duration::from_secs(60);
+                self.release(owner, timeout(forever, held.release())).await;
+            }
+        }
+    }
+
+    /// Looks come at random, and just before the lease's end: nobody else may have the
+    /// lock even then.
+    fn until_next_look(&self, held: &Held, rng: &mut fastrand::Rng) -> Duration {
+        let left = self.clock.true_length(held.lease().remaining());
+        let last = left.saturating_sub(Duration::from_millis(1));
+        between(rng, 10, 200).min(last.max(Duration::from_millis(1)))
+    }
+
+    async fn release(
+        &self,
+        owner: Owner,
+        released: impl Future<Output = std::result::Result<Result<()>, tokio::time::error::Elapsed>>,
+    ) {
+        match released.await {
+            Ok(told) => self.note(What::Released(owner, outcome(&told))),
+            Err(_) => self.note(What::Dropped(owner)),
+        }
+    }
+
+    /// Nothing is wrong any more, so everybody gets what they wait for.
+    async fn take_after_all(&self, key: usize) {
+        let rng = &mut fastrand::Rng::with_seed(self.world.seed);
+        let (ask, want) = self.want(rng, key, Wait::For(LIVELINESS));
+        match self.engine.acquire(want).await {
+            Ok(held) => {
+                self.note(What::Told(ask.owner, held.lease().token));
+                self.look(ask.owner, &held);
+                self.note(What::LetGo(ask.owner));
+                self.release(ask.owner, timeout(LIVELINESS, held.release()))
+                    .await;
+            }
+            Err(error) => self.world.ledger.borrow_mut().blame(format!(
+                "stuck: all is well, and host {} can't take key {key} by {:?} ({})",
+                self.number,
+                elapsed(),
+                outcome(&Err(error))
+            )),
+        }
+    }
+}
+
+/// In a word, so that the history of a run has one line for each event.
+fn outcome(told: &Result<()>) -> String {
+    match told {
+        Ok(()) => "released".to_owned(),
+        Err(Error::Busy(_)) => "busy".to_owned(),
+        Err(Error::Unavailable(fault)) => format!("unavailable, {fault}"),
+        Err(other) => other.to_string(),
+    }
+}

@@ -1,0 +1,330 @@
+//! What happened in a run, and the checks of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// One acquisition: the number of its owner id.
+pub(super) type Owner = u64;
+
+/// Something that happened, by the run's one time (which no host knows).
+pub(super) struct Event {
+    at: Duration,
+    what: What,
+}
+
+pub(super) enum What {
+    /// The network or the server was tampered with.
+    Fault(String),
+    /// The server lost all that it knew.
+    Forgot,
+    /// The server is to be reached again, after it forgot.
+    Back,
+    /// At the server, the lock went to another owner, with this token.
+    Gave(usize, Owner, u64),
+    /// At the server, the lock is that owner's until then, unless more is said.
+    Lasts(usize, Owner, Duration),
+    /// At the server, the lock is no longer that owner's.
+    Took(usize, Owner),
+    Asked(Ask),
+    /// Its caller was told that it holds the lock, with this token.
+    Told(Owner, u64),
+    Refused(Owner, String),
+    /// Its caller dropped the future.
+    Dropped(Owner),
+    /// The guard was asked whether the lock is held.
+    Says(Owner, bool),
+    /// The guard was released or dropped.
+    LetGo(Owner),
+    Released(Owner, String),
+}
+
+/// An acquisition that a host asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask {
+    pub(super) owner: Owner,
+    pub(super) host: usize,
+    pub(super) key: usize,
+    pub(super) ttl: Duration,
+}
+
+/// A holding, as its caller saw it.
+struct Holding {
+    ask: Ask,
+    told: Option<(Duration, u64)>,
+    last_yes: Option<Duration>,
+    no: Option<Duration>,
+}
+
+/// How long after the server is back, and the next heartbeat is due, a holder whose
+/// lock was forgotten may still think that it holds it: dialling, the scripts that the
+/// server does not know any more, a round trip.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    events: Vec<Event>,
+    /// When something was wrong with the way between a host and the server.
+    troubles: Vec<(Duration, Duration, Option<usize>)>,
+    blames: Vec<String>,
+    holdings: BTreeMap<Owner, Holding>,
+}
+
+impl Ledger {
+    pub(super) fn note(&mut self, at: Duration, what: What) {
+        match &what {
+            What::Asked(ask) => {
+                let holding = Holding {
+                    ask: *ask,
+                    told: None,
+                    last_yes: None,
+                    no: None,
+                };
+                self.holdings.insert(ask.owner, holding);
+            }
+            What::Told(owner, token) => self.holding(*owner).told = Some((at, *token)),
+            What::Says(owner, true) => {
+                let holding = self.holding(*owner);
+                holding.last_yes = Some(at);
+                if let Some(no) = holding.no {
+                    self.blame(format!(
+                        "revived: {owner} was lost at {no:?}, and says held at {at:?}"
+                    ));
+                }
+            }
+            What::Says(owner, false) => {
+                self.holding(*owner).no.get_or_insert(at);
+            }
+            _ => (),
+        }
+        self.events.push(Event { at, what });
+    }
+
+    fn holding(&mut self, owner: Owner) -> &mut Holding {
+        self.holdings.get_mut(&owner).unwrap()
+    }
+
+    pub(super) fn trouble(&mut self, from: Duration, to: Duration, host: Option<usize>) {
+        self.troubles.push((from, to, host));
+    }
+
+    /// A promise was broken.
+    pub(super) fn blame(&mut self, what: String) {
+        self.blames.push(what);
+    }
+
+    /// The events in the order of their time: hosts run one after the other within a
+    /// step of the simulation.
+    fn in_order(&self) -> Vec<&Event> {
+        let mut events: Vec<&Event> = self.events.iter().collect();
+        events.sort_by_key(|event| event.at);
+        events
+    }
+
+    /// Every broken promise.
+    pub(super) fn broken(&self) -> Vec<String> {
+        let events = self.in_order();
+        let mut broken = self.blames.clone();
+        broken.extend(self.overlaps(&events));
+        broken.extend(self.unbacked(&events));
+        broken.extend(self.shrunken_tokens(&events));
+        broken.extend(self.untold(&events));
+        broken
+    }
+
+    /// No two leases of a key are valid at once: a lease is valid from when its caller
+    /// was told to its last 'held', for no guard says so again once it said no.
+    ///
+    /// Excused: the server forgot the one before it gave the other.
+    fn overlaps(&self, events: &[&Event]) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut told: Vec<_> = self
+            .holdings
+            .values()
+            .filter(|h| h.told.is_some())
+            .collect();
+        told.sort_by_key(|holding| holding.told);
+        for (index, first) in told.iter().enumerate() {
+            let Some(last_yes) = first.last_yes else {
+                continue;
+            };
+            for second in &told[index + 1..] {
+                let Some((since, _)) = second.told else {
+                    continue;
+                };
+                if since > last_yes {
+                    break;
+                }
+                let both = second.last_yes.is_some() && first.ask.key == second.ask.key;
+                if both && !forgot_between(events, first.ask.owner, second.ask.owner) {
+                    broken.push(format!(
+                        "overlap: key {} is held by {} until {last_yes:?}, and by {} from \
+                         {since:?}",
+                        first.ask.key, first.ask.owner, second.ask.owner
+                    ));
+                }
+            }
+        }
+        broken
+    }
+
+    /// Whoever says 'held' is the holder at the server, at that very moment.
+    ///
+    /// Excused: the server forgot it.
+    fn unbacked(&self, events: &[&Event]) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut holders: BTreeMap<usize, (Owner, Duration)> = BTreeMap::new();
+        let mut forgotten: Vec<Owner> = Vec::new();
+        for event in events {
+            match event.what {
+                What::Lasts(key, owner, until) => drop(holders.insert(key, (owner, until))),
+                What::Took(key, owner) if holders.get(&key).is_some_and(|of| of.0 == owner) => {
+                    holders.remove(&key);
+                }
+                What::Forgot => {
+                    // All that was asked so far may have been given before.
+                    forgotten.extend(self.holdings.keys());
+                    holders.clear();
+                }
+                What::Says(owner, true) if !forgotten.contains(&owner) => {
+                    let key = self.holdings[&owner].ask.key;
+                    match holders.get(&key) {
+                        Some((holder, until)) if *holder == owner && *until >= event.at => (),
+                        other => broken.push(format!(
+                            "unbacked: {owner} says held at {:?}, and at the server key {key} \
+                             is {other:?}",
+                            event.at
+                        )),
+                    }
+                }
+                _ => (),
+            }
+        }
+        broken
+    }
+
+    /// Tokens grow strictly, in the order in which the server gave the lock; and where it
+    /// did not forget, in the order in which callers were told.
+    fn shrunken_tokens(&self, events: &[&Event]) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut given: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut told: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut tokens: Vec<(Owner, u64)> = Vec::new();
+        let mut check = |last: Option<u64>, token: u64, event: &Event| {
+            if last.is_some_and(|last| last >= token) {
+                broken.push(format!("token: {token} after {last:?} at {:?}", event.at));
+            }
+        };
+        for event in events {
+            match event.what {
+                What::Gave(key, owner, token) => {
+                    check(given.insert(key, token), token, event);
+                    tokens.push((owner, token));
+                }
+                What::Told(owner, token) => {
+                    let key = self.holdings[&owner].ask.key;
+                    check(told.insert(key, token), token, event);
+                    if !tokens.contains(&(owner, token)) {
+                        check(Some(u64::MAX), token, event);
+                    }
+                }
+                What::Forgot => told.clear(),
+                _ => (),
+            }
+        }
+        broken
+    }
+
+    /// After the server forgot, the holder is told within a heartbeat of its being back,
+    /// if nothing is wrong with the way to it.
+    fn untold(&self, events: &[&Event]) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut forgot = Duration::ZERO;
+        for event in events {
+            match event.what {
+                What::Forgot => forgot = event.at,
+                What::Back => {
+                    for holding in self.holdings.values() {
+                        let ask = &holding.ask;
+                        let by = event.at + ask.ttl / 3 + TOLD_WITHIN;
+                        let held = holding.told.is_some_and(|(at, _)| at <= forgot);
+                        if held
+                            && holding.last_yes.is_some_and(|yes| yes > by)
+                            && !self.is_troubled(event.at, by, ask.host)
+                        {
+                            broken.push(format!(
+                                "untold: {} says held after {by:?}, and the server forgot it at \
+                                 {forgot:?}",
+                                ask.owner
+                            ));
+                        }
+                    }
+                }
+                _ => (),
+            }
+        }
+        broken
+    }
+
+    fn is_troubled(&self, from: Duration, to: Duration, host: usize) -> bool {
+        self.troubles.iter().any(|(start, end, whose)| {
+            *start <= to && *end > from && whose.is_none_or(|whose| whose == host)
+        })
+    }
+}
+
+/// Whether the server forgot after it gave the lock to `first`, and before it gave it
+/// to `second`.
+fn forgot_between(events: &[&Event], first: Owner, second: Owner) -> bool {
+    let gave = |owner| {
+        events
+            .iter()
+            .position(|event| matches!(event.what, What::Gave(_, whose, _) if whose == owner))
+    };
+    match (gave(first), gave(second)) {
+        (Some(first), Some(second)) => events[first.min(second)..first.max(second)]
+            .iter()
+            .any(|event| matches!(event.what, What::Forgot)),
+        _ => false,
+    }
+}
+
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for event in self.in_order() {
+            writeln!(f, "{event}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>9.3}  ", self.at.as_secs_f64())?;
+        match &self.what {
+            What::Fault(what) => write!(f, "                    fault: {what}"),
+            What::Forgot => write!(f, "                    fault: the server forgets"),
+            What::Back => write!(f, "                    the server is back"),
+            What::Gave(key, owner, token) => {
+                write!(f, "     server: key {key} goes to {owner}, token {token}")
+            }
+            What::Lasts(key, owner, until) => {
+                let until = until.as_secs_f64();
+                write!(f, "     server: key {key} is {owner}'s until {until:.3}")
+            }
+            What::Took(key, owner) => write!(f, "     server: key {key} is no longer {owner}'s"),
+            What::Asked(ask) => write!(
+                f,
+                "{:>4} host {} asks for key {}, ttl {:?}",
+                ask.owner, ask.host, ask.key, ask.ttl
+            ),
+            What::Told(owner, token) => write!(f, "{owner:>4} is told: held, token {token}"),
+            What::Refused(owner, why) => write!(f, "{owner:>4} is refused: {why}"),
+            What::Dropped(owner) => write!(f, "{owner:>4} drops its future"),
+            What::Says(owner, true) => write!(f, "{owner:>4} says: held"),
+            What::Says(owner, false) => write!(f, "{owner:>4} says: lost"),
+            What::LetGo(owner) => write!(f, "{owner:>4} lets go"),
+            What::Released(owner, outcome) => write!(f, "{owner:>4} is told: {outcome}"),
+        }
+    }
+}

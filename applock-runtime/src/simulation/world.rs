@@ -1,0 +1,183 @@
+//! What the hosts, the server and the network of one run share.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::pending;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisResult};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use turmoil::net::TcpStream;
+
+use crate::clock::{Clock, Moment, Sleep};
+use crate::key::Key;
+use crate::store::Answer;
+use crate::store::redis::Connector;
+
+use super::ledger::{Ledger, Owner, What};
+use super::server::Data;
+
+pub(super) const SERVER: &str = "server";
+pub(super) const PORT: u16 = 6379;
+
+/// How many hosts run an engine.
+pub(super) const HOSTS: usize = 3;
+
+/// The ttls of each key's leases, in milliseconds, from and to: short ones that a slow
+/// network loses, and long ones that nobody sees run out.
+pub(super) const TTLS: [(u64, u64); 3] = [(300, 1_200), (1_000, 5_000), (9_000, 15_000)];
+
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) ledger: RefCell<Ledger>,
+    pub(super) data: Rc<RefCell<Data>>,
+    pub(super) keys: Vec<Key>,
+    /// When the faults are over.
+    pub(super) heal: Duration,
+    /// For each host: closes its connections, at the server.
+    pub(super) resets: Vec<Rc<Notify>>,
+    /// For each host: its own end of a connection is gone; what it sent is on its way.
+    pub(super) given_up: Vec<Arc<Notify>>,
+    /// For each host: its next answer is lost with the connection.
+    pub(super) lose_answer: Vec<Cell<bool>>,
+    /// For each host: nothing gets through to the server.
+    pub(super) cut: Vec<Arc<AtomicBool>>,
+    owners: Cell<Owner>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, heal: Duration) -> Self {
+        let keys = (0..TTLS.len()).map(|key| Key::whole(&format!("k{key}")).unwrap());
+        Self {
+            seed,
+            ledger: RefCell::default(),
+            data: Rc::default(),
+            keys: keys.collect(),
+            heal,
+            resets: (0..HOSTS).map(|_| Rc::default()).collect(),
+            given_up: (0..HOSTS).map(|_| Arc::default()).collect(),
+            lose_answer: (0..HOSTS).map(|_| Cell::default()).collect(),
+            cut: (0..HOSTS).map(|_| Arc::default()).collect(),
+            owners: Cell::new(0),
+        }
+    }
+
+    /// Notes what a simulated host, or the server, has just done.
+    pub(super) fn note(&self, what: What) {
+        self.ledger.borrow_mut().note(elapsed(), what);
+    }
+
+    pub(super) fn next_owner(&self) -> Owner {
+        self.owners.set(self.owners.get() + 1);
+        self.owners.get()
+    }
+
+    pub(super) fn key_number(&self, key: &str) -> usize {
+        let number = self.keys.iter().position(|known| &*known.lock == key);
+        number.unwrap()
+    }
+
+    pub(super) fn host_at(&self, address: IpAddr) -> usize {
+        let name = turmoil::reverse_lookup(address).unwrap();
+        (0..HOSTS).find(|host| host_name(*host) == name).unwrap()
+    }
+}
+
+pub(super) fn host_name(host: usize) -> String {
+    format!("host-{host}")
+}
+
+/// The run's time, by which no host goes.
+pub(super) fn elapsed() -> Duration {
+    turmoil::sim_elapsed().unwrap()
+}
+
+/// A host's clock: it starts anywhere, and runs a little too fast or too slow.
+#[derive(Debug)]
+pub(super) struct HostClock {
+    start: Instant,
+    origin: Moment,
+    rate: f64,
+}
+
+impl HostClock {
+    /// Starts it, at the host's present.
+    pub(super) fn start(rng: &mut fastrand::Rng) -> Self {
+        Self {
+            start: Instant::now(),
+            origin: Moment::from_origin(Duration::from_secs(rng.u64(1_000..1_000_000))),
+            // Of two clocks that differ by less than 1 % (GUARANTEES), the server's is right.
+            rate: 1.0 + (rng.f64() - 0.5) * 0.019,
+        }
+    }
+
+    /// How long the run takes for what this clock shows as `length`.
+    pub(super) fn true_length(&self, length: Duration) -> Duration {
+        length.div_f64(self.rate)
+    }
+}
+
+impl Clock for HostClock {
+    fn now(&self) -> Moment {
+        self.origin + self.start.elapsed().mul_f64(self.rate)
+    }
+
+    fn sleep_until(&self, at: Moment) -> Sleep {
+        let length = self.true_length(at.saturating_since(self.origin));
+        // Rounded up, so that the clock has reached it then.
+        let until = self.start + length + Duration::from_nanos(10);
+        Box::pin(tokio::time::sleep_until(until))
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.now().since_origin()
+    }
+}
+
+/// Dials the server over the simulated network.
+pub(super) struct Dialler {
+    pub(super) protocol: ProtocolVersion,
+    pub(super) cut: Arc<AtomicBool>,
+    pub(super) given_up: Arc<Notify>,
+}
+
+impl fmt::Debug for Dialler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dialler")
+    }
+}
+
+impl Connector for Dialler {
+    fn connect(&self) -> Answer<RedisResult<MultiplexedConnection>> {
+        let info = RedisConnectionInfo::default().set_protocol(self.protocol);
+        let cut = Arc::clone(&self.cut);
+        let given_up = Arc::clone(&self.given_up);
+        Box::pin(async move {
+            let dialled = TcpStream::connect((SERVER, PORT)).await;
+            if dialled.is_err() && cut.load(Ordering::Relaxed) {
+                // The simulated network refuses what a real one would swallow.
+                pending::<()>().await;
+            }
+            // Our own time-outs, as in the real dialler.
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(None)
+                .set_response_timeout(None);
+            let (connection, driver) =
+                MultiplexedConnection::new_with_config(&info, dialled?, config).await?;
+            tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = given_up.notified() => (),
+                    () = driver => (),
+                }
+            });
+            Ok(connection)
+        })
+    }
+}
