@@ -1,7 +1,7 @@
 //! A second process that plays a part of a test: the test's own binary, run again for
 //! that one test, which asks [`part`] first.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -79,6 +79,18 @@ impl ChildProcess {
         self.says
             .recv_timeout(PATIENCE)
             .expect("the child says something")
+    }
+
+    /// Tells it a line, which it finds on its standard input.
+    pub fn tell(&mut self, text: &str) {
+        let line = self.line.as_mut().expect("the line to it");
+        writeln!(line, "{text}").expect("it listens");
+    }
+
+    /// Kills it; what it has said by then, the last of it perhaps in part.
+    pub fn last_words(mut self) -> Vec<String> {
+        self.kill();
+        self.says.iter().collect()
     }
 
     pub fn id(&self) -> u32 {

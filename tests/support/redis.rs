@@ -33,6 +33,11 @@ impl RedisServer {
         Self::with(&[])
     }
 
+    /// One that keeps its data when it is killed and restarted.
+    pub fn durable() -> Self {
+        Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
     /// With further arguments of its command line, such as `["--requirepass", "x"]`.
     pub fn with(arguments: &[&str]) -> Self {
         let mut server = Self {

@@ -1,0 +1,60 @@
+//! Promise: what docs/GUARANTEES.md says is proved by a test is proved by a test of that
+//! name.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::fs;
+use std::path::Path;
+
+const PAGE: &str = include_str!("../docs/GUARANTEES.md");
+
+/// The faults that no test of ours proves yet: they are about waiting in line.
+const OPEN: [&str; 4] = ["F11", "F12", "F13", "F21"];
+
+/// The rows of the table of faults: the fault, and the tests that prove it.
+fn rows() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
+    let (_, table) = PAGE.split_once("## The faults").expect("the section");
+    table
+        .lines()
+        .filter(|line| line.starts_with("| F"))
+        .map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split(" | ").collect();
+            let tests = cells.last().unwrap().split('`').skip(1).step_by(2);
+            let tests = tests
+                .map(|test| test.split_once("::").expect(line))
+                .collect();
+            (cells[0].trim(), tests)
+        })
+        .collect()
+}
+
+/// `tests/FILE.rs`, or a file of one of the packages.
+fn read(file: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let short = root.join("tests").join(file).with_extension("rs");
+    let path = if short.is_file() {
+        short
+    } else {
+        root.join(file)
+    };
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+#[test]
+fn every_test_that_the_table_of_faults_names_is_there() {
+    for (fault, tests) in rows() {
+        assert!(!tests.is_empty(), "{fault} has no test");
+        for (file, test) in tests {
+            let declared = format!("fn {test}(");
+            assert!(read(file).contains(&declared), "{fault}: {file}::{test}");
+        }
+    }
+}
+
+#[test]
+fn every_fault_has_its_row() {
+    let rows = rows();
+    for fault in (1..=30).map(|number| format!("F{number}")) {
+        let has_row = rows.iter().any(|(name, _)| *name == fault);
+        assert!(has_row != OPEN.contains(&fault.as_str()), "{fault}");
+    }
+}

@@ -1,0 +1,116 @@
+//! A lock that leases out, as it would behave if one thing happened at a time.
+
+use crate::checker::{Operation, Spec};
+use crate::record::{Attempt, Outcome, Release};
+
+/// One acquisition. A worker that takes the lock again is another owner.
+pub type Owner = u64;
+
+/// An acquire that waited may leave an earlier try behind, which comes to life after
+/// the later one was answered: the same owner, once more.
+const LATE_TRY: Owner = 1 << 63;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Acquire(Owner),
+    /// An acquire that was refused: somebody holds it.
+    Busy,
+    Release(Owner),
+    /// A release that was told that there is nothing to release.
+    NotHeld(Owner),
+    /// The lease ends, or a release that nobody heard of is carried out.
+    Expire(Owner),
+}
+
+pub struct Lease;
+
+impl Spec for Lease {
+    type State = Option<Owner>;
+    type Action = Action;
+
+    fn initial() -> Option<Owner> {
+        None
+    }
+
+    fn step(holder: &Option<Owner>, action: &Action) -> Option<Option<Owner>> {
+        let possible = match action {
+            Action::Acquire(_) => holder.is_none(),
+            Action::Busy => holder.is_some(),
+            Action::Release(owner) | Action::Expire(owner) => *holder == Some(*owner),
+            Action::NotHeld(owner) => *holder != Some(*owner),
+        };
+        possible.then_some(match action {
+            Action::Acquire(owner) => Some(*owner),
+            Action::Busy | Action::NotHeld(_) => *holder,
+            Action::Release(_) | Action::Expire(_) => None,
+        })
+    }
+}
+
+/// What was, or may have been, done to one lock.
+///
+/// `time_out` is that of a command: an acquire that waits and took no longer has left no
+/// try behind.
+pub fn operations<'a>(
+    attempts: impl IntoIterator<Item = &'a Attempt>,
+    time_out: u64,
+) -> Vec<Operation<Action>> {
+    let mut all = Vec::new();
+    for attempt in attempts {
+        of_one(attempt, &mut all);
+        let closed = attempt.outcome.filter(|(_, how)| *how != Outcome::Unknown);
+        if attempt.waits && closed.is_some_and(|(end, _)| end - attempt.start >= time_out) {
+            unheard(attempt.op | LATE_TRY, attempt.start, &mut all);
+        }
+    }
+    all
+}
+
+fn of_one(attempt: &Attempt, all: &mut Vec<Operation<Action>>) {
+    let (op, start) = (attempt.op, attempt.start);
+    let (end, token) = match attempt.outcome {
+        None | Some((_, Outcome::Unknown)) => return unheard(op, start, all),
+        Some((end, Outcome::Busy)) => return all.push(closed(Action::Busy, start, end)),
+        Some((end, Outcome::Acquired(token))) => (end, token),
+    };
+    debug_assert!(token > 0);
+    all.push(closed(Action::Acquire(op), start, end));
+    match attempt.release {
+        Some((start, Some((end, Release::Released)))) => {
+            // It can't have ended in any other way.
+            return all.push(closed(Action::Release(op), start, end));
+        }
+        Some((start, Some((end, Release::NotHeld)))) => {
+            all.push(closed(Action::NotHeld(op), start, end));
+        }
+        // Lost, unknown, or never released: the store may have ended it since its
+        // holder was last told that it holds.
+        _ => (),
+    }
+    let last_yes = attempt.yes.map_or(start, |(_, last)| last);
+    all.push(open(Action::Expire(op), last_yes, false));
+}
+
+/// An acquire that may have happened, and then ended at any time.
+fn unheard(owner: Owner, start: u64, all: &mut Vec<Operation<Action>>) {
+    all.push(open(Action::Acquire(owner), start, true));
+    all.push(open(Action::Expire(owner), start, false));
+}
+
+fn closed(action: Action, start: u64, end: u64) -> Operation<Action> {
+    Operation {
+        action,
+        start,
+        end: Some(end),
+        twin: false,
+    }
+}
+
+fn open(action: Action, start: u64, twin: bool) -> Operation<Action> {
+    Operation {
+        action,
+        start,
+        end: None,
+        twin,
+    }
+}
