@@ -1,8 +1,6 @@
 //! What is asked of a history: one order that a lock allows, and some questions that
 //! need no search.
 
-use std::fmt::Debug;
-
 use crate::checker::{Verdict, check};
 use crate::record::Attempt;
 use crate::resource::Counter;
@@ -12,10 +10,23 @@ use crate::spec::{Lease, operations};
 /// thousands.
 pub const STEPS: usize = 1_000_000;
 
-/// What is wrong with what was done to one lock.
+/// What is wrong with what was done to one lock: all of it, by each of the questions.
 pub fn judge(attempts: &[Attempt], time_out: u64, steps: usize) -> Result<(), String> {
-    tokens_grow(attempts)?;
-    holdings_are_apart(attempts)?;
+    let flaws: Vec<String> = [
+        tokens_grow(attempts),
+        holdings_are_apart(attempts),
+        has_an_order(attempts, time_out, steps),
+    ]
+    .into_iter()
+    .filter_map(Result::err)
+    .collect();
+    if flaws.is_empty() {
+        return Ok(());
+    }
+    Err(flaws.join("\n"))
+}
+
+fn has_an_order(attempts: &[Attempt], time_out: u64, steps: usize) -> Result<(), String> {
     match check::<Lease>(operations(attempts, time_out), steps) {
         Verdict::Sound => Ok(()),
         Verdict::Broken(how) => Err(format!("no lock behaves like that: {how}")),
