@@ -219,6 +219,18 @@ impl Stage {
     }
 }
 
+/// Waits until a holder is told that its lease is over: woken, not by looking again.
+fn is_told(held: &Held) {
+    let lease = Arc::clone(held.lease());
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        block_on(lease.over());
+        tell.send(())
+    });
+    told.recv_timeout(SOON)
+        .expect("the holder is told that its lease is over");
+}
+
 fn granted() -> Outcome<Acquired> {
     Ok(Acquired::Granted {
         token: 1,
@@ -292,7 +304,7 @@ fn a_lease_ends_with_no_answer_from_anyone() {
     let (_, silent) = stage.renew();
     stage.clock.advance(TTL - margin(TTL) - TTL / 3);
     // The engine's own timer wakes it: nobody has looked at the clock.
-    block_on(held.lease().over());
+    is_told(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Expired));
     // The answer comes after all, and changes nothing.
     silent.send(vec![Ok(true)]).unwrap();
@@ -307,7 +319,7 @@ fn a_heartbeat_answered_not_yours_is_a_loss_at_once() {
     stage.clock.advance(TTL / 3);
     let (_, reply) = stage.renew();
     reply.send(vec![Ok(false)]).unwrap();
-    block_on(held.lease().over());
+    is_told(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Taken));
     assert!(matches!(
         held.lease().lost_error(),
@@ -476,7 +488,7 @@ fn at_most_ends_the_heartbeat_and_then_the_lease() {
     stage.nothing();
     assert!(held.lease().is_valid());
     stage.clock.advance(most - TTL);
-    block_on(held.lease().over());
+    is_told(&held);
     assert_eq!(held.lease().loss(), Some(Loss::AtMost));
 }
 
@@ -553,7 +565,7 @@ fn a_shutdown_tells_the_holder_first_and_releases_second() {
     let held = stage.hold("k");
     let engine = Arc::clone(&stage.engine);
     let closing = std::thread::spawn(move || block_on(engine.shutdown(Duration::from_secs(4))));
-    block_on(held.lease().over());
+    is_told(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Shutdown));
     stage.nothing();
     stage.settle();
@@ -574,7 +586,7 @@ fn a_shutdown_returns_in_time_though_the_store_is_silent() {
     let held = stage.hold("k");
     let engine = Arc::clone(&stage.engine);
     let closing = std::thread::spawn(move || block_on(engine.shutdown(Duration::from_secs(4))));
-    block_on(held.lease().over());
+    is_told(&held);
     drop(held);
     let (_, _silent) = stage.release();
     stage.settle();
