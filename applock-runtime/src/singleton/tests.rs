@@ -120,3 +120,28 @@ fn a_body_is_kept_back_while_a_jump_of_the_wall_clock_makes_its_lease_suspect() 
     assert_eq!(outcome.unwrap(), Some(true));
     assert_eq!(steps.get(), 2);
 }
+
+#[test]
+fn a_body_whose_lease_runs_out_is_dropped_where_it_stands() {
+    let clock = ManualClock::new();
+    let locker = AppLocker::builder()
+        .store(MemoryStore::with_clock(clock.clone()))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let steps = Cell::new(0);
+    let body = pin!(Some(std::future::poll_fn(|context| {
+        steps.set(steps.get() + 1);
+        clock.advance(TTL);
+        context.waker().wake_by_ref();
+        // Were it asked again, it would be done.
+        if steps.get() == 1 {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    })));
+    let call = Call::app("x").ttl(TTL).locker(&locker);
+    assert!(matches!(block_on(call.run(body)), Err(Error::Lost { .. })));
+    assert_eq!(steps.get(), 1);
+}
