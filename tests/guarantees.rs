@@ -15,7 +15,7 @@ fn rows() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
     let (_, table) = PAGE.split_once("## The faults").expect("the section");
     table
         .lines()
-        .filter(|line| line.starts_with("| F"))
+        .filter(|line| line.starts_with("| ") && line.contains("::"))
         .map(|line| {
             let cells: Vec<&str> = line.trim_matches('|').split(" | ").collect();
             let tests = cells.last().unwrap().split('`').skip(1).step_by(2);

@@ -55,9 +55,10 @@ fn they_share_a_thread_a_connection_and_their_heartbeats() {
     });
     let renewals = (server.calls("pexpire") - expiries) / 2;
     let calls = server.calls("evalsha") - calls;
-    // Those of the same moment leave together, though the locks were taken one by one.
+    // Those of about the same moment leave together, though the locks were taken one by
+    // one.
     assert!(
-        2 * renewals >= 3 * calls,
+        renewals >= 20 * calls,
         "{renewals} renewals in {calls} calls"
     );
     assert!(threads() <= few, "{} threads, and {few} before", threads());

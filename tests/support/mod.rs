@@ -16,6 +16,5 @@ pub mod probe;
 pub mod proxy;
 pub mod redis;
 pub mod refusal;
-pub mod stall;
 pub mod steps;
 pub mod wait;

@@ -109,6 +109,9 @@ pub(super) struct Actor {
 /// later than this when it wakes.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// By how much a heartbeat may be early, so that it can travel with another.
+const EARLIEST: Duration = Duration::from_secs(2);
+
 impl Actor {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -183,7 +186,29 @@ impl Actor {
             }
             moved = true;
         }
+        self.gather(now);
         moved
+    }
+
+    /// Where a heartbeat leaves, those that are due soon travel with it: locks that were
+    /// taken one by one come to share a few calls.
+    fn gather(&mut self, now: Moment) {
+        if self.outbox.renewals.is_empty() {
+            return;
+        }
+        let soon: Vec<OwnerId> = self
+            .timers
+            .range(..=(now + EARLIEST, OwnerId::max()))
+            .map(|(_, owner)| *owner)
+            .collect();
+        for owner in soon {
+            if let Some(State::Holding(holding)) = self.state(owner)
+                && holding.may_beat_at(now)
+            {
+                self.beat(owner);
+                self.rest(owner);
+            }
+        }
     }
 
     /// Asks the store after every lease that a jump of the wall clock made suspect.

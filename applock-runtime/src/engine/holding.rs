@@ -50,15 +50,27 @@ impl Holding {
     }
 }
 
+impl Holding {
+    /// Whether a heartbeat makes sense at all: nothing more can be gained once the lease
+    /// reaches the cap of `at_most`.
+    fn may_beat(&self) -> bool {
+        !self.in_flight && self.lease.is_valid() && !self.lease.is_capped()
+    }
+
+    /// Whether the next heartbeat, due by a tenth of its interval later at most, may
+    /// leave now with others.
+    pub(super) fn may_beat_at(&self, now: Moment) -> bool {
+        self.may_beat() && now + heartbeat(self.lease.ttl) / 10 >= self.due
+    }
+}
+
 impl Actor {
     /// Its next heartbeat is due, or its lease has run out.
     pub(super) fn holding_due(&mut self, owner: OwnerId, now: Moment) {
         let Some(State::Holding(holding)) = self.state(owner) else {
             return;
         };
-        // Nothing more can be gained once the lease reaches the cap of at_most.
-        let wanted = holding.lease.is_valid() && !holding.lease.is_capped();
-        if wanted && !holding.in_flight && now >= holding.due {
+        if holding.may_beat() && now >= holding.due {
             self.beat(owner);
         }
         self.rest(owner);

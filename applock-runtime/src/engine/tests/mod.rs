@@ -447,6 +447,21 @@ fn heartbeats_due_together_travel_together() {
 }
 
 #[test]
+fn heartbeats_due_soon_travel_with_one_that_is_due() {
+    let stage = Stage::new();
+    let _one = stage.hold("a");
+    stage.clock.advance(TTL / 36);
+    let _other = stage.hold("b");
+    let _late = {
+        stage.clock.advance(TTL / 9);
+        stage.hold("c")
+    };
+    stage.clock.advance(TTL / 3 - TTL / 36 - TTL / 9);
+    let (batch, _) = stage.renew();
+    assert_eq!(batch.len(), 2);
+}
+
+#[test]
 fn three_heartbeats_a_ttl_and_no_storm() {
     let stage = Stage::new();
     let held = stage.hold("k");
