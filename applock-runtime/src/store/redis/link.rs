@@ -59,8 +59,8 @@ impl Dialer {
             .set_keepalive(keepalive);
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "fuchsia"))]
         let settings = settings.set_user_timeout(USER_TIMEOUT);
-        // Not `CLIENT SETINFO`: one trip more for each dial, and the crate would drop what a
-        // server that takes no more clients answers to it.
+        // Not `CLIENT SETINFO`: one trip more for each dial, and the crate drops what is
+        // answered to it, also where that is why the server hangs up.
         let login = info.redis_settings().clone().set_skip_set_lib_name();
         let info = info.set_tcp_settings(settings).set_redis_settings(login);
         Ok(Self {
