@@ -163,7 +163,9 @@ fn the_log_of_a_lock_tells_its_story_in_order() {
         (Level::WARN, "released by force"),
         (Level::WARN, "the lock is lost"),
     ];
-    let lines = log::lines(&["QUEUE:story"]);
+    let mut lines = log::lines(&["QUEUE:story"]);
+    // A machine that stands still may have a heartbeat fail meanwhile.
+    lines.retain(|(_, line)| !line.contains("heartbeat"));
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
     for ((level, line), (expected, words)) in lines.iter().zip(expected) {
         assert_eq!(*level, expected, "{line}");

@@ -116,7 +116,10 @@ impl Actor {
         if ending.watch.is_some_and(|watch| now >= watch) {
             self.retire(owner);
         } else if now >= ending.until {
-            tracing::debug!(key = %ending.key.lock, "a release was given up: the ttl has freed the lock");
+            tracing::debug!(
+                key = %ending.key.lock, owner = %owner.simple(),
+                "a release was given up: the ttl has freed the lock"
+            );
             self.finish(owner, Ok(()));
         } else {
             ending.in_flight = true;
@@ -165,7 +168,9 @@ impl Actor {
                 let passing = error.is_passing();
                 if ending.failures <= 2 {
                     tracing::warn!(
-                        key = %key, owner = %owner.simple(), reason = %error.what,
+                        key = %key, owner = %owner.simple(),
+                        token = ending.lease.as_ref().map(|lease| lease.token),
+                        reason = %error.what,
                         "a release failed; if no later try succeeds, the ttl frees the lock"
                     );
                 }

@@ -48,19 +48,22 @@ impl Holding {
             let_go: None,
         }
     }
-}
 
-impl Holding {
-    /// Whether a heartbeat makes sense at all: nothing more can be gained once the lease
-    /// reaches the cap of `at_most`.
-    fn may_beat(&self) -> bool {
-        !self.in_flight && self.lease.is_valid() && !self.lease.is_capped()
+    /// Whether there is anything to ask the store for. Where the lease reaches the cap of
+    /// `at_most` nothing more can be gained, unless it has to be confirmed.
+    fn wants_beat(&self) -> bool {
+        match self.lease.standing() {
+            Standing::Held => !self.lease.is_capped(),
+            Standing::Suspect => true,
+            Standing::Over => false,
+        }
     }
 
     /// Whether the next heartbeat, due by a tenth of its interval later at most, may
-    /// leave now with others.
+    /// leave now with others. One that failed keeps its pause.
     pub(super) fn may_beat_at(&self, now: Moment) -> bool {
-        self.may_beat() && now + heartbeat(self.lease.ttl) / 10 >= self.due
+        let soon = now + heartbeat(self.lease.ttl) / 10;
+        !self.in_flight && self.failures == 0 && soon >= self.due && self.wants_beat()
     }
 }
 
@@ -70,7 +73,7 @@ impl Actor {
         let Some(State::Holding(holding)) = self.state(owner) else {
             return;
         };
-        if holding.may_beat() && now >= holding.due {
+        if !holding.in_flight && now >= holding.due && holding.wants_beat() {
             self.beat(owner);
         }
         self.rest(owner);
@@ -132,10 +135,10 @@ impl Actor {
             return;
         }
         let end = lease.valid_until();
-        let next = if holding.in_flight || lease.is_capped() {
-            end
-        } else {
+        let next = if !holding.in_flight && holding.wants_beat() {
             holding.due.min(end)
+        } else {
+            end
         };
         self.wake(owner, Some(next));
     }
@@ -199,10 +202,16 @@ impl Actor {
         let Some(State::Holding(holding)) = self.state(owner) else {
             return;
         };
+        if holding.let_go.is_some() || !lease.is_valid() {
+            // Nothing is left to ask about.
+            for reply in holding.asked.drain(..) {
+                let _ = reply.send(Ok(false));
+            }
+        }
         if let Some(reply) = holding.let_go.take() {
             let unknown = holding.unknown;
             self.end(owner, Ending::of(lease, reply, now, unknown));
-        } else if holding.again || !holding.asked.is_empty() {
+        } else if lease.is_valid() && (holding.again || !holding.asked.is_empty()) {
             self.beat(owner);
             self.rest(owner);
         } else if holding.due <= now {

@@ -179,7 +179,11 @@ impl<F: Future> Future for Run<'_, F> {
                 } => {
                     // Polled after the body around it has ended, there is no lock left to
                     // run under, whatever was said about a lost one.
-                    let over = look(running, lost, context) == Standing::Over;
+                    let standing = look(running, lost, context);
+                    if standing == Standing::Suspect && !order.finish_when_lost {
+                        return Poll::Pending;
+                    }
+                    let over = standing == Standing::Over;
                     if over && (!order.finish_when_lost || running.guard.lease().loss().is_none()) {
                         let error = why_over(running);
                         order.function.lost(&error);

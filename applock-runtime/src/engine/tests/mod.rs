@@ -462,6 +462,24 @@ fn heartbeats_due_soon_travel_with_one_that_is_due() {
 }
 
 #[test]
+fn a_heartbeat_that_failed_keeps_its_pause_whatever_else_leaves() {
+    let stage = Stage::new();
+    let (failing, other) = (Arc::new(stage.hold("a")), stage.hold("b"));
+    let asking = {
+        let failing = Arc::clone(&failing);
+        std::thread::spawn(move || block_on(failing.verify()))
+    };
+    let (_, reply) = stage.renew();
+    reply.send(vec![unknown()]).unwrap();
+    assert!(asking.join().unwrap().is_err());
+    let asking = std::thread::spawn(move || block_on(other.verify()));
+    let (batch, reply) = stage.renew();
+    assert_eq!(batch.len(), 1, "the other one alone");
+    reply.send(vec![Ok(true)]).unwrap();
+    assert!(asking.join().unwrap().unwrap());
+}
+
+#[test]
 fn three_heartbeats_a_ttl_and_no_storm() {
     let stage = Stage::new();
     let held = stage.hold("k");

@@ -122,10 +122,12 @@ fn a_panic_on_the_engines_thread_ends_every_lease_and_is_told() {
     }
     let stage = Stage::new();
     let held = stage.hold("k");
-    let mut asking = Box::pin(stage.engine.inspect(Key::whole("x").unwrap()));
+    let mut asking = Box::pin(stage.engine.acquire(stage.want("x")));
     let waker = Waker::from(Arc::new(Bad));
     let polled = asking.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
+    let (_, reply) = stage.acquire();
+    reply.send(vec![granted()]).unwrap();
     is_told(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Stopped));
     assert!(matches!(

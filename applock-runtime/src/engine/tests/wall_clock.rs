@@ -104,3 +104,27 @@ fn an_acquire_answered_after_a_jump_is_not_held_before_it_is_confirmed() {
     reply.send(vec![Ok(true)]).unwrap();
     stage.until("confirmed", || held.standing() == Standing::Held);
 }
+
+#[test]
+fn a_suspect_lease_is_asked_after_until_it_is_confirmed_also_where_at_most_caps_it() {
+    let stage = Stage::new();
+    let want = Want {
+        at_most: Some(TTL / 2),
+        ..stage.want("k")
+    };
+    let held = stage.held(want);
+    stage.clock.advance_wall(JUMP);
+    assert_eq!(held.standing(), Standing::Suspect);
+    for failure in [dead(), unknown()] {
+        let (_, reply) = stage.renew();
+        reply.send(vec![failure]).unwrap();
+        stage.settle();
+        stage.clock.advance(Duration::from_millis(500));
+    }
+    let (_, reply) = stage.renew();
+    reply.send(vec![Ok(true)]).unwrap();
+    stage.until("confirmed", || held.standing() == Standing::Held);
+    stage.settle();
+    stage.clock.advance(TTL / 10);
+    stage.nothing();
+}
