@@ -56,7 +56,7 @@ impl Fault {
         assert!(pair.guard.is_held());
         pair.guard.release_blocking().expect("it was held");
         assert!(!pair.server.run::<bool>("EXISTS QUEUE:held"));
-        assert!(runs(&pair.holder));
+        wait::until("its holder works on", LIMIT, || runs(&pair.holder));
     }
 
     /// It lasts for longer than the lease.
@@ -91,7 +91,7 @@ impl Pair {
         log::keep();
         let connect = || AppLocker::connect_blocking(server.url()).expect("a locker");
         let (holder, other) = (connect(), connect());
-        assert!(runs(&other));
+        wait::until("a first run", LIMIT, || runs(&other));
         let lock = holder.lock("held").ttl(ttl).wait(LIMIT);
         let guard = lock.acquire_blocking().expect("a free lock");
         Self {
