@@ -328,8 +328,10 @@ mod tests {
     #[tokio::test]
     async fn waiting_for_a_shut_latch_takes_no_thread_and_is_told_in_the_end() {
         let threads = Arc::new(Semaphore::new(1));
+        // Long enough that each of them has tried, however busy the machine is.
+        let patience = Duration::from_secs(2);
         let waiting: Vec<_> = (0..20)
-            .map(|_| carry_out(Arc::clone(&threads), vec![1], SHORT, |_, _| Err(shut())))
+            .map(|_| carry_out(Arc::clone(&threads), vec![1], patience, |_, _| Err(shut())))
             .collect();
         let other = carry_out(Arc::clone(&threads), vec![7], LONG, |&n, _| Ok(n));
         let (waited, other) = tokio::join!(futures_util::future::join_all(waiting), other);
