@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use applock::{AppLocker, Error, LockGuard, Loss, singleton};
 use support::clock::SetClock;
+use support::lease;
 use support::log;
 use support::redis::RedisServer;
 use support::steps::{LONG, assert_lost, assert_verified, take, until_free};
@@ -147,16 +148,7 @@ async fn an_async_body_is_cancelled_at_its_next_poll_and_does_not_go_on() {
     let next = machine.suspend();
     wake.send(()).unwrap();
     let told = running.await.unwrap().unwrap_err();
-    assert!(
-        matches!(
-            told,
-            Error::Lost {
-                reason: Loss::Expired,
-                ..
-            }
-        ),
-        "{told}"
-    );
+    lease::assert_lost(&told, Loss::Expired);
     assert!(
         !went_on.load(Ordering::SeqCst),
         "it went on under a lost lock"
@@ -194,16 +186,7 @@ async fn a_job_is_cancelled_on_waking_and_its_caller_is_told() {
     // The machine sleeps first in each turn, so the body meets it at its next poll.
     let (next, told) = tokio::join!(sleeps, running);
     let told = told.unwrap_err();
-    assert!(
-        matches!(
-            told,
-            Error::Lost {
-                reason: Loss::Expired,
-                ..
-            }
-        ),
-        "{told}"
-    );
+    lease::assert_lost(&told, Loss::Expired);
     assert!(
         !went_on.load(Ordering::SeqCst),
         "it went on under a lost lock"

@@ -278,7 +278,7 @@ impl Clock for ManualClock {
     fn wall(&self) -> SystemTime {
         let state = self.lock();
         let since = state.now.since_origin().saturating_add(state.ahead);
-        // Capped where the platform's type ends.
+        // Beyond what the platform can tell there is no time to show.
         SystemTime::UNIX_EPOCH
             .checked_add(since)
             .unwrap_or(SystemTime::UNIX_EPOCH)

@@ -73,16 +73,26 @@ pub fn next_heartbeat(server: &RedisServer, key: &str) {
 
 /// When the guard said for the last time that the lock is held, taken before it was
 /// asked; and when it had said that it is not, taken afterwards.
+#[track_caller]
 pub fn last_yes_and_first_no(guard: &LockGuard) -> (SystemTime, SystemTime) {
+    let last_yes = last_yes(guard, LIMIT, || ());
+    (last_yes, SystemTime::now())
+}
+
+/// Asks until it says no, no longer than that: when it said yes for the last time.
+#[track_caller]
+pub fn last_yes(guard: &LockGuard, within: Duration, mut each: impl FnMut()) -> SystemTime {
     let start = Instant::now();
     let mut last_yes = SystemTime::now();
     loop {
+        // Before the guard is asked, so that a slow machine can't make it look bad.
         let look = SystemTime::now();
         if !guard.is_held() {
-            return (last_yes, SystemTime::now());
+            return last_yes;
         }
         last_yes = look;
-        assert!(start.elapsed() < LIMIT, "held for ever");
+        assert!(start.elapsed() < within, "held for ever");
+        each();
         std::thread::sleep(Duration::from_millis(1));
     }
 }

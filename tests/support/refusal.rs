@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use applock::{AppLocker, Error, Result, singleton};
 
 use super::redis::RedisServer;
+use super::steps;
 
 /// A password that no message may show.
 pub const PASSWORD: &str = "hunter2-of-redis";
@@ -29,7 +30,7 @@ pub fn sync_job(locker: &AppLocker, ran: &mut bool) -> Result<()> {
 
 /// Whether the lock of the jobs is taken.
 pub fn is_taken(server: &RedisServer) -> bool {
-    server.run("EXISTS QUEUE:job")
+    steps::is_taken(server, "QUEUE:job")
 }
 
 /// Whether a job can be run.

@@ -2,12 +2,12 @@
 //! that stands still for a while may cost a step an answer, but not the test its verdict.
 
 use std::fmt::Debug;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use applock::{AppLocker, Error, Lock, LockGuard, Loss, Result};
 
 use super::redis::RedisServer;
-use super::wait;
+use super::{lease, wait};
 
 /// For what must happen, however busy the machine is.
 pub const LONG: Duration = Duration::from_secs(30);
@@ -53,10 +53,7 @@ pub fn assert_unavailable(outcome: Result<impl Debug>) {
 
 #[track_caller]
 pub fn assert_lost(guard: &LockGuard, expected: Loss) {
-    match guard.ensure_held() {
-        Err(Error::Lost { reason, .. }) => assert_eq!(reason, expected),
-        other => panic!("not lost: {other:?}"),
-    }
+    lease::assert_lost(&guard.ensure_held().expect_err("a loss"), expected);
     assert!(!guard.is_held());
 }
 
@@ -83,18 +80,7 @@ pub fn until_free(server: &RedisServer, key: &str, within: Duration) {
 }
 
 /// Asks until it says no: the last time that it said yes.
-pub fn last_yes(guard: &LockGuard, mut each: impl FnMut()) -> SystemTime {
-    let mut last = SystemTime::now();
-    let start = Instant::now();
-    loop {
-        // Before the guard is asked, so that a slow machine can't make it look bad.
-        let look = SystemTime::now();
-        if !guard.is_held() {
-            return last;
-        }
-        last = look;
-        assert!(start.elapsed() < LONG, "held for ever");
-        each();
-        std::thread::sleep(Duration::from_millis(1));
-    }
+#[track_caller]
+pub fn last_yes(guard: &LockGuard, each: impl FnMut()) -> SystemTime {
+    lease::last_yes(guard, LONG, each)
 }

@@ -18,6 +18,15 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// A locker, and a store, that both go by this clock.
+fn locker_by(clock: &ManualClock) -> AppLocker {
+    AppLocker::builder()
+        .store(MemoryStore::with_clock(clock.clone()))
+        .clock(clock.clone())
+        .build()
+        .unwrap()
+}
+
 #[test]
 #[expect(
     clippy::async_yields_async,
@@ -50,14 +59,9 @@ fn no_body_is_begun_under_a_lease_that_is_over() {
     }
 }
 
-/// `false`: the lock was granted so soon that the body ran.
 fn sleeps_before_the_body_begins(finish: bool) {
     let clock = ManualClock::new();
-    let locker = AppLocker::builder()
-        .store(MemoryStore::with_clock(clock.clone()))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let locker = locker_by(&clock);
     let lock = locker.lock("x");
     let other = lock.acquire_blocking().unwrap();
     let before = other.fencing_token();
@@ -111,11 +115,7 @@ fn a_lock_can_be_taken_while_a_threads_locals_are_destroyed() {
 #[test]
 fn a_body_is_kept_back_while_a_jump_of_the_wall_clock_makes_its_lease_suspect() {
     let clock = ManualClock::new();
-    let locker = AppLocker::builder()
-        .store(MemoryStore::with_clock(clock.clone()))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let locker = locker_by(&clock);
     let steps = Cell::new(0);
     let body = pin!(Some(std::future::poll_fn(|context| {
         let ran = steps.get();
@@ -139,11 +139,7 @@ fn a_body_is_kept_back_while_a_jump_of_the_wall_clock_makes_its_lease_suspect() 
 #[test]
 fn a_body_whose_lease_runs_out_is_dropped_where_it_stands() {
     let clock = ManualClock::new();
-    let locker = AppLocker::builder()
-        .store(MemoryStore::with_clock(clock.clone()))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let locker = locker_by(&clock);
     let steps = Cell::new(0);
     let body = pin!(Some(std::future::poll_fn(|context| {
         steps.set(steps.get() + 1);
