@@ -10,6 +10,7 @@ pub mod child;
 pub mod clock;
 pub mod fault;
 pub mod lease;
+pub mod line;
 pub mod log;
 pub mod panics;
 pub mod probe;
