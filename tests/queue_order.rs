@@ -192,12 +192,18 @@ fn a_try_never_jumps_the_line() {
         }
     };
     let won = thread::scope(|scope| {
-        let trying: Vec<_> = [&lockers[0], &AppLocker::builder().store(line.server.url()).build().unwrap()]
-            .map(|locker| {
-                let locker = locker.clone();
-                scope.spawn(move || tries(&locker))
-            })
-            .into();
+        let trying: Vec<_> = [
+            &lockers[0],
+            &AppLocker::builder()
+                .store(line.server.url())
+                .build()
+                .unwrap(),
+        ]
+        .map(|locker| {
+            let locker = locker.clone();
+            scope.spawn(move || tries(&locker))
+        })
+        .into();
         line.opens();
         let all = joined(threads);
         over.store(true, Ordering::SeqCst);

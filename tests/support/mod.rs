@@ -17,5 +17,6 @@ pub mod probe;
 pub mod proxy;
 pub mod redis;
 pub mod refusal;
+pub mod stalls;
 pub mod steps;
 pub mod wait;
