@@ -12,6 +12,8 @@ pub enum Call {
     Release,
     Force,
     Inspect,
+    /// To listen for what the server has to tell.
+    Subscribe,
     /// Not a script of ours: the greeting, PING, INFO.
     Other,
 }
@@ -49,9 +51,13 @@ static SOURCES: LazyLock<[Source; 5]> = LazyLock::new(|| {
 });
 
 impl Call {
-    /// Of a whole request: `EVALSHA hash …` or `EVAL text …`.
+    /// Of a whole request: `EVALSHA hash …` or `EVAL text …`, or `SUBSCRIBE channel`.
     pub(super) fn of(request: &[u8]) -> Self {
-        let script = words(request).nth(1).unwrap_or_default();
+        let mut words = words(request);
+        if words.next() == Some(b"SUBSCRIBE") {
+            return Self::Subscribe;
+        }
+        let script = words.next().unwrap_or_default();
         SOURCES
             .iter()
             .find(|source| script == source.hash.as_bytes() || script == source.text.as_bytes())
