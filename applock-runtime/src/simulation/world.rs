@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisResult};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -178,6 +178,18 @@ impl Connector for Dialler {
                 }
             });
             Ok(connection)
+        })
+    }
+
+    fn subscribe(&self) -> Answer<RedisResult<PubSub>> {
+        let info = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP2);
+        let cut = Arc::clone(&self.cut);
+        Box::pin(async move {
+            let dialled = TcpStream::connect((SERVER, PORT)).await;
+            if dialled.is_err() && cut.load(Ordering::Relaxed) {
+                pending::<()>().await;
+            }
+            PubSub::new(&info, dialled?).await
         })
     }
 }
