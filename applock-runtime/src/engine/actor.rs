@@ -18,12 +18,14 @@ use crate::clock::{Moment, Sleep};
 use crate::error::{Error, Loss, Result};
 use crate::key::Key;
 use crate::store::{
-    Acquired, Inspection, Outcome, OwnerId, Release, Renew, Store, StoreError, StoreErrorKind,
+    Acquired, Inspection, Notice, Notices, Outcome, OwnerId, Release, Released, Renew, Store,
+    StoreError, StoreErrorKind,
 };
 
 use super::ending::Ending;
 use super::holding::Holding;
 use super::lease::{Sent, Standing, heartbeat_timeout, margin};
+use super::line::Lines;
 use super::wish::Waiting;
 use super::{Command, Parts, Unfinished};
 
@@ -33,8 +35,12 @@ pub(super) async fn run(
     commands: mpsc::UnboundedReceiver<Command>,
     unfinished: Arc<Unfinished>,
 ) {
+    let (notices, noticed) = mpsc::unbounded_channel();
     let mut actor = Actor {
         parts,
+        lines: Lines::default(),
+        notices,
+        noticed,
         commands,
         unfinished,
         abandoned: false,
@@ -57,9 +63,9 @@ pub(super) enum State {
     Ending(Ending),
 }
 
-struct Entry {
+pub(super) struct Entry {
     wake: Option<Moment>,
-    state: State,
+    pub(super) state: State,
 }
 
 /// The owner ids whose next step leaves with the next batch.
@@ -74,7 +80,7 @@ struct Outbox {
 enum Done {
     Acquired(Vec<OwnerId>, Sent, Vec<Outcome<Acquired>>),
     Renewed(Vec<OwnerId>, Sent, Vec<Outcome<bool>>),
-    Released(Vec<OwnerId>, Vec<Outcome<bool>>),
+    Released(Vec<OwnerId>, Sent, Vec<Outcome<Released>>),
     Forced(Arc<str>),
     Nothing,
 }
@@ -90,11 +96,14 @@ struct Closing {
 pub(super) struct Actor {
     pub(super) parts: Arc<Parts>,
     pub(super) unfinished: Arc<Unfinished>,
+    pub(super) lines: Lines,
+    pub(super) notices: Notices,
+    noticed: mpsc::UnboundedReceiver<Notice>,
     commands: mpsc::UnboundedReceiver<Command>,
     /// No handle is left that could send another command.
     abandoned: bool,
     closing: Option<Closing>,
-    entries: BTreeMap<OwnerId, Entry>,
+    pub(super) entries: BTreeMap<OwnerId, Entry>,
     timers: BTreeSet<(Moment, OwnerId)>,
     inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     outbox: Outbox,
@@ -128,6 +137,13 @@ impl Actor {
             }
             while let Poll::Ready(Some(done)) = self.inflight.poll_next_unpin(context) {
                 self.done(done);
+                moved = true;
+            }
+            while let Poll::Ready(Some(notice)) = self.noticed.poll_recv(context) {
+                match notice {
+                    Notice::Granted(grant) => self.told(grant),
+                    Notice::Ask => self.knock_for_all(),
+                }
                 moved = true;
             }
             moved |= self.due();
@@ -261,6 +277,7 @@ impl Actor {
                     self.wish(wish);
                 }
             }
+            Command::Forget(owner) => self.forget(owner),
             Command::Verify(lease, reply) => self.verify(&lease, reply),
             Command::Doubt(owner) => self.doubt(owner),
             Command::Release(lease, reply) => self.let_go(&lease, reply),
@@ -325,9 +342,9 @@ impl Actor {
                     self.renewed(owner, sent, outcome);
                 }
             }
-            Done::Released(owners, outcomes) => {
+            Done::Released(owners, sent, outcomes) => {
                 for (owner, outcome) in owners.into_iter().zip(outcomes) {
-                    self.released(owner, outcome);
+                    self.released(owner, sent, outcome);
                 }
             }
             // A holder of this very process is told at once.
@@ -390,7 +407,7 @@ impl Actor {
         for owner in owners {
             if let Some(State::Holding(holding)) = self.state(owner) {
                 let lease = &holding.lease;
-                let timeout = heartbeat_timeout(lease.ttl, command_timeout);
+                let timeout = heartbeat_timeout(holding.term, command_timeout);
                 let (asked, batch) = batches.entry(timeout).or_default();
                 batch.push(Renew {
                     key: lease.key.clone(),
@@ -408,6 +425,7 @@ impl Actor {
     }
 
     fn send_releases(&mut self, owners: Vec<OwnerId>) {
+        let sent = Sent::now(&*self.parts.clock);
         let mut batch = Vec::with_capacity(owners.len());
         let mut asked = Vec::with_capacity(owners.len());
         for owner in owners {
@@ -422,7 +440,7 @@ impl Actor {
             }
         }
         let answer = Arc::clone(&self.parts.store).release(batch, self.parts.command_timeout);
-        self.aside(async move { Done::Released(asked, answer.await) });
+        self.aside(async move { Done::Released(asked, sent, answer.await) });
     }
 
     fn shutdown(&mut self, within: Duration, reply: oneshot::Sender<Result<()>>) {

@@ -12,8 +12,8 @@ use crate::info::{Ending, LastHolding, LockInfo, Record};
 use crate::key::Key;
 
 use super::{
-    Acquire, Acquired, Answer, Identity, Inspection, MAX_TOKEN, Outcome, OwnerId, Release, Renew,
-    Store, StoreError, StoreErrorKind, is_stale, next_token,
+    Acquire, Acquired, Answer, Identity, Inspection, MAX_TOKEN, Outcome, OwnerId, Release,
+    Released, Renew, Store, StoreError, StoreErrorKind, is_stale, next_token,
 };
 
 /// A store that lives in this process's memory: it excludes the tasks and threads of
@@ -82,6 +82,7 @@ impl Entry {
             heartbeat_age: Some(now - self.beat),
             remaining: Some(self.until - now),
             ttl: Some(self.ttl),
+            waiters: Some(0),
             foreign: None,
         }
         .into()
@@ -249,10 +250,10 @@ impl Store for MemoryStore {
         self: Arc<Self>,
         batch: Vec<Release>,
         _within: Duration,
-    ) -> Answer<Vec<Outcome<bool>>> {
+    ) -> Answer<Vec<Outcome<Released>>> {
         let wall = self.shared.clock.wall();
         self.each(batch, |locks, now, end| {
-            Ok(match locks.get_mut(&end.key.lock) {
+            Ok(Released::from(match locks.get_mut(&end.key.lock) {
                 Some(entry) if entry.is_beating(&end.owner, now) => {
                     let keep = end.keep.unwrap_or(Duration::ZERO);
                     entry.until = now + keep;
@@ -262,7 +263,7 @@ impl Store for MemoryStore {
                     true
                 }
                 _ => false,
-            })
+            }))
         })
     }
 
