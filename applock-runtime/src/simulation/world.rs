@@ -183,13 +183,9 @@ impl Dialler {
         Ok(dialled?)
     }
 
-    fn login(&self) -> RedisConnectionInfo {
-        RedisConnectionInfo::default().set_protocol(self.protocol)
-    }
-
     /// A connection that listens.
-    pub(super) fn listen(&self) -> Answer<RedisResult<PubSub>> {
-        let info = self.login();
+    pub(super) fn listen(&self, protocol: ProtocolVersion) -> Answer<RedisResult<PubSub>> {
+        let info = RedisConnectionInfo::default().set_protocol(protocol);
         let cut = Arc::clone(&self.cut);
         let given_up = Arc::clone(&self.given_up);
         Box::pin(async move {
@@ -213,7 +209,7 @@ impl Dialler {
 
 impl Connector for Dialler {
     fn connect(&self) -> Answer<RedisResult<MultiplexedConnection>> {
-        let info = self.login();
+        let info = RedisConnectionInfo::default().set_protocol(self.protocol);
         let cut = Arc::clone(&self.cut);
         let given_up = Arc::clone(&self.given_up);
         Box::pin(async move {
@@ -236,14 +232,7 @@ impl Connector for Dialler {
     }
 
     fn subscribe(&self) -> Answer<RedisResult<PubSub>> {
-        let info = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP2);
-        let cut = Arc::clone(&self.cut);
-        Box::pin(async move {
-            let dialled = TcpStream::connect((SERVER, PORT)).await;
-            if dialled.is_err() && cut.load(Ordering::Relaxed) {
-                pending::<()>().await;
-            }
-            PubSub::new(&info, dialled?).await
-        })
+        // As the real one does.
+        self.listen(ProtocolVersion::RESP2)
     }
 }

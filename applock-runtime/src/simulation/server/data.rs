@@ -157,7 +157,7 @@ impl Data {
                 return Some(self.change::<Hash>(key, |hash| hash_command(hash, words)));
             }
             [
-                "ZADD" | "ZRANGE" | "ZRANK" | "ZREM" | "ZCARD" | "ZSCORE",
+                "ZADD" | "ZPOPMIN" | "ZRANGE" | "ZRANK" | "ZREM" | "ZCARD" | "ZSCORE",
                 key,
                 ..,
             ] => return Some(self.change::<Sorted>(key, |line| sorted_command(line, words))),
@@ -270,6 +270,15 @@ fn sorted_command(sorted: &mut Sorted, words: &[&str]) -> Outcome {
             .map_or(Reply::Nil, |rank| Reply::Int(i64::try_from(rank).unwrap())),
         ["ZREM", _, names @ ..] if !names.is_empty() => {
             count(names.iter().filter(|name| sorted.remove(name)))
+        }
+        ["ZPOPMIN", _] => {
+            let first = range(sorted, "0", "0", true)?;
+            if let Reply::Array(items) = &first
+                && let Some(Reply::Bulk(name)) = items.first()
+            {
+                sorted.remove(name);
+            }
+            first
         }
         ["ZRANGE", _, start, stop] => range(sorted, start, stop, false)?,
         ["ZRANGE", _, start, stop, "WITHSCORES"] => range(sorted, start, stop, true)?,

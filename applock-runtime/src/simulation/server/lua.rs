@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use mlua::{Function, Lua, LuaString, Table, Value, Variadic};
+use mlua::{Function, Lua, LuaOptions, LuaString, StdLib, Table, Value, Variadic};
 
 use super::wire::Reply;
 
@@ -16,14 +16,16 @@ pub(super) struct Scripts {
 impl Scripts {
     /// `command` carries a script's commands out.
     pub(super) fn new(command: impl Fn(&[&str]) -> Reply + 'static) -> mlua::Result<Self> {
-        let lua = Lua::new();
+        // A panic is one of the simulation's own: no script catches it.
+        let options = LuaOptions::new().catch_rust_panics(false);
+        let lua = Lua::new_with(StdLib::ALL_SAFE, options)?;
         let pcall = lua.create_function(move |lua, words: Variadic<Value>| {
             let words: Vec<String> = words.iter().map(word).collect::<mlua::Result<_>>()?;
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             to_lua(lua, &command(&words))
         })?;
         let redis = lua.create_table()?;
-        redis.set("call", call(&lua, &pcall)?)?;
+        redis.set("call", lua.load(CALL).call::<Function>(&pcall)?)?;
         redis.set("pcall", pcall)?;
         for (function, field) in [("error_reply", "err"), ("status_reply", "ok")] {
             let make = lua
@@ -49,34 +51,31 @@ impl Scripts {
         self.known.borrow().get(hash).cloned()
     }
 
-    /// Runs it. No script of ours may fail by itself.
+    /// Runs it. A command's error that it does not catch is its answer; by itself, no
+    /// script of ours may fail.
     pub(super) fn run(&self, script: &Function, keys: &[&str], arguments: &[&str]) -> Reply {
         let globals = self.lua.globals();
         let strings = |words: &[&str]| self.lua.create_sequence_from(words.iter().copied());
         globals.set("KEYS", strings(keys).unwrap()).unwrap();
         globals.set("ARGV", strings(arguments).unwrap()).unwrap();
-        match script.call::<Value>(()) {
-            Ok(answer) => from_lua(&answer),
-            Err(error) => panic!("a script fails: {error}"),
+        let pcall: Function = globals.get("pcall").unwrap();
+        match pcall.call::<(bool, Value)>(script).unwrap() {
+            (false, Value::Table(error)) => from_lua(&Value::Table(error)),
+            (false, error) => panic!("a script fails: {}", error.to_string().unwrap()),
+            (true, answer) => from_lua(&answer),
         }
     }
 }
 
-/// Like `pcall`, but an error ends the script.
-fn call(lua: &Lua, pcall: &Function) -> mlua::Result<Function> {
-    let pcall = pcall.clone();
-    lua.create_function(move |_, words: Variadic<Value>| {
-        let answer: Value = pcall.call(words)?;
-        let error = match &answer {
-            Value::Table(table) => table.get::<Option<String>>("err")?,
-            _ => None,
-        };
-        match error {
-            Some(error) => Err(mlua::Error::runtime(error)),
-            None => Ok(answer),
-        }
-    })
-}
+/// Like `pcall`, but an error ends the script, as the table that it is.
+const CALL: &str = "local pcall = ...
+    return function(...)
+        local answer = pcall(...)
+        if type(answer) == 'table' and answer.err then
+            error(answer)
+        end
+        return answer
+    end";
 
 /// An argument of a command: numbers keep all their digits.
 fn word(value: &Value) -> mlua::Result<String> {

@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use mlua::Function;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -31,6 +32,7 @@ use wire::{Reply, request};
 struct Server {
     world: Rc<World>,
     scripts: Scripts,
+    started: Duration,
     subscribers: Rc<Subscribers>,
 }
 
@@ -139,12 +141,14 @@ impl Server {
     fn new(world: Rc<World>) -> mlua::Result<Self> {
         let subscribers = Rc::<Subscribers>::default();
         let (known, heard) = (Rc::clone(&world), Rc::clone(&subscribers));
-        let command = move |words: &[&str]| match command(&known, &heard, words) {
-            Some(reply) => reply,
-            None => panic!("no such command: {words:?}"),
+        let started = elapsed();
+        let command = move |words: &[&str]| {
+            command(&known, &heard, started, words)
+                .unwrap_or_else(|| panic!("no such command: {words:?}"))
         };
         Ok(Self {
             scripts: Scripts::new(command)?,
+            started,
             world,
             subscribers,
         })
@@ -206,13 +210,12 @@ impl Server {
                 ])
             }
             ["CLIENT" | "SELECT", ..] => Reply::Status("OK"),
-            ["INFO", ..] => Reply::bulk("maxmemory_policy:noeviction\r\n"),
             ["EVAL", text, count, rest @ ..] => self.run(&self.scripts.learn(text), count, rest),
             ["EVALSHA", hash, count, rest @ ..] => match self.scripts.known(hash) {
                 Some(script) => self.run(&script, count, rest),
                 None => Reply::Error("NOSCRIPT No matching script. Please use EVAL.".to_owned()),
             },
-            other => command(&self.world, &self.subscribers, other)
+            other => command(&self.world, &self.subscribers, self.started, other)
                 .unwrap_or_else(|| Reply::Error(format!("ERR unknown command {other:?}"))),
         };
         vec![one]
@@ -253,12 +256,25 @@ impl Server {
 }
 
 /// A command that a client and a script may send alike.
-fn command(world: &World, subscribers: &Subscribers, words: &[&str]) -> Option<Reply> {
-    if let ["PUBLISH", channel, message] = words {
-        let hosts = subscribers.publish(channel, message);
-        let count = i64::try_from(hosts.len()).unwrap();
-        world.note(What::Published(hosts));
-        return Some(Reply::Int(count));
+fn command(
+    world: &World,
+    subscribers: &Subscribers,
+    started: Duration,
+    words: &[&str],
+) -> Option<Reply> {
+    match words {
+        ["PUBLISH", channel, message] => {
+            let hosts = subscribers.publish(channel, message);
+            let count = i64::try_from(hosts.len()).unwrap();
+            world.note(What::Published(hosts));
+            Some(Reply::Int(count))
+        }
+        ["INFO", ..] => {
+            let up = (elapsed() - started).as_secs();
+            Some(Reply::Bulk(format!(
+                "uptime_in_seconds:{up}\r\nmaxmemory_policy:noeviction\r\n"
+            )))
+        }
+        _ => world.data.borrow_mut().command(words, elapsed()),
     }
-    world.data.borrow_mut().command(words, elapsed())
 }
