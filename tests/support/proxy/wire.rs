@@ -25,12 +25,12 @@ struct Source {
 }
 
 macro_rules! sources {
-    ($($call:ident: $file:literal),* $(,)?) => {
+    ($($call:ident: $($file:literal)+),* $(,)?) => {
         [$({
-            let text = include_str!(concat!(
+            let text = concat!($(include_str!(concat!(
                 "../../../applock-runtime/src/store/redis/scripts/",
                 $file
-            ));
+            ))),+);
             Source {
                 call: Call::$call,
                 text,
@@ -42,10 +42,10 @@ macro_rules! sources {
 
 static SOURCES: LazyLock<[Source; 5]> = LazyLock::new(|| {
     sources! {
-        Acquire: "acquire.lua",
+        Acquire: "line.lua" "acquire.lua",
         Renew: "renew.lua",
-        Release: "release.lua",
-        Force: "force_release.lua",
+        Release: "line.lua" "release.lua",
+        Force: "line.lua" "force_release.lua",
         Inspect: "inspect.lua",
     }
 });

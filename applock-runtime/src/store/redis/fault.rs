@@ -1,6 +1,6 @@
 //! What a Redis error lets us conclude (rule R9), and what to tell a person.
 
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, Value};
 
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -84,8 +84,11 @@ pub(super) fn classify(error: RedisError) -> Fault {
         ),
         "WRONGTYPE" => (
             Misconfigured,
-            "the key beside the lock that keeps its fencing token holds something else".into(),
-            "delete that key (it is named …:fence), or give the lock another name",
+            "a key beside the lock, which keeps its fencing token or who waits for it, holds \
+             something else"
+                .into(),
+            "delete that key (it is named …:fence, …:queue or …:waiters), or give the lock \
+             another name",
             Good,
         ),
         "BADFENCE" => (
@@ -157,6 +160,18 @@ pub(super) fn classify(error: RedisError) -> Fault {
     Fault {
         error: StoreError::new(kind, what, remedy).caused_by(error),
         link,
+    }
+}
+
+/// What the error means that one lock of several met inside a script, which told it as
+/// a text.
+pub(super) fn of_text(said: &str) -> StoreError {
+    let line = said.replace(['\r', '\n'], " ");
+    let told = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
+    match told.and_then(Value::extract_error) {
+        Err(error) => classify(error).error,
+        // No line that begins with a dash is anything else.
+        Ok(_) => StoreError::new(StoreErrorKind::Unknown, line, ""),
     }
 }
 
