@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use applock::AppLocker;
+use applock::{AppLocker, Loss};
 use support::child::{self, ChildProcess};
 use support::line::{
     KEY, Line, Served, assert_in_order, in_line, joined, lock, lockers, plays_in_line, told,
@@ -21,7 +21,8 @@ use support::line::{
 use support::log;
 use support::proxy::FaultProxy;
 use support::redis::RedisServer;
-use support::steps::{assert_verified, until_told_taken};
+use support::steps::{LONG, assert_lost, assert_verified};
+use support::wait;
 use tracing::Level;
 
 const PASSWORD: &str = "s3cret-of-lk";
@@ -234,7 +235,10 @@ fn a_line_that_the_servers_restart_forgot_forms_anew_and_all_are_served() {
     let (mut line, lockers, threads) = six_at(RedisServer::start());
     line.server.restart();
     // Nobody holds the lock any more; those who wait share it out among themselves.
-    until_told_taken(line.holder());
+    wait::until("the holder is told", LONG, || {
+        line.holder().verify_blocking().is_ok_and(|held| !held)
+    });
+    assert_lost(line.holder(), Loss::Taken);
     let served = joined(threads);
     let tokens: HashSet<u64> = served.iter().map(|(_, token)| *token).collect();
     assert_eq!(tokens.len(), 6, "{served:?}");

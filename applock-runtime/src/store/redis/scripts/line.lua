@@ -12,9 +12,9 @@ local CLAIM = 3000
 -- A process that can only ask is thought dead after so long a silence.
 local SILENCE = 3000
 -- The waiters of one that can't be reached keep their places for so long after it asked.
-local PATIENCE = 60000
+local PATIENCE = 40000
 -- Everybody in line asks more often than this: a line of the dead expires.
-local LINE_LIFE = 120000
+local LINE_LIFE = 45000
 -- After a restart of the server each has so long to come back and ask.
 local GRACE = 500
 
