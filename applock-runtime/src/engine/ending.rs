@@ -222,6 +222,10 @@ impl Actor {
             return;
         };
         ending.tell(outcome);
+        self.answered = true;
+        let Some(State::Ending(ending)) = self.state(owner) else {
+            return;
+        };
         match ending.doubt.take().filter(|end| *end > now) {
             // Released; but an earlier try of its acquire may take it once more.
             Some(end) => {

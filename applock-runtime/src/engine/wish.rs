@@ -79,7 +79,7 @@ impl Actor {
         let since = self.now();
         self.put(
             owner,
-            State::Wish(Waiting {
+            State::Wish(Box::new(Waiting {
                 acquire,
                 patience: wish.patience,
                 at_least: wish.at_least,
@@ -97,7 +97,7 @@ impl Actor {
                 told: None,
                 unknown: None,
                 last: None,
-            }),
+            })),
         );
         self.queue_acquire(owner);
     }
@@ -433,6 +433,7 @@ impl Actor {
         self.rest(owner);
         let held = Held::new(lease, mailbox, self.parts.store.describe());
         waiting.tell(Ok(held));
+        self.answered = true;
         true
     }
 }
