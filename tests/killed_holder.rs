@@ -1,6 +1,7 @@
 //! Promise: a process that is killed (SIGKILL) while it holds a lock blocks nobody for
-//! longer than the ttl, also on a server with half a million other keys that expire; and
-//! whoever comes next has a larger fencing token (F10).
+//! longer than the ttl, also on a server with half a million other keys that expire: those
+//! who wait have it within a second more, in order; and whoever comes next has a larger
+//! fencing token (F10).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod support;
@@ -10,11 +11,16 @@ use std::time::Duration;
 use applock::{AppLocker, LockGuard};
 use support::child::{self, ChildProcess};
 use support::lease::{KEPT, LIMIT, look, outlives_its_ttl};
+use support::line::{
+    KEY, Served, assert_in_order, children, granted_at, joined, lock, plays_in_line,
+    served_blocking, told, until_in_line,
+};
 use support::redis::RedisServer;
+use support::stalls::Stalls;
 use support::wait;
 
-/// How much later than the server lets go of the lock a waiter may have it: it looks
-/// four times a second, and the machine may stand still meanwhile.
+/// How much later than the server lets go of the lock one may have it who tries all the
+/// time: the machine may stand still meanwhile.
 const LATER: Duration = Duration::from_secs(5);
 
 /// Kills the holder. When its lock ends after that, by the server's clock.
@@ -76,7 +82,7 @@ fn the_lock_of_a_killed_process_is_free_within_its_ttl_and_the_next_token_is_lar
 }
 
 fn is_killed_in_its_body(url: &str) {
-    #[applock::singleton(app = "crash-body", ttl = "4s", locker = locker)]
+    #[applock::singleton(app = "line", ttl = "4s", locker = locker)]
     async fn body(locker: &AppLocker) -> anyhow::Result<()> {
         child::say("in the body");
         std::future::pending().await
@@ -87,7 +93,7 @@ fn is_killed_in_its_body(url: &str) {
 
 /// So many keys that expire, none of them soon.
 fn fill(server: &RedisServer, keys: u32) {
-    let script = "for i = ARGV[1], ARGV[1] + 49999 do         redis.call('SET', 'other:' .. i, i, 'PX', 3600000 + i) end";
+    let script = "for i = ARGV[1], ARGV[1] + 49999 do redis.call('SET', 'other:' .. i, i, 'PX', 3600000 + i) end";
     for first in (0..keys).step_by(50_000) {
         let () = server
             .try_run(&["EVAL", script, "0", &first.to_string()])
@@ -96,25 +102,55 @@ fn fill(server: &RedisServer, keys: u32) {
     assert_eq!(server.run::<u32>("DBSIZE"), keys);
 }
 
+/// The same for one that waited: the promise is a second.
+#[track_caller]
+fn assert_served_soon(token: u64, end: Duration, stood_still: Duration) {
+    let at = granted_at(token);
+    let late = at.saturating_sub(end);
+    assert!(
+        at + Duration::from_millis(2) >= end,
+        "taken from the dead too early"
+    );
+    assert!(
+        late < Duration::from_secs(1) + stood_still,
+        "served {late:?} after the end"
+    );
+}
+
 #[test]
-fn one_who_waits_for_a_killed_process_has_the_lock_soon_among_half_a_million_keys() {
-    if let Some(url) = child::part() {
-        return is_killed_in_its_body(&url);
+fn those_who_wait_for_a_killed_process_have_the_lock_soon_and_in_order_among_half_a_million_keys() {
+    match child::part().as_deref().map(|part| part.split_once(' ')) {
+        Some(Some(("hold", url))) => return is_killed_in_its_body(url),
+        Some(Some((_, url))) => return plays_in_line(url, |_| ()),
+        _ => (),
     }
     let server = RedisServer::start();
     fill(&server, 500_000);
-    let mut child = ChildProcess::start(
-        "one_who_waits_for_a_killed_process_has_the_lock_soon_among_half_a_million_keys",
-        &server.url(),
-    );
-    assert_eq!(child.says(), "in the body");
+    let name = "those_who_wait_for_a_killed_process_have_the_lock_soon_and_in_order_among_half_a_million_keys";
+    let mut holder = ChildProcess::start(name, &format!("hold {}", server.url()));
+    assert_eq!(holder.says(), "in the body");
+    let mut children = children(name, &format!("wait {}", server.url()), 3);
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
-    let lock = locker.lock("crash-body").wait(LIMIT);
-    std::thread::scope(|scope| {
-        let looks = server.calls("hgetall");
-        let waiting = scope.spawn(|| lock.acquire_blocking().unwrap());
-        wait::until("it waits", LIMIT, || server.calls("hgetall") > looks);
-        let end = killed(&server, "QUEUE:crash-body", &mut child);
-        assert_succeeds(&waiting.join().unwrap(), end);
-    });
+    let (mut came, mut threads) = (0, Vec::new());
+    for _ in 0..2 {
+        for child in &mut children {
+            child.tell(&format!("pass {came}"));
+            came += 1;
+            until_in_line(&server, came);
+        }
+        let lock = lock(&locker);
+        threads.push(std::thread::spawn(move || served_blocking(&lock, came)));
+        came += 1;
+        until_in_line(&server, came);
+    }
+    let stalls = Stalls::watch();
+    let end = killed(&server, KEY, &mut holder);
+    let mut served: Vec<Served> = children
+        .iter()
+        .flat_map(|child| [told(child), told(child)])
+        .collect();
+    served.extend(joined(threads));
+    assert_in_order(&served, 0..came);
+    let first = served.iter().map(|(_, token)| *token).min().unwrap();
+    assert_served_soon(first, end, stalls.total() * 3);
 }

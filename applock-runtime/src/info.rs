@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 /// assert_eq!((info.host(), info.pid()), (guard.info().host(), Some(std::process::id())));
 /// assert!(info.acquired_at().is_some() && info.held_for() >= info.heartbeat_age());
 /// assert!(info.remaining() <= info.ttl() && !info.is_foreign());
+/// assert_eq!(info.waiters(), Some(0));
 /// println!("{info}");
 /// # Ok::<(), applock_runtime::Error>(())
 /// ```
@@ -44,6 +45,7 @@ pub(crate) struct Record {
     pub(crate) heartbeat_age: Option<Duration>,
     pub(crate) remaining: Option<Duration>,
     pub(crate) ttl: Option<Duration>,
+    pub(crate) waiters: Option<u64>,
     /// Why this is no lock of ours, if it is none.
     pub(crate) foreign: Option<String>,
 }
@@ -151,6 +153,13 @@ impl LockInfo {
         self.0.ttl
     }
 
+    /// How many stood in line for the lock when this was read. `None` in what a guard
+    /// tells of itself, which asks no store.
+    #[must_use]
+    pub fn waiters(&self) -> Option<u64> {
+        self.0.waiters
+    }
+
     /// Whether the key holds something that this library did not write, such as
     /// another program's plain lock. It counts as held, and is never changed.
     #[must_use]
@@ -197,6 +206,9 @@ impl fmt::Display for LockInfo {
         }
         if let Some(token) = record.token {
             write!(f, "; fencing token {token}")?;
+        }
+        if let Some(waiters) = record.waiters.filter(|waiters| *waiters > 0) {
+            write!(f, "; {waiters} waiting for it")?;
         }
         Ok(())
     }

@@ -50,15 +50,26 @@ impl Key {
     /// The whole key as it is given.
     pub(crate) fn whole(key: &str) -> Result<Self> {
         check("key", key)?;
-        if key.ends_with(FENCE_SUFFIX) || key.starts_with(FENCE_PREFIX) {
-            return Err(Error::invalid(
-                "key",
-                format_args!("{key:?}"),
-                format!(
-                    "keys that begin with {FENCE_PREFIX:?} or end with {FENCE_SUFFIX:?} keep the fencing tokens of other locks"
-                ),
-                "give the lock another key",
-            ));
+        for side in SIDES {
+            let (begins, ends) = (format!("{side}:"), format!("}}:{side}"));
+            // Those of locks with a hash tag of their own begin so.
+            let is_side = key.starts_with(&begins) && (side == FENCE || has_hash_tag(key));
+            if is_side || key.ends_with(&ends) {
+                return Err(Error::invalid(
+                    "key",
+                    format_args!("{key:?}"),
+                    format!(
+                        "keys that begin with {begins:?} or end with {ends:?} keep the {} of \
+                         other locks",
+                        if side == FENCE {
+                            "fencing tokens"
+                        } else {
+                            "waiters"
+                        }
+                    ),
+                    "give the lock another key",
+                ));
+            }
         }
         Ok(Self {
             lock: key.into(),
@@ -70,16 +81,39 @@ impl Key {
     /// The key that keeps the fencing counter and the last holding, in the same
     /// hash slot as the lock (Redis Cluster specification, 'Hash tags').
     pub(crate) fn fence(&self) -> String {
+        self.side(FENCE)
+    }
+
+    /// The key that keeps the order of those who wait.
+    pub(crate) fn queue(&self) -> String {
+        self.side(QUEUE)
+    }
+
+    /// The key that keeps who they are.
+    pub(crate) fn waiters(&self) -> String {
+        self.side(WAITERS)
+    }
+
+    fn side(&self, side: &str) -> String {
+        let mut key = String::with_capacity(self.lock.len() + side.len() + 3);
         if has_hash_tag(&self.lock) {
-            format!("{FENCE_PREFIX}{}", self.lock)
+            key.push_str(side);
+            key.push(':');
+            key.push_str(&self.lock);
         } else {
-            format!("{{{}{FENCE_SUFFIX}", self.lock)
+            key.push('{');
+            key.push_str(&self.lock);
+            key.push_str("}:");
+            key.push_str(side);
         }
+        key
     }
 }
 
-const FENCE_SUFFIX: &str = "}:fence";
-const FENCE_PREFIX: &str = "fence:";
+const FENCE: &str = "fence";
+const QUEUE: &str = "queue";
+const WAITERS: &str = "waiters";
+const SIDES: [&str; 3] = [FENCE, QUEUE, WAITERS];
 
 fn has_hash_tag(key: &str) -> bool {
     key.split_once('{')

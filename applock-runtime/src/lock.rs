@@ -522,6 +522,7 @@ impl Lock {
                     owner: OwnerId::new_v4(),
                     ttl,
                     identity: Arc::clone(engine.identity()),
+                    line: None,
                 },
                 wait,
                 at_least,

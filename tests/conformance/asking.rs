@@ -1,15 +1,13 @@
 //! What the cases do and ask: each waits, if it must, for what has to come, and no longer
 //! than a failure would take.
 
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use applock::{Error, Lock, LockGuard, LockInfo};
 
 use crate::store::SOON;
 use crate::support::wait;
+pub(crate) use crate::support::wait::polled;
 
 /// The first answer of a store that nobody keeps from answering. 'Unavailable' is none:
 /// a short lease gives a command less time than a busy machine may need, and what was
@@ -99,11 +97,6 @@ pub(crate) fn its_heart_beats(lock: &Lock) {
 pub(crate) fn given_up(witness: &LockGuard) {
     let answer = witness.verify_blocking();
     assert!(matches!(answer, Err(Error::Unavailable(_))), "{answer:?}");
-}
-
-/// Polls once: what a future asks the store is on its way then.
-pub(crate) async fn polled<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
-    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
 /// Waits until the guard is told that it is lost.

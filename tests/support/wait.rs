@@ -1,5 +1,8 @@
 //! Waiting for something to become true, with a limit that says what never came.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// One look counts for no more than this towards the limit: a machine that stood still
@@ -18,6 +21,11 @@ pub fn until(what: &str, longest: Duration, mut met: impl FnMut() -> bool) {
         waited += (now - last).min(LONGEST_LOOK);
         last = now;
     }
+}
+
+/// Polls once: what a future asks is on its way then.
+pub async fn polled<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
 /// How long a body waits to be cancelled before its test has failed.

@@ -18,12 +18,14 @@ use crate::clock::{Moment, Sleep};
 use crate::error::{Error, Loss, Result};
 use crate::key::Key;
 use crate::store::{
-    Acquired, Inspection, Outcome, OwnerId, Release, Renew, Store, StoreError, StoreErrorKind,
+    Acquired, Inspection, Notice, Notices, Outcome, OwnerId, Release, Released, Renew, Store,
+    StoreError, StoreErrorKind,
 };
 
 use super::ending::Ending;
 use super::holding::Holding;
 use super::lease::{Sent, Standing, heartbeat_timeout, margin};
+use super::line::Lines;
 use super::wish::Waiting;
 use super::{Command, Parts, Unfinished};
 
@@ -33,12 +35,17 @@ pub(super) async fn run(
     commands: mpsc::UnboundedReceiver<Command>,
     unfinished: Arc<Unfinished>,
 ) {
+    let (notices, noticed) = mpsc::unbounded_channel();
     let mut actor = Actor {
         parts,
+        lines: Lines::default(),
+        notices,
+        noticed,
         commands,
         unfinished,
         abandoned: false,
         closing: None,
+        answered: false,
         entries: BTreeMap::new(),
         timers: BTreeSet::new(),
         inflight: FuturesUnordered::new(),
@@ -52,14 +59,15 @@ pub(super) async fn run(
 
 /// One acquisition, from the wish to its end.
 pub(super) enum State {
-    Wish(Waiting),
+    /// In a box: what is held is small.
+    Wish(Box<Waiting>),
     Holding(Holding),
     Ending(Ending),
 }
 
-struct Entry {
+pub(super) struct Entry {
     wake: Option<Moment>,
-    state: State,
+    pub(super) state: State,
 }
 
 /// The owner ids whose next step leaves with the next batch.
@@ -74,7 +82,7 @@ struct Outbox {
 enum Done {
     Acquired(Vec<OwnerId>, Sent, Vec<Outcome<Acquired>>),
     Renewed(Vec<OwnerId>, Sent, Vec<Outcome<bool>>),
-    Released(Vec<OwnerId>, Vec<Outcome<bool>>),
+    Released(Vec<OwnerId>, Sent, Vec<Outcome<Released>>),
     Forced(Arc<str>),
     Nothing,
 }
@@ -90,11 +98,16 @@ struct Closing {
 pub(super) struct Actor {
     pub(super) parts: Arc<Parts>,
     pub(super) unfinished: Arc<Unfinished>,
+    pub(super) lines: Lines,
+    pub(super) notices: Notices,
+    noticed: mpsc::UnboundedReceiver<Notice>,
     commands: mpsc::UnboundedReceiver<Command>,
     /// No handle is left that could send another command.
     abandoned: bool,
     closing: Option<Closing>,
-    entries: BTreeMap<OwnerId, Entry>,
+    /// A caller was answered since the engine last slept.
+    pub(super) answered: bool,
+    pub(super) entries: BTreeMap<OwnerId, Entry>,
     timers: BTreeSet<(Moment, OwnerId)>,
     inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     outbox: Outbox,
@@ -108,6 +121,10 @@ pub(super) struct Actor {
 /// How often the wall clock is looked at: a paused machine's holders are asked after no
 /// later than this when it wakes.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How long the engine looks for the next command of whoever was answered, before it
+/// sleeps: about as long as it would take to be woken.
+const LINGER: Duration = Duration::from_micros(20);
 
 /// By how much a heartbeat may be early, so that it can travel with another.
 const EARLIEST: Duration = Duration::from_secs(2);
@@ -130,11 +147,22 @@ impl Actor {
                 self.done(done);
                 moved = true;
             }
+            while let Poll::Ready(Some(notice)) = self.noticed.poll_recv(context) {
+                match notice {
+                    Notice::Granted(grant) => self.told(grant),
+                    Notice::Ask => self.knock_for_all(),
+                }
+                moved = true;
+            }
             moved |= self.due();
             self.look_at_the_wall_clock();
             self.close();
             moved |= self.flush();
             if moved {
+                continue;
+            }
+            if let Some(command) = self.linger() {
+                self.command(command);
                 continue;
             }
             if self.abandoned && self.entries.is_empty() && self.inflight.is_empty() {
@@ -144,6 +172,22 @@ impl Actor {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Whoever was just answered often asks again at once: to be woken for that would take
+    /// longer than to look for it.
+    fn linger(&mut self) -> Option<Command> {
+        if !std::mem::take(&mut self.answered) || self.abandoned {
+            return None;
+        }
+        let until = std::time::Instant::now() + LINGER;
+        while std::time::Instant::now() < until {
+            if let Ok(command) = self.commands.try_recv() {
+                return Some(command);
+            }
+            std::hint::spin_loop();
+        }
+        None
     }
 
     /// Waits for the earliest timer.
@@ -261,6 +305,7 @@ impl Actor {
                     self.wish(wish);
                 }
             }
+            Command::Forget(owner) => self.forget(owner),
             Command::Verify(lease, reply) => self.verify(&lease, reply),
             Command::Doubt(owner) => self.doubt(owner),
             Command::Release(lease, reply) => self.let_go(&lease, reply),
@@ -325,9 +370,9 @@ impl Actor {
                     self.renewed(owner, sent, outcome);
                 }
             }
-            Done::Released(owners, outcomes) => {
+            Done::Released(owners, sent, outcomes) => {
                 for (owner, outcome) in owners.into_iter().zip(outcomes) {
-                    self.released(owner, outcome);
+                    self.released(owner, sent, outcome);
                 }
             }
             // A holder of this very process is told at once.
@@ -390,7 +435,7 @@ impl Actor {
         for owner in owners {
             if let Some(State::Holding(holding)) = self.state(owner) {
                 let lease = &holding.lease;
-                let timeout = heartbeat_timeout(lease.ttl, command_timeout);
+                let timeout = heartbeat_timeout(holding.term, command_timeout);
                 let (asked, batch) = batches.entry(timeout).or_default();
                 batch.push(Renew {
                     key: lease.key.clone(),
@@ -408,6 +453,7 @@ impl Actor {
     }
 
     fn send_releases(&mut self, owners: Vec<OwnerId>) {
+        let sent = Sent::now(&*self.parts.clock);
         let mut batch = Vec::with_capacity(owners.len());
         let mut asked = Vec::with_capacity(owners.len());
         for owner in owners {
@@ -422,7 +468,7 @@ impl Actor {
             }
         }
         let answer = Arc::clone(&self.parts.store).release(batch, self.parts.command_timeout);
-        self.aside(async move { Done::Released(asked, answer.await) });
+        self.aside(async move { Done::Released(asked, sent, answer.await) });
     }
 
     fn shutdown(&mut self, within: Duration, reply: oneshot::Sender<Result<()>>) {

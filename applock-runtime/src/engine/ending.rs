@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::store::{Acquire, Outcome, OwnerId, StoreErrorKind};
+use crate::store::{Acquire, Outcome, OwnerId, Released, StoreErrorKind};
 
 use super::actor::{Actor, State};
-use super::lease::Lease;
+use super::lease::{Lease, Sent};
 use super::pace;
 
 /// How long a command may come to life after its connection was given up: a release
@@ -32,6 +32,8 @@ pub(super) struct Ending {
     reply: Option<oneshot::Sender<Result<()>>>,
     /// What its holder is told rather than 'released'.
     lost: Option<Error>,
+    /// Nothing but a place in line: whatever the answer, it is over.
+    is_place: bool,
     in_flight: bool,
     failures: u32,
     /// A release of it may have been carried out unheard.
@@ -55,6 +57,7 @@ impl Ending {
         Self {
             key: lease.key.clone(),
             lost: lease.lost_error(),
+            is_place: false,
             until: now + lease.ttl,
             lease: Some(lease),
             reply,
@@ -73,12 +76,21 @@ impl Ending {
             lease: None,
             reply: None,
             lost: None,
+            is_place: false,
             in_flight: true,
             failures: 0,
             unknown: false,
             until: now + acquire.ttl + GHOST_WATCH,
             watch: None,
             doubt: None,
+        }
+    }
+
+    /// Of one who leaves the line. If it was granted the lock meanwhile, that goes on.
+    pub(super) fn place(acquire: &Acquire, now: Moment) -> Self {
+        Self {
+            is_place: true,
+            ..Self::ghost(acquire, now)
         }
     }
 
@@ -127,15 +139,32 @@ impl Actor {
         }
     }
 
-    pub(super) fn released(&mut self, owner: OwnerId, outcome: Outcome<bool>) {
+    pub(super) fn released(&mut self, owner: OwnerId, sent: Sent, outcome: Outcome<Released>) {
         let now = self.now();
         let store = self.parts.store.describe();
+        let outcome = match outcome {
+            Ok(Released { ended, next }) => {
+                if let Some(grant) = next {
+                    self.handed(grant, sent);
+                }
+                Ok(ended)
+            }
+            Err(error) => Err(error),
+        };
         let Some(State::Ending(ending)) = self.state(owner) else {
             return;
         };
         ending.in_flight = false;
         let key = Arc::clone(&ending.key.lock);
+        if outcome.is_err() || ending.unknown {
+            // It may have handed the lock to one of us, unheard.
+            self.knock_for(&key);
+        }
+        let Some(State::Ending(ending)) = self.state(owner) else {
+            return;
+        };
         match outcome {
+            Ok(_) if ending.is_place && !ending.unknown => self.retire(owner),
             // A ghost: gone, or not there, or not there yet; and of several tries another
             // may come.
             Ok(_) if ending.lease.is_none() => {
@@ -193,6 +222,10 @@ impl Actor {
             return;
         };
         ending.tell(outcome);
+        self.answered = true;
+        let Some(State::Ending(ending)) = self.state(owner) else {
+            return;
+        };
         match ending.doubt.take().filter(|end| *end > now) {
             // Released; but an earlier try of its acquire may take it once more.
             Some(end) => {

@@ -1,6 +1,7 @@
 //! Holdings: the heartbeat, and the loss that no answer is needed for (rule R4).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -16,6 +17,9 @@ use super::pace;
 /// A lock that is held, and whose heart is kept beating.
 pub(super) struct Holding {
     pub(super) lease: Arc<Lease>,
+    /// What a heartbeat has to keep: the ttl, or until the first one the claim of a lock
+    /// that was handed over.
+    pub(super) term: Duration,
     /// When the next heartbeat is due.
     due: Moment,
     in_flight: bool,
@@ -33,9 +37,14 @@ pub(super) struct Holding {
     let_go: Option<Option<oneshot::Sender<Result<()>>>>,
 }
 
+/// A lock that was handed over is confirmed after so long, if it is held still: a shorter
+/// work spares the command.
+const CONFIRM: Duration = Duration::from_millis(50);
+
 impl Holding {
     pub(super) fn new(lease: Arc<Lease>, sent: Moment, unknown: Option<Moment>) -> Self {
         Self {
+            term: lease.ttl,
             due: sent + pace::heartbeat(heartbeat(lease.ttl)),
             lease,
             in_flight: false,
@@ -46,6 +55,21 @@ impl Holding {
             unknown,
             again: false,
             let_go: None,
+        }
+    }
+
+    /// A lock that was handed over, and has to be confirmed.
+    pub(super) fn claimed(
+        lease: Arc<Lease>,
+        sent: Moment,
+        claim: Duration,
+        now: Moment,
+        unknown: Option<Moment>,
+    ) -> Self {
+        Self {
+            term: claim,
+            due: (now + CONFIRM).min(sent + pace::heartbeat(heartbeat(claim))),
+            ..Self::new(lease, sent, unknown)
         }
     }
 
@@ -62,7 +86,7 @@ impl Holding {
     /// Whether the next heartbeat, due by a tenth of its interval later at most, may
     /// leave now with others. One that failed keeps its pause.
     pub(super) fn may_beat_at(&self, now: Moment) -> bool {
-        let soon = now + heartbeat(self.lease.ttl) / 10;
+        let soon = now + heartbeat(self.term) / 10;
         !self.in_flight && self.failures == 0 && soon >= self.due && self.wants_beat()
     }
 }
@@ -161,6 +185,7 @@ impl Actor {
                     );
                 }
                 holding.failures = 0;
+                holding.term = lease.ttl;
                 holding.due = sent.at + pace::heartbeat(heartbeat(lease.ttl));
                 Ok(lease.extend(sent, valid_until(sent.at, lease.ttl)))
             }
@@ -182,7 +207,7 @@ impl Actor {
                     holding.asked.append(&mut asking);
                     now
                 } else {
-                    now + pace::heartbeat_retry(holding.failures, lease.ttl)
+                    now + pace::heartbeat_retry(holding.failures, holding.term)
                 };
                 holding.failures += 1;
                 Err(error)

@@ -63,7 +63,7 @@ pub(crate) fn valid_until(sent: Moment, ttl: Duration) -> Moment {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(crate) at: Moment,
-    lead: i64,
+    pub(crate) lead: i64,
 }
 
 impl Sent {
@@ -419,6 +419,7 @@ impl Lease {
             heartbeat_age: Some(self.clock.now().saturating_since(beat)),
             remaining: Some(self.remaining()),
             ttl: Some(self.ttl),
+            waiters: None,
             foreign: None,
         }
         .into()

@@ -8,6 +8,7 @@ mod actor;
 mod ending;
 mod holding;
 pub(crate) mod lease;
+mod line;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,8 @@ pub(crate) use lease::{Lease, Standing};
 enum Command {
     Open(oneshot::Sender<Result<()>>),
     Acquire(Wish),
+    /// The caller of this acquire, which may wait for long, has gone.
+    Forget(OwnerId),
     Verify(Arc<Lease>, oneshot::Sender<Result<bool>>),
     /// A heartbeat at once, and no answer: the lease is suspect.
     Doubt(OwnerId),
@@ -230,6 +233,25 @@ impl Unfinished {
     }
 }
 
+/// Tells the engine when the future of an acquire that waits is dropped: whoever stands
+/// in line has nothing else to wake it.
+struct Gone {
+    owner: OwnerId,
+    mailbox: WeakMailbox,
+    answered: bool,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if !self.answered
+            && let Some(mailbox) = self.mailbox.upgrade()
+        {
+            // An engine that has stopped has forgotten it.
+            let _ = mailbox.send(Command::Forget(self.owner));
+        }
+    }
+}
+
 /// What an engine works with.
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
@@ -388,11 +410,16 @@ impl Engine {
         let mailbox = self.mailbox(Some(&want.acquire.key))?.downgrade();
         let key = want.acquire.key.clone();
         let patience = match want.wait {
-            Wait::Not => Patience::None,
+            Wait::Not | Wait::For(Duration::ZERO) => Patience::None,
             Wait::For(length) => Patience::Until(self.parts.clock.now() + length),
             Wait::Forever => Patience::Forever,
         };
-        self.ask(Some(&key), |reply| {
+        let mut gone = (patience != Patience::None).then(|| Gone {
+            owner: want.acquire.owner,
+            mailbox: mailbox.clone(),
+            answered: false,
+        });
+        let outcome = self.ask(Some(&key), |reply| {
             self.unfinished.add();
             Command::Acquire(Wish {
                 acquire: want.acquire,
@@ -402,8 +429,12 @@ impl Engine {
                 reply,
                 mailbox,
             })
-        })
-        .await
+        });
+        let outcome = outcome.await;
+        if let Some(gone) = &mut gone {
+            gone.answered = true;
+        }
+        outcome
     }
 
     pub(crate) async fn inspect(&self, key: Key) -> Result<Inspection> {

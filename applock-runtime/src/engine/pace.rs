@@ -32,6 +32,18 @@ pub(crate) fn poll(looks: u32) -> Duration {
     jittered(POLL_FIRST, POLL_LONGEST, looks)
 }
 
+/// Between two knocks of one who stands in line and is told of a grant: the longest. One
+/// with many before it comes first only when all of them are gone.
+const KNOCK_FIRST: Duration = Duration::from_secs(1);
+const KNOCK_LONGEST: Duration = Duration::from_secs(30);
+
+/// How long one who stands in line waits before it asks again, with so many before it.
+pub(crate) fn knock(ahead: u64) -> Duration {
+    let ahead = u32::try_from(ahead.clamp(1, 30)).unwrap_or(30);
+    let full = (KNOCK_FIRST * ahead).min(KNOCK_LONGEST);
+    full.mul_f64(1.0 - fastrand::f64() / 4.0)
+}
+
 /// A heartbeat's interval, up to a tenth earlier, so that locks taken together do not
 /// stay in step with those of other processes.
 pub(crate) fn heartbeat(interval: Duration) -> Duration {

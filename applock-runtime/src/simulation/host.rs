@@ -144,6 +144,7 @@ impl Host {
             owner: OwnerId::from_u128(ask.owner.into()),
             ttl: ask.ttl,
             identity: Arc::clone(self.engine.identity()),
+            line: None,
         };
         self.note(What::Asked(ask));
         let want = Want {

@@ -26,6 +26,8 @@ pub(super) enum What {
     Lasts(usize, Owner, Duration),
     /// At the server, the lock is no longer that owner's.
     Took(usize, Owner),
+    /// The server passed a message on to these hosts.
+    Published(Vec<usize>),
     Asked(Ask),
     /// Its caller was told that it holds the lock, with this token.
     Told(Owner, u64),
@@ -313,6 +315,7 @@ impl fmt::Display for Event {
                 write!(f, "     server: key {key} is {owner}'s until {until:.3}")
             }
             What::Took(key, owner) => write!(f, "     server: key {key} is no longer {owner}'s"),
+            What::Published(hosts) => write!(f, "     server: a message to hosts {hosts:?}"),
             What::Asked(ask) => write!(
                 f,
                 "{:>4} host {} asks for key {}, ttl {:?}",

@@ -15,6 +15,7 @@
 //! | stuck | when the faults are over, everybody who waits gets the lock, in bounded time |
 //! | unrest | then every engine comes to rest |
 //! | left behind | and no lock is left at the server, expired or not |
+//! | left in line | and nobody stands in a line |
 //! | untold | see below |
 //!
 //! A server that restarts without its data gives a lock to another while its holder still
@@ -90,10 +91,14 @@ fn run(seed: u64) -> Run {
         }
     }
     let left = world.data.borrow_mut().locks(sim.elapsed());
+    let in_line = world.in_line();
     let mut ledger = world.ledger.borrow_mut();
     ledger.note(sim.elapsed(), What::Fault("the end".to_owned()));
     if !left.is_empty() {
         ledger.blame(format!("left behind: {left:?}"));
+    }
+    for (key, owner) in in_line {
+        ledger.blame(format!("left in line: {owner} at key {key}"));
     }
     Run {
         history: ledger.to_string(),

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisResult};
+use tokio::io::{copy, duplex, split};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use turmoil::net::TcpStream;
@@ -49,6 +50,7 @@ pub(super) struct World {
     /// For each host: nothing gets through to the server.
     pub(super) cut: Vec<Arc<AtomicBool>>,
     owners: Cell<Owner>,
+    connections: Cell<u64>,
 }
 
 impl World {
@@ -65,6 +67,7 @@ impl World {
             lose_answer: (0..HOSTS).map(|_| Cell::default()).collect(),
             cut: (0..HOSTS).map(|_| Arc::default()).collect(),
             owners: Cell::new(0),
+            connections: Cell::new(0),
         }
     }
 
@@ -78,9 +81,26 @@ impl World {
         self.owners.get()
     }
 
+    pub(super) fn next_connection(&self) -> u64 {
+        self.connections.set(self.connections.get() + 1);
+        self.connections.get()
+    }
+
     pub(super) fn key_number(&self, key: &str) -> usize {
         let number = self.keys.iter().position(|known| &*known.lock == key);
         number.unwrap()
+    }
+
+    /// Who stands in line at the server, at which key, in order.
+    pub(super) fn in_line(&self) -> Vec<(usize, Owner)> {
+        let mut data = self.data.borrow_mut();
+        let lines = self.keys.iter().enumerate();
+        lines
+            .flat_map(|(number, key)| {
+                let line = data.line(&key.lock).into_iter();
+                line.map(move |name| (number, Owner::from_str_radix(&name, 16).unwrap()))
+            })
+            .collect()
     }
 
     pub(super) fn host_at(&self, address: IpAddr) -> usize {
@@ -153,23 +173,53 @@ impl fmt::Debug for Dialler {
     }
 }
 
+impl Dialler {
+    async fn dial(cut: Arc<AtomicBool>) -> RedisResult<TcpStream> {
+        let dialled = TcpStream::connect((SERVER, PORT)).await;
+        if dialled.is_err() && cut.load(Ordering::Relaxed) {
+            // The simulated network refuses what a real one would swallow.
+            pending::<()>().await;
+        }
+        Ok(dialled?)
+    }
+
+    /// A connection that listens.
+    pub(super) fn listen(&self, protocol: ProtocolVersion) -> Answer<RedisResult<PubSub>> {
+        let info = RedisConnectionInfo::default().set_protocol(protocol);
+        let cut = Arc::clone(&self.cut);
+        let given_up = Arc::clone(&self.given_up);
+        Box::pin(async move {
+            let stream = Self::dial(cut).await?;
+            // Its driver is the crate's own, so what is given up lies before it.
+            let (near, far) = duplex(1_024);
+            tokio::spawn(async move {
+                let (mut from_server, mut to_server) = split(stream);
+                let (mut from_crate, mut to_crate) = split(far);
+                tokio::select! {
+                    biased;
+                    () = given_up.notified() => (),
+                    _ = copy(&mut from_server, &mut to_crate) => (),
+                    _ = copy(&mut from_crate, &mut to_server) => (),
+                }
+            });
+            PubSub::new(&info, near).await
+        })
+    }
+}
+
 impl Connector for Dialler {
     fn connect(&self) -> Answer<RedisResult<MultiplexedConnection>> {
         let info = RedisConnectionInfo::default().set_protocol(self.protocol);
         let cut = Arc::clone(&self.cut);
         let given_up = Arc::clone(&self.given_up);
         Box::pin(async move {
-            let dialled = TcpStream::connect((SERVER, PORT)).await;
-            if dialled.is_err() && cut.load(Ordering::Relaxed) {
-                // The simulated network refuses what a real one would swallow.
-                pending::<()>().await;
-            }
+            let stream = Self::dial(cut).await?;
             // Our own time-outs, as in the real dialler.
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(None)
                 .set_response_timeout(None);
             let (connection, driver) =
-                MultiplexedConnection::new_with_config(&info, dialled?, config).await?;
+                MultiplexedConnection::new_with_config(&info, stream, config).await?;
             tokio::spawn(async move {
                 tokio::select! {
                     biased;
@@ -179,5 +229,10 @@ impl Connector for Dialler {
             });
             Ok(connection)
         })
+    }
+
+    fn subscribe(&self) -> Answer<RedisResult<PubSub>> {
+        // As the real one does.
+        self.listen(ProtocolVersion::RESP2)
     }
 }

@@ -1,7 +1,7 @@
 //! The store of one process, for tests: everything in one table, by the clock that
 //! it was given.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +12,9 @@ use crate::info::{Ending, LastHolding, LockInfo, Record};
 use crate::key::Key;
 
 use super::{
-    Acquire, Acquired, Answer, Identity, Inspection, MAX_TOKEN, Outcome, OwnerId, Release, Renew,
-    Store, StoreError, StoreErrorKind, is_stale, next_token,
+    Acquire, Acquired, Answer, CLAIM, Grant, Identity, Inspection, MAX_TOKEN, Notice, Outcome,
+    OwnerId, Place, Release, Released, Renew, Store, StoreError, StoreErrorKind, is_stale,
+    next_token,
 };
 
 /// A store that lives in this process's memory: it excludes the tasks and threads of
@@ -39,7 +40,14 @@ pub struct MemoryStore {
 
 struct Shared {
     clock: Arc<dyn Clock>,
-    locks: Mutex<HashMap<Arc<str>, Entry>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    locks: HashMap<Arc<str>, Entry>,
+    /// Those who wait for each, in the order in which they came.
+    lines: HashMap<Arc<str>, VecDeque<Acquire>>,
 }
 
 struct Entry {
@@ -67,7 +75,20 @@ impl Entry {
         self.owner == *owner && self.ended.is_none() && self.is_held(now)
     }
 
-    fn info(&self, now: Moment) -> LockInfo {
+    fn renew(&mut self, now: Moment, wall: SystemTime, ttl: Duration) {
+        self.beat = now;
+        self.until = now + ttl;
+        self.until_wall = wall + ttl;
+    }
+
+    fn granted(&self) -> Acquired {
+        Acquired::Granted {
+            token: self.token,
+            at: self.since_wall,
+        }
+    }
+
+    fn info(&self, now: Moment, waiters: u64) -> LockInfo {
         Record {
             key: self.key.lock.clone(),
             app: self.key.app.as_deref().map(str::to_owned),
@@ -82,6 +103,7 @@ impl Entry {
             heartbeat_age: Some(now - self.beat),
             remaining: Some(self.until - now),
             ttl: Some(self.ttl),
+            waiters: Some(waiters),
             foreign: None,
         }
         .into()
@@ -135,14 +157,14 @@ impl MemoryStore {
         Self {
             shared: Arc::new(Shared {
                 clock: Arc::new(clock),
-                locks: Mutex::default(),
+                table: Mutex::default(),
             }),
         }
     }
 
-    fn locks(&self) -> MutexGuard<'_, HashMap<Arc<str>, Entry>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.shared
-            .locks
+            .table
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,47 +173,162 @@ impl MemoryStore {
     fn each<Q, A>(
         &self,
         batch: Vec<Q>,
-        mut step: impl FnMut(&mut HashMap<Arc<str>, Entry>, Moment, Q) -> A,
+        mut step: impl FnMut(&mut Table, Moment, Q) -> A,
     ) -> Answer<Vec<A>>
     where
         A: Send + 'static,
     {
         let now = self.shared.clock.now();
-        let mut locks = self.locks();
+        let mut table = self.table();
         let answers: Vec<A> = batch
             .into_iter()
-            .map(|question| step(&mut locks, now, question))
+            .map(|question| step(&mut table, now, question))
             .collect();
         Box::pin(ready(answers))
     }
 
-    fn take(
-        &self,
-        locks: &mut HashMap<Arc<str>, Entry>,
-        now: Moment,
-        wish: Acquire,
-    ) -> Outcome<Acquired> {
+    fn take(&self, table: &mut Table, now: Moment, wish: &Acquire) -> Outcome<Acquired> {
         let wall = self.shared.clock.wall();
-        let mut last = 0;
-        if let Some(entry) = locks.get_mut(&wish.key.lock) {
-            if entry.is_held(now) {
-                if entry.owner != wish.owner || entry.ended.is_some() {
-                    return Ok(Acquired::Busy(entry.info(now)));
-                }
-                entry.beat = now;
-                entry.until = now + wish.ttl;
-                entry.until_wall = wall + wish.ttl;
-                return Ok(Acquired::Granted {
-                    token: entry.token,
-                    at: entry.since_wall,
-                });
-            }
-            last = entry.token;
+        if let Some(entry) = table.held(&wish.key, now)
+            && entry.is_beating(&wish.owner, now)
+        {
+            entry.renew(now, wall, wish.ttl);
+            return Ok(entry.granted());
         }
-        let micros = wall
+        let is_new = wish.line.is_some() && table.join(wish);
+        if table.held(&wish.key, now).is_none() {
+            table.serve(&wish.key, now, wall, Some(&wish.owner))?;
+            if table.held(&wish.key, now).is_none() {
+                // Nobody waits for it who is alive.
+                table.write(wish, now, wall, wish.ttl)?;
+            }
+        }
+        let waiters = table.waiters(&wish.key);
+        let ahead = table.ahead(wish);
+        let Some(entry) = table.held(&wish.key, now) else {
+            return Err(StoreError::new(
+                StoreErrorKind::NotDone,
+                "the lock has just ended",
+                "",
+            ));
+        };
+        if entry.owner == wish.owner && entry.ended.is_none() {
+            return Ok(entry.granted());
+        }
+        let holder = entry.info(now, waiters);
+        Ok(match ahead {
+            Some(ahead) => Acquired::Queued(Place {
+                holder,
+                ahead,
+                at: micros(now),
+                is_new,
+                is_told: true,
+            }),
+            None => Acquired::Busy(holder),
+        })
+    }
+}
+
+/// The store's clock in microseconds.
+fn micros(now: Moment) -> u64 {
+    now.nanos() / 1_000
+}
+
+impl Table {
+    fn held(&mut self, key: &Key, now: Moment) -> Option<&mut Entry> {
+        self.locks
+            .get_mut(&key.lock)
+            .filter(|entry| entry.is_held(now))
+    }
+
+    fn waiters(&self, key: &Key) -> u64 {
+        self.lines
+            .get(&key.lock)
+            .map_or(0, |line| line.len() as u64)
+    }
+
+    fn ahead(&self, wish: &Acquire) -> Option<u64> {
+        let line = self.lines.get(&wish.key.lock)?;
+        let at = line.iter().position(|other| other.owner == wish.owner)?;
+        Some(at as u64)
+    }
+
+    /// Stands at the end of the line, or stays where it stands. `true`: it is new there.
+    fn join(&mut self, wish: &Acquire) -> bool {
+        let line = self.lines.entry(Arc::clone(&wish.key.lock)).or_default();
+        let is_new = line.iter().all(|other| other.owner != wish.owner);
+        if is_new {
+            line.push_back(wish.clone());
+        }
+        is_new
+    }
+
+    fn leave(&mut self, key: &Key, owner: &OwnerId) {
+        if let Some(line) = self.lines.get_mut(&key.lock) {
+            line.retain(|other| other.owner != *owner);
+            if line.is_empty() {
+                self.lines.remove(&key.lock);
+            }
+        }
+    }
+
+    /// Hands a free lock to the first in line whose engine is alive. `asker` asks for
+    /// itself: it gets a full lease, and hears of it in the answer.
+    fn serve(
+        &mut self,
+        key: &Key,
+        now: Moment,
+        wall: SystemTime,
+        asker: Option<&OwnerId>,
+    ) -> Outcome<()> {
+        while let Some(first) = self
+            .lines
+            .get(&key.lock)
+            .and_then(|line| line.front().cloned())
+        {
+            self.leave(key, &first.owner);
+            if asker == Some(&first.owner) {
+                self.write(&first, now, wall, first.ttl)?;
+                return Ok(());
+            }
+            let Some(notices) = first.line.as_ref().filter(|told| !told.is_closed()) else {
+                continue;
+            };
+            let claim = first.ttl.min(CLAIM);
+            let grant = Grant {
+                owner: first.owner,
+                token: self.write(&first, now, wall, claim)?,
+                at: wall,
+                micros: micros(now),
+                claim,
+            };
+            if notices.send(Notice::Granted(grant)).is_ok() {
+                return Ok(());
+            }
+            // It ended just now: as if it had never been given.
+            if let Some(entry) = self.locks.get_mut(&key.lock) {
+                entry.until = now;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a lock that is free; answers its token.
+    fn write(
+        &mut self,
+        wish: &Acquire,
+        now: Moment,
+        wall: SystemTime,
+        term: Duration,
+    ) -> Outcome<u64> {
+        let last = self
+            .locks
+            .get(&wish.key.lock)
+            .map_or(0, |entry| entry.token);
+        let clock = wall
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(0));
-        let token = next_token(last, micros);
+        let token = next_token(last, clock);
         if token > MAX_TOKEN {
             return Err(StoreError::new(
                 StoreErrorKind::Misconfigured,
@@ -200,20 +337,20 @@ impl MemoryStore {
             ));
         }
         let entry = Entry {
+            key: wish.key.clone(),
             owner: wish.owner,
-            identity: wish.identity,
+            identity: Arc::clone(&wish.identity),
             token,
             since: now,
             since_wall: wall,
             beat: now,
             ttl: wish.ttl,
-            until: now + wish.ttl,
-            until_wall: wall + wish.ttl,
+            until: now + term,
+            until_wall: wall + term,
             ended: None,
-            key: wish.key,
         };
-        locks.insert(entry.key.lock.clone(), entry);
-        Ok(Acquired::Granted { token, at: wall })
+        self.locks.insert(Arc::clone(&wish.key.lock), entry);
+        Ok(token)
     }
 }
 
@@ -227,17 +364,15 @@ impl Store for MemoryStore {
         batch: Vec<Acquire>,
         _within: Duration,
     ) -> Answer<Vec<Outcome<Acquired>>> {
-        self.each(batch, |locks, now, wish| self.take(locks, now, wish))
+        self.each(batch, |table, now, wish| self.take(table, now, &wish))
     }
 
     fn renew(self: Arc<Self>, batch: Vec<Renew>, _within: Duration) -> Answer<Vec<Outcome<bool>>> {
         let wall = self.shared.clock.wall();
-        self.each(batch, |locks, now, beat| {
-            Ok(match locks.get_mut(&beat.key.lock) {
+        self.each(batch, |table, now, beat| {
+            Ok(match table.locks.get_mut(&beat.key.lock) {
                 Some(entry) if entry.is_beating(&beat.owner, now) => {
-                    entry.beat = now;
-                    entry.until = now + beat.ttl;
-                    entry.until_wall = wall + beat.ttl;
+                    entry.renew(now, wall, beat.ttl);
                     true
                 }
                 _ => false,
@@ -249,30 +384,40 @@ impl Store for MemoryStore {
         self: Arc<Self>,
         batch: Vec<Release>,
         _within: Duration,
-    ) -> Answer<Vec<Outcome<bool>>> {
+    ) -> Answer<Vec<Outcome<Released>>> {
         let wall = self.shared.clock.wall();
-        self.each(batch, |locks, now, end| {
-            Ok(match locks.get_mut(&end.key.lock) {
+        self.each(batch, |table, now, end| {
+            let ended = match table.locks.get_mut(&end.key.lock) {
                 Some(entry) if entry.is_beating(&end.owner, now) => {
                     let keep = end.keep.unwrap_or(Duration::ZERO);
                     entry.until = now + keep;
                     entry.ttl = keep;
                     entry.beat = now;
                     entry.ended = Some((Ending::Released, wall + keep));
+                    if keep.is_zero() {
+                        // Whatever is wrong with the line: the lock is free.
+                        let _ = table.serve(&end.key, now, wall, None);
+                    }
                     true
                 }
-                _ => false,
-            })
+                _ => {
+                    table.leave(&end.key, &end.owner);
+                    false
+                }
+            };
+            Ok(Released::from(ended))
         })
     }
 
     fn inspect(self: Arc<Self>, key: Key, _within: Duration) -> Answer<Outcome<Inspection>> {
         let now = self.shared.clock.now();
-        let inspection = self
-            .locks()
+        let table = self.table();
+        let waiters = table.waiters(&key);
+        let inspection = table
+            .locks
             .get(&key.lock)
             .map(|entry| Inspection {
-                holder: entry.is_held(now).then(|| entry.info(now)),
+                holder: entry.is_held(now).then(|| entry.info(now, waiters)),
                 last: Some(entry.last(now)),
             })
             .unwrap_or_default();
@@ -287,7 +432,8 @@ impl Store for MemoryStore {
     ) -> Answer<Outcome<bool>> {
         let now = self.shared.clock.now();
         let wall = self.shared.clock.wall();
-        let forced = match self.locks().get_mut(&key.lock) {
+        let mut table = self.table();
+        let forced = match table.locks.get_mut(&key.lock) {
             Some(entry)
                 if entry.is_held(now)
                     && stale.is_none_or(|asked| {
@@ -296,6 +442,7 @@ impl Store for MemoryStore {
             {
                 entry.ended = Some((Ending::Forced, wall));
                 entry.until = now;
+                let _ = table.serve(&key, now, wall, None);
                 true
             }
             _ => false,

@@ -10,6 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::mpsc;
+
 use crate::error::{Error, FaultKind, StoreFault};
 use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
@@ -35,7 +37,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Reaches the store and checks that it can be used.
     fn open(self: Arc<Self>, within: Duration) -> Answer<Outcome<()>>;
 
-    /// Takes locks that are free, or that the same owner id already holds.
+    /// Takes locks that are free, or that the same owner id already holds. A lock that
+    /// others wait for is theirs first; a wish with a [`line`](Acquire::line) stands in
+    /// line then, and keeps its place when it asks again.
     fn acquire(
         self: Arc<Self>,
         batch: Vec<Acquire>,
@@ -46,13 +50,13 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// more), and nothing was changed.
     fn renew(self: Arc<Self>, batch: Vec<Renew>, within: Duration) -> Answer<Vec<Outcome<bool>>>;
 
-    /// Ends holdings. `false`: not held by that owner (any more), and nothing was
-    /// changed.
+    /// Ends holdings, and hands each lock to the first who waits for it. An owner that
+    /// stands in line leaves it.
     fn release(
         self: Arc<Self>,
         batch: Vec<Release>,
         within: Duration,
-    ) -> Answer<Vec<Outcome<bool>>>;
+    ) -> Answer<Vec<Outcome<Released>>>;
 
     /// Who holds the lock, and who held it last. Changes nothing.
     fn inspect(self: Arc<Self>, key: Key, within: Duration) -> Answer<Outcome<Inspection>>;
@@ -60,6 +64,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Ends whatever holding there is, if no heartbeat came for `stale` and for half of
     /// its ttl, for a heart beats each third (always, if `stale` is `None`). `false`:
     /// there was none, its heart beats, or it was given back and is kept by `at_least`.
+    /// The lock goes to the first who waits for it.
     fn force_release(
         self: Arc<Self>,
         key: Key,
@@ -88,7 +93,11 @@ pub(crate) struct Acquire {
     pub(crate) key: Key,
     pub(crate) owner: OwnerId,
     pub(crate) ttl: Duration,
+    /// The same for all of a batch: they come from one engine.
     pub(crate) identity: Arc<Identity>,
+    /// If it is busy, stand in line, and tell of the grant here. `None`: busy is an
+    /// answer.
+    pub(crate) line: Option<Notices>,
 }
 
 /// The answer to an [`Acquire`].
@@ -96,9 +105,54 @@ pub(crate) struct Acquire {
 pub(crate) enum Acquired {
     /// It is ours, with this fencing token, since this time of the store's clock.
     Granted { token: u64, at: SystemTime },
-    /// Somebody else holds it.
+    /// Somebody else holds it, or is the next to.
     Busy(LockInfo),
+    /// Somebody else holds it, and the wish stands in line.
+    Queued(Place),
 }
+
+/// A place in the line of those who wait for a lock.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) holder: LockInfo,
+    /// How many stand before it.
+    pub(crate) ahead: u64,
+    /// When the store looked, in microseconds of its own clock.
+    pub(crate) at: u64,
+    /// It did not stand in line before.
+    pub(crate) is_new: bool,
+    /// Whether a grant will be told. If not, only asking again finds it.
+    pub(crate) is_told: bool,
+}
+
+/// Where a store tells of what happens to those of one engine who stand in line.
+pub(crate) type Notices = mpsc::UnboundedSender<Notice>;
+
+/// What a store tells unasked. Only ever a hint: what is not told is found by asking
+/// again.
+#[derive(Clone, Debug)]
+pub(crate) enum Notice {
+    /// One who stood in line has the lock.
+    Granted(Grant),
+    /// From now on grants are told, or are not told any more: ask again.
+    Ask,
+}
+
+/// A lock that was handed to one who stood in line.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) owner: OwnerId,
+    pub(crate) token: u64,
+    /// Since when it is held, by the store's clock.
+    pub(crate) at: SystemTime,
+    /// The same in microseconds, of the clock that [`Place::at`] goes by.
+    pub(crate) micros: u64,
+    /// The lease it begins with: the first heartbeat makes it a full one.
+    pub(crate) claim: Duration,
+}
+
+/// How long a lock that was handed over stays with one who does not confirm it.
+pub(crate) const CLAIM: Duration = Duration::from_secs(3);
 
 /// One heartbeat.
 #[derive(Clone, Debug)]
@@ -119,6 +173,21 @@ pub(crate) struct Release {
     pub(crate) token: Option<u64>,
     /// Keep the lock taken for so long still (`at_least`), without a heartbeat.
     pub(crate) keep: Option<Duration>,
+}
+
+/// The answer to a [`Release`].
+#[derive(Clone, Debug)]
+pub(crate) struct Released {
+    /// `false`: not held by that owner (any more).
+    pub(crate) ended: bool,
+    /// The lock went to a waiter of the same engine, who is told here and nowhere else.
+    pub(crate) next: Option<Grant>,
+}
+
+impl From<bool> for Released {
+    fn from(ended: bool) -> Self {
+        Self { ended, next: None }
+    }
 }
 
 /// What stands at a key.

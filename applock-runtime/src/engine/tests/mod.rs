@@ -16,8 +16,8 @@ use crate::error::{Error, Loss};
 use crate::info::Record;
 use crate::key::Key;
 use crate::store::{
-    Acquire, Acquired, Answer, Identity, Inspection, Outcome, OwnerId, Release, Renew, Store,
-    StoreError, StoreErrorKind,
+    Acquire, Acquired, Answer, Identity, Inspection, Outcome, OwnerId, Release, Released, Renew,
+    Store, StoreError, StoreErrorKind,
 };
 
 use super::lease::margin;
@@ -83,8 +83,16 @@ impl Store for Puppet {
     fn renew(self: Arc<Self>, batch: Vec<Renew>, _: Duration) -> Answer<Vec<Outcome<bool>>> {
         self.ask(|reply| Asked::Renew(batch, reply))
     }
-    fn release(self: Arc<Self>, batch: Vec<Release>, _: Duration) -> Answer<Vec<Outcome<bool>>> {
-        self.ask(|reply| Asked::Release(batch, reply))
+    fn release(
+        self: Arc<Self>,
+        batch: Vec<Release>,
+        _: Duration,
+    ) -> Answer<Vec<Outcome<Released>>> {
+        let told = self.ask(|reply| Asked::Release(batch, reply));
+        Box::pin(async move {
+            let outcomes = told.await.into_iter();
+            outcomes.map(|ended| ended.map(Released::from)).collect()
+        })
     }
     fn inspect(self: Arc<Self>, _: Key, _: Duration) -> Answer<Outcome<Inspection>> {
         Box::pin(std::future::ready(Ok(Inspection {
@@ -142,6 +150,7 @@ impl Stage {
                 owner: OwnerId::new_v4(),
                 ttl: TTL,
                 identity: Arc::clone(self.engine.identity()),
+                line: None,
             },
             wait: Wait::Not,
             at_least: None,

@@ -180,6 +180,7 @@ pub(super) fn info(found: &Holding, now: &Now) -> LockInfo {
         heartbeat_age: since(found.beat_ns),
         remaining: Some(Duration::from_nanos(found.end_ns.saturating_sub(now.up_ns))),
         ttl: Some(Duration::from_nanos(found.ttl_ns)),
+        waiters: None,
         foreign: None,
     }
     .into()

@@ -58,7 +58,7 @@ use self::place::{Manner, Place};
 use self::record::Holding;
 use self::time::{Now, system_time};
 use super::{
-    Acquire, Acquired, Answer, Inspection, Outcome, Release, Renew, Store, StoreError,
+    Acquire, Acquired, Answer, Inspection, Outcome, Release, Released, Renew, Store, StoreError,
     StoreErrorKind,
 };
 use crate::key::Key;
@@ -279,8 +279,12 @@ impl Store for DirStore {
         self: Arc<Self>,
         batch: Vec<Release>,
         within: Duration,
-    ) -> Answer<Vec<Outcome<bool>>> {
-        self.each(batch, within, Self::release_one)
+    ) -> Answer<Vec<Outcome<Released>>> {
+        let ended = self.each(batch, within, Self::release_one);
+        Box::pin(async move {
+            let answers = ended.await.into_iter();
+            answers.map(|ended| ended.map(Released::from)).collect()
+        })
     }
 
     fn inspect(self: Arc<Self>, key: Key, within: Duration) -> Answer<Outcome<Inspection>> {

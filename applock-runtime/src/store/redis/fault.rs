@@ -1,6 +1,6 @@
 //! What a Redis error lets us conclude (rule R9), and what to tell a person.
 
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, Value};
 
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -157,6 +157,18 @@ pub(super) fn classify(error: RedisError) -> Fault {
     Fault {
         error: StoreError::new(kind, what, remedy).caused_by(error),
         link,
+    }
+}
+
+/// What the error means that one lock of several met inside a script, which told it as
+/// a text.
+pub(super) fn of_text(said: &str) -> StoreError {
+    let line = said.replace(['\r', '\n'], " ");
+    let told = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
+    match told.and_then(Value::extract_error) {
+        Err(error) => classify(error).error,
+        // No line that begins with a dash is anything else.
+        Ok(_) => StoreError::new(StoreErrorKind::Unknown, line, ""),
     }
 }
 

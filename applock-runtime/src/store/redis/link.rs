@@ -8,9 +8,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, RedisResult, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ProtocolVersion, RedisResult, Value,
+};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -23,6 +25,9 @@ use super::fault::{Fault, LinkState, classify};
 pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
     /// Dials, authenticates, and spawns the connection's driver.
     fn connect(&self) -> Answer<RedisResult<MultiplexedConnection>>;
+
+    /// The same for a connection that subscribes.
+    fn subscribe(&self) -> Answer<RedisResult<PubSub>>;
 }
 
 /// The longest that one dial may take, from the name's resolution to the login.
@@ -47,6 +52,8 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Dialer {
     client: Client,
+    /// In the older protocol, whatever the URL says: the crate's subscriptions speak it.
+    subscriber: Client,
 }
 
 impl Dialer {
@@ -62,9 +69,11 @@ impl Dialer {
         // Not `CLIENT SETINFO`: one trip more for each dial, and the crate drops what is
         // answered to it, also where that is why the server hangs up.
         let login = info.redis_settings().clone().set_skip_set_lib_name();
-        let info = info.set_tcp_settings(settings).set_redis_settings(login);
+        let info = info.set_tcp_settings(settings);
+        let older = login.clone().set_protocol(ProtocolVersion::RESP2);
         Ok(Self {
-            client: Client::open(info)?,
+            client: Client::open(info.clone().set_redis_settings(login))?,
+            subscriber: Client::open(info.set_redis_settings(older))?,
         })
     }
 }
@@ -81,6 +90,11 @@ impl Connector for Dialer {
                 .get_multiplexed_async_connection_with_config(&config)
                 .await
         })
+    }
+
+    fn subscribe(&self) -> Answer<RedisResult<PubSub>> {
+        let client = self.subscriber.clone();
+        Box::pin(async move { client.get_async_pubsub().await })
     }
 }
 
@@ -165,6 +179,16 @@ impl Link {
             Ok(live) => live.map(drop),
             Err(_) => Err(unanswered(StoreErrorKind::NotDone)),
         }
+    }
+
+    /// The server's URL without its password.
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// A connection of its own, that subscribes. No time-out here.
+    pub(super) async fn subscription(&self) -> RedisResult<PubSub> {
+        self.connector.subscribe().await
     }
 
     /// Sends one command and waits for its answer, no longer than `within`.

@@ -6,8 +6,10 @@
 mod advice;
 mod fault;
 mod link;
+mod listener;
 mod reply;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -20,8 +22,12 @@ use crate::key::Key;
 
 pub(crate) use link::Connector;
 use link::{About, Dialer, Link};
+use listener::Listener;
 
-use super::{Acquire, Acquired, Answer, Inspection, Outcome, Release, Renew, Store, StoreError};
+use super::{
+    Acquire, Acquired, Answer, Inspection, Outcome, OwnerId, Release, Released, Renew, Store,
+    StoreError,
+};
 
 /// How long the fence (token counter and last holding) outlives its last use.
 pub(super) const FENCE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -30,15 +36,18 @@ pub(super) const FENCE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// meanwhile (about 3 µs each).
 const RENEWALS_A_CALL: usize = 100;
 
+/// And so many acquires or releases (about 10 µs each).
+const LOCKS_A_CALL: usize = 32;
+
 struct Source {
     code: &'static str,
     hash: String,
 }
 
 macro_rules! script {
-    ($file:literal) => {
+    ($($file:literal),+) => {
         LazyLock::new(|| {
-            let code = include_str!(concat!("scripts/", $file, ".lua"));
+            let code = concat!($(include_str!(concat!("scripts/", $file, ".lua"))),+);
             Source {
                 code,
                 hash: Script::new(code).get_hash().to_owned(),
@@ -47,15 +56,16 @@ macro_rules! script {
     };
 }
 
-static ACQUIRE: LazyLock<Source> = script!("acquire");
+static ACQUIRE: LazyLock<Source> = script!("line", "acquire");
 static RENEW: LazyLock<Source> = script!("renew");
-static RELEASE: LazyLock<Source> = script!("release");
+static RELEASE: LazyLock<Source> = script!("line", "release");
 static INSPECT: LazyLock<Source> = script!("inspect");
-static FORCE_RELEASE: LazyLock<Source> = script!("force_release");
+static FORCE_RELEASE: LazyLock<Source> = script!("line", "force_release");
 
 /// One Redis server.
 pub(crate) struct RedisStore {
     link: Arc<Link>,
+    listener: Arc<Listener>,
     /// Whether the server's settings were looked at.
     advised: AtomicBool,
     shown: Arc<str>,
@@ -79,6 +89,7 @@ impl RedisStore {
     pub(crate) fn over(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {
             link: Arc::new(Link::new(connector, Arc::clone(&shown))),
+            listener: Arc::default(),
             advised: AtomicBool::new(false),
             shown,
         }
@@ -89,7 +100,7 @@ impl RedisStore {
     async fn run(
         &self,
         script: &'static LazyLock<Source>,
-        keys: &[&str],
+        keys: &[Cow<'_, str>],
         arguments: &[Argument<'_>],
         about: About<'_>,
         within: Duration,
@@ -128,72 +139,117 @@ impl RedisStore {
         }
     }
 
-    async fn acquire_one(&self, wish: Acquire, within: Duration) -> Outcome<Acquired> {
-        let identity = &wish.identity;
-        let answer = self
-            .run(
-                &ACQUIRE,
-                &[&wish.key.lock, &wish.key.fence()],
-                &[
-                    Argument::Text(wish.owner.simple().encode_lower(&mut [0; 32])),
-                    Argument::Millis(wish.ttl),
-                    Argument::Text(wish.key.app.as_deref().unwrap_or_default()),
-                    Argument::Text(wish.key.name.as_deref().unwrap_or_default()),
-                    Argument::Text(&identity.instance),
-                    Argument::Text(&identity.host),
-                    Argument::Number(u64::from(identity.pid)),
-                    Argument::Millis(FENCE_LIFE),
-                ],
-                About {
-                    key: Some(&wish.key.lock),
-                    owner: Some(wish.owner),
-                    token: None,
-                },
-                within,
-            )
-            .await?;
-        let acquired = reply::acquired(&wish.key, &answer)?;
-        if let Acquired::Granted { token, .. } = acquired {
-            self.advise(&wish, token);
+    /// Takes some locks in one call.
+    async fn acquire_some(
+        self: &Arc<Self>,
+        wishes: &[Acquire],
+        within: Duration,
+    ) -> Vec<Outcome<Acquired>> {
+        let Some(first) = wishes.first() else {
+            return Vec::new();
+        };
+        let listens = self.listener.listens();
+        let identity = &first.identity;
+        let keys = sides(wishes.iter().map(|wish| &wish.key));
+        let mut arguments = Vec::with_capacity(6 + wishes.len() * 5);
+        arguments.extend([
+            Argument::Millis(FENCE_LIFE),
+            Argument::Text(self.listener.channel()),
+            Argument::Text(if listens { "1" } else { "0" }),
+            Argument::Text(&identity.instance),
+            Argument::Text(&identity.host),
+            Argument::Number(u64::from(identity.pid)),
+        ]);
+        for wish in wishes {
+            arguments.extend([
+                Argument::Owner(wish.owner),
+                Argument::Millis(wish.ttl),
+                Argument::Text(wish.key.app.as_deref().unwrap_or_default()),
+                Argument::Text(wish.key.name.as_deref().unwrap_or_default()),
+                Argument::Text(if wish.line.is_some() { "1" } else { "0" }),
+            ]);
         }
-        Ok(acquired)
+        let about = About {
+            key: Some(&first.key.lock),
+            owner: Some(first.owner),
+            token: None,
+        };
+        let answers = self
+            .run_for_each(&ACQUIRE, (&keys, &arguments), wishes.len(), about, within)
+            .await;
+        let read = |(wish, answer): (&Acquire, Outcome<Value>)| {
+            let acquired = reply::acquired(&wish.key, &answer?, listens)?;
+            match (&acquired, &wish.line) {
+                (Acquired::Granted { token, .. }, _) => self.advise(wish, *token),
+                (Acquired::Queued(_), Some(notices)) => {
+                    self.listener.start(&self.link, notices);
+                }
+                _ => (),
+            }
+            Ok(acquired)
+        };
+        wishes.iter().zip(answers).map(read).collect()
     }
 
-    async fn release_one(&self, end: Release, within: Duration) -> Outcome<bool> {
-        let answer = self
-            .run(
-                &RELEASE,
-                &[&end.key.lock, &end.key.fence()],
-                &[
-                    Argument::Text(end.owner.simple().encode_lower(&mut [0; 32])),
-                    Argument::Millis(end.keep.unwrap_or(Duration::ZERO)),
-                    Argument::Millis(FENCE_LIFE),
-                ],
-                About {
-                    key: Some(&end.key.lock),
-                    owner: Some(end.owner),
-                    token: end.token,
-                },
-                within,
-            )
-            .await?;
-        Ok(reply::flags(&answer, 1)?.first() == Some(&true))
+    /// Ends some holdings in one call.
+    async fn release_some(
+        self: &Arc<Self>,
+        ends: &[Release],
+        within: Duration,
+    ) -> Vec<Outcome<Released>> {
+        let Some(first) = ends.first() else {
+            return Vec::new();
+        };
+        let keys = sides(ends.iter().map(|end| &end.key));
+        let mut arguments = Vec::with_capacity(2 + ends.len() * 2);
+        arguments.extend([
+            Argument::Millis(FENCE_LIFE),
+            Argument::Text(self.listener.channel()),
+        ]);
+        for end in ends {
+            arguments.extend([
+                Argument::Owner(end.owner),
+                Argument::Millis(end.keep.unwrap_or(Duration::ZERO)),
+            ]);
+        }
+        let about = About {
+            key: Some(&first.key.lock),
+            owner: Some(first.owner),
+            token: first.token,
+        };
+        self.run_for_each(&RELEASE, (&keys, &arguments), ends.len(), about, within)
+            .await
+            .into_iter()
+            .map(|answer| reply::released(&answer?))
+            .collect()
+    }
+
+    /// Runs a script that answers for each of `count` locks.
+    async fn run_for_each(
+        &self,
+        script: &'static LazyLock<Source>,
+        (keys, arguments): (&[Cow<'_, str>], &[Argument<'_>]),
+        count: usize,
+        about: About<'_>,
+        within: Duration,
+    ) -> Vec<Outcome<Value>> {
+        match self.run(script, keys, arguments, about, within).await {
+            Ok(Value::Array(answers)) if answers.len() == count => {
+                answers.into_iter().map(reply::done).collect()
+            }
+            Ok(other) => vec![Err(reply::unreadable(&other)); count],
+            Err(error) => vec![Err(error); count],
+        }
     }
 
     async fn renew_some(&self, beats: &[Renew], within: Duration) -> Vec<Outcome<bool>> {
-        let fences: Vec<String> = beats.iter().map(|beat| beat.key.fence()).collect();
-        let owners: Vec<String> = beats
-            .iter()
-            .map(|beat| beat.owner.simple().to_string())
-            .collect();
-        let mut keys: Vec<&str> = Vec::with_capacity(beats.len() * 2);
+        let mut keys = Vec::with_capacity(beats.len() * 2);
         let mut arguments = Vec::with_capacity(beats.len() * 2 + 1);
         arguments.push(Argument::Millis(FENCE_LIFE));
-        for ((beat, fence), owner) in beats.iter().zip(&fences).zip(&owners) {
-            keys.push(&beat.key.lock);
-            keys.push(fence);
-            arguments.push(Argument::Text(owner));
-            arguments.push(Argument::Millis(beat.ttl));
+        for beat in beats {
+            keys.push(Cow::Borrowed(&*beat.key.lock));
+            keys.push(Cow::Owned(beat.key.fence()));
+            arguments.extend([Argument::Owner(beat.owner), Argument::Millis(beat.ttl)]);
         }
         let about = beats.first().map_or_else(About::default, |beat| About {
             key: Some(&beat.key.lock),
@@ -203,35 +259,83 @@ impl RedisStore {
         let answer = self.run(&RENEW, &keys, &arguments, about, within).await;
         match answer.and_then(|answer| reply::flags(&answer, beats.len())) {
             Ok(flags) => flags.into_iter().map(Ok).collect(),
-            // One key that is refused (a right withdrawn) refuses the whole call: the
-            // others must not lose their leases for it.
-            Err(error) if !error.is_passing() && beats.len() > 1 => {
-                let one_by_one = beats
-                    .chunks(1)
-                    .map(|beat| Box::pin(self.renew_some(beat, within)));
-                join_all(one_by_one).await.into_iter().flatten().collect()
-            }
-            Err(error) => beats.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => vec![Err(error); beats.len()],
         }
     }
+}
+
+/// The keys of some locks, as the scripts want them.
+fn sides<'a>(keys: impl ExactSizeIterator<Item = &'a Key>) -> Vec<Cow<'a, str>> {
+    let mut all = Vec::with_capacity(keys.len() * 4);
+    for key in keys {
+        all.extend([
+            Cow::Borrowed(&*key.lock),
+            Cow::Owned(key.fence()),
+            Cow::Owned(key.queue()),
+            Cow::Owned(key.waiters()),
+        ]);
+    }
+    all
+}
+
+/// Carries a batch out, so many in a call.
+async fn in_calls<'a, Q, A, F>(
+    batch: &'a [Q],
+    a_call: usize,
+    call: impl Fn(&'a [Q]) -> F,
+) -> Vec<Outcome<A>>
+where
+    F: Future<Output = Vec<Outcome<A>>>,
+{
+    if batch.len() <= a_call {
+        return whole_or_one_by_one(batch, &call).await;
+    }
+    let calls = batch
+        .chunks(a_call)
+        .map(|some| whole_or_one_by_one(some, &call));
+    join_all(calls).await.into_iter().flatten().collect()
+}
+
+/// One key that is refused (a right withdrawn) refuses the whole call, before anything
+/// of it is done: the others must not suffer for it.
+async fn whole_or_one_by_one<'a, Q, A, F>(
+    some: &'a [Q],
+    call: &impl Fn(&'a [Q]) -> F,
+) -> Vec<Outcome<A>>
+where
+    F: Future<Output = Vec<Outcome<A>>>,
+{
+    let outcomes = call(some).await;
+    let refused = |outcome: &Outcome<A>| {
+        outcome
+            .as_ref()
+            .is_err_and(|error| error.kind == super::StoreErrorKind::Denied)
+    };
+    if some.len() > 1 && outcomes.iter().all(refused) {
+        let one_by_one = some.chunks(1).map(call);
+        return join_all(one_by_one).await.into_iter().flatten().collect();
+    }
+    outcomes
 }
 
 #[derive(Clone, Copy)]
 enum Argument<'a> {
     Text(&'a str),
+    Owner(OwnerId),
     Number(u64),
     Millis(Duration),
 }
 
-fn command(how: &str, script: &str, keys: &[&str], arguments: &[Argument<'_>]) -> Cmd {
+fn command(how: &str, script: &str, keys: &[Cow<'_, str>], arguments: &[Argument<'_>]) -> Cmd {
     let mut command = redis::cmd(how);
     command.arg(script).arg(keys.len());
     for key in keys {
-        command.arg(*key);
+        command.arg(&**key);
     }
     for argument in arguments {
         match argument {
             Argument::Text(text) => command.arg(*text),
+            Argument::Owner(owner) => command.arg(&*owner.simple().encode_lower(&mut [0; 32])),
             Argument::Number(number) => command.arg(*number),
             Argument::Millis(length) => {
                 command.arg(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
@@ -258,40 +362,30 @@ impl Store for RedisStore {
 
     fn acquire(
         self: Arc<Self>,
-        mut batch: Vec<Acquire>,
+        batch: Vec<Acquire>,
         within: Duration,
     ) -> Answer<Vec<Outcome<Acquired>>> {
         Box::pin(async move {
-            if batch.len() == 1
-                && let Some(wish) = batch.pop()
-            {
-                return vec![self.acquire_one(wish, within).await];
-            }
-            join_all(batch.into_iter().map(|wish| self.acquire_one(wish, within))).await
+            let call = |wishes| self.acquire_some(wishes, within);
+            in_calls(&batch, LOCKS_A_CALL, call).await
         })
     }
 
     fn renew(self: Arc<Self>, batch: Vec<Renew>, within: Duration) -> Answer<Vec<Outcome<bool>>> {
         Box::pin(async move {
-            let calls = batch
-                .chunks(RENEWALS_A_CALL)
-                .map(|beats| self.renew_some(beats, within));
-            join_all(calls).await.into_iter().flatten().collect()
+            let call = |beats| self.renew_some(beats, within);
+            in_calls(&batch, RENEWALS_A_CALL, call).await
         })
     }
 
     fn release(
         self: Arc<Self>,
-        mut batch: Vec<Release>,
+        batch: Vec<Release>,
         within: Duration,
-    ) -> Answer<Vec<Outcome<bool>>> {
+    ) -> Answer<Vec<Outcome<Released>>> {
         Box::pin(async move {
-            if batch.len() == 1
-                && let Some(end) = batch.pop()
-            {
-                return vec![self.release_one(end, within).await];
-            }
-            join_all(batch.into_iter().map(|end| self.release_one(end, within))).await
+            let call = |ends| self.release_some(ends, within);
+            in_calls(&batch, LOCKS_A_CALL, call).await
         })
     }
 
@@ -300,7 +394,7 @@ impl Store for RedisStore {
             let answer = self
                 .run(
                     &INSPECT,
-                    &[&key.lock, &key.fence()],
+                    &sides(std::iter::once(&key))[..3],
                     &[],
                     About::of(&key),
                     within,
@@ -321,7 +415,7 @@ impl Store for RedisStore {
             let answer = self
                 .run(
                     &FORCE_RELEASE,
-                    &[&key.lock, &key.fence()],
+                    &sides(std::iter::once(&key)),
                     &[stale, Argument::Millis(FENCE_LIFE)],
                     About::of(&key),
                     within,

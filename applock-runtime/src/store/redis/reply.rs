@@ -8,9 +8,11 @@ use redis::Value;
 
 use crate::info::{Ending, LastHolding, LockInfo, Record};
 use crate::key::Key;
-use crate::store::{Acquired, Inspection, Outcome, StoreError, StoreErrorKind};
+use crate::store::{
+    Acquired, Grant, Inspection, Outcome, OwnerId, Place, Released, StoreError, StoreErrorKind,
+};
 
-use super::FENCE_LIFE;
+use super::{FENCE_LIFE, fault};
 
 /// What ends the owner id of a lock that its holder gave back and `at_least` keeps.
 const KEPT: &str = ":kept";
@@ -18,7 +20,7 @@ const KEPT: &str = ":kept";
 /// The fields of a hash, as text.
 pub(super) type Fields = HashMap<String, String>;
 
-fn unreadable(value: &Value) -> StoreError {
+pub(super) fn unreadable(value: &Value) -> StoreError {
     let mut shown = format!("{value:?}");
     if let Some((end, _)) = shown.char_indices().nth(200) {
         shown.truncate(end);
@@ -48,6 +50,10 @@ fn number(value: &Value) -> Option<i64> {
         Value::Boolean(flag) => Some(i64::from(*flag)),
         other => text(other)?.parse().ok(),
     }
+}
+
+fn unsigned(value: &Value) -> Option<u64> {
+    u64::try_from(number(value)?).ok()
 }
 
 fn array(value: &Value) -> Option<&[Value]> {
@@ -80,24 +86,45 @@ fn millis(value: i64) -> Option<Duration> {
     u64::try_from(value).ok().map(Duration::from_millis)
 }
 
-/// The answer of `acquire.lua`.
-pub(super) fn acquired(key: &Key, value: &Value) -> Outcome<Acquired> {
+/// One of the answers of a script that does something with several locks: what came of
+/// it, or the error that it met.
+pub(super) fn done(value: Value) -> Outcome<Value> {
+    let failed = || {
+        let items = array(&value)?;
+        match (items, number(items.first()?)) {
+            ([_, said], Some(-1)) => text(said),
+            _ => None,
+        }
+    };
+    match failed() {
+        Some(said) => Err(fault::of_text(&said)),
+        None => Ok(value),
+    }
+}
+
+/// The answer of `acquire.lua` for one lock.
+pub(super) fn acquired(key: &Key, value: &Value, is_told: bool) -> Outcome<Acquired> {
     let read = || -> Option<Acquired> {
-        let items = array(value)?;
-        match number(items.first()?)? {
-            1 => Some(Acquired::Granted {
-                token: u64::try_from(number(items.get(1)?)?).ok()?,
-                at: at(u64::try_from(number(items.get(2)?)?).ok()?)?,
+        match array(value)? {
+            [one, token, at] if number(one)? == 1 => Some(Acquired::Granted {
+                token: unsigned(token)?,
+                at: self::at(unsigned(at)?)?,
             }),
-            0 => {
-                let left = number(items.get(1)?)?;
-                let now = u64::try_from(number(items.get(2)?)?).ok()?;
-                let fields = fields(items.get(3..)?)?;
-                Some(Acquired::Busy(holder(key, &fields, left, now)))
-            }
-            2 => {
-                let left = number(items.get(1)?)?;
-                Some(Acquired::Busy(foreign(key, &text(items.get(2)?)?, left)))
+            [_, kind, left, micros, waiters, ahead, new, fields] => {
+                let (left, at) = (number(left)?, unsigned(micros)?);
+                let waiters = unsigned(waiters);
+                let fields = self::fields(array(fields)?)?;
+                let holder = standing(key, &text(kind)?, &fields, left, at / 1000, waiters)?;
+                Some(match u64::try_from(number(ahead)?) {
+                    Err(_) => Acquired::Busy(holder),
+                    Ok(ahead) => Acquired::Queued(Place {
+                        holder,
+                        ahead,
+                        at,
+                        is_new: number(new)? == 1,
+                        is_told,
+                    }),
+                })
             }
             _ => None,
         }
@@ -105,13 +132,48 @@ pub(super) fn acquired(key: &Key, value: &Value) -> Outcome<Acquired> {
     read().ok_or_else(|| unreadable(value))
 }
 
-/// The answer of `renew.lua`, and of `release.lua` for one.
+/// The answer of `release.lua` for one lock.
+pub(super) fn released(value: &Value) -> Outcome<Released> {
+    let read = || -> Option<Released> {
+        match value {
+            Value::Array(items) => match items.as_slice() {
+                [owner, token, at, micros, claim] => Some(Released {
+                    ended: true,
+                    next: Some(Grant {
+                        owner: OwnerId::try_parse(&text(owner)?).ok()?,
+                        token: unsigned(token)?,
+                        at: self::at(unsigned(at)?)?,
+                        micros: unsigned(micros)?,
+                        claim: Duration::from_millis(unsigned(claim)?),
+                    }),
+                }),
+                _ => None,
+            },
+            flag => Some(Released::from(number(flag)? == 1)),
+        }
+    };
+    read().ok_or_else(|| unreadable(value))
+}
+
+/// What `line.lua` publishes to the process of one who stood in line.
+pub(super) fn grant(message: &str) -> Option<Grant> {
+    let mut parts = message.split(' ');
+    let owner = OwnerId::try_parse(parts.next()?).ok()?;
+    let mut number = || parts.next()?.parse::<u64>().ok();
+    let (token, micros, claim) = (number()?, number()?, number()?);
+    Some(Grant {
+        owner,
+        token,
+        at: at(micros / 1000)?,
+        micros,
+        claim: Duration::from_millis(claim),
+    })
+}
+
+/// The answer of `renew.lua`.
 pub(super) fn flags(value: &Value, count: usize) -> Outcome<Vec<bool>> {
     let read = || -> Option<Vec<bool>> {
-        let items = match value {
-            Value::Int(_) => std::slice::from_ref(value),
-            other => array(other)?,
-        };
+        let items = array(value)?;
         if items.len() != count {
             return None;
         }
@@ -153,22 +215,37 @@ pub(super) fn inspection(key: &Key, value: &Value) -> Outcome<Inspection> {
         let lock = fields(array(items.get(3)?)?)?;
         let fence_left = number(items.get(4)?)?;
         let fence = fields(array(items.get(5)?)?)?;
-        let holder = match kind.as_str() {
-            "none" => None,
-            "hash" if lock.contains_key("owner") => Some(holder(key, &lock, left, now)),
-            _ => Some(foreign(key, &kind, left)),
-        };
+        let waiters = unsigned(items.get(6)?);
+        let holder = standing(key, &kind, &lock, left, now, waiters);
         let last = last_holding(key, holder.as_ref(), &fence, fence_left, now);
         Some(Inspection { holder, last })
     };
     read().ok_or_else(|| unreadable(value))
 }
 
-fn holder(key: &Key, fields: &Fields, left: i64, now: u64) -> LockInfo {
+/// What stands at a lock's key, if anything does.
+fn standing(
+    key: &Key,
+    kind: &str,
+    fields: &Fields,
+    left: i64,
+    now: u64,
+    waiters: Option<u64>,
+) -> Option<LockInfo> {
+    let record = match kind {
+        "none" => return None,
+        "hash" if fields.contains_key("owner") => holder(key, fields, left, now),
+        _ => foreign(key, kind, left),
+    };
+    Some(Record { waiters, ..record }.into())
+}
+
+fn holder(key: &Key, fields: &Fields, left: i64, now: u64) -> Record {
     let get = |name: &str| fields.get(name).cloned().unwrap_or_default();
     let some = |name: &str| fields.get(name).filter(|text| !text.is_empty()).cloned();
     let since: Option<u64> = get("acquired_at").parse().ok();
-    let ttl = get("ttl").parse().ok().map(Duration::from_millis);
+    let length = |name| get(name).parse().ok().map(Duration::from_millis);
+    let ttl = length("ttl");
     let remaining = millis(left);
     Record {
         key: key.lock.clone(),
@@ -181,24 +258,26 @@ fn holder(key: &Key, fields: &Fields, left: i64, now: u64) -> LockInfo {
         token: get("token").parse().ok(),
         acquired_at: since.and_then(at),
         held_for: since.map(|since| Duration::from_millis(now.saturating_sub(since))),
-        // A heartbeat sets the expiry back to the ttl, so what is gone of it is its age.
-        heartbeat_age: ttl
+        // A heartbeat sets the expiry back to the ttl, so what is gone of it is its age. One
+        // that was handed over begins with a claim.
+        heartbeat_age: length("claim")
+            .or(ttl)
             .zip(remaining)
             .map(|(ttl, left)| ttl.saturating_sub(left)),
         remaining,
         ttl,
+        waiters: None,
         foreign: None,
     }
-    .into()
 }
 
-fn foreign(key: &Key, kind: &str, left: i64) -> LockInfo {
+fn foreign(key: &Key, kind: &str, left: i64) -> Record {
     let what = match kind {
         "string" => "the key holds a plain string, so perhaps another program's lock".to_owned(),
         "hash" => "the key holds a hash that this library did not write".to_owned(),
         other => format!("the key holds a {other}, which is no lock"),
     };
-    Record::foreign(Arc::clone(&key.lock), what, millis(left)).into()
+    Record::foreign(Arc::clone(&key.lock), what, millis(left))
 }
 
 fn last_holding(

@@ -32,6 +32,7 @@ fn ask(owner: u128) -> Acquire {
         key: Key::of("QUEUE:", "reports", Some("eu")).unwrap(),
         owner: Uuid::from_u128(owner),
         ttl: TTL,
+        line: None,
         identity: Arc::new(Identity {
             instance: "web-1".into(),
             host: "db7".into(),

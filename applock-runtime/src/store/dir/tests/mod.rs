@@ -69,6 +69,7 @@ impl Home {
         match self.try_acquire(key, owner, LONG).await.unwrap() {
             Acquired::Granted { token, .. } => Ok(token),
             Acquired::Busy(info) => Err(info),
+            Acquired::Queued(place) => panic!("nobody asked for a place in line: {place:?}"),
         }
     }
 
@@ -91,7 +92,7 @@ impl Home {
             keep,
         };
         let mut outcomes = self.store().release(vec![ask], LONG).await;
-        outcomes.pop().unwrap().unwrap()
+        outcomes.pop().unwrap().unwrap().ended
     }
 
     async fn inspect(&self, key: &Key) -> Inspection {
@@ -116,6 +117,7 @@ fn ask(key: &Key, owner: u128) -> Acquire {
         key: key.clone(),
         owner: Uuid::from_u128(owner),
         ttl: TTL,
+        line: None,
         identity: Arc::new(Identity {
             instance: "web-1".into(),
             host: "db7".into(),

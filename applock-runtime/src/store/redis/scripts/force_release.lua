@@ -1,6 +1,6 @@
 -- Ends whatever holding there is, if its heart has stopped, or in any case.
 --
--- KEYS  1 the lock   2 its fence
+-- KEYS  1 the lock   2 its fence   3 its line   4 who waits
 -- ARGV  1 only if no heartbeat came for so many ms, and for half of the ttl
 --         (-1: in any case)
 --       2 how long the fence outlives its last use, in ms
@@ -8,11 +8,19 @@
 --         the type's name: something that is no lock stands there, and was left alone
 
 local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
+
+local function free()
+    redis.call('DEL', lock)
+    -- Whatever is wrong with the line: the lock is free.
+    local done, served = pcall(serve, lock, fence, KEYS[3], KEYS[4], ARGV[2], '')
+    return done and served
+end
+
 local kind = redis.call('TYPE', lock).ok
 if kind == 'none' then
     return 0
 end
-local holder = kind == 'hash' and redis.call('HMGET', lock, 'owner', 'ttl')
+local holder = kind == 'hash' and redis.call('HMGET', lock, 'owner', 'ttl', 'claim')
 if not (holder and holder[1]) then
     -- Not ours. Its heart can't be heard, so it is never stale; a plain string may be
     -- another program's lock, which the hammer frees.
@@ -22,7 +30,7 @@ if not (holder and holder[1]) then
     if kind ~= 'string' then
         return kind
     end
-    redis.call('DEL', lock)
+    free()
     return 1
 end
 if stale >= 0 then
@@ -31,15 +39,14 @@ if stale >= 0 then
         return 0
     end
     -- A heart beats each third of the ttl: a silence of less than half of it is none.
-    local ttl, left = tonumber(holder[2]) or 0, redis.call('PTTL', lock)
+    local ttl, left = tonumber(holder[3] or holder[2]) or 0, redis.call('PTTL', lock)
     if left >= 0 and ttl - left < math.max(stale, ttl / 2) then
         return 0
     end
 end
 
-local time = redis.call('TIME')
-local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
-redis.call('DEL', lock)
-redis.pcall('HSET', fence, 'last_until', now, 'last_ending', 'forced')
-redis.pcall('PEXPIRE', fence, ARGV[2])
+if not free() then
+    redis.pcall('HSET', fence, 'last_until', whole(now), 'last_ending', 'forced')
+    redis.pcall('PEXPIRE', fence, ARGV[2])
+end
 return 1

@@ -1,8 +1,8 @@
 -- Who holds the lock, and who held it last. Changes nothing.
 --
--- KEYS  1 the lock   2 its fence
+-- KEYS  1 the lock   2 its fence   3 its line
 -- Answer  {now in ms, type of the lock's key, its time left in ms, {field, value, ...},
---          the fence's time left in ms, {field, value, ...}}
+--          the fence's time left in ms, {field, value, ...}, how many wait}
 
 local time = redis.call('TIME')
 local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
@@ -12,4 +12,4 @@ if kind == 'hash' then
     fields = redis.call('HGETALL', KEYS[1])
 end
 return {now, kind, redis.call('PTTL', KEYS[1]), fields,
-    redis.call('PTTL', KEYS[2]), redis.call('HGETALL', KEYS[2])}
+    redis.call('PTTL', KEYS[2]), redis.call('HGETALL', KEYS[2]), redis.call('ZCARD', KEYS[3])}

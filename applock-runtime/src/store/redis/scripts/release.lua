@@ -1,33 +1,50 @@
--- Ends a holding, if it is that owner's.
+-- Ends holdings, each if it is that owner's, and hands the locks to those who wait.
 --
--- KEYS  1 the lock   2 its fence
--- ARGV  1 owner id   2 keep it taken for so many ms still (0: free at once)
---       3 how long the fence outlives its last use, in ms
--- Answer  1 ended, 0 not held by that owner (and nothing changed)
+-- KEYS  for each lock: the lock, its fence, its line, who waits
+-- ARGV  1 how long a fence outlives its last use, in ms   2 the channel of this process
+--       then for each lock: owner id, keep it taken for so many ms still (0: free at once)
+-- Answer  for each lock:
+--         1 ended, 0 not held by that owner (who has left the line, if it stood in it)
+--         {owner id, token, acquired at in ms, the same in microseconds, claim in ms}
+--                       ended, and handed to a waiter of this process, who was not told
+--         {-1, error}   not done
 
-local lock, fence, owner, keep = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
-local holder = redis.pcall('HGET', lock, 'owner')
-if type(holder) == 'table' and not string.find(holder.err, 'WRONGTYPE', 1, true) then
-    return holder
-end
-if holder ~= owner then
-    -- A replica that lacks the key must say READONLY, not 'not yours'.
-    local rest = redis.call('PTTL', fence)
-    redis.call('PEXPIRE', fence, rest > 0 and rest or ARGV[3])
-    return 0
+local life, here = ARGV[1], ARGV[2]
+
+local function give_back(lock, fence, queue, waiters, owner, keep)
+    local holder = redis.pcall('HGET', lock, 'owner')
+    if type(holder) == 'table' and not string.find(holder.err, 'WRONGTYPE', 1, true) then
+        fail(holder.err)
+    end
+    keep = tonumber(keep)
+    if holder ~= owner then
+        -- A replica that lacks the key must say READONLY, not 'not yours'.
+        local rest = redis.call('PTTL', fence)
+        redis.call('PEXPIRE', fence, rest > 0 and rest or life)
+        if redis.call('ZREM', queue, owner) > 0 then
+            forget(queue, waiters, owner)
+        end
+        return 0
+    end
+    local ended = now
+    if keep > 0 then
+        ended = now + keep
+        redis.call('PEXPIRE', lock, keep)
+        -- It is nobody's now: a heartbeat that was on its way must not lengthen it.
+        redis.pcall('HSET', lock, 'owner', owner .. ':kept', 'ttl', keep)
+    else
+        redis.call('DEL', lock)
+        if redis.call('EXISTS', queue) > 0 then
+            -- Whatever is wrong with the line: the lock is free.
+            local done, served, token, claim = pcall(serve, lock, fence, queue, waiters, life, here)
+            if done and served then
+                return claim and {served, token, whole(now), whole(micros), claim} or 1
+            end
+        end
+    end
+    -- The record of how it ended is a courtesy: a server short of memory may refuse it.
+    redis.pcall('HSET', fence, 'last_until', whole(ended), 'last_ending', 'released')
+    return 1
 end
 
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(time[2] / 1000)
-local ended = string.format('%.0f', now + keep)
-if keep > 0 then
-    redis.call('PEXPIRE', lock, keep)
-    -- It is nobody's now: a heartbeat that was on its way must not lengthen it.
-    redis.pcall('HSET', lock, 'owner', owner .. ':kept', 'ttl', keep)
-else
-    redis.call('DEL', lock)
-end
--- The record of how it ended is a courtesy: a server short of memory may refuse it.
-redis.pcall('HSET', fence, 'last_until', ended, 'last_ending', 'released')
-redis.pcall('PEXPIRE', fence, ARGV[3])
-return 1
+return for_each(give_back, 2, 2)

@@ -9,12 +9,16 @@ local answer = {}
 for i = 1, #KEYS / 2 do
     local lock, fence = KEYS[2 * i - 1], KEYS[2 * i]
     local owner, ttl = ARGV[2 * i], ARGV[2 * i + 1]
-    local holder = redis.pcall('HGET', lock, 'owner')
-    if type(holder) == 'table' and not string.find(holder.err, 'WRONGTYPE', 1, true) then
+    local holder = redis.pcall('HMGET', lock, 'owner', 'claim')
+    if holder.err and not string.find(holder.err, 'WRONGTYPE', 1, true) then
         return holder
     end
-    if holder == owner then
+    if holder[1] == owner then
         redis.call('PEXPIRE', lock, ttl)
+        if holder[2] then
+            -- It was handed over: now it is confirmed, and a full lease.
+            redis.call('HDEL', lock, 'claim')
+        end
         -- Also the time of the last heartbeat: the fence's own time left tells it.
         redis.call('PEXPIRE', fence, ARGV[1])
         answer[i] = 1

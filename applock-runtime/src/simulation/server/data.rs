@@ -1,0 +1,348 @@
+//! What the server keeps, and the commands that read and change it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::sorted::Sorted;
+use super::wire::Reply;
+use crate::simulation::ledger::Owner;
+
+/// What the server's clock showed when the run began.
+const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+
+/// Who holds a lock: the owner, the token, and until when.
+pub(super) type Holder = (Owner, u64, Duration);
+
+type Hash = BTreeMap<String, String>;
+
+/// What it keeps, in memory or (if it does not forget) on its disk.
+#[derive(Default)]
+pub(in crate::simulation) struct Data {
+    keys: BTreeMap<String, Entry>,
+}
+
+struct Entry {
+    content: Content,
+    /// By the run's time; `None`: for ever.
+    until: Option<Duration>,
+}
+
+enum Content {
+    Hash(Hash),
+    Sorted(Sorted),
+}
+
+impl Content {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Hash(hash) => hash.is_empty(),
+            Self::Sorted(sorted) => sorted.len() == 0,
+        }
+    }
+}
+
+/// One kind of content, to look for at a key.
+trait Kind: Default {
+    fn of(content: &mut Content) -> Option<&mut Self>;
+    fn wrap(self) -> Content;
+}
+
+impl Kind for Hash {
+    fn of(content: &mut Content) -> Option<&mut Self> {
+        match content {
+            Content::Hash(hash) => Some(hash),
+            Content::Sorted(_) => None,
+        }
+    }
+
+    fn wrap(self) -> Content {
+        Content::Hash(self)
+    }
+}
+
+impl Kind for Sorted {
+    fn of(content: &mut Content) -> Option<&mut Self> {
+        match content {
+            Content::Sorted(sorted) => Some(sorted),
+            Content::Hash(_) => None,
+        }
+    }
+
+    fn wrap(self) -> Content {
+        Content::Sorted(self)
+    }
+}
+
+/// What Redis answers where a command can't be carried out.
+pub(super) struct Refusal(pub(super) &'static str);
+
+const WRONG_TYPE: Refusal =
+    Refusal("WRONGTYPE Operation against a key holding the wrong kind of value");
+const NO_INTEGER: Refusal = Refusal("ERR value is not an integer or out of range");
+const NO_FLOAT: Refusal = Refusal("ERR value is not a valid float");
+const WRONG_COUNT: Refusal = Refusal("ERR wrong number of arguments");
+const SYNTAX: Refusal = Refusal("ERR syntax error");
+
+type Outcome = Result<Reply, Refusal>;
+
+impl Data {
+    pub(in crate::simulation) fn forget(&mut self) {
+        self.keys.clear();
+    }
+
+    pub(super) fn expire(&mut self, now: Duration) {
+        self.keys
+            .retain(|_, entry| entry.until.is_none_or(|until| until >= now));
+    }
+
+    /// The locks: every key that is nothing beside a lock.
+    pub(in crate::simulation) fn locks(&mut self, now: Duration) -> Vec<String> {
+        self.expire(now);
+        let locks = self.keys.keys().filter(|key| is_lock(key));
+        locks.cloned().collect()
+    }
+
+    /// Who stands in line at a lock, in order: the members of its queue.
+    pub(in crate::simulation) fn line(&mut self, lock: &str) -> Vec<String> {
+        let Ok(Some(queue)) = self.look::<Sorted>(&format!("{{{lock}}}:queue")) else {
+            return Vec::new();
+        };
+        queue.in_order().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    pub(super) fn holder(&mut self, key: &str) -> Option<Holder> {
+        let until = self.keys.get(key)?.until;
+        let hash = self.look::<Hash>(key).ok()??;
+        // What at_least keeps, with a suffix, is nobody's.
+        let owner = Owner::from_str_radix(hash.get("owner")?, 16).ok()?;
+        let token = hash.get("token")?.parse().ok()?;
+        Some((owner, token, until.unwrap_or(Duration::MAX)))
+    }
+
+    /// One command. `None`: there is none of this name, for these words.
+    pub(super) fn command(&mut self, words: &[&str], now: Duration) -> Option<Reply> {
+        self.expire(now);
+        let outcome = match words {
+            ["TIME"] => {
+                let now = EPOCH + now;
+                let parts = [now.as_secs().to_string(), now.subsec_micros().to_string()];
+                Ok(Reply::Array(parts.map(Reply::Bulk).into()))
+            }
+            ["TYPE", key] => Ok(Reply::Status(match self.keys.get(*key) {
+                None => "none",
+                Some(entry) => match entry.content {
+                    Content::Hash(_) => "hash",
+                    Content::Sorted(_) => "zset",
+                },
+            })),
+            ["EXISTS", keys @ ..] => Ok(count(
+                keys.iter().filter(|key| self.keys.contains_key(**key)),
+            )),
+            ["DEL", keys @ ..] => Ok(count(
+                keys.iter().filter(|key| self.keys.remove(**key).is_some()),
+            )),
+            ["PTTL", key] => Ok(Reply::Int(match self.keys.get(*key) {
+                None => -2,
+                Some(Entry { until: None, .. }) => -1,
+                Some(Entry {
+                    until: Some(until), ..
+                }) => i64::try_from((*until - now).as_millis()).unwrap(),
+            })),
+            ["PEXPIRE", key, millis] => self.end_in(key, millis, now),
+            [
+                "HGET" | "HMGET" | "HGETALL" | "HLEN" | "HSET" | "HSETNX" | "HDEL",
+                key,
+                ..,
+            ] => {
+                return Some(self.change::<Hash>(key, |hash| hash_command(hash, words)));
+            }
+            [
+                "ZADD" | "ZPOPMIN" | "ZRANGE" | "ZRANK" | "ZREM" | "ZCARD" | "ZSCORE",
+                key,
+                ..,
+            ] => return Some(self.change::<Sorted>(key, |line| sorted_command(line, words))),
+            _ => return None,
+        };
+        Some(outcome.unwrap_or_else(Reply::from))
+    }
+
+    fn end_in(&mut self, key: &str, millis: &str, now: Duration) -> Outcome {
+        let millis: i64 = millis.parse().map_err(|_| NO_INTEGER)?;
+        let Some(entry) = self.keys.get_mut(key) else {
+            return Ok(Reply::Int(0));
+        };
+        match u64::try_from(millis) {
+            Ok(millis @ 1..) => entry.until = Some(now + Duration::from_millis(millis)),
+            _ => drop(self.keys.remove(key)),
+        }
+        Ok(Reply::Int(1))
+    }
+
+    fn look<K: Kind>(&mut self, key: &str) -> Result<Option<&mut K>, Refusal> {
+        match self.keys.get_mut(key) {
+            None => Ok(None),
+            Some(entry) => K::of(&mut entry.content).map(Some).ok_or(WRONG_TYPE),
+        }
+    }
+
+    /// Looks at or changes what stands at a key: a key that is not there is empty, and
+    /// what is empty then is not there.
+    fn change<K: Kind>(&mut self, key: &str, change: impl FnOnce(&mut K) -> Outcome) -> Reply {
+        let outcome = match self.look::<K>(key) {
+            Err(refusal) => Err(refusal),
+            Ok(Some(known)) => change(known),
+            Ok(None) => {
+                let mut new = K::default();
+                let outcome = change(&mut new);
+                let entry = Entry {
+                    content: new.wrap(),
+                    until: None,
+                };
+                self.keys.insert(key.to_owned(), entry);
+                outcome
+            }
+        };
+        if self
+            .keys
+            .get(key)
+            .is_some_and(|entry| entry.content.is_empty())
+        {
+            self.keys.remove(key);
+        }
+        outcome.unwrap_or_else(Reply::from)
+    }
+}
+
+/// A key with its lock's name in braces belongs to that lock.
+pub(super) fn is_lock(key: &str) -> bool {
+    ["}:fence", "}:queue", "}:waiters"]
+        .iter()
+        .all(|end| !key.ends_with(end))
+}
+
+fn count(items: impl Iterator) -> Reply {
+    Reply::Int(i64::try_from(items.count()).unwrap())
+}
+
+fn bulk(text: Option<&String>) -> Reply {
+    text.map_or(Reply::Nil, |text| Reply::Bulk(text.clone()))
+}
+
+fn hash_command(hash: &mut Hash, words: &[&str]) -> Outcome {
+    Ok(match words {
+        ["HGET", _, field] => bulk(hash.get(*field)),
+        ["HMGET", _, fields @ ..] if !fields.is_empty() => {
+            Reply::Array(fields.iter().map(|field| bulk(hash.get(*field))).collect())
+        }
+        ["HGETALL", _] => {
+            let flat = hash.iter().flat_map(|(name, value)| [name, value]);
+            Reply::Array(flat.cloned().map(Reply::Bulk).collect())
+        }
+        ["HLEN", _] => count(hash.iter()),
+        ["HSETNX", _, field, value] => {
+            let is_new = !hash.contains_key(*field);
+            if is_new {
+                hash.insert((*field).to_owned(), (*value).to_owned());
+            }
+            Reply::Int(is_new.into())
+        }
+        ["HSET", _, pairs @ ..] if !pairs.is_empty() && pairs.len().is_multiple_of(2) => {
+            let mut put = |pair: &[&str]| hash.insert(pair[0].to_owned(), pair[1].to_owned());
+            count(pairs.chunks(2).filter(|pair| put(pair).is_none()))
+        }
+        ["HDEL", _, fields @ ..] if !fields.is_empty() => {
+            count(fields.iter().filter(|field| hash.remove(**field).is_some()))
+        }
+        _ => return Err(WRONG_COUNT),
+    })
+}
+
+fn sorted_command(sorted: &mut Sorted, words: &[&str]) -> Outcome {
+    Ok(match words {
+        ["ZADD", _, "NX", pairs @ ..] => add(sorted, pairs, true)?,
+        ["ZADD", _, pairs @ ..] => add(sorted, pairs, false)?,
+        ["ZCARD", _] => Reply::Int(i64::try_from(sorted.len()).unwrap()),
+        ["ZSCORE", _, name] => sorted
+            .score(name)
+            .map_or(Reply::Nil, |score| Reply::Bulk(printed(score))),
+        ["ZRANK", _, name] => sorted
+            .rank(name)
+            .map_or(Reply::Nil, |rank| Reply::Int(i64::try_from(rank).unwrap())),
+        ["ZREM", _, names @ ..] if !names.is_empty() => {
+            count(names.iter().filter(|name| sorted.remove(name)))
+        }
+        ["ZPOPMIN", _] => {
+            let first = range(sorted, "0", "0", true)?;
+            if let Reply::Array(items) = &first
+                && let Some(Reply::Bulk(name)) = items.first()
+            {
+                sorted.remove(name);
+            }
+            first
+        }
+        ["ZRANGE", _, start, stop] => range(sorted, start, stop, false)?,
+        ["ZRANGE", _, start, stop, "WITHSCORES"] => range(sorted, start, stop, true)?,
+        ["ZRANGE", _, _, _, ..] => return Err(SYNTAX),
+        _ => return Err(WRONG_COUNT),
+    })
+}
+
+fn add(sorted: &mut Sorted, pairs: &[&str], only_new: bool) -> Outcome {
+    if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
+        return Err(SYNTAX);
+    }
+    let read = |pair: &[&str]| match pair[0].parse::<f64>() {
+        Ok(score) if !score.is_nan() => Ok((score, pair[1].to_owned())),
+        _ => Err(NO_FLOAT),
+    };
+    // All or nothing: no pair is added beside one that can't be read.
+    let pairs: Vec<_> = pairs.chunks(2).map(read).collect::<Result<_, _>>()?;
+    let mut new = 0;
+    for (score, name) in pairs {
+        let known = sorted.score(&name).is_some();
+        new += i64::from(!known);
+        if !(known && only_new) {
+            sorted.put(name, score);
+        }
+    }
+    Ok(Reply::Int(new))
+}
+
+fn range(sorted: &Sorted, start: &str, stop: &str, with_scores: bool) -> Outcome {
+    // From the end, where negative.
+    let place = |word: &str| -> Result<i64, Refusal> {
+        let place: i64 = word.parse().map_err(|_| NO_INTEGER)?;
+        let length = i64::try_from(sorted.len()).unwrap();
+        Ok(if place < 0 { place + length } else { place })
+    };
+    let (start, stop) = (place(start)?.max(0), place(stop)?);
+    let length = usize::try_from(stop - start + 1).unwrap_or(0);
+    let chosen = sorted
+        .in_order()
+        .skip(usize::try_from(start).unwrap())
+        .take(length);
+    let mut items = Vec::new();
+    for (name, score) in chosen {
+        items.push(Reply::Bulk(name.to_owned()));
+        if with_scores {
+            items.push(Reply::Bulk(printed(score)));
+        }
+    }
+    Ok(Reply::Array(items))
+}
+
+/// A double as Redis prints it: a whole number without a point.
+fn printed(score: f64) -> String {
+    if score.is_infinite() || score.abs() < 1e17 {
+        // Rust prints infinity as Redis does.
+        score.to_string()
+    } else {
+        let scientific = format!("{score:e}");
+        // The sign that C prints.
+        if scientific.contains("e-") {
+            scientific
+        } else {
+            scientific.replace('e', "e+")
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The one subscription of a process: what it hears is passed on to the engine.
+//!
+//! Dialled when the first waiter stands in line, on a connection of its own, and kept. It
+//! is only ever a hint: while it is down the engine asks, and nothing is lost but time.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use redis::RedisResult;
+use redis::aio::{PubSub, PubSubSink, PubSubStream};
+use tokio::time::{interval, sleep, timeout};
+use uuid::Uuid;
+
+use crate::store::{Notice, Notices, StoreError, StoreErrorKind};
+
+use super::fault::classify;
+use super::link::{About, Link};
+use super::reply;
+
+/// Between two attempts to subscribe: the first pause, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where the right is missing, it is tried again so often, for a person may grant it.
+const WITHOUT_RIGHT: Duration = Duration::from_secs(30);
+
+/// The longest that one attempt may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a silent subscription is asked whether it is still there.
+const PING: Duration = Duration::from_secs(5);
+
+/// So many failed attempts in a row are worth a warning.
+const TOLD_AFTER: u32 = 4;
+
+/// The subscription of one store.
+#[derive(Debug)]
+pub(super) struct Listener {
+    channel: String,
+    listens: AtomicBool,
+    /// Whom it tells; of another engine than before, it starts anew.
+    told: Mutex<Option<Notices>>,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self {
+            channel: format!("applock:{}", Uuid::new_v4().simple()),
+            listens: AtomicBool::new(false),
+            told: Mutex::default(),
+        }
+    }
+}
+
+impl Listener {
+    /// The channel of this process.
+    pub(super) fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// Whether what is published there is heard.
+    pub(super) fn listens(&self) -> bool {
+        self.listens.load(Ordering::Acquire)
+    }
+
+    /// Begins to listen, unless that has been done.
+    pub(super) fn start(self: &Arc<Self>, link: &Arc<Link>, notices: &Notices) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.as_ref().is_some_and(|told| told.same_channel(notices)) {
+            return;
+        }
+        *told = Some(notices.clone());
+        self.listens.store(false, Ordering::Release);
+        tokio::spawn(Arc::clone(self).listen(Arc::clone(link), notices.clone()));
+    }
+
+    async fn listen(self: Arc<Self>, link: Arc<Link>, notices: Notices) {
+        let mut failures = 0;
+        let mut warned = false;
+        while !notices.is_closed() {
+            let failed = match timeout(TIMEOUT, self.subscribe(&link)).await {
+                Ok(Ok((sink, stream))) => {
+                    if warned {
+                        tracing::info!(store = %link.shown(), "listening for released locks again");
+                    }
+                    (failures, warned) = (0, false);
+                    self.tell(true, &notices);
+                    hear(sink, stream, &notices).await;
+                    self.tell(false, &notices);
+                    continue;
+                }
+                Ok(Err(failed)) => failed,
+                Err(_) => StoreError::new(
+                    StoreErrorKind::NotDone,
+                    "no answer in time",
+                    "see whether the server is overloaded or the network is cut",
+                ),
+            };
+            failures += 1;
+            let denied = !failed.is_passing();
+            if !warned && (denied || failures >= TOLD_AFTER) {
+                warned = true;
+                tracing::warn!(
+                    store = %link.shown(), reason = %failed.what,
+                    "can't listen for released locks, so whoever waits asks again and again; \
+                     waiting takes longer. Grant the user SUBSCRIBE and PUBLISH on channels \
+                     that begin with applock:"
+                );
+            }
+            let pause = if denied {
+                WITHOUT_RIGHT
+            } else {
+                FIRST_PAUSE
+                    .saturating_mul(1 << failures.min(8))
+                    .min(LONGEST_PAUSE)
+            };
+            sleep(pause.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
+        }
+    }
+
+    fn tell(&self, listens: bool, notices: &Notices) {
+        self.listens.store(listens, Ordering::Release);
+        // An engine that has ended does not mind.
+        let _ = notices.send(Notice::Ask);
+    }
+
+    async fn subscribe(&self, link: &Arc<Link>) -> Result<(PubSubSink, PubSubStream), StoreError> {
+        let subscribing = async {
+            let mut subscription: PubSub = link.subscription().await?;
+            subscription.subscribe(&self.channel).await?;
+            RedisResult::Ok(subscription.split())
+        };
+        let heard = subscribing.await.map_err(|error| classify(error).error)?;
+        // Whoever may not publish can't hand a lock over, and neither can its peers, who
+        // log in as the same user.
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(&self.channel).arg("");
+        match link.send(&publish, About::default(), TIMEOUT).await {
+            Err(failed) if !failed.error.is_passing() => Err(failed.error),
+            _ => Ok(heard),
+        }
+    }
+}
+
+/// Passes on what is heard, until the connection is gone.
+async fn hear(mut sink: PubSubSink, mut stream: PubSubStream, notices: &Notices) {
+    let mut pings = interval(PING);
+    pings.tick().await;
+    loop {
+        let message = {
+            let mut heard = pin!(stream.next());
+            let mut over = pin!(notices.closed());
+            poll_fn(|context| {
+                if let Poll::Ready(message) = heard.as_mut().poll(context) {
+                    return Poll::Ready(message.map(Some));
+                }
+                if over.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                pings.poll_tick(context).map(|_| Some(None))
+            })
+            .await
+        };
+        match message {
+            None => return,
+            Some(Some(message)) => {
+                let text: Option<String> = message.get_payload().ok();
+                if let Some(grant) = text.as_deref().and_then(reply::grant) {
+                    let _ = notices.send(Notice::Granted(grant));
+                }
+            }
+            Some(None) => match timeout(TIMEOUT, sink.ping::<redis::Value>()).await {
+                Ok(Ok(_)) => (),
+                _ => return,
+            },
+        }
+    }
+}
