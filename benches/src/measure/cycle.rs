@@ -34,25 +34,25 @@ pub(crate) fn one_caller(bench: &mut Bench) -> Result<Found> {
          asked for from another thread, for the hop alone.",
     ));
     let named = |name: &str| by_name(bench, &outcomes, name);
-    if let (Some(ours), Some(hand)) = (named(OURS), named(BASELINE)) {
-        if let (Some(ratio), Some(sent)) = (ratio(ours, hand), sent(ours)) {
-            found.goals.push(Goal {
-                what: "acquire and release, one caller",
-                goal: "≥ 0.85 × by hand; 2 commands",
-                reached: format!("{ratio} ×; {}", short(sent.median)),
-                met: ratio.median >= 0.85 && sent.median < 2.05,
-            });
-        }
+    if let (Some(ours), Some(hand)) = (named(OURS), named(BASELINE))
+        && let (Some(ratio), Some(sent)) = (ratio(ours, hand), sent(ours))
+    {
+        found.goals.push(Goal {
+            what: "acquire and release, one caller",
+            goal: "≥ 0.85 × by hand; 2 commands",
+            reached: format!("{ratio} ×; {}", short(sent.median)),
+            met: ratio.median >= 0.85 && sent.median < 2.05,
+        });
     }
-    if let (Some(annotated), Some(ours)) = (named(ANNOTATED), named(OURS)) {
-        if let Some(ratio) = ratio(annotated, ours) {
-            found.goals.push(Goal {
-                what: "an annotated function against a guard by hand",
-                goal: "within noise",
-                reached: format!("{ratio} ×"),
-                met: ratio.median >= 1.0 - NOISE,
-            });
-        }
+    if let (Some(annotated), Some(ours)) = (named(ANNOTATED), named(OURS))
+        && let Some(ratio) = ratio(annotated, ours)
+    {
+        found.goals.push(Goal {
+            what: "an annotated function against a guard by hand",
+            goal: "within noise",
+            reached: format!("{ratio} ×"),
+            met: ratio.median >= 1.0 - NOISE,
+        });
     }
     Ok(found)
 }
@@ -73,15 +73,15 @@ pub(crate) fn many_keys(bench: &mut Bench) -> Result<Found> {
          together is to the baseline's in the same round.",
     ));
     let named = |name: &str| by_name(bench, &outcomes, name);
-    if let (Some(ours), Some(hand)) = (named(OURS), named(BASELINE)) {
-        if let Some(ratio) = ratio(ours, hand) {
-            found.goals.push(Goal {
-                what: "acquire and release, 64 callers on 64 keys",
-                goal: "≥ 1.3 × by hand",
-                reached: format!("{ratio} ×"),
-                met: ratio.median >= 1.3,
-            });
-        }
+    if let (Some(ours), Some(hand)) = (named(OURS), named(BASELINE))
+        && let Some(ratio) = ratio(ours, hand)
+    {
+        found.goals.push(Goal {
+            what: "acquire and release, 64 callers on 64 keys",
+            goal: "≥ 1.3 × by hand",
+            reached: format!("{ratio} ×"),
+            met: ratio.median >= 1.3,
+        });
     }
     Ok(found)
 }
