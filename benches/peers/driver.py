@@ -14,6 +14,9 @@ from importlib.metadata import version
 # Every peer's time to live: far above any hold, so that no lease runs out by itself.
 TTL_SECONDS = 10
 
+# More than all workers need: by default the pool refuses the 101st.
+CONNECTIONS = 4096
+
 NANOSECONDS = 1_000_000_000
 
 

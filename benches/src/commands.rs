@@ -85,17 +85,6 @@ impl Commands {
         }
         Ok(counts)
     }
-
-    /// The middle one of so many round trips of a PING, in µs.
-    pub(crate) fn round_trip(&mut self, times: usize) -> Result<f64> {
-        let mut trips = Vec::with_capacity(times);
-        for _ in 0..times {
-            let start = std::time::Instant::now();
-            cmd("PING").query::<()>(&mut self.connection)?;
-            trips.push(start.elapsed().as_secs_f64() * 1e6);
-        }
-        Ok(crate::figures::quantile(&mut trips, 0.5))
-    }
 }
 
 /// `cmdstat_evalsha:calls=2000,usec=…`

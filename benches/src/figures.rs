@@ -21,7 +21,7 @@ impl Spread {
             median: values.get(values.len() / 2).copied()?,
             min: values.first().copied()?,
             max: values.last().copied()?,
-            single: values.len() == 1,
+            single: values.first() == values.last(),
         })
     }
 }

@@ -8,7 +8,7 @@
 //! | `driver/` | a process that uses one library as it is told, and reports |
 //! | `peers/` | the libraries, each behind the same few functions |
 //! | `process` | a driver from the outside |
-//! | `commands` | what was sent to the server |
+//! | `commands`, `round_trip` | what was sent to the server, and how long it is away |
 //! | `figures`, `report`, `plot`, `machine` | what is made of it |
 //!
 //! All who are measured are processes of their own, on the same empty server, one after
@@ -25,6 +25,7 @@ mod peers;
 mod plot;
 mod process;
 mod report;
+mod round_trip;
 
 /// The server that the tests start.
 #[allow(dead_code, unreachable_pub, clippy::expect_used, reason = "tests")]

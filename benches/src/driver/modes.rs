@@ -129,7 +129,8 @@ async fn work<P: Peer>(
     pause: Duration,
 ) -> Result<Vec<Section>> {
     let mut sections = Vec::new();
-    while Instant::now() < until {
+    // Once at the least.
+    while sections.is_empty() || Instant::now() < until {
         let held = P::acquire(&lock).await?;
         let start = monotonic();
         pause_for(hold).await;

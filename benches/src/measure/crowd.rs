@@ -100,27 +100,27 @@ pub(crate) fn processes(bench: &mut Bench) -> Result<Found> {
 
 fn contest(bench: &mut Bench, processes: u32, workers: u32) -> Vec<Outcome<Contested>> {
     let plan = bench.plan;
-    // One turn of a peer is as much as its place in the picture asks for.
-    bench.plan.peer_rounds = 1;
-    bench.plan.rounds = plan.rounds.min(3);
     let many = processes * workers >= 64;
     let contest = Contest {
         processes,
         workers,
-        seconds: if many { plan.slice * 1.5 } else { plan.slice },
+        seconds: if many { plan.slice * 2.5 } else { plan.slice },
         hold: HOLD,
         pause: Duration::ZERO,
     };
-    let waits = |who: &Contestant| who.role != Role::Baseline && who.name != "applock, annotated";
-    let outcomes = rounds(bench, waits, |bench, who| contend(bench, who, contest));
-    bench.plan = plan;
-    outcomes
+    rounds(
+        bench,
+        plan.crowd_turns,
+        Contestant::is_whole,
+        |bench, who| contend(bench, who, contest),
+    )
 }
 
 fn report(bench: &Bench, outcomes: &[Outcome<Contested>], aim: &Aim, found: &mut Found) {
     let mut table = Table::new(
         aim.what,
-        "All want the same lock, all the time, and hold it for 1 ms. The gap is from a release \
+        "All want the same lock, all the time, and hold it for 1 ms (a timer of whole \
+         milliseconds: up to 2). The gap is from a release \
          to the next that holds; commands are counted for each section that was held. Jain's \
          index is 1 where all had the same number of turns; the starved had none.",
         &[

@@ -7,6 +7,7 @@ use super::{Bench, Found};
 use crate::commands::Counts;
 use crate::driver::Report;
 use crate::figures::{Spread, short};
+use crate::peers::Contestant;
 use crate::report::{Goal, Table};
 
 /// The name of what all are measured against.
@@ -21,7 +22,12 @@ type Turn = (Report, Counts);
 
 /// One caller; an annotated function is among those measured.
 pub(crate) fn one_caller(bench: &mut Bench) -> Result<Found> {
-    let outcomes = rounds(bench, |_| true, |bench, who| cycles(bench, who, &["cycle"]));
+    let outcomes = rounds(
+        bench,
+        bench.plan.turns,
+        |_| true,
+        |bench, who| cycles(bench, who, &["cycle"]),
+    );
     let mut found = Found::default();
     found.tables.push(table(
         bench,
@@ -61,7 +67,8 @@ pub(crate) fn one_caller(bench: &mut Bench) -> Result<Found> {
 pub(crate) fn many_keys(bench: &mut Bench) -> Result<Found> {
     let outcomes = rounds(
         bench,
-        |who| !who.is_script(),
+        bench.plan.turns,
+        Contestant::is_crate,
         |bench, who| cycles(bench, who, &["many", "--locks=64"]),
     );
     let mut found = Found::default();

@@ -9,11 +9,12 @@ use super::{Bench, Found};
 use crate::figures::{Spread, quantile, short};
 use crate::peers::{Contestant, Role};
 use crate::report::{Goal, Table};
+use crate::round_trip;
 
 /// Who has let go stays away for longer than the other needs to take it, and the other
 /// holds for longer still: at each release exactly one waits.
-const PAUSE: Duration = Duration::from_millis(4);
-const HOLD: Duration = Duration::from_millis(6);
+const PAUSE: Duration = Duration::from_millis(3);
+const HOLD: Duration = Duration::from_millis(5);
 
 /// The same for those who ask again after up to 300 ms.
 const LONG_PAUSE: Duration = Duration::from_millis(320);
@@ -30,17 +31,13 @@ struct Turn {
 
 /// See the module.
 pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
-    let outcomes = rounds(
-        bench,
-        |who| who.role != Role::Baseline && who.name != "applock, annotated",
-        turn,
-    );
+    let outcomes = rounds(bench, bench.plan.turns, Contestant::is_whole, turn);
     let mut table = Table::new(
         "Hand-over between two processes",
         "Two processes take turns on one lock. At each release exactly one waits: who let go \
          stays away until the other has it. From before the release is asked for in one process \
          to held in the other, over all rounds; and the middle one in round trips, a PING \
-         measured in the same round being one.",
+         through the redis crate on its one connection in the same round being one.",
         &[
             "",
             "p50 ms",
@@ -96,7 +93,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
 }
 
 fn turn(bench: &mut Bench, who: usize) -> Result<Turn> {
-    let round_trip = bench.commands.round_trip(PINGS)?;
+    let round_trip = round_trip::measure(&bench.server.url(), PINGS)?;
     let contest = contest(&bench.contestants[who], bench.plan.slice);
     let found = contend(bench, who, contest)?;
     ensure!(!found.hand_overs.is_empty(), "not one hand-over");

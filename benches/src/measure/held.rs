@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::race::{rounds, start};
-use super::{Bench, Found};
+use super::{Bench, Found, Turns};
 use crate::figures::short;
-use crate::peers::{Contestant, Role};
+use crate::peers::Role;
 use crate::report::{Goal, Table};
 
 const TTL: Duration = Duration::from_secs(10);
@@ -25,13 +25,12 @@ struct Turn {
 
 /// See the module.
 pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
-    let plan = bench.plan;
-    bench.plan.rounds = 1;
-    let holds = |who: &Contestant| {
-        who.role != Role::Baseline && who.name != "applock, annotated" && !who.is_script()
-    };
-    let outcomes = rounds(bench, holds, turn);
-    bench.plan = plan;
+    let outcomes = rounds(
+        bench,
+        Turns::ONE,
+        |who| who.is_whole() && who.is_crate(),
+        turn,
+    );
     let mut table = Table::new(
         "10,000 locks held",
         &format!(

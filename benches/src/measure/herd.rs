@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::race::{rounds, start};
-use super::{Bench, Found};
+use super::race::{more, rounds, start};
+use super::{Bench, Found, Turns};
 use crate::commands::Counts;
 use crate::figures::{Spread, short};
-use crate::peers::{Contestant, Role};
+use crate::peers::Role;
 use crate::process::left;
 use crate::report::{Goal, Table};
 
@@ -17,25 +17,27 @@ const PROCESSES: u32 = 10;
 /// The first holds so long: until then all others are in line, also on a busy machine.
 const HOLD: Duration = Duration::from_millis(2_400);
 
+/// By then the first has it.
+const FIRST: Duration = Duration::from_millis(200);
+
 /// What is counted begins so long before the release, and ends so long after it.
 const AROUND: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
-    let plan = bench.plan;
-    bench.plan.rounds = 1;
-    let waits = |who: &Contestant| {
-        who.role != Role::Baseline && who.name != "applock, annotated" && !who.is_script()
-    };
-    let outcomes = rounds(bench, waits, turn);
-    bench.plan = plan;
-    let waiters = bench.plan.herd - 1;
+    let outcomes = rounds(
+        bench,
+        Turns::ONE,
+        |who| who.is_whole() && who.is_crate(),
+        turn,
+    );
     let mut table = Table::new(
         "A thousand waiters, one release",
         &format!(
-            "{waiters} wait for one lock in {PROCESSES} processes. What the clients sent and what \
+            "{} wait for one lock in {PROCESSES} processes, and one more process holds it. What the clients sent and what \
              was published in the second around the one release, of which one waiter gets the \
-             lock."
+             lock. Crates only.",
+            bench.plan.herd,
         ),
         &[
             "",
@@ -80,11 +82,16 @@ pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
 
 /// They are killed as soon as the counting is over.
 fn turn(bench: &mut Bench, who: usize) -> Result<Counts> {
-    let each = format!("--workers={}", bench.plan.herd / PROCESSES);
     let hold = format!("--hold-us={}", HOLD.as_micros());
-    let mut drivers = start(bench, who, PROCESSES, &["workers", &each, &hold], 60.0)?;
+    let each = format!("--workers={}", bench.plan.herd / PROCESSES);
+    let mut holder = start(bench, who, 1, &["workers", "--workers=1", &hold], 0.0)?;
+    let mut waiters = more(bench, who, PROCESSES, &["workers", &each, &hold], 60.0)?;
+    for driver in &mut holder {
+        driver.go()?;
+    }
     let released = Instant::now() + HOLD;
-    for driver in &mut drivers {
+    std::thread::sleep(FIRST);
+    for driver in &mut waiters {
         driver.go()?;
     }
     std::thread::sleep(left(released - AROUND));

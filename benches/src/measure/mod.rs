@@ -31,10 +31,10 @@ pub(crate) struct Bench {
 /// How long, and how often.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    /// Rounds of ours and of the baseline.
-    pub(crate) rounds: usize,
-    /// Rounds of the peers.
-    pub(crate) peer_rounds: usize,
+    /// Where nobody waits, and at a hand-over.
+    pub(crate) turns: Turns,
+    /// In a crowd.
+    pub(crate) crowd_turns: Turns,
     /// Seconds of uncontended cycles in a round.
     pub(crate) cycles: f64,
     /// Seconds of contention in a round.
@@ -53,18 +53,18 @@ impl Plan {
     /// What the command line asks for.
     pub(crate) fn of(options: &options::Bench) -> Self {
         let full = Self {
-            rounds: 5,
-            peer_rounds: 3,
-            cycles: 0.4,
-            slice: 1.2,
+            turns: Turns { ours: 9, peers: 3 },
+            crowd_turns: Turns { ours: 3, peers: 1 },
+            cycles: 0.25,
+            slice: 1.0,
             crowds: &[1, 2, 4, 8, 16, 32, 64, 128],
             held: 10_000,
             held_for: 10.0,
             herd: 1_000,
         };
         let quick = Self {
-            rounds: 3,
-            peer_rounds: 1,
+            turns: Turns { ours: 3, peers: 1 },
+            crowd_turns: Turns { ours: 1, peers: 1 },
             cycles: 0.2,
             slice: 0.5,
             crowds: &[2, 16, 128],
@@ -78,12 +78,23 @@ impl Plan {
         }
         plan
     }
+}
 
-    /// How many rounds one takes part in.
-    pub(crate) fn rounds_of(&self, who: &Contestant) -> usize {
+/// How many rounds there are, and of how many of them one is a part.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turns {
+    ours: usize,
+    peers: usize,
+}
+
+impl Turns {
+    /// One round of all.
+    pub(crate) const ONE: Self = Self { ours: 1, peers: 1 };
+
+    fn of(self, who: &Contestant) -> usize {
         match who.role {
-            Role::Ours | Role::Baseline => self.rounds,
-            Role::Peer => self.peer_rounds,
+            Role::Peer => self.peers,
+            _ => self.ours,
         }
     }
 }

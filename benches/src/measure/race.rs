@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::Bench;
+use super::{Bench, Turns};
 use crate::commands::Counts;
 use crate::driver::{Report, Section, monotonic};
 use crate::figures::{jain, quantile};
@@ -29,6 +29,7 @@ pub(crate) struct Outcome<T> {
 /// and left out from then on.
 pub(crate) fn rounds<T>(
     bench: &mut Bench,
+    turns: Turns,
     takes_part: impl Fn(&Contestant) -> bool,
     mut turn: impl FnMut(&mut Bench, usize) -> Result<T>,
 ) -> Vec<Outcome<T>> {
@@ -40,7 +41,7 @@ pub(crate) fn rounds<T>(
             note: None,
         })
         .collect();
-    for round in 0..bench.plan.rounds {
+    for round in 0..turns.ours {
         for place in 0..outcomes.len() {
             let place = if round % 2 == 0 {
                 place
@@ -48,7 +49,7 @@ pub(crate) fn rounds<T>(
                 outcomes.len() - 1 - place
             };
             let outcome = &mut outcomes[place];
-            let most = bench.plan.rounds_of(&bench.contestants[outcome.who]);
+            let most = turns.of(&bench.contestants[outcome.who]);
             if outcome.note.is_some() || round >= most {
                 continue;
             }
@@ -202,6 +203,19 @@ pub(crate) fn start(
     seconds: f64,
 ) -> Result<Vec<Driver>> {
     bench.commands.clear()?;
+    let drivers = more(bench, who, processes, mode, seconds)?;
+    bench.commands.reset()?;
+    Ok(drivers)
+}
+
+/// Starts so many drivers, beside those that are there.
+pub(crate) fn more(
+    bench: &Bench,
+    who: usize,
+    processes: u32,
+    mode: &[&str],
+    seconds: f64,
+) -> Result<Vec<Driver>> {
     let mut words: Vec<String> = mode.iter().map(|word| (*word).to_owned()).collect();
     words.push(format!("--seconds={seconds}"));
     let (url, who) = (bench.server.url(), &bench.contestants[who]);
@@ -211,6 +225,5 @@ pub(crate) fn start(
     for driver in &drivers {
         driver.ready()?;
     }
-    bench.commands.reset()?;
     Ok(drivers)
 }

@@ -17,7 +17,7 @@ use crate::options::Mode;
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct ByHand {
-    pub(super) connection: MultiplexedConnection,
+    connection: MultiplexedConnection,
     release: Script,
     ttl: Duration,
 }
@@ -41,6 +41,15 @@ pub(super) fn refuses(mode: &Mode) -> Option<&'static str> {
     (!can).then_some("nobody can wait for it, and nothing renews it")
 }
 
+/// As the baseline has it.
+pub(crate) async fn connection(url: &str) -> Result<MultiplexedConnection> {
+    let settings = TcpSettings::default().set_nodelay(true);
+    let info = url.into_connection_info()?.set_tcp_settings(settings);
+    Ok(Client::open(info)?
+        .get_multiplexed_async_connection()
+        .await?)
+}
+
 impl Peer for ByHand {
     const NAME: &'static str = "by hand";
     const CRATE: Option<&'static str> = None;
@@ -48,11 +57,7 @@ impl Peer for ByHand {
     type Held = Held;
 
     async fn connect(url: &str, ttl: Duration) -> Result<Self> {
-        let settings = TcpSettings::default().set_nodelay(true);
-        let info = url.into_connection_info()?.set_tcp_settings(settings);
-        let connection = Client::open(info)?
-            .get_multiplexed_async_connection()
-            .await?;
+        let connection = connection(url).await?;
         let release = Script::new(
             "if redis.call('GET', KEYS[1]) == ARGV[1] then \
              return redis.call('DEL', KEYS[1]) else return 0 end",

@@ -17,6 +17,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
 
+pub(crate) use by_hand::connection as baseline_connection;
+
 use crate::driver::{self, Peer};
 use crate::options::DriverOptions;
 
@@ -47,6 +49,8 @@ pub(crate) enum Role {
     Baseline,
     /// Somebody else's library.
     Peer,
+    /// `applock` again, measured where nobody waits.
+    Again,
 }
 
 #[derive(Debug)]
@@ -70,9 +74,14 @@ impl Contestant {
         }
     }
 
-    /// Whether it is a script.
-    pub(crate) fn is_script(&self) -> bool {
-        matches!(self.program, Program::Script(_))
+    /// Whether it is in Rust, and so in this program.
+    pub(crate) fn is_crate(&self) -> bool {
+        matches!(self.program, Program::Crate(_))
+    }
+
+    /// Whether it is measured where callers wait, and where locks are held for long.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self.role, Role::Ours | Role::Peer)
     }
 
     /// What starts its driver; or why there is none.
@@ -95,10 +104,10 @@ impl Contestant {
 
 /// All of them: ours first, then the baseline, then the peers.
 pub(crate) fn all() -> Vec<Contestant> {
-    use Role::{Baseline, Ours, Peer};
+    use Role::{Again, Baseline, Ours, Peer};
     let mut all = vec![
         Contestant::of::<applock::AppLock>(Ours, false, &[]),
-        Contestant::of::<attribute::Attribute>(Ours, false, &[]),
+        Contestant::of::<attribute::Attribute>(Again, false, &[]),
         Contestant::of::<by_hand::ByHand>(Baseline, true, &["set"]),
         Contestant::of::<other_thread::OtherThread>(Baseline, true, &["set"]),
         Contestant::of::<rslock::RsLock>(Peer, true, &["set"]),
