@@ -73,6 +73,10 @@ impl Crowd {
             }
             until_in_line(&crowd.line.server, crowd.tasks.len());
         }
+        // Each tries its subscription with one message.
+        wait::until("all listen", LIMIT, || {
+            crowd.line.server.calls("publish") == 4
+        });
         crowd
     }
 

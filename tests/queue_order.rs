@@ -156,7 +156,7 @@ fn who_was_served_and_comes_again_stands_behind_all_who_wait() {
         assert!(token > last);
         last = token;
         // Nobody is served until all the others stand in line again.
-        let others = 2.min(3 * ROUNDS - 1 - turn);
+        let others = 3.min(3 * ROUNDS - 1 - turn);
         until_in_line(&line.server, others);
         guard.release_blocking().unwrap();
     }
