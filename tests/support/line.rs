@@ -74,8 +74,9 @@ pub fn until_all_hear(server: &RedisServer, count: usize) {
     until_listeners(server, count);
     wait::until("the line knows who listens", SOON, || {
         let who: HashMap<String, String> = server.run(&format!("HGETALL {{{KEY}}}:waiters"));
+        // Where each listens: the server's run id.
         let hears =
-            |(field, value): &(&String, &String)| field.starts_with('@') && value.ends_with(" 1");
+            |(field, value): &(&String, &String)| field.starts_with('@') && !value.ends_with(" 0");
         who.iter().filter(hears).count() == count
     });
 }
