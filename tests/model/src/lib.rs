@@ -45,17 +45,23 @@
 //! that nobody confirms into [`Server::tick`]. A waiter is one more [`Phase`]. The
 //! properties in [`properties`] hold for it as they stand; 'in order' would be a new one.
 
+mod calm;
 mod client;
+mod line;
 pub mod properties;
 mod protocol;
 mod server;
 mod setup;
 mod state;
+mod turns;
+mod waiting;
 
+pub use line::{Line, Waiter};
 pub use protocol::Action;
 pub use server::{Holder, Server};
-pub use setup::{Fault, Setup, Tokens};
-pub use state::{Message, Owner, Phase, Resource, Spent, State};
+pub use setup::{Fault, Judged, Queue, Setup, Tokens};
+pub use state::{By, Channel, Message, Owner, Phase, Resource, Spent, State};
+pub use turns::Turns;
 
 /// How many ticks the server keeps a lock after an acquire or a heartbeat arrived.
 pub const TTL: u8 = 3;
@@ -69,3 +75,12 @@ pub const DRIFT: u8 = TTL - COUNTS_FOR;
 
 /// For how many ticks a request, or its answer, may be on its way and still arrive.
 pub const LIFE: u8 = TTL + 1;
+
+/// How many ticks the server keeps a lock that it handed to a waiter, until it hears of it.
+pub const CLAIM: u8 = TTL - 1;
+
+/// For how many ticks an asker lets the unreachable ones ahead of it have a free lock.
+pub const GRACE: u8 = 1;
+
+/// By how many ticks the server's clock jumps forward, where it does.
+pub const JUMP: u8 = 2;
