@@ -1,6 +1,7 @@
 //! The line at the server: who waits, who of them is next, and the claim of one who was
 //! handed the lock unasked.
 
+use crate::GRACE;
 use crate::setup::{Fault, Setup};
 use crate::state::{Channel, Owner};
 
@@ -105,6 +106,11 @@ impl Line {
         for waiter in &mut self.waiters {
             waiter.missed |= waiter.owner == owner;
         }
+    }
+
+    /// Whether an asker has to let those ahead of it go first still, if they come back.
+    pub(crate) fn has_patience(&self, setup: &Setup) -> bool {
+        !setup.queue.impatient && self.patience != Some(GRACE)
     }
 
     /// Whether somebody could be handed the lock.

@@ -144,6 +144,10 @@ impl Model for Setup {
                 state.server = state.replica.clone();
             }
         }
+        // For another nobody it is counted anew.
+        if state.given() != last.given() {
+            state.kept_for_nobody = 0;
+        }
         self.tidy(&mut state);
         (state != *last).then_some(state)
     }
@@ -287,6 +291,7 @@ impl Setup {
         state.network.extend(releases);
 
         // What would change nothing on arrival, now or ever.
+        let waits = self.queue.processes > 0;
         let (acquisitions, resource) = (&state.acquisitions, &state.resource);
         state.network.retain(|message| match *message {
             Message::Handed { owner, .. } => match acquisitions.get(usize::from(owner)) {
@@ -299,7 +304,8 @@ impl Setup {
             | Message::Renewed { owner, .. }
             | Message::NotYours { owner } => {
                 let phase = acquisitions.get(usize::from(owner));
-                self.fault.is_some() || phase.is_some_and(|one| one.would_hear(message, self))
+                (self.fault.is_some() && !waits)
+                    || phase.is_some_and(|one| one.would_hear(message, self))
             }
             Message::Write { token, .. } => !self.fencing || token >= resource.token,
             _ => true,

@@ -87,7 +87,7 @@ impl Server {
         let jumps = !waits && desk.setup.has(Fault::TryJumpsTheLine);
         match self.line.turn(Some(owner), desk) {
             Turn::Waiter(next) if !jumps => (Reply::NotNow, Some(self.hand(next, desk))),
-            Turn::Asker { passes_over: true } if self.line.patience != Some(GRACE) => {
+            Turn::Asker { passes_over: true } if self.line.has_patience(desk.setup) => {
                 self.line.patience.get_or_insert(0);
                 (Reply::NotNow, None)
             }

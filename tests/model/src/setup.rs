@@ -63,6 +63,9 @@ pub struct Queue {
     /// How often the server's clock jumps forward at most, by [`JUMP`](crate::JUMP), while
     /// nobody holds.
     pub jumps: u8,
+    /// An asker does not wait for the unreachable ones ahead of it. That grace is for the
+    /// order: exclusion must not rest on it.
+    pub impatient: bool,
     /// From when a lease counts that was handed over by a message.
     pub judged: Judged,
 }

@@ -298,9 +298,19 @@ impl State {
         self.acquisitions.get(usize::from(holder.owner))
     }
 
+    /// Which grant it is whose lock the server keeps.
+    pub(crate) fn given(&self) -> Option<u8> {
+        self.server.holder.as_ref().map(|holder| holder.grant)
+    }
+
     /// Whether the server keeps a lock that no client is about.
     pub(crate) fn is_kept_for_nobody(&self) -> bool {
         self.kept().is_some_and(|phase| !phase.is_under_way())
+    }
+
+    /// Whether somebody holds, or may hold yet, what the server keeps.
+    pub(crate) fn is_kept_for_somebody(&self) -> bool {
+        self.holders() > 0 || self.kept().is_some_and(Phase::is_under_way)
     }
 
     /// Whether one of its acquires may arrive still.

@@ -9,8 +9,7 @@ use crate::state::{By, Channel, Message, Owner, Phase, State};
 use crate::{CLAIM, JUMP, LIFE, TTL};
 
 impl Setup {
-    /// Whether this one may knock: nothing of it is on its way, or there is a knock to
-    /// spare, and it is the first waiter of its process.
+    /// Whether this one may knock: it is the first waiter of its process.
     pub(crate) fn knocks(&self, state: &State, owner: Owner) -> bool {
         state.spent.knocks < self.queue.knocks && self.is_first(state, owner)
     }
@@ -38,7 +37,7 @@ impl Setup {
         if spent.forced < queue.forced && state.server.holder.is_some() {
             to.push(Action::Force);
         }
-        if spent.jumps < queue.jumps && state.holders() == 0 {
+        if spent.jumps < queue.jumps && !state.is_kept_for_somebody() {
             to.push(Action::Jump);
         }
     }
@@ -58,7 +57,7 @@ impl Setup {
         });
     }
 
-    /// A process dies, and what its machine had not sent yet.
+    /// A process dies; what it sent may arrive still.
     pub(crate) fn crash(&self, state: &mut State, process: u8) {
         state.spent.crashes += 1;
         let channel = match self.queue.half_open {
@@ -90,7 +89,9 @@ impl Setup {
         for _ in 0..JUMP {
             state.server.tick(self);
         }
-        state.shift_lags(JUMP);
+        if self.queue.judged == Judged::ServerTime {
+            state.shift_lags(JUMP);
+        }
     }
 
     /// An acquire arrives.
@@ -122,7 +123,7 @@ impl Setup {
         self.send_handed(state, handed, None);
     }
 
-    /// A release arrives, of that process.
+    /// A release, or a leave, arrives.
     pub(crate) fn release_arrives(&self, state: &mut State, owner: Owner) {
         let process = self.process(owner);
         let held = state.server.holder.is_some();
@@ -278,23 +279,27 @@ impl State {
         (&mut self.server, desk)
     }
 
-    /// The server's clock moves ahead of what it told.
+    /// The server's clock moves ahead of what it told: the time since an exchange seems
+    /// longer to it by that, and so does the time since a grant.
     pub(crate) fn shift_lags(&mut self, by: u8) {
-        let by = i8::try_from(by).unwrap_or(i8::MAX);
+        let less = i8::try_from(by).unwrap_or(i8::MAX);
         for phase in &mut self.acquisitions {
             if let Phase::Waiting { lag: Some(lag) } = phase {
-                *lag = lag.saturating_sub(by);
+                *lag = lag.saturating_sub(less);
             }
         }
-        self.network = std::mem::take(&mut self.network)
-            .into_iter()
-            .map(|mut message| {
-                if let Message::Queued { lag, .. } = &mut message {
-                    *lag = lag.saturating_sub(by);
-                }
-                message
-            })
-            .collect();
+        let network = std::mem::take(&mut self.network).into_iter();
+        let shifted = network.map(|mut message| {
+            match &mut message {
+                Message::Queued { lag, .. } => *lag = lag.saturating_sub(less),
+                Message::Handed {
+                    age, by: By::Push, ..
+                } => *age += by,
+                _ => {}
+            }
+            message
+        });
+        self.network = shifted.collect();
     }
 
     pub(crate) fn set_channel(&mut self, process: u8, channel: Channel) {
