@@ -25,6 +25,7 @@ impl Phase {
             } => self.granted(token, grant, age, setup),
             Message::Renewed { age, .. } => self.renewed(age, setup),
             Message::NotYours { .. } => self.taken(),
+            Message::Queued { lag, .. } => self.queued(lag),
             _ => {}
         }
     }
@@ -42,13 +43,20 @@ impl Phase {
     /// late is told to nobody, and leaves the outcome unknown.
     fn granted(&mut self, token: u8, grant: u8, age: u8, setup: &Setup) {
         let left = counts_still(age, setup);
-        if left > 0 && matches!(self, Phase::Asking) {
+        if left > 0 && matches!(self, Phase::Asking | Phase::Waiting { .. }) {
             *self = Phase::Holding {
                 token,
                 grant,
                 left,
                 revived: false,
             };
+        }
+    }
+
+    /// 'You stand in line': the latest answer counts.
+    fn queued(&mut self, judged: i8) {
+        if let Phase::Waiting { lag } = self {
+            *lag = Some(judged);
         }
     }
 
@@ -78,7 +86,10 @@ impl Phase {
 
     /// A tick of the client's clock: the lease ends by it, with no answer from anyone
     /// (rule R4).
-    pub(crate) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self, setup: &Setup) {
+        if let Phase::Waiting { lag: Some(lag) } = self {
+            *lag = setup.lag_of_a_waiter(*lag);
+        }
         if let Phase::Holding { left, .. } = self {
             *left -= 1;
             if *left == 0 {

@@ -34,28 +34,60 @@
 //!   [`Setup::clients`] of them are under way at most at the same time.
 //! - A request or its answer is delivered within [`LIFE`] ticks or never; writes to the
 //!   resource are delivered at any time. Loss is a delivery that does not happen.
+//! - 'You stand in line' has no age: it is heard at any time after it was sent, or never.
 //! - 'Busy' changes nothing at a client, so it is not sent. The answer to a release is
 //!   heard at once: a release whose answer was lost is one that is sent again.
 //! - The server's clock, from which tokens are made, moves on between two grants.
 //!
-//! # Where a wait queue goes
+//! # The wait queue
 //!
-//! The lock comes free in one place, [`Server::free`]: a hand-over to the head of a queue
-//! belongs there, its message to the waiter beside `Granted` in [`Message`], and a claim
-//! that nobody confirms into [`Server::tick`]. A waiter is one more [`Phase`]. The
-//! properties in [`properties`] hold for it as they stand; 'in order' would be a new one.
+//! It is there where a [`Queue`] has processes: their acquisitions wait.
+//!
+//! | what happens | [`Action`] |
+//! |---|---|
+//! | a client asks, and stands in line if the lock is busy | `Wait`, `Deliver(Acquire, Queued)` |
+//! | the first waiter of a process asks again, and keeps its place | `Knock` |
+//! | one that does not wait finds a line | `Ask`, as above |
+//! | a release hands the lock to the first who can be told, with a claim | `Deliver(Release)` |
+//! | ... by a message, or in the release's answer: late, or never | `Deliver(Handed)` |
+//! | a waiter leaves, and what it was granted meanwhile is passed on (R6) | `GiveUp`, `Deliver(Release)` |
+//! | a heartbeat, or a knock, makes a claim a full lease; if neither comes it runs out | `Deliver(Renew, Acquire)`, `Tick` |
+//! | a process dies, with its machine or without; its subscription breaks, and is mended | `Crash`, `Break`, `Mend` |
+//! | the lock is taken from its holder; the server's clock jumps forward | `Force`, `Jump` |
+//!
+//! A grant that was pushed is judged by `Phase::Waiting`'s lag: how long the last answered
+//! request took to the server at most. Time that passes there and here alike does not
+//! change it; a clock that jumps does. What is taken off the server's time for the rate of
+//! its clock (1 %) is exactly what that may have run ahead, here.
+//!
+//! A waiter that was handed the lock keeps its place until it is heard of, and is passed
+//! over meanwhile. An expiry tells nobody, and hands nothing over: the next knock does.
+//!
+//! That nobody waits in vain is checked of every single state, by playing the rest with
+//! everything on its way lost, and every push to come (`calm.rs`): the timers alone have to
+//! bring each waiter its turn. So the bounds on what is sent do not weaken it.
+//!
+//! Left out: a waiter without a subscription that polls (one whose pushes are all lost), the
+//! removal of those that stay unreachable, and the times between two knocks: a knock may come
+//! at any time.
 
+mod calm;
 mod client;
+mod line;
 pub mod properties;
 mod protocol;
 mod server;
 mod setup;
 mod state;
+mod turns;
+mod waiting;
 
+pub use line::{Line, Waiter};
 pub use protocol::Action;
 pub use server::{Holder, Server};
-pub use setup::{Fault, Setup, Tokens};
-pub use state::{Message, Owner, Phase, Resource, Spent, State};
+pub use setup::{Fault, Judged, Queue, Setup, Tokens};
+pub use state::{By, Channel, Message, Owner, Phase, Resource, Spent, State};
+pub use turns::Turns;
 
 /// How many ticks the server keeps a lock after an acquire or a heartbeat arrived.
 pub const TTL: u8 = 3;
@@ -69,3 +101,12 @@ pub const DRIFT: u8 = TTL - COUNTS_FOR;
 
 /// For how many ticks a request, or its answer, may be on its way and still arrive.
 pub const LIFE: u8 = TTL + 1;
+
+/// How many ticks the server keeps a lock that it handed to a waiter, until it hears of it.
+pub const CLAIM: u8 = TTL - 1;
+
+/// For how many ticks an asker lets the unreachable ones ahead of it have a free lock.
+pub const GRACE: u8 = 1;
+
+/// By how many ticks the server's clock jumps forward, where it does.
+pub const JUMP: u8 = 2;

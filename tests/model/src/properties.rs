@@ -4,7 +4,7 @@
 use stateright::Property;
 
 use crate::setup::Setup;
-use crate::state::{Message, Phase, State};
+use crate::state::{By, Message, Phase, State};
 use crate::{LIFE, TTL};
 
 /// No write of an earlier holder is taken after one of a later holder.
@@ -33,6 +33,22 @@ pub const LATE_RELEASE: &str = "a release meets another's lock";
 pub const RENEWED: &str = "a heartbeat is answered in time";
 /// A failover brings a lock back that had been released.
 pub const BACK_FROM_THE_DEAD: &str = "a failover brings a released lock back";
+/// No grant goes past one who came earlier and could have been told.
+pub const IN_ORDER: &str = "whoever came first has the first turn";
+/// A lock that is given back goes to somebody in line, if one can be told.
+pub const PASSED_ON: &str = "a lock given back is passed on";
+/// Whatever was lost, the timers bring each who waits its turn.
+pub const SERVED: &str = "nobody waits in vain";
+/// A waiter holds by a grant that it did not ask for just now.
+pub const HANDED: &str = "a grant that was pushed can be believed";
+/// A grant comes too late for that, or seems to come too early.
+pub const CONFIRMED: &str = "a grant that was pushed is confirmed by a knock";
+/// One who leaves the line was granted the lock meanwhile.
+pub const LEFT_MEANWHILE: &str = "a leave crosses a grant";
+/// A claim runs out, and its waiter has kept its place.
+pub const MISSED: &str = "a waiter that missed its turn stands in line";
+/// Somebody has the lock while one who can't be reached stands before it.
+pub const PASSED_OVER: &str = "one who is dead is passed over";
 
 pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
     let mut all: Vec<Property<Setup>> = vec![
@@ -89,7 +105,63 @@ pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
             state.kept() != Some(&Phase::Over)
         }));
     }
+    if setup.queue.processes > 0 {
+        all.extend(of_the_queue(setup));
+    }
     all
+}
+
+fn of_the_queue(setup: &Setup) -> Vec<Property<Setup>> {
+    let mut all: Vec<Property<Setup>> = vec![
+        Property::always(PASSED_ON, |_, state: &State| !state.turns.left_lying),
+        Property::always(SERVED, |setup: &Setup, state| setup.serves_all(state)),
+        Property::sometimes(HANDED, |setup, state: &State| {
+            believed(setup, state).any(|one| one)
+        }),
+        Property::sometimes(CONFIRMED, |setup, state: &State| {
+            believed(setup, state).any(|one| !one)
+        }),
+        Property::sometimes(LEFT_MEANWHILE, |_, state: &State| {
+            let claim = state.server.holder.as_ref().is_some_and(|one| one.claim);
+            claim && state.kept() == Some(&Phase::Ending { held: false })
+        }),
+        Property::sometimes(MISSED, |_, state: &State| {
+            let mut missed = state.server.line.waiters.iter().filter(|one| one.missed);
+            state.server.holder.is_none() && missed.next().is_some()
+        }),
+    ];
+    // A server that forgets the line forgets its order.
+    if setup.failovers == 0 {
+        all.push(Property::always(IN_ORDER, |_, state: &State| {
+            !state.turns.jumped
+        }));
+    }
+    if setup.queue.crashes > 0 {
+        all.push(Property::sometimes(PASSED_OVER, |_, state: &State| {
+            let head = state.server.line.waiters.first();
+            let dead = head.and_then(|head| state.acquisitions.get(usize::from(head.owner)));
+            dead == Some(&Phase::Dead) && state.kept().is_some_and(Phase::holds)
+        }));
+    }
+    all
+}
+
+/// Of each grant that was pushed to one who waits, whether it would be believed now.
+fn believed<'a>(setup: &'a Setup, state: &'a State) -> impl Iterator<Item = bool> + 'a {
+    state.network.iter().filter_map(|message| match *message {
+        Message::Handed {
+            owner,
+            age,
+            by: By::Push,
+            ..
+        } => match state.acquisitions.get(usize::from(owner)) {
+            Some(&Phase::Waiting { lag }) => {
+                Some(setup.left_of_a_claim(lag, age, By::Push).is_some())
+            }
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 fn is_revived(phase: &Phase) -> bool {

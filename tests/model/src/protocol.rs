@@ -4,14 +4,28 @@ use stateright::{Model, Property};
 
 use crate::server::Server;
 use crate::setup::{Fault, Setup};
-use crate::state::{Message, Owner, Phase, State};
+use crate::state::{Channel, Message, Owner, Phase, State};
 use crate::{LIFE, TTL, properties};
 
 /// One step. The table in the crate's documentation says which rule each stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A client asks for the lock.
+    /// A client asks for the lock, and does not wait for it.
     Ask,
+    /// A client asks for the lock, and waits for it.
+    Wait,
+    /// A waiter asks again, with the same owner id.
+    Knock(Owner),
+    /// A process dies.
+    Crash(u8),
+    /// The subscription of a process breaks.
+    Break(u8),
+    /// It is there again.
+    Mend(u8),
+    /// Somebody takes the lock from its holder.
+    Force,
+    /// The server's clock jumps forward.
+    Jump,
     /// It asks once more, with the same owner id: it has heard nothing.
     Retry(Owner),
     /// It stops waiting: a time-out, or a future that was dropped.
@@ -43,12 +57,22 @@ impl Model for Setup {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State::default()]
+        let channels = vec![Channel::Open; usize::from(self.queue.processes)];
+        vec![State {
+            channels,
+            ..State::default()
+        }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.may_ask(self) || self.reusable(state).is_some() {
+        let room = state.may_ask(self);
+        let nobody_waits = self.queue.processes == 0;
+        let tries = nobody_waits || state.spent.tries < self.queue.tries;
+        if room && tries || self.reusable(state).is_some() {
             actions.push(Action::Ask);
+        }
+        if room && !nobody_waits {
+            actions.push(Action::Wait);
         }
         for (owner, phase) in (0..).zip(&state.acquisitions) {
             self.client_actions(state, owner, phase, actions);
@@ -56,6 +80,7 @@ impl Model for Setup {
         actions.extend(state.network.iter().copied().map(Action::Deliver));
         actions.push(Action::Tick);
         self.world_actions(state, actions);
+        self.queue_actions(state, actions);
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
@@ -64,8 +89,18 @@ impl Model for Setup {
             Action::Ask => self.ask(&mut state),
             Action::Retry(owner) => {
                 state.spent.retries += 1;
-                state.network.insert(Message::Acquire { owner, age: 0 });
+                send_acquire(&mut state, owner);
             }
+            Action::Wait => self.wait(&mut state),
+            Action::Knock(owner) => {
+                state.spent.knocks += 1;
+                self.knock(&mut state, owner);
+            }
+            Action::Crash(process) => self.crash(&mut state, process),
+            Action::Break(process) => self.disconnect(&mut state, process),
+            Action::Mend(process) => state.set_channel(process, Channel::Open),
+            Action::Force => self.force(&mut state),
+            Action::Jump => self.jump(&mut state),
             Action::GiveUp(owner) if self.has(Fault::UnknownReadAsNo) => {
                 state.set(owner, Phase::Over);
             }
@@ -86,10 +121,13 @@ impl Model for Setup {
                 state.network.remove(&message);
                 self.deliver(&mut state, message);
             }
-            Action::Tick => tick(&mut state),
+            Action::Tick => self.tick(&mut state),
             Action::RunAhead => {
-                if !state.server.run_ahead() {
+                if !state.server.run_ahead(self) {
                     return None;
+                }
+                if self.has(Fault::ElapsedTakenInFull) {
+                    state.shift_lags(1);
                 }
             }
             Action::Evict => {
@@ -105,6 +143,10 @@ impl Model for Setup {
                 state.spent.failovers += 1;
                 state.server = state.replica.clone();
             }
+        }
+        // For another nobody it is counted anew.
+        if state.given() != last.given() {
+            state.kept_for_nobody = 0;
         }
         self.tidy(&mut state);
         (state != *last).then_some(state)
@@ -134,11 +176,17 @@ impl Setup {
                 }
                 to.push(Action::LetGo(owner));
             }
+            Phase::Waiting { .. } => {
+                if self.knocks(state, owner) {
+                    to.push(Action::Knock(owner));
+                }
+                to.push(Action::GiveUp(owner));
+            }
             Phase::Lost { .. } => to.push(Action::LetGo(owner)),
             Phase::Ending { .. } if self.has(Fault::HeartbeatForNobody) => {
                 to.push(Action::Renew(owner))
             }
-            Phase::Ending { .. } | Phase::Over => {}
+            Phase::Ending { .. } | Phase::Over | Phase::Dead => {}
         }
     }
 
@@ -160,19 +208,15 @@ impl Setup {
 
     /// The owner id belongs to this one acquisition (rule R6).
     fn ask(&self, state: &mut State) {
-        let asking = Phase::Asking;
+        state.spent.tries += u8::from(self.queue.processes > 0);
         let owner = match self.reusable(state) {
             Some(owner) => {
-                state.set(owner, asking);
+                state.set(owner, Phase::Asking);
                 owner
             }
-            None => {
-                state.acquisitions.push(asking);
-                // There are a handful of them.
-                u8::try_from(state.acquisitions.len() - 1).unwrap_or(Owner::MAX)
-            }
+            None => state.add(Phase::Asking),
         };
-        state.network.insert(Message::Acquire { owner, age: 0 });
+        send_acquire(state, owner);
     }
 
     /// The owner id of an earlier acquisition, where they are used twice.
@@ -187,32 +231,30 @@ impl Setup {
 
     fn deliver(&self, state: &mut State, message: Message) {
         match message {
-            Message::Acquire { owner, age } => {
-                let granted = state.server.acquire(owner, &mut state.tokens, self);
-                let answer = granted.map(|(token, grant)| Message::Granted {
-                    owner,
-                    token,
-                    grant,
-                    age,
-                });
-                state.network.extend(answer);
+            Message::Acquire { owner, waits, age } => {
+                self.acquire_arrives(state, owner, waits, age);
             }
             Message::Renew { owner, age } => {
                 let answer = match state.server.renew(owner) {
-                    true => Message::Renewed { owner, age },
+                    true => {
+                        state.turns.leave(owner);
+                        Message::Renewed { owner, age }
+                    }
                     false => Message::NotYours { owner },
                 };
                 state.network.insert(answer);
             }
             Message::Release { owner } => {
-                state.server.release(owner, self);
+                self.release_arrives(state, owner);
                 let watched = state.may_arrive(owner) && !self.has(Fault::GhostNotWatched);
                 let ending = matches!(state.phase(owner), Some(Phase::Ending { .. }));
                 if ending && !watched {
                     state.set(owner, Phase::Over);
                 }
             }
+            Message::Handed { .. } => self.handed(state, message),
             Message::Granted { owner, .. }
+            | Message::Queued { owner, .. }
             | Message::Renewed { owner, .. }
             | Message::NotYours { owner } => {
                 if let Some(phase) = state.phase(owner) {
@@ -220,6 +262,23 @@ impl Setup {
                 }
             }
             Message::Write { token, grant } => state.resource.write(token, grant, self.fencing),
+        }
+    }
+
+    /// Everybody's clock moves on by one.
+    fn tick(&self, state: &mut State) {
+        for phase in &mut state.acquisitions {
+            phase.tick(self);
+        }
+        state.server.tick(self);
+        state.replica.tick(self);
+        state.network = std::mem::take(&mut state.network)
+            .into_iter()
+            .map(|message| message.older(self))
+            .filter(|message| message.age() <= LIFE)
+            .collect();
+        if state.is_kept_for_nobody() {
+            state.kept_for_nobody = (state.kept_for_nobody + 1).min(LIFE + TTL + 1);
         }
     }
 
@@ -232,13 +291,21 @@ impl Setup {
         state.network.extend(releases);
 
         // What would change nothing on arrival, now or ever.
+        let waits = self.queue.processes > 0;
         let (acquisitions, resource) = (&state.acquisitions, &state.resource);
         state.network.retain(|message| match *message {
+            Message::Handed { owner, .. } => match acquisitions.get(usize::from(owner)) {
+                Some(Phase::Waiting { .. }) => true,
+                Some(Phase::Over) => self.failovers > 0,
+                _ => false,
+            },
             Message::Granted { owner, .. }
+            | Message::Queued { owner, .. }
             | Message::Renewed { owner, .. }
             | Message::NotYours { owner } => {
                 let phase = acquisitions.get(usize::from(owner));
-                self.fault.is_some() || phase.is_some_and(|one| one.would_hear(message, self))
+                (self.fault.is_some() && !waits)
+                    || phase.is_some_and(|one| one.would_hear(message, self))
             }
             Message::Write { token, .. } => !self.fencing || token >= resource.token,
             _ => true,
@@ -253,29 +320,28 @@ impl Setup {
     }
 }
 
-/// Everybody's clock moves on by one.
-fn tick(state: &mut State) {
-    for phase in &mut state.acquisitions {
-        phase.tick();
-    }
-    state.server.tick();
-    state.replica.tick();
-    state.network = std::mem::take(&mut state.network)
-        .into_iter()
-        .map(Message::older)
-        .filter(|message| message.age() <= LIFE)
-        .collect();
-    if state.is_kept_for_nobody() {
-        state.kept_for_nobody = (state.kept_for_nobody + 1).min(LIFE + TTL + 1);
-    }
+/// Asks, and does not wait.
+fn send_acquire(state: &mut State, owner: Owner) {
+    state.network.insert(Message::Acquire {
+        owner,
+        waits: false,
+        age: 0,
+    });
 }
 
 impl State {
-    fn phase(&mut self, owner: Owner) -> Option<&mut Phase> {
+    pub(crate) fn phase(&mut self, owner: Owner) -> Option<&mut Phase> {
         self.acquisitions.get_mut(usize::from(owner))
     }
 
-    fn set(&mut self, owner: Owner, phase: Phase) {
+    /// One more acquisition.
+    pub(crate) fn add(&mut self, phase: Phase) -> Owner {
+        self.acquisitions.push(phase);
+        // There are a handful of them.
+        u8::try_from(self.acquisitions.len() - 1).unwrap_or(Owner::MAX)
+    }
+
+    pub(crate) fn set(&mut self, owner: Owner, phase: Phase) {
         if let Some(place) = self.phase(owner) {
             *place = phase;
         }

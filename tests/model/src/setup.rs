@@ -1,5 +1,7 @@
 //! What may happen in a run, how often, and what is wrong with it on purpose.
 
+use crate::state::Owner;
+
 /// The bounds of a check. Everything is on and right where it is not said otherwise.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -25,6 +27,8 @@ pub struct Setup {
     pub fencing: bool,
     /// How tokens are drawn.
     pub tokens: Tokens,
+    /// Who waits, and what may happen to them.
+    pub queue: Queue,
     /// A fault that is put in to see that a property notices it.
     pub fault: Option<Fault>,
 }
@@ -36,6 +40,45 @@ pub enum Tokens {
     Counter,
     /// The larger of that and the clock (rule R8).
     Hybrid,
+}
+
+/// The bounds of what concerns the wait queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// How many processes there are: the acquisitions are theirs in turn. Where there is
+    /// none, nobody waits.
+    pub processes: u8,
+    /// How many of the acquisitions do not wait.
+    pub tries: u8,
+    /// How many knocks are sent at most, beside those that confirm a grant.
+    pub knocks: u8,
+    /// How many processes die at most.
+    pub crashes: u8,
+    /// Whether the server still takes a process for reachable that died: its machine went.
+    pub half_open: bool,
+    /// How often the subscription of a process that lives breaks at most.
+    pub breaks: u8,
+    /// How often somebody else takes the lock from its holder at most.
+    pub forced: u8,
+    /// How often the server's clock jumps forward at most, by [`JUMP`](crate::JUMP), while
+    /// nobody holds.
+    pub jumps: u8,
+    /// An asker does not wait for the unreachable ones ahead of it. That grace is for the
+    /// order: exclusion must not rest on it.
+    pub impatient: bool,
+    /// From when a lease counts that was handed over by a message.
+    pub judged: Judged,
+}
+
+/// From when a lease counts that was handed over by a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Judged {
+    /// From the sending of the last answered request, plus the time that passed at the
+    /// server between that one and the grant, less what its clock may have run ahead.
+    #[default]
+    ServerTime,
+    /// From the sending of the last answered request.
+    ExchangeAlone,
 }
 
 /// What is wrong on purpose.
@@ -57,6 +100,38 @@ pub enum Fault {
     GhostNotWatched,
     /// Heartbeats go on for a lock that nobody awaits any more (against R6).
     HeartbeatForNobody,
+    /// A grant that was pushed counts from when it arrived (against R1).
+    GrantJudgedFromArrival,
+    /// The server's time since the last exchange is added to when its answer arrived,
+    /// not to when its request left (against R1).
+    ExchangeJudgedFromItsAnswer,
+    /// The server's time since the last exchange counts in full (against R1: no margin).
+    ElapsedTakenInFull,
+    /// A grant that seems to come from the future is believed (against R1).
+    FutureBelieved,
+    /// A claim counts for the whole ttl at the client (against R1).
+    ClaimTakenForALease,
+    /// A claim does not run out (against R6).
+    ClaimWithoutExpiry,
+    /// One who leaves after it was granted the lock keeps it (against R6).
+    LeaveKeepsTheClaim,
+    /// A release leaves the lock free for the next who knocks.
+    ReleaseHandsNothingOn,
+    /// The grant step begins at the end of the line.
+    LastInLineFirst,
+    /// Who does not wait takes a free lock, whoever stands in line.
+    TryJumpsTheLine,
+    /// An acquire repeated goes to the end of the line.
+    BackWithEachKnock,
+    /// A waiter that was handed the lock has lost its place if it did not hear of it.
+    PlaceLostWithTheClaim,
+    /// A waiter that was handed the lock, and did not hear of it, is handed it again before
+    /// anybody else.
+    HandedAgainAndAgain,
+    /// Waiters rely on what they are told.
+    NobodyKnocks,
+    /// Only the head of the line knocks.
+    OnlyTheHeadKnocks,
 }
 
 impl Setup {
@@ -75,14 +150,35 @@ impl Setup {
             drift: true,
             fencing: true,
             tokens: Tokens::Hybrid,
+            queue: Queue::default(),
             fault: None,
         }
+    }
+
+    /// So many who wait, each in a process of its own; one of them knocks once more than it
+    /// has to, and nothing goes wrong but on the network.
+    pub fn queue(waiters: u8) -> Self {
+        Self {
+            retries: 0,
+            drift: false,
+            queue: Queue {
+                processes: waiters,
+                knocks: 1,
+                ..Queue::default()
+            },
+            ..Self::plain(usize::from(waiters))
+        }
+    }
+
+    /// Whose process an acquisition is.
+    pub(crate) fn process(&self, owner: Owner) -> u8 {
+        owner % self.queue.processes.max(1)
     }
 
     /// Whether the server may forget a lock before its ttl: then two can believe that they
     /// hold it, and only the fencing tokens keep the resource safe.
     pub fn forgets(&self) -> bool {
-        self.failovers > 0 || self.evictions > 0
+        self.failovers > 0 || self.evictions > 0 || self.queue.forced > 0
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {

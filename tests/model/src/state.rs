@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::Setup;
 use crate::server::Server;
+use crate::turns::Turns;
 
 /// The owner id of one acquisition: its number, in the order of asking.
 pub type Owner = u8;
@@ -26,15 +27,50 @@ pub struct State {
     pub resource: Resource,
     /// For how many ticks the server has kept a lock for nobody. For the properties, too.
     pub kept_for_nobody: u8,
+    /// The processes' subscriptions.
+    pub channels: Vec<Channel>,
+    /// Who entered the line when. For the properties, too.
+    pub turns: Turns,
     /// What was used up of the bounds.
     pub spent: Spent,
+}
+
+/// The subscription of a process, by which it is told of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// It hears.
+    Open,
+    /// It is broken, and the server knows.
+    Broken,
+    /// The process has died, and the server knows.
+    Gone,
+    /// The process has died with its machine: the server does not know.
+    HalfOpen,
+}
+
+impl Channel {
+    /// Whether the server counts a receiver.
+    pub(crate) fn has_a_receiver(self) -> bool {
+        matches!(self, Self::Open | Self::HalfOpen)
+    }
+
+    /// Whether the process lives.
+    pub fn lives(self) -> bool {
+        matches!(self, Self::Open | Self::Broken)
+    }
 }
 
 /// How far an acquisition is at its client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Sent, and not heard of.
+    /// Sent, and not heard of. It does not wait if the lock is busy.
     Asking,
+    /// It stands in line, or its request is on its way there.
+    Waiting {
+        /// By how many ticks its last answered request was judged to have left before it
+        /// was carried out.
+        lag: Option<i8>,
+    },
     /// Its guard says 'held'.
     Holding {
         /// Its fencing token.
@@ -60,12 +96,14 @@ pub enum Phase {
     },
     /// Nobody at the client knows of it any more.
     Over,
+    /// Its process has died.
+    Dead,
 }
 
 impl Phase {
     /// Whether a client is about it, and not only the engine.
     pub fn is_under_way(&self) -> bool {
-        !matches!(self, Phase::Ending { .. } | Phase::Over)
+        !matches!(self, Phase::Ending { .. } | Phase::Over | Phase::Dead)
     }
 
     /// Whether its guard says 'held'.
@@ -77,10 +115,12 @@ impl Phase {
 /// What is on its way. An age counts the ticks since the *request* left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Message {
-    /// To the server: take the lock.
+    /// To the server: take the lock, or, where it waits, stand in line: also a knock.
     Acquire {
         /// For whom.
         owner: Owner,
+        /// Whether it waits.
+        waits: bool,
         /// Ticks since it was sent.
         age: u8,
     },
@@ -107,6 +147,26 @@ pub enum Message {
         /// Ticks since the request was sent.
         age: u8,
     },
+    /// To the client: you stand in line.
+    Queued {
+        /// For whom.
+        owner: Owner,
+        /// By how many ticks the request is judged to have left before it was carried out.
+        lag: i8,
+    },
+    /// To the client: it was your turn, and it is yours, until the claim runs out.
+    Handed {
+        /// For whom.
+        owner: Owner,
+        /// The fencing token.
+        token: u8,
+        /// Which grant it was.
+        grant: u8,
+        /// Ticks since the grant.
+        age: u8,
+        /// How it is told.
+        by: By,
+    },
     /// To the client: the lease was renewed.
     Renewed {
         /// For whom.
@@ -128,14 +188,25 @@ pub enum Message {
     },
 }
 
+/// How a waiter is told that it was handed the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum By {
+    /// By a message to its process.
+    Push,
+    /// By the answer to a release of its process: no longer ago than that release left.
+    Answer,
+}
+
 impl Message {
     /// The same message a tick later.
-    pub(crate) fn older(mut self) -> Self {
+    pub(crate) fn older(mut self, setup: &Setup) -> Self {
         match &mut self {
             Self::Acquire { age, .. }
             | Self::Renew { age, .. }
             | Self::Granted { age, .. }
+            | Self::Handed { age, .. }
             | Self::Renewed { age, .. } => *age += 1,
+            Self::Queued { lag, .. } => *lag = setup.lag_of_an_answer(*lag),
             Self::Release { .. } | Self::NotYours { .. } | Self::Write { .. } => {}
         }
         self
@@ -147,8 +218,12 @@ impl Message {
             Self::Acquire { age, .. }
             | Self::Renew { age, .. }
             | Self::Granted { age, .. }
+            | Self::Handed { age, .. }
             | Self::Renewed { age, .. } => *age,
-            Self::Release { .. } | Self::NotYours { .. } | Self::Write { .. } => 0,
+            Self::Release { .. }
+            | Self::Queued { .. }
+            | Self::NotYours { .. }
+            | Self::Write { .. } => 0,
         }
     }
 }
@@ -191,6 +266,18 @@ pub struct Spent {
     pub failovers: u8,
     /// Times that the server's clock stepped back.
     pub steps_back: u8,
+    /// Acquisitions that do not wait.
+    pub tries: u8,
+    /// Knocks sent.
+    pub knocks: u8,
+    /// Processes that died.
+    pub crashes: u8,
+    /// Times that a subscription broke.
+    pub breaks: u8,
+    /// Times that the lock was taken from its holder.
+    pub forced: u8,
+    /// Times that the server's clock jumped forward.
+    pub jumps: u8,
 }
 
 impl State {
@@ -211,9 +298,19 @@ impl State {
         self.acquisitions.get(usize::from(holder.owner))
     }
 
+    /// Which grant it is whose lock the server keeps.
+    pub(crate) fn given(&self) -> Option<u8> {
+        self.server.holder.as_ref().map(|holder| holder.grant)
+    }
+
     /// Whether the server keeps a lock that no client is about.
     pub(crate) fn is_kept_for_nobody(&self) -> bool {
         self.kept().is_some_and(|phase| !phase.is_under_way())
+    }
+
+    /// Whether somebody holds, or may hold yet, what the server keeps.
+    pub(crate) fn is_kept_for_somebody(&self) -> bool {
+        self.holders() > 0 || self.kept().is_some_and(Phase::is_under_way)
     }
 
     /// Whether one of its acquires may arrive still.
