@@ -136,7 +136,7 @@ async fn without(command: &str) -> Error {
     let admin = AppLocker::connect(server.url()).await.unwrap();
     match command {
         // To tell who holds a busy lock.
-        "pttl" | "hgetall" => {
+        "type" | "pttl" | "hgetall" => {
             let _held = admin.lock("job").acquire().await.unwrap();
             let mut ran = false;
             let error = job(&locker, &mut ran).await.unwrap_err();

@@ -224,7 +224,10 @@ impl Server {
     /// Runs a script, and notes what became of its locks.
     fn run(&self, script: &Function, count: &str, rest: &[&str]) -> Reply {
         let (keys, arguments) = rest.split_at(count.parse().unwrap());
-        let locks: Vec<&str> = keys.iter().copied().filter(|key| is_lock(key)).collect();
+        let mut locks: Vec<&str> = keys.iter().copied().filter(|key| is_lock(key)).collect();
+        // Of those who travel together, several may want the same lock.
+        locks.sort_unstable();
+        locks.dedup();
         let holders = || {
             let mut data = self.world.data.borrow_mut();
             data.expire(elapsed());
@@ -270,9 +273,9 @@ fn command(
             Some(Reply::Int(count))
         }
         ["INFO", ..] => {
-            let up = (elapsed() - started).as_secs();
+            let run = started.as_nanos();
             Some(Reply::Bulk(format!(
-                "uptime_in_seconds:{up}\r\nmaxmemory_policy:noeviction\r\n"
+                "run_id:r{run}\r\nmaxmemory_policy:noeviction\r\n"
             )))
         }
         _ => world.data.borrow_mut().command(words, elapsed()),

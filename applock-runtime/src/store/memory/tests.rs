@@ -1,0 +1,263 @@
+//! What the line of this store promises, each promise a test.
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use uuid::Uuid;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::store::{CLAIM, Grant, Identity, Notice, Notices, OwnerId, Place};
+
+const TTL: Duration = Duration::from_secs(60);
+
+/// A store, and one engine that uses it.
+struct Table {
+    store: MemoryStore,
+    clock: ManualClock,
+    notices: Notices,
+    told: UnboundedReceiver<Notice>,
+}
+
+fn table() -> Table {
+    let clock = ManualClock::new();
+    let (notices, told) = unbounded_channel();
+    Table {
+        store: MemoryStore::with_clock(clock.clone()),
+        clock,
+        notices,
+        told,
+    }
+}
+
+fn key() -> Key {
+    Key::whole("a").unwrap()
+}
+
+fn id(owner: u128) -> OwnerId {
+    Uuid::from_u128(owner)
+}
+
+impl Table {
+    fn store(&self) -> Arc<MemoryStore> {
+        Arc::new(self.store.clone())
+    }
+
+    async fn ask(&self, owner: u128, line: Option<Notices>) -> Acquired {
+        let wish = Acquire {
+            key: key(),
+            owner: id(owner),
+            ttl: TTL,
+            identity: Arc::new(Identity {
+                instance: "web-1".into(),
+                host: "db7".into(),
+                pid: 1,
+            }),
+            line,
+        };
+        let mut answers = self.store().acquire(vec![wish], TTL).await;
+        answers.pop().unwrap().unwrap()
+    }
+
+    /// Whoever holds it, if this one may not have it.
+    async fn attempt(&self, owner: u128) -> Option<String> {
+        match self.ask(owner, None).await {
+            Acquired::Granted { .. } => None,
+            Acquired::Busy(info) => Some(info.owner_id().to_owned()),
+            Acquired::Queued(place) => panic!("nobody asked for a place: {place:?}"),
+        }
+    }
+
+    async fn queue(&self, owner: u128) -> Place {
+        match self.ask(owner, Some(self.notices.clone())).await {
+            Acquired::Queued(place) => place,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn release(&self, owner: u128) -> bool {
+        self.release_and_keep(owner, None).await
+    }
+
+    async fn release_and_keep(&self, owner: u128, keep: Option<Duration>) -> bool {
+        let end = Release {
+            key: key(),
+            owner: id(owner),
+            token: None,
+            keep,
+        };
+        let mut answers = self.store().release(vec![end], TTL).await;
+        answers.pop().unwrap().unwrap().ended
+    }
+
+    async fn renew(&self, owner: u128) -> bool {
+        let beat = Renew {
+            key: key(),
+            owner: id(owner),
+            token: 1,
+            ttl: TTL,
+        };
+        let mut answers = self.store().renew(vec![beat], TTL).await;
+        answers.pop().unwrap().unwrap()
+    }
+
+    /// Who was told of a grant since the last time.
+    fn told(&mut self) -> Option<Grant> {
+        match self.told.try_recv().ok()? {
+            Notice::Granted(grant) => Some(grant),
+            Notice::Ask => panic!("this store tells of grants at any time"),
+        }
+    }
+
+    fn granted(&mut self) -> Option<OwnerId> {
+        self.told().map(|grant| grant.owner)
+    }
+}
+
+fn shown(owner: u128) -> Option<String> {
+    Some(id(owner).simple().to_string())
+}
+
+#[tokio::test]
+async fn a_lock_goes_from_one_to_the_next_in_the_order_of_their_coming() {
+    let mut table = table();
+    assert_eq!(table.attempt(1).await, None);
+    for owner in [4, 2, 3] {
+        assert!(table.queue(owner).await.is_new);
+    }
+    let again = table.queue(2).await;
+    assert!(!again.is_new && again.is_told);
+    assert_eq!((again.ahead, again.holder.waiters()), (1, Some(3)));
+    for (holder, next) in [(1, 4), (4, 2), (2, 3)] {
+        assert_eq!(table.granted(), None);
+        assert!(table.release(holder).await);
+        assert_eq!(table.granted(), Some(id(next)));
+        assert!(!table.release(holder).await);
+    }
+    assert!(table.release(3).await);
+    assert_eq!(table.granted(), None);
+    assert_eq!(table.attempt(5).await, None);
+}
+
+#[tokio::test]
+async fn a_grant_is_dated_by_the_clock_that_places_in_line_are_dated_by() {
+    let mut table = table();
+    table.attempt(1).await;
+    let place = table.queue(2).await;
+    let passed = Duration::from_millis(1_500);
+    table.clock.advance(passed);
+    table.release(1).await;
+    let grant = table.told().unwrap();
+    assert_eq!(u128::from(grant.micros - place.at), passed.as_micros());
+    assert_eq!(grant.claim, CLAIM);
+    let holder = table.queue(3).await.holder;
+    assert_eq!(holder.fencing_token(), Some(grant.token));
+    assert_eq!(holder.remaining(), Some(CLAIM));
+    assert_eq!(holder.ttl(), Some(TTL));
+}
+
+#[tokio::test]
+async fn a_try_never_jumps_the_line() {
+    let mut table = table();
+    table.attempt(1).await;
+    table.queue(2).await;
+    table.release(1).await;
+    assert_eq!(table.attempt(9).await, shown(2));
+    // Neither the claim's end, nor at_least's, nor a lease's lets one in.
+    table.queue(3).await;
+    table.clock.advance(CLAIM);
+    assert_eq!(table.attempt(9).await, shown(3));
+    assert_eq!(
+        [table.granted(), table.granted()],
+        [Some(id(2)), Some(id(3))]
+    );
+    table.queue(4).await;
+    assert!(table.release_and_keep(3, Some(TTL)).await);
+    assert_eq!(table.granted(), None);
+    table.clock.advance(TTL);
+    assert_eq!(table.attempt(9).await, shown(4));
+    assert_eq!(table.granted(), Some(id(4)));
+}
+
+#[tokio::test]
+async fn a_claim_becomes_a_lease_by_the_first_heartbeat_or_is_over() {
+    let mut table = table();
+    table.attempt(1).await;
+    for owner in [2, 3, 4] {
+        table.queue(owner).await;
+    }
+    table.release(1).await;
+    assert!(table.renew(2).await);
+    table.clock.advance(TTL - Duration::from_millis(1));
+    assert!(table.renew(2).await);
+    table.release(2).await;
+    table.clock.advance(CLAIM);
+    assert!(!table.renew(3).await);
+    // The first in line asks, and is answered rather than told.
+    let notices = table.notices.clone();
+    assert!(matches!(
+        table.ask(4, Some(notices)).await,
+        Acquired::Granted { .. }
+    ));
+    assert_eq!(
+        [table.granted(), table.granted()],
+        [Some(id(2)), Some(id(3))]
+    );
+    assert_eq!(table.granted(), None);
+    table.clock.advance(CLAIM);
+    assert!(table.renew(4).await, "an answer is a full lease");
+}
+
+#[tokio::test]
+async fn a_waiter_whose_engine_is_gone_is_passed_over() {
+    let mut table = table();
+    table.attempt(1).await;
+    let (gone, their_end) = unbounded_channel();
+    table.ask(2, Some(gone.clone())).await;
+    table.queue(3).await;
+    table.ask(4, Some(gone)).await;
+    drop(their_end);
+    table.release(1).await;
+    assert_eq!(table.granted(), Some(id(3)));
+    table.release(3).await;
+    assert_eq!(table.attempt(5).await, None);
+}
+
+#[tokio::test]
+async fn whoever_leaves_is_out_of_the_line_and_hands_a_crossing_grant_on() {
+    let mut table = table();
+    table.attempt(1).await;
+    for owner in [2, 3, 4] {
+        table.queue(owner).await;
+    }
+    assert!(!table.release(2).await);
+    assert_eq!(table.queue(3).await.ahead, 0);
+    table.release(1).await;
+    // The grant is on its way while it leaves.
+    assert!(table.release(3).await);
+    assert_eq!(
+        [table.granted(), table.granted()],
+        [Some(id(3)), Some(id(4))]
+    );
+    assert!(!table.renew(3).await);
+    assert!(table.renew(4).await);
+}
+
+#[tokio::test]
+async fn a_release_by_force_serves_the_line_and_counts_a_claim_as_a_lease() {
+    let mut table = table();
+    table.attempt(1).await;
+    table.queue(2).await;
+    table.queue(3).await;
+    let force = |stale| table.store().force_release(key(), stale, TTL);
+    assert!(force(None).await.unwrap());
+    assert!(!force(Some(Duration::ZERO)).await.unwrap());
+    table.clock.advance(CLAIM / 2);
+    assert!(force(Some(Duration::ZERO)).await.unwrap());
+    let seen = table.store().inspect(key(), TTL).await.unwrap();
+    let holder = seen.holder.unwrap();
+    assert_eq!(Some(holder.owner_id().to_owned()), shown(3));
+    assert_eq!(holder.waiters(), Some(0));
+    assert_eq!(
+        [table.granted(), table.granted()],
+        [Some(id(2)), Some(id(3))]
+    );
+}
