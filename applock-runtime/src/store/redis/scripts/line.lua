@@ -184,7 +184,7 @@ local function serve(lock, fence, queue, waiters, life, here, asker)
         redis.call('ZADD', queue, passed[i][2], passed[i][1])
     end
     if #passed > 0 then
-        -- It may have been emptied meanwhile, and have lost its end.
+        -- It may have been empty for a moment, and lost its time to live.
         redis.call('PEXPIRE', queue, LINE_LIFE)
     end
     for i = 1, #over do
