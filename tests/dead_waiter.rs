@@ -23,23 +23,16 @@ use support::redis::RedisServer;
 use support::steps::assert_verified;
 use support::wait;
 
-/// So many seconds after its start a server gives those who were cut off some time.
-const JUST_STARTED: u64 = 5;
-
 /// What a busy machine may add to the time of a claim.
 const LATER: Duration = Duration::from_secs(10);
 
-/// Kills them. The server knows of it when this returns, and does not wait for them to
-/// come back, as it would if it were its own start that had cut them off.
+/// Of `all` that listen these die; the server knows by now that they are gone.
 fn killed(server: &RedisServer, all: usize, dead: &mut [&mut ChildProcess]) {
     until_all_hear(server, all);
     for child in dead.iter_mut() {
         child.kill();
     }
     until_listeners(server, all - dead.len());
-    wait::until("the server has run for a while", LIMIT, || {
-        server.info("uptime_in_seconds") >= JUST_STARTED
-    });
 }
 
 /// 145, 146

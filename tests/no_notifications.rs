@@ -12,9 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use applock::AppLocker;
+use applock::{AppLocker, Loss};
 use support::child::{self, ChildProcess};
-use support::lease::LIMIT;
 use support::line::{
     KEY, Line, Served, assert_in_order, in_line, joined, lock, lockers, plays_in_line, told,
     until_all_hear, until_in_line, until_listeners, until_nothing_is_left_of_the_line,
@@ -22,7 +21,7 @@ use support::line::{
 use support::log;
 use support::proxy::FaultProxy;
 use support::redis::RedisServer;
-use support::steps::assert_verified;
+use support::steps::{LONG, assert_lost, assert_verified};
 use support::wait;
 use tracing::Level;
 
@@ -236,9 +235,10 @@ fn a_line_that_the_servers_restart_forgot_forms_anew_and_all_are_served() {
     let (mut line, lockers, threads) = six_at(RedisServer::start());
     line.server.restart();
     // Nobody holds the lock any more; those who wait share it out among themselves.
-    wait::until("the holder is told", LIMIT, || {
-        matches!(line.holder().verify_blocking(), Ok(false))
+    wait::until("the holder is told", LONG, || {
+        line.holder().verify_blocking().is_ok_and(|held| !held)
     });
+    assert_lost(line.holder(), Loss::Taken);
     let served = joined(threads);
     let tokens: HashSet<u64> = served.iter().map(|(_, token)| *token).collect();
     assert_eq!(tokens.len(), 6, "{served:?}");

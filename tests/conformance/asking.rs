@@ -45,6 +45,19 @@ pub(crate) fn is_free(lock: &Lock) -> bool {
     answered(|| lock.info_blocking()).is_none()
 }
 
+/// How many stand in line for a lock that is held.
+#[track_caller]
+pub(crate) fn waiters(lock: &Lock) -> u64 {
+    let holder = answered(|| lock.info_blocking()).expect("it is held");
+    holder.waiters().expect("a store knows who waits")
+}
+
+#[track_caller]
+pub(crate) fn until_waiting(lock: &Lock, count: u64) {
+    let what = format!("{count} stand in line");
+    wait::until(&what, SOON, || waiters(lock) == count);
+}
+
 /// What a heartbeat finds: whether the lock is the guard's still.
 #[track_caller]
 pub(crate) fn verified(guard: &LockGuard) -> bool {

@@ -29,6 +29,8 @@ pub(crate) enum Part {
     HoldTitle,
     /// Says `ready`, tries `app` on `go`, says `won` or `busy`; keeps it until its end.
     Race,
+    /// Says `ready`, waits for `app` on `wait`, says `held TOKEN`, releases it on `release`.
+    Wait,
     /// Holds `app` until SIGTERM, and shuts down then, as a service does.
     Serve,
     /// Holds `app`, and starts a process of its own that outlives it: says its id.
@@ -38,10 +40,11 @@ pub(crate) enum Part {
     Work,
 }
 
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("hold", Part::Hold),
     ("title", Part::HoldTitle),
     ("race", Part::Race),
+    ("wait", Part::Wait),
     ("serve", Part::Serve),
     ("parent", Part::Parent),
     ("work", Part::Work),
@@ -172,6 +175,11 @@ fn a_part_is_played() {
         Part::Hold => hold(&lock),
         Part::HoldTitle => hold(&lock.name("TITLE iıIİ")),
         Part::Race => race(&lock),
+        Part::Wait => {
+            say("ready");
+            assert_eq!(heard().as_deref(), Some("wait"));
+            hold(&lock.wait_forever());
+        }
         Part::Serve => serve(&locker, &lock),
         Part::Parent => parent(&lock),
         Part::Work => work(&lock),

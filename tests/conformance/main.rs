@@ -1,5 +1,5 @@
 //! One suite for every store: each case is a promise from the list of behaviours
-//! that lock libraries are tested for (sections 2.1, 2.2, 2.4 to 2.10 and 2.13 to 2.16),
+//! that lock libraries are tested for (sections 2.1 to 2.10 and 2.12 to 2.16),
 //! with the number of its line beside it, and runs on `redis://`, `dir:` and `memory:`.
 //! Lines that are not about stores, or about one of them, have test files of their own
 //! ([`BESIDE`]).
@@ -32,13 +32,24 @@ mod fencing;
 mod force_release;
 mod heartbeat;
 mod introspection;
+mod line;
 mod names;
 mod release;
 mod scheduler;
 mod try_acquire;
+mod waiting;
 
 /// The lines that have no test here, and why.
 const NOT_HERE: &[(u16, &str)] = &[
+    (
+        27,
+        "nobody sleeps between looks of a length that could be given: a wait ends at its own \
+         end (26, 28)",
+    ),
+    (
+        34,
+        "no number of tries and no pause can be given: whoever waits stands in line and is told",
+    ),
     (
         45,
         "a guard is never renewed into a new acquisition: what is lost stays lost (R4)",
@@ -76,10 +87,14 @@ const NOT_HERE: &[(u16, &str)] = &[
         88,
         "nothing releases locks by prefix; an operator forces them one by one, by name",
     ),
-    (96, "tagged [bl]: waiters have a suite of their own"),
-    (97, "tagged [bl]: waiters have a suite of their own"),
-    (116, "tagged [bl]: waiters have a suite of their own"),
-    (117, "tagged [bl]: waiters have a suite of their own"),
+    (
+        152,
+        "there is no unfair mode: whoever waits is served in turn (144)",
+    ),
+    (
+        153,
+        "a line has no limit: a wait has a length, and busy tells how many wait",
+    ),
     (
         162,
         "tagged [file]: the store's own tests have it, in applock-runtime/src/store/dir/tests",
@@ -99,7 +114,7 @@ const NOT_HERE: &[(u16, &str)] = &[
 ];
 
 /// The sections of the list that this suite covers, by their first and last line.
-const SECTIONS: &[(u16, u16)] = &[(1, 25), (38, 122), (154, 196)];
+const SECTIONS: &[(u16, u16)] = &[(1, 122), (144, 196)];
 
 struct Case {
     section: &'static str,
@@ -215,6 +230,44 @@ conformance! {
         ]
         fragile: []
         processes: []
+    }
+    waiting {
+        every: [
+            a_wait_ends_busy_when_it_is_over_and_not_before,
+            a_wait_that_its_caller_cuts_short_is_over_and_leaves_no_place,
+            a_wait_is_as_long_as_its_lockers_clock_says_to_the_millisecond,
+            a_release_ends_the_wait,
+            the_end_of_the_holders_lease_ends_the_wait,
+            waits_of_extreme_lengths_are_taken_as_they_are_meant,
+            a_wait_of_nothing_is_one_try,
+            many_who_wait_are_all_told_when_their_time_is_over,
+        ]
+        outside: [
+            a_wait_that_is_never_begun_does_not_touch_the_store,
+        ]
+        fragile: [
+            a_store_that_hangs_for_a_while_does_not_end_a_wait,
+            a_wait_at_a_store_that_hangs_lasts_to_its_end_and_is_told_why,
+        ]
+        processes: []
+    }
+    line {
+        every: [
+            those_who_wait_are_served_in_the_order_in_which_they_came,
+            how_many_wait_is_told_with_the_holder,
+            a_forced_release_serves_those_who_wait_in_order,
+            a_try_never_comes_before_those_who_wait,
+            whoever_gives_up_leaves_the_line_and_the_next_is_served,
+            a_waiter_dropped_as_it_is_granted_the_lock_does_not_keep_it,
+            a_release_at_the_moment_of_asking_is_not_missed,
+        ]
+        outside: [
+            waiting_leaves_nothing_behind,
+        ]
+        fragile: []
+        processes: [
+            processes_that_die_in_line_are_passed_over_and_the_others_served_in_order,
+        ]
     }
     heartbeat {
         every: [
@@ -430,19 +483,24 @@ const TEXTS: &[(&str, &str)] = &[
     ("force_release", include_str!("force_release.rs")),
     ("heartbeat", include_str!("heartbeat.rs")),
     ("introspection", include_str!("introspection.rs")),
+    ("line", include_str!("line.rs")),
     ("names", include_str!("names.rs")),
     ("release", include_str!("release.rs")),
     ("scheduler", include_str!("scheduler.rs")),
     ("try_acquire", include_str!("try_acquire.rs")),
+    ("waiting", include_str!("waiting.rs")),
 ];
 
 /// The text of the test files that have lines of the list, too.
 const BESIDE: &[&str] = &[
     include_str!("../connection_loss.rs"),
     include_str!("../current.rs"),
+    include_str!("../dead_waiter.rs"),
     include_str!("../events.rs"),
     include_str!("../fencing_tokens.rs"),
+    include_str!("../many_waiters.rs"),
     include_str!("../nested.rs"),
+    include_str!("../no_notifications.rs"),
 ];
 
 #[test]

@@ -24,7 +24,7 @@ pub const TTL: Duration = Duration::from_secs(300);
 pub const CLAIM: Duration = Duration::from_secs(3);
 
 /// A line in which nobody asks any more goes by itself, in milliseconds.
-const LINE_LIFE: i64 = 120_000;
+const LINE_LIFE: i64 = 45_000;
 
 /// How long it may take to stand in line.
 const SOON: Duration = Duration::from_secs(20);

@@ -381,8 +381,12 @@ impl Actor {
         }
     }
 
+    /// A request leaves at its first poll, before every later one: whoever came first
+    /// stands first in line. (Where tokio's budget for one poll is used up, it would wake
+    /// those that it had put off in the opposite order.)
     fn aside(&mut self, future: impl Future<Output = Done> + Send + 'static) {
-        self.inflight.push(Box::pin(future));
+        self.inflight
+            .push(Box::pin(tokio::task::unconstrained(future)));
     }
 
     /// Sends what is in the outbox. `true`: something left.
