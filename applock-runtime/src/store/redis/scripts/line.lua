@@ -183,6 +183,10 @@ local function serve(lock, fence, queue, waiters, life, here, asker)
     for i = 1, #passed do
         redis.call('ZADD', queue, passed[i][2], passed[i][1])
     end
+    if #passed > 0 then
+        -- It may have been empty for a moment, and lost its time to live.
+        redis.call('PEXPIRE', queue, LINE_LIFE)
+    end
     for i = 1, #over do
         forget(queue, waiters, over[i])
     end
