@@ -59,6 +59,11 @@ impl Commands {
         Ok(cmd("FLUSHALL").query(&mut self.connection)?)
     }
 
+    /// How many keys there are now.
+    pub(crate) fn keys(&mut self) -> Result<u64> {
+        Ok(cmd("DBSIZE").query(&mut self.connection)?)
+    }
+
     /// Counts from now on.
     pub(crate) fn reset(&mut self) -> Result<()> {
         Ok(cmd("CONFIG").arg("RESETSTAT").query(&mut self.connection)?)

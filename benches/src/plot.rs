@@ -5,65 +5,101 @@ use std::path::Path;
 use anyhow::Result;
 use plotters::prelude::*;
 
-/// One line in each picture: workers, the middle gap in µs, commands sent a section.
+/// What was found of one contestant, for each number of workers.
 pub(crate) struct Curve {
     /// Whose it is.
     pub(crate) name: &'static str,
     /// From few workers to many.
-    pub(crate) points: Vec<(u32, f64, f64)>,
+    pub(crate) points: Vec<Point>,
 }
 
+/// At one number of workers.
+pub(crate) struct Point {
+    /// So many.
+    pub(crate) workers: u32,
+    /// The middle gap from a release to the next that holds, in µs.
+    pub(crate) gap: f64,
+    /// Commands that the clients sent for each section.
+    pub(crate) sent: f64,
+    /// Jain's index of fairness.
+    pub(crate) jain: f64,
+}
+
+/// One of the pictures.
+struct Picture {
+    file: &'static str,
+    title: &'static str,
+    what: &'static str,
+    of: fn(&Point) -> f64,
+}
+
+const PICTURES: [Picture; 3] = [
+    Picture {
+        file: "hand-over.svg",
+        title: "Hand-over under contention",
+        what: "from a release to the next that holds, µs (median)",
+        of: |point| point.gap,
+    },
+    Picture {
+        file: "commands.svg",
+        title: "Commands under contention",
+        what: "commands sent by clients for each section",
+        of: |point| point.sent,
+    },
+    Picture {
+        file: "fairness.svg",
+        title: "Fairness under contention",
+        what: "Jain's index (1: all had the same number of turns)",
+        of: |point| point.jain,
+    },
+];
+
 /// Beside `BENCHMARKS.md`.
-pub(crate) const FILES: [&str; 2] = ["hand-over.svg", "commands.svg"];
+pub(crate) fn files() -> impl Iterator<Item = &'static str> {
+    PICTURES.iter().map(|picture| picture.file)
+}
 
 /// Told apart by those, too, who see no red or no green (after Okabe and Ito).
-const COLOURS: [RGBColor; 8] = [
-    RGBColor(213, 94, 0),
-    RGBColor(0, 114, 178),
+const COLOURS: [RGBColor; 10] = [
+    RGBColor(213, 30, 0),
+    RGBColor(0, 90, 178),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
     RGBColor(90, 90, 90),
     RGBColor(150, 110, 60),
+    RGBColor(130, 80, 220),
+    RGBColor(160, 190, 20),
 ];
 
-/// Draws both.
+/// Draws all of them.
 pub(crate) fn draw(folder: &Path, curves: &[Curve]) -> Result<()> {
-    let what = [
-        "from a release to the next that holds, µs (median)",
-        "commands sent by clients for each section",
-    ];
-    let titles = ["Hand-over under contention", "Commands under contention"];
-    for at in 0..FILES.len() {
-        let lines: Vec<(&str, Vec<(f64, f64)>)> = curves
+    for picture in &PICTURES {
+        let points = |curve: &Curve| -> Vec<(f64, f64)> {
+            let at = |point: &Point| (f64::from(point.workers), (picture.of)(point));
+            curve.points.iter().map(at).collect()
+        };
+        let lines: Vec<_> = curves
             .iter()
-            .map(|curve| {
-                let value = |point: &(u32, f64, f64)| if at == 0 { point.1 } else { point.2 };
-                let points = curve.points.iter().filter(|point| point.0 > 1);
-                (
-                    curve.name,
-                    points
-                        .map(|point| (f64::from(point.0), value(point).max(0.1)))
-                        .collect(),
-                )
-            })
+            .filter(|curve| !curve.points.is_empty())
+            .map(|curve| (curve.name, points(curve)))
             .collect();
-        picture(&folder.join(FILES[at]), titles[at], what[at], &lines)?;
+        draw_one(&folder.join(picture.file), picture, &lines)?;
     }
     Ok(())
 }
 
-fn picture(file: &Path, title: &str, what: &str, lines: &[(&str, Vec<(f64, f64)>)]) -> Result<()> {
+fn draw_one(file: &Path, picture: &Picture, lines: &[(&str, Vec<(f64, f64)>)]) -> Result<()> {
     let values = || lines.iter().flat_map(|(_, points)| points);
-    let top = values().map(|point| point.1).fold(1.0, f64::max) * 1.5;
+    let top = values().map(|point| point.1).fold(0.0, f64::max) * 1.5;
     let bottom = values().map(|point| point.1).fold(top, f64::min) / 1.5;
     let right = values().map(|point| point.0).fold(2.0, f64::max);
     let area = SVGBackend::new(file, (880, 520)).into_drawing_area();
     area.fill(&WHITE)?;
     let (area, legend) = area.split_horizontally(690);
     let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 20))
+        .caption(picture.title, ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(44)
         .y_label_area_size(64)
@@ -74,7 +110,7 @@ fn picture(file: &Path, title: &str, what: &str, lines: &[(&str, Vec<(f64, f64)>
     chart
         .configure_mesh()
         .x_desc("workers that want the lock, all in one process")
-        .y_desc(what)
+        .y_desc(picture.what)
         .x_label_formatter(&|workers| format!("{workers:.0}"))
         .y_label_formatter(&|value| crate::figures::short(*value))
         .axis_desc_style(("sans-serif", 15))

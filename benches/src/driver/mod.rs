@@ -63,11 +63,10 @@ pub(crate) trait Peer: Clone + Send + 'static {
         Self::release(held).await
     }
 
-    /// Takes it, says so, and keeps it renewed until it is dropped.
-    async fn hold(lock: &Self::Lock, taken: impl FnOnce()) -> Result<()> {
-        let _held = Self::acquire(lock).await?;
-        taken();
-        std::future::pending().await
+    /// Takes it, for the library to keep it renewed until this process ends.
+    async fn keep(lock: &Self::Lock) -> Result<()> {
+        std::mem::forget(Self::acquire(lock).await?);
+        Ok(())
     }
 }
 

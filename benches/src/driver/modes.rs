@@ -149,26 +149,21 @@ async fn pause_for(time: Duration) {
 
 /// Takes all locks, says `held`, and lets the library renew them for so long.
 async fn hold_all<P: Peer>(locks: Vec<P::Lock>, longest: Duration) -> Result<Report> {
+    let locks: Rc<[P::Lock]> = locks.into();
     let before = resident()?;
-    let taken = Rc::new(Cell::new(0));
-    let mut tasks = JoinSet::new();
-    for (asked, lock) in (0_u32..).zip(locks) {
-        while asked >= taken.get() + ABREAST {
-            fail_with(&mut tasks)?;
-            sleep(Duration::from_millis(1)).await;
-        }
-        let count = Rc::clone(&taken);
-        tasks.spawn_local(async move { P::hold(&lock, || count.set(count.get() + 1)).await });
-    }
-    while (taken.get() as usize) < tasks.len() {
-        fail_with(&mut tasks)?;
-        sleep(Duration::from_millis(1)).await;
+    let next = Rc::new(Cell::new(0));
+    let takers = (0..ABREAST).map(|_| take_next::<P>(Rc::clone(&locks), Rc::clone(&next)));
+    let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+    takers.for_each(|taker| {
+        tasks.spawn_local(taker);
+    });
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
     }
     let bytes = resident()?.saturating_sub(before);
     say("held")?;
     let (start, used) = (Instant::now(), processor_time());
     sleep(longest).await;
-    fail_with(&mut tasks)?;
     Ok(Report {
         seconds: start.elapsed().as_secs_f64(),
         cpu_seconds: processor_time() - used,
@@ -177,12 +172,13 @@ async fn hold_all<P: Peer>(locks: Vec<P::Lock>, longest: Duration) -> Result<Rep
     })
 }
 
-/// Nobody who holds comes to an end.
-fn fail_with(tasks: &mut JoinSet<Result<()>>) -> Result<()> {
-    match tasks.try_join_next() {
-        Some(ended) => ended?.context("a lock was not held on"),
-        None => Ok(()),
+/// Takes one after the other of those that nobody has begun to take.
+async fn take_next<P: Peer>(locks: Rc<[P::Lock]>, next: Rc<Cell<usize>>) -> Result<()> {
+    while let Some(lock) = locks.get(next.get()) {
+        next.set(next.get() + 1);
+        P::keep(lock).await?;
     }
+    Ok(())
 }
 
 /// The memory of this process that is in use, in bytes.

@@ -7,8 +7,8 @@ use anyhow::Result;
 use super::race::{Contest, Contested, Outcome, contend, rounds};
 use super::{Bench, Found};
 use crate::figures::{Spread, quantile, short};
-use crate::peers::{Contestant, Role};
-use crate::plot::Curve;
+use crate::peers::Role;
+use crate::plot::{Curve, Point};
 use crate::report::{Goal, Table};
 
 const HOLD: Duration = Duration::from_millis(1);
@@ -68,10 +68,20 @@ pub(crate) fn one_process(bench: &mut Bench) -> Result<Found> {
                 });
                 curves.len() - 1
             });
-            let gap = Spread::of(outcome.turns.iter().map(Contested::gap));
-            let sent = Spread::of(outcome.turns.iter().map(|turn| turn.sent));
-            if let (Some(gap), Some(sent)) = (gap, sent) {
-                curves[at].points.push((workers, gap.median, sent.median));
+            let middle = |of: fn(&Contested) -> f64| {
+                Spread::of(outcome.turns.iter().map(of)).map(|spread| spread.median)
+            };
+            if let (Some(gap), Some(sent), Some(jain)) = (
+                middle(Contested::gap),
+                middle(|turn| turn.sent),
+                middle(|turn| turn.jain),
+            ) {
+                curves[at].points.push(Point {
+                    workers,
+                    gap,
+                    sent,
+                    jain,
+                });
             }
         }
         match workers {
@@ -81,7 +91,7 @@ pub(crate) fn one_process(bench: &mut Bench) -> Result<Found> {
         }
     }
     if let Some(table) = found.tables.last_mut() {
-        crate::plot::FILES.iter().for_each(|file| table.plot(file));
+        crate::plot::files().for_each(|file| table.plot(file));
     }
     found.curves = curves;
     Ok(found)
@@ -111,7 +121,7 @@ fn contest(bench: &mut Bench, processes: u32, workers: u32) -> Vec<Outcome<Conte
     rounds(
         bench,
         plan.crowd_turns,
-        Contestant::is_whole,
+        |who| who.is_whole() && (who.role == Role::Ours || !plan.ours_alone.contains(&workers)),
         |bench, who| contend(bench, who, contest),
     )
 }

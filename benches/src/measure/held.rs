@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::race::{rounds, start};
 use super::{Bench, Found, Turns};
@@ -98,6 +98,11 @@ fn turn(bench: &mut Bench, who: usize) -> Result<Turn> {
     bench.commands.reset()?;
     let report = driver.report(Duration::from_secs_f64(seconds) + TAKEN)?;
     let counts = bench.commands.count(bench.contestants[who].sends)?;
+    let keys = bench.commands.keys()?;
+    ensure!(
+        keys >= u64::from(locks),
+        "of {locks} locks {keys} were left"
+    );
     Ok(Turn {
         sent: counts.sent as f64 / report.seconds,
         all: counts.all as f64 / report.seconds,

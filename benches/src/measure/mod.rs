@@ -31,8 +31,10 @@ pub(crate) struct Bench {
 /// How long, and how often.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    /// Where nobody waits, and at a hand-over.
+    /// Where nobody waits.
     pub(crate) turns: Turns,
+    /// From one process to another.
+    pub(crate) hand_overs: Turns,
     /// In a crowd.
     pub(crate) crowd_turns: Turns,
     /// Seconds of uncontended cycles in a round.
@@ -41,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) slice: f64,
     /// Numbers of workers in one process.
     pub(crate) crowds: &'static [u32],
+    /// Those of them that the peers are spared.
+    pub(crate) ours_alone: &'static [u32],
     /// Locks held at a time.
     pub(crate) held: u32,
     /// Seconds for which they are held.
@@ -53,21 +57,25 @@ impl Plan {
     /// What the command line asks for.
     pub(crate) fn of(options: &options::Bench) -> Self {
         let full = Self {
-            turns: Turns { ours: 9, peers: 3 },
+            turns: Turns { ours: 11, peers: 3 },
+            hand_overs: Turns { ours: 7, peers: 2 },
             crowd_turns: Turns { ours: 3, peers: 1 },
             cycles: 0.25,
             slice: 1.0,
-            crowds: &[1, 2, 4, 8, 16, 32, 64, 128],
+            crowds: &[2, 4, 8, 16, 32, 64, 128],
+            ours_alone: &[4, 32],
             held: 10_000,
             held_for: 10.0,
             herd: 1_000,
         };
         let quick = Self {
             turns: Turns { ours: 3, peers: 1 },
+            hand_overs: Turns { ours: 2, peers: 1 },
             crowd_turns: Turns { ours: 1, peers: 1 },
             cycles: 0.2,
             slice: 0.5,
             crowds: &[2, 16, 128],
+            ours_alone: &[],
             held: 2_000,
             held_for: 4.0,
             herd: 200,
@@ -139,7 +147,7 @@ pub(crate) const ALL: &[Measurement] = &[
     },
     Measurement {
         name: "crowd",
-        what: "1 to 128 workers of one process on one lock",
+        what: "2 to 128 workers of one process on one lock",
         run: crowd::one_process,
     },
     Measurement {
