@@ -15,7 +15,8 @@
 //! engine 3d5e… 81000000000 4711            an engine, when it last asked, its pid
 //! host db7
 //! instance web-1
-//! waiter 6f1c… 0                           in order: an owner id, which engine
+//! waiter 6f1c… 0 7                         in order: an owner id, which engine, its
+//!                                          place among those of that engine
 //! sum 9c0d…
 //! ```
 //!
@@ -47,6 +48,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is written down that an engine asks, while the lock is taken.
 const REFRESH: Duration = Duration::from_millis(300);
 
+/// The largest line that one more enters, in bytes: ten thousand waiters. The rest of what
+/// is read is room for numbers that grow.
+const MAX_LINE: u64 = MAX_RECORD / 2;
+
 /// What stands between the digest of a line and every other use of SHA-1.
 const SUM: Uuid = Uuid::from_u128(0x8e0d_51c7_0b2a_4d6f_93a4_1f5e_7c08_d2b6);
 
@@ -75,6 +80,8 @@ pub(super) struct Engine {
 struct Waiter {
     owner: OwnerId,
     engine: Uuid,
+    /// Its engine has asked for so many before.
+    number: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +152,7 @@ impl Line {
 
     /// Puts one at the end, or leaves it where it stands; its engine is alive. Answers
     /// whether it is new: not where the line is full, and it has to do without a place.
-    pub(super) fn enter(&mut self, owner: OwnerId, engine: Engine) -> bool {
+    pub(super) fn enter(&mut self, owner: OwnerId, number: u64, engine: Engine) -> bool {
         self.is_changed = true;
         let id = engine.id;
         match self.engines.iter_mut().find(|known| known.id == id) {
@@ -155,12 +162,30 @@ impl Line {
         if self.ahead(&owner).is_some() {
             return false;
         }
-        self.waiters.push(Waiter { owner, engine: id });
-        let is_full = self.render(&Boot::default()).len() as u64 + SPARE > MAX_RECORD;
+        self.waiters.push(Waiter {
+            owner,
+            engine: id,
+            number,
+        });
+        self.sort(id);
+        let is_full = self.render(&Boot::default()).len() as u64 > MAX_LINE;
         if is_full {
             self.leave(&owner);
         }
         !is_full
+    }
+
+    /// Sorts those of one engine, in the places that it has: of two who asked in turn, the
+    /// second may have found the latch open first.
+    fn sort(&mut self, engine: Uuid) {
+        let is_theirs = |waiter: &Waiter| waiter.engine == engine;
+        let of_them = |waiter: &&Waiter| is_theirs(waiter);
+        let mut sorted: Vec<Waiter> = self.waiters.iter().filter(of_them).cloned().collect();
+        sorted.sort_by_key(|waiter| waiter.number);
+        let places = self.waiters.iter_mut().filter(|waiter| is_theirs(waiter));
+        for (place, waiter) in places.zip(sorted) {
+            *place = waiter;
+        }
     }
 
     pub(super) fn leave(&mut self, owner: &OwnerId) {
@@ -247,8 +272,9 @@ impl Line {
             line(&mut text, "instance", &escape(&engine.instance));
         }
         for waiter in &self.waiters {
-            let number = self.engines.iter().position(|one| one.id == waiter.engine);
-            let told = format_args!("{} {}", waiter.owner, number.unwrap_or_default());
+            let which = self.engines.iter().position(|one| one.id == waiter.engine);
+            let which = which.unwrap_or_default();
+            let told = format_args!("{} {which} {}", waiter.owner, waiter.number);
             line(&mut text, "waiter", &told);
         }
         let sum = Uuid::new_v5(&SUM, text.as_bytes());
@@ -310,11 +336,12 @@ impl Line {
             });
         }
         while let Some(waiter) = fields.raw_if_there("waiter") {
-            let [owner, number] = words(waiter, "waiter")?;
-            let engine = found.engines.get(value::<usize>(number, "waiter")?);
+            let [owner, which, number] = words(waiter, "waiter")?;
+            let engine = found.engines.get(value::<usize>(which, "waiter")?);
             found.waiters.push(Waiter {
                 owner: value(owner, "waiter")?,
                 engine: engine.ok_or(Damage::Broken("engine"))?.id,
+                number: value(number, "waiter")?,
             });
         }
         // As with a record: only the very text that we would write passes.
@@ -325,9 +352,6 @@ impl Line {
         }
     }
 }
-
-/// Room for the boot id and whose turn it is.
-const SPARE: u64 = 256;
 
 fn words<'a, const N: usize>(text: &'a str, field: &'static str) -> Result<[&'a str; N], Damage> {
     let words: Vec<&str> = text.split(' ').collect();

@@ -55,7 +55,7 @@ mod time;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -93,6 +93,8 @@ pub(crate) struct DirStore {
     threads: Arc<Semaphore>,
     clock: Arc<dyn Fn() -> Now + Send + Sync>,
     created: AtomicU32,
+    /// How many locks were asked for.
+    asked: AtomicU64,
     /// Whether the directory was created and tried out: by `open`, or by the first step
     /// of a locker that connects on first use. One that is missing afterwards was
     /// deleted, which is an error.
@@ -114,6 +116,7 @@ impl DirStore {
             threads: Arc::new(Semaphore::new(THREADS)),
             clock,
             created: AtomicU32::new(0),
+            asked: AtomicU64::new(0),
             prepared: Mutex::new(false),
         }
     }
@@ -258,6 +261,8 @@ impl Store for DirStore {
         batch: Vec<Acquire>,
         within: Duration,
     ) -> Answer<Vec<Outcome<Acquired>>> {
+        let number = |ask| (self.asked.fetch_add(1, Ordering::Relaxed), ask);
+        let batch = batch.into_iter().map(number).collect();
         self.each(batch, within, Self::acquire_one)
     }
 

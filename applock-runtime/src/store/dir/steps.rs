@@ -16,7 +16,13 @@ use crate::key::Key;
 use crate::store::{Acquire, Acquired, Inspection, Outcome, Place, Release};
 
 impl DirStore {
-    pub(super) fn acquire_one(&self, ask: &Acquire, leave: &Leave<'_>) -> Attempt<Acquired> {
+    /// `number`: how many were asked for before, so that those of one engine stand in line
+    /// in the order of their asking.
+    pub(super) fn acquire_one(
+        &self,
+        (number, ask): &(u64, Acquire),
+        leave: &Leave<'_>,
+    ) -> Attempt<Acquired> {
         if let Some(answer) = self.busy(ask)? {
             return Ok(answer);
         }
@@ -31,7 +37,7 @@ impl DirStore {
             matches!(&inside.found, Some(found) if lease::is_held_by(found, &ask.owner, now));
         let is_new = !is_mine
             && ask.line.is_some()
-            && line.enter(ask.owner, Engine::new(self.id, &ask.identity, now));
+            && line.enter(ask.owner, *number, Engine::new(self.id, &ask.identity, now));
         let before = match &inside.found {
             Some(_) if is_mine => None,
             Some(found) if lease::is_taken(found, now) => Some(lease::info(found, now)),

@@ -164,7 +164,11 @@ mod tests {
             fs::write(home.path().join(foreign), "mine").unwrap();
             stays.insert(foreign.into());
         }
-        for left in [".x.0b7e0000000000000000000000000000.new", ".probe-0b7e"] {
+        for left in [
+            ".x.0b7e0000000000000000000000000000.new",
+            ".x.0b7e0000000000000000000000000000.line",
+            ".probe-0b7e",
+        ] {
             fs::write(home.path().join(left), "half").unwrap();
         }
         let copy = "x.0b7e0000000000000000000000000000.lock";
@@ -179,7 +183,7 @@ mod tests {
         assert_eq!(swept_after(Duration::ZERO), 0);
         assert_eq!(swept_after(DAY - MINUTE), 0);
         assert_eq!(names(&place), before);
-        assert_eq!(swept_after(DAY + MINUTE), 2);
+        assert_eq!(swept_after(DAY + MINUTE), 3);
         assert_eq!(swept_after(DAY * 7 - MINUTE), 0);
         assert_eq!(swept_after(DAY * 8), 3);
         assert_eq!(names(&place), stays);
