@@ -15,23 +15,31 @@ use applock::AppLocker;
 use support::child::{self, ChildProcess};
 use support::lease::{LIMIT, look};
 use support::line::{
-    CLAIM, KEY, Line, assert_in_order, children, granted_at, holder, in_line, joined, listeners,
-    lock, plays_in_line, told, until_in_line, until_listeners, until_nothing_is_left_of_the_line,
+    CLAIM, KEY, Line, assert_in_order, assert_the_line_expires, children, granted_at, holder,
+    in_line, joined, lock, plays_in_line, told, until_all_hear, until_in_line, until_listeners,
+    until_nothing_is_left_of_the_line,
 };
 use support::redis::RedisServer;
 use support::steps::assert_verified;
 use support::wait;
 
+/// So many seconds after its start a server gives those who were cut off some time.
+const JUST_STARTED: u64 = 5;
+
 /// What a busy machine may add to the time of a claim.
 const LATER: Duration = Duration::from_secs(10);
 
-/// The server knows by now that they are gone.
-fn killed(server: &RedisServer, dead: &mut [&mut ChildProcess]) {
-    let before = listeners(server);
+/// Kills them. The server knows of it when this returns, and does not wait for them to
+/// come back, as it would if it were its own start that had cut them off.
+fn killed(server: &RedisServer, all: usize, dead: &mut [&mut ChildProcess]) {
+    until_all_hear(server, all);
     for child in dead.iter_mut() {
         child.kill();
     }
-    until_listeners(server, before - dead.len());
+    until_listeners(server, all - dead.len());
+    wait::until("the server has run for a while", LIMIT, || {
+        server.info("uptime_in_seconds") >= JUST_STARTED
+    });
 }
 
 /// 145, 146
@@ -52,7 +60,7 @@ fn waiters_that_were_killed_are_skipped_and_the_others_served_in_order() {
     let [first, second, third, fourth, fifth] = &mut children[..] else {
         unreachable!("there are five");
     };
-    killed(&line.server, &mut [first, third, fifth]);
+    killed(&line.server, 6, &mut [first, third, fifth]);
     // Nobody is served early for that.
     assert_verified(line.holder());
     line.opens();
@@ -67,7 +75,8 @@ fn waiters_that_were_killed_are_skipped_and_the_others_served_in_order() {
     assert_eq!(fourth.says(), "3 done");
     served.push(last.join().unwrap());
     assert_in_order(&served, [1, 3, 5]);
-    until_nothing_is_left_of_the_line(&line.server);
+    // The dead keep their places for a while, should they have been cut off only.
+    assert_the_line_expires(&line.server);
 }
 
 /// 146
@@ -84,7 +93,7 @@ fn a_line_of_dead_waiters_keeps_nobody_from_the_lock() {
         line.child(child);
     }
     let mut dead: Vec<_> = children.iter_mut().collect();
-    killed(&line.server, &mut dead);
+    killed(&line.server, 3, &mut dead);
     let here = AppLocker::connect_blocking(line.server.url()).unwrap();
     let lock = here.lock("line");
     line.opens();
@@ -102,7 +111,8 @@ fn a_line_of_dead_waiters_keeps_nobody_from_the_lock() {
     assert_verified(&guard);
     guard.release_blocking().unwrap();
     waiting.join().unwrap().unwrap();
-    until_nothing_is_left_of_the_line(&line.server);
+    // The dead keep their places for a while, should they have been cut off only.
+    assert_the_line_expires(&line.server);
 }
 
 /// 148
@@ -123,6 +133,7 @@ fn a_stopped_waiter_that_is_granted_the_lock_loses_it_soon_and_is_served_later()
         thread::spawn(move || tell.send(lock.acquire_blocking().unwrap()))
     });
     let behind = line.thread(&here);
+    until_all_hear(&line.server, 2);
     stopped.freeze();
     line.opens();
     // It is granted to the one that can't know, and not for its whole ttl.
@@ -168,6 +179,7 @@ fn a_waiter_that_is_killed_when_its_turn_has_come_loses_it_soon() {
         line.child(child);
     }
     let threads = [(); 2].map(|()| line.thread(&here));
+    until_all_hear(&line.server, 4);
     children[0].freeze();
     line.opens();
     let granted = look(&line.server, KEY).expect("it was granted");

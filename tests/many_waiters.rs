@@ -15,7 +15,7 @@ use support::child::{self, ChildProcess};
 use support::lease::LIMIT;
 use support::line::{
     Line, Served, TTL, assert_in_order, in_line, listeners, lock, lockers, plays_in_line,
-    until_in_line, until_listeners,
+    until_all_hear, until_in_line, until_listeners,
 };
 use support::redis::RedisServer;
 use support::steps::{LONG, take};
@@ -73,6 +73,7 @@ impl Crowd {
             }
             until_in_line(&crowd.line.server, crowd.tasks.len());
         }
+        until_all_hear(&crowd.line.server, 4);
         crowd
     }
 

@@ -155,9 +155,8 @@ fn who_was_served_and_comes_again_stands_behind_all_who_wait() {
         assert_eq!(number, turn % 3, "not its turn");
         assert!(token > last);
         last = token;
-        // Nobody is served until all the others stand in line again.
-        let others = 2.min(3 * ROUNDS - 1 - turn);
-        until_in_line(&line.server, others);
+        // It lets go when all three stand in line again, it the last of them.
+        until_in_line(&line.server, 3.min(3 * ROUNDS - 1 - turn));
         guard.release_blocking().unwrap();
     }
     for thread in threads {

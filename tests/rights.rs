@@ -12,12 +12,16 @@ use support::redis::RedisServer;
 const PASSWORD: &str = "s3cret-of-lk";
 
 /// All that a user needs for `redis://`, for every call there is.
-const COMMANDS: [&str; 11] = [
-    "evalsha", "eval", "time", "type", "pttl", "pexpire", "hget", "hmget", "hgetall", "hset", "del",
+const COMMANDS: [&str; 19] = [
+    "evalsha", "eval", "time", "type", "exists", "pttl", "pexpire", "hget", "hmget", "hgetall",
+    "hset", "hdel", "del", "zadd", "zrange", "zrank", "zcard", "zrem", "zpopmin",
 ];
 
+/// To hear of a released lock; without them whoever waits asks again and again.
+const TO_HEAR: [&str; 3] = ["+publish", "+subscribe", "&applock:*"];
+
 /// The locks, and what stands beside each.
-const KEYS: [&str; 2] = ["~QUEUE:*", "~{QUEUE:*}:fence"];
+const KEYS: [&str; 2] = ["~QUEUE:*", "~{QUEUE:*}:*"];
 
 /// A server with a user that has these rights and no others, and its URL.
 fn server_for(commands: &[&str], keys: &[&str]) -> (RedisServer, String) {
@@ -35,6 +39,7 @@ fn server_for(commands: &[&str], keys: &[&str]) -> (RedisServer, String) {
     ];
     words.extend(commands.iter().map(String::as_str));
     words.extend(keys);
+    words.extend(TO_HEAR);
     let () = server.try_run(&words).unwrap();
     let url = format!("redis://lk:{PASSWORD}@127.0.0.1:{}", server.port());
     (server, url)
@@ -84,9 +89,27 @@ async fn everything(server: &RedisServer, url: &str) -> Result<()> {
     assert!(theirs.info().await?.is_some());
     assert!(theirs.force_release().await?);
     assert_eq!(theirs.last_holding().await?.unwrap().ending, Ending::Forced);
-    let waiting = theirs.wait(Duration::from_secs(10)).acquire().await?;
+    let guard = lock.acquire().await?;
+    let patient = theirs.clone().wait(Duration::from_secs(10));
+    let waiting = tokio::spawn(async move { patient.acquire().await });
+    until_in_line(&theirs, 1).await?;
+    // Who gives up leaves the line.
+    let hasty = theirs.clone().wait(Duration::from_millis(50));
+    assert!(matches!(hasty.acquire().await, Err(Error::Busy(_))));
+    until_in_line(&theirs, 1).await?;
+    guard.release().await?;
+    let waiting = waiting.await.unwrap()?;
+    // The first heartbeat makes a full lease of what was handed over.
+    assert!(waiting.verify().await?);
     locker.shutdown(Duration::from_secs(5)).await?;
     waiting.release().await
+}
+
+async fn until_in_line(lock: &applock::Lock, count: u64) -> Result<()> {
+    while lock.info().await?.and_then(|info| info.waiters()) != Some(count) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -113,12 +136,49 @@ async fn without(command: &str) -> Error {
     let admin = AppLocker::connect(server.url()).await.unwrap();
     match command {
         // To tell who holds a busy lock.
-        "pttl" | "hgetall" => {
+        "type" | "pttl" | "hgetall" => {
             let _held = admin.lock("job").acquire().await.unwrap();
             let mut ran = false;
             let error = job(&locker, &mut ran).await.unwrap_err();
             assert!(!ran);
             error
+        }
+        // To stand in line.
+        "zadd" | "zrange" | "zrank" => {
+            let _held = admin.lock("job").acquire().await.unwrap();
+            let patient = locker.lock("job").wait(Duration::from_secs(10));
+            patient.acquire().await.unwrap_err()
+        }
+        // To say how many do.
+        "zcard" => locker.lock("job").info().await.unwrap_err(),
+        // To leave the line, or to be the next: a holding that is not ours any more.
+        "zrem" => {
+            let guard = locker.lock("job").acquire().await.unwrap();
+            let () = server.run("DEL QUEUE:job");
+            guard.release().await.unwrap_err()
+        }
+        "zpopmin" => {
+            let holding = admin.lock("job").acquire().await.unwrap();
+            let other = AppLocker::connect(server.url()).await.unwrap();
+            let patient = other.lock("job").wait_forever();
+            let waiting = tokio::spawn(async move { patient.acquire().await });
+            until_in_line(&admin.lock("job"), 1).await.unwrap();
+            // Free, with somebody in line.
+            let () = server.run("DEL QUEUE:job");
+            let error = locker.lock("job").acquire().await.unwrap_err();
+            waiting.abort();
+            drop(holding);
+            error
+        }
+        // To confirm a lock that was handed over.
+        "hdel" => {
+            let holding = admin.lock("job").acquire().await.unwrap();
+            let patient = locker.lock("job").wait(Duration::from_secs(10));
+            let waiting = tokio::spawn(async move { patient.acquire().await });
+            until_in_line(&admin.lock("job"), 1).await.unwrap();
+            holding.release().await.unwrap();
+            let guard = waiting.await.unwrap().unwrap();
+            guard.verify().await.unwrap_err()
         }
         // To release; the lock waits for its ttl then.
         "del" => {

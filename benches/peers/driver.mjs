@@ -53,7 +53,14 @@ async function connect(url) {
 function readArguments() {
   const text = { type: "string" };
   const { values, positionals } = parseArgs({
-    options: { url: text, key: text, seconds: text, workers: text, "hold-us": text },
+    options: {
+      url: text,
+      key: text,
+      seconds: text,
+      workers: text,
+      "hold-us": text,
+      "pause-us": text,
+    },
     allowPositionals: true,
     strict: false,
   });
@@ -64,6 +71,7 @@ function readArguments() {
     seconds: Number(values.seconds),
     workers: Number(values.workers ?? 1),
     holdMs: Number(values["hold-us"] ?? 0) / 1e3,
+    pauseMs: Number(values["pause-us"] ?? 0) / 1e3,
   };
 }
 
@@ -104,23 +112,22 @@ async function cycle(lock, args, deadline) {
 
 async function workers(lock, args, deadline) {
   const each = Array.from({ length: args.workers }, (_, number) =>
-    work(lock(args.key), number, args.holdMs, deadline),
+    work(lock(args.key), number, args, deadline),
   );
   return { sections: (await Promise.all(each)).flat() };
 }
 
-// The sections of one worker. One that begins after the deadline isn't counted: by
-// then the others have left, and the contention with them.
-async function work(take, number, holdMs, deadline) {
+// The sections of one worker. Who waits at the deadline still gets its turn: the bench
+// counts it for the commands that it took, and not for anything else.
+async function work(take, number, { holdMs, pauseMs }, deadline) {
   const sections = [];
   while (now() < deadline) {
     const release = await take();
     const start = now();
-    if (start < deadline) {
-      if (holdMs > 0) await sleep(holdMs);
-      sections.push([start, now(), number]);
-    }
+    if (holdMs > 0) await sleep(holdMs);
+    sections.push([start, now(), number]);
     await release();
+    if (pauseMs > 0) await sleep(pauseMs);
   }
   return sections;
 }

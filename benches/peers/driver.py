@@ -14,6 +14,9 @@ from importlib.metadata import version
 # Every peer's time to live: far above any hold, so that no lease runs out by itself.
 TTL_SECONDS = 10
 
+# More than all workers need: by default the pool refuses the 101st.
+CONNECTIONS = 4096
+
 NANOSECONDS = 1_000_000_000
 
 
@@ -42,6 +45,7 @@ def arguments(peer):
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--hold-us", type=int, default=0)
+    parser.add_argument("--pause-us", type=int, default=0)
     return parser.parse_known_args()[0]
 
 
@@ -65,27 +69,28 @@ def cycle(lock, args, deadline):
 
 
 def workers(lock, args, deadline):
-    hold = args.hold_us / 1e6
+    hold, pause = args.hold_us / 1e6, args.pause_us / 1e6
     with ThreadPoolExecutor(args.workers) as pool:
         started = [
-            pool.submit(work, lock(args.key), number, hold, deadline)
+            pool.submit(work, lock(args.key), number, hold, pause, deadline)
             for number in range(args.workers)
         ]
         return {"sections": [section for each in started for section in each.result()]}
 
 
-def work(lock, number, hold, deadline):
-    """The sections of one worker. One that begins after the deadline isn't counted:
-    by then the others have left, and the contention with them."""
+def work(lock, number, hold, pause, deadline):
+    """The sections of one worker. Who waits at the deadline still gets its turn: the
+    bench counts it for the commands that it took, and not for anything else."""
     sections = []
     while time.monotonic_ns() < deadline:
         take(lock)
         start = time.monotonic_ns()
-        if start < deadline:
-            if hold:
-                time.sleep(hold)
-            sections.append((start, time.monotonic_ns(), number))
+        if hold:
+            time.sleep(hold)
+        sections.append((start, time.monotonic_ns(), number))
         lock.release()
+        if pause:
+            time.sleep(pause)
     return sections
 
 

@@ -9,7 +9,9 @@ import driver
 def connect(url):
     # It waits in BLPOP for as long as the time to live, which redis-py's own limit
     # on answers (5 s) would cut short.
-    client = StrictRedis.from_url(url, socket_timeout=None)
+    client = StrictRedis.from_url(
+        url, socket_timeout=None, max_connections=driver.CONNECTIONS
+    )
     return lambda key: Lock(client, key, expire=driver.TTL_SECONDS)
 
 

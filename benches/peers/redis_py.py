@@ -6,7 +6,7 @@ import driver
 
 
 def connect(url):
-    client = Redis.from_url(url)
+    client = Redis.from_url(url, max_connections=driver.CONNECTIONS)
     return lambda key: client.lock(key, timeout=driver.TTL_SECONDS)
 
 

@@ -23,6 +23,9 @@ pub const TTL: Duration = Duration::from_secs(300);
 /// How long a grant that nobody has confirmed stays.
 pub const CLAIM: Duration = Duration::from_secs(3);
 
+/// A line in which nobody asks any more goes by itself, in milliseconds.
+const LINE_LIFE: i64 = 120_000;
+
 /// How long it may take to stand in line.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -62,6 +65,29 @@ pub fn listeners(server: &RedisServer) -> usize {
 pub fn until_listeners(server: &RedisServer, count: usize) {
     let what = format!("{count} connections listen");
     wait::until(&what, SOON, || listeners(server) == count);
+}
+
+/// So many processes listen, and the line says so: a grant is told to them, and nobody
+/// need ask for it.
+#[track_caller]
+pub fn until_all_hear(server: &RedisServer, count: usize) {
+    until_listeners(server, count);
+    wait::until("the line knows who listens", SOON, || {
+        let who: HashMap<String, String> = server.run(&format!("HGETALL {{{KEY}}}:waiters"));
+        let hears =
+            |(field, value): &(&String, &String)| field.starts_with('@') && value.ends_with(" 1");
+        who.iter().filter(hears).count() == count
+    });
+}
+
+/// What is left of the line goes by itself.
+#[track_caller]
+pub fn assert_the_line_expires(server: &RedisServer) {
+    for part in ["queue", "waiters"] {
+        let left: i64 = server.run(&format!("PTTL {{{KEY}}}:{part}"));
+        // -2: it is gone already.
+        assert!(left == -2 || (1..=LINE_LIFE).contains(&left), "{left}");
+    }
 }
 
 /// Nothing of the line is left at the server: nobody in it, and nothing beside it.

@@ -70,6 +70,8 @@ struct Rules {
     delay: Duration,
     reset: u64,
     refuse: bool,
+    /// Whoever has subscribed to something hears nothing.
+    deaf: bool,
     /// So many requests that were held back have been let go.
     let_go: u64,
 }
@@ -184,11 +186,18 @@ impl FaultProxy {
         });
     }
 
+    /// Connections that listen for what the server has to tell hear nothing any more, and
+    /// stay open; nor do new ones. All others work.
+    pub fn deafen(&self) {
+        self.rule(|rules| rules.deaf = true);
+    }
+
     /// Ends the black holes. What was on its way arrives now, as TCP would send it again.
     pub fn heal(&self) {
         self.rule(|rules| {
             rules.hole_to_server = 0;
             rules.hole_to_client = 0;
+            rules.deaf = false;
         });
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -33,6 +34,8 @@ struct Connection<'a> {
     shared: &'a Shared,
     /// What the server was asked, and has not answered yet.
     asked: Mutex<VecDeque<Call>>,
+    /// Its client has subscribed to something.
+    listens: AtomicBool,
 }
 
 pub(super) async fn both_ways(
@@ -48,6 +51,7 @@ pub(super) async fn both_ways(
         number,
         shared,
         asked: Mutex::default(),
+        listens: AtomicBool::new(false),
     };
     let outcome = {
         let (from_client, to_client) = client.split();
@@ -123,6 +127,9 @@ impl Connection<'_> {
     ) -> Outcome {
         while let Some((since, request)) = requests.recv().await {
             let call = Call::of(&request);
+            if call == Call::Subscribe {
+                self.listens.store(true, Ordering::SeqCst);
+            }
             let held = self.shared.trick(call, &[Trick::Hold]).is_some();
             let mark = self.rule(|rules| rules.let_go);
             self.note(Event::Sent(call));
@@ -175,8 +182,11 @@ impl Connection<'_> {
                 continue;
             }
             self.late(since).await;
-            self.until_rules(|rules| rules.hole_to_client < self.number)
-                .await;
+            self.until_rules(|rules| {
+                let deaf = rules.deaf && self.listens.load(Ordering::SeqCst);
+                rules.hole_to_client < self.number && !deaf
+            })
+            .await;
             // A client that has hung up does not keep the server from going on.
             if client.write_all(&reply).await.is_ok() {
                 self.note(Event::Answered(call));

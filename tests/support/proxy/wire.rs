@@ -12,6 +12,8 @@ pub enum Call {
     Release,
     Force,
     Inspect,
+    /// To listen for what the server has to tell.
+    Subscribe,
     /// Not a script of ours: the greeting, PING, INFO.
     Other,
 }
@@ -23,12 +25,12 @@ struct Source {
 }
 
 macro_rules! sources {
-    ($($call:ident: $file:literal),* $(,)?) => {
+    ($($call:ident: $($file:literal)+),* $(,)?) => {
         [$({
-            let text = include_str!(concat!(
+            let text = concat!($(include_str!(concat!(
                 "../../../applock-runtime/src/store/redis/scripts/",
                 $file
-            ));
+            ))),+);
             Source {
                 call: Call::$call,
                 text,
@@ -40,18 +42,22 @@ macro_rules! sources {
 
 static SOURCES: LazyLock<[Source; 5]> = LazyLock::new(|| {
     sources! {
-        Acquire: "acquire.lua",
+        Acquire: "line.lua" "acquire.lua",
         Renew: "renew.lua",
-        Release: "release.lua",
-        Force: "force_release.lua",
+        Release: "line.lua" "release.lua",
+        Force: "line.lua" "force_release.lua",
         Inspect: "inspect.lua",
     }
 });
 
 impl Call {
-    /// Of a whole request: `EVALSHA hash …` or `EVAL text …`.
+    /// Of a whole request: `EVALSHA hash …` or `EVAL text …`, or `SUBSCRIBE channel`.
     pub(super) fn of(request: &[u8]) -> Self {
-        let script = words(request).nth(1).unwrap_or_default();
+        let mut words = words(request);
+        if words.next() == Some(b"SUBSCRIBE") {
+            return Self::Subscribe;
+        }
+        let script = words.next().unwrap_or_default();
         SOURCES
             .iter()
             .find(|source| script == source.hash.as_bytes() || script == source.text.as_bytes())

@@ -32,6 +32,7 @@ use wire::{Reply, request};
 struct Server {
     world: Rc<World>,
     scripts: Scripts,
+    locks: Rc<Locks>,
     started: Duration,
     subscribers: Rc<Subscribers>,
 }
@@ -142,12 +143,17 @@ impl Server {
         let subscribers = Rc::<Subscribers>::default();
         let (known, heard) = (Rc::clone(&world), Rc::clone(&subscribers));
         let started = elapsed();
+        let locks = Rc::<Locks>::default();
+        let looked = Rc::clone(&locks);
         let command = move |words: &[&str]| {
-            command(&known, &heard, started, words)
-                .unwrap_or_else(|| panic!("no such command: {words:?}"))
+            let answer = command(&known, &heard, started, words)
+                .unwrap_or_else(|| panic!("no such command: {words:?}"));
+            looked.look(&known, words);
+            answer
         };
         Ok(Self {
             scripts: Scripts::new(command)?,
+            locks,
             started,
             world,
             subscribers,
@@ -221,37 +227,60 @@ impl Server {
         vec![one]
     }
 
-    /// Runs a script, and notes what became of its locks.
+    /// Runs a script, and notes what becomes of its locks.
     fn run(&self, script: &Function, count: &str, rest: &[&str]) -> Reply {
         let (keys, arguments) = rest.split_at(count.parse().unwrap());
-        let locks: Vec<&str> = keys.iter().copied().filter(|key| is_lock(key)).collect();
-        let holders = || {
-            let mut data = self.world.data.borrow_mut();
-            data.expire(elapsed());
-            locks.iter().map(|key| data.holder(key)).collect::<Vec<_>>()
-        };
-        let before = holders();
+        self.locks.begin(&self.world, keys);
         let answer = self.scripts.run(script, keys, arguments);
-        for ((key, before), after) in locks.iter().zip(before).zip(holders()) {
-            self.note(self.world.key_number(key), before, after);
-        }
+        self.locks.seen.borrow_mut().clear();
         answer
     }
+}
 
-    fn note(&self, key: usize, before: Option<Holder>, after: Option<Holder>) {
-        let owner = |holder: Option<Holder>| holder.map(|(owner, ..)| owner);
-        if before == after {
+/// The locks of the script that runs, as they were last seen.
+#[derive(Default)]
+struct Locks {
+    seen: RefCell<BTreeMap<String, Option<Holder>>>,
+}
+
+impl Locks {
+    fn begin(&self, world: &World, keys: &[&str]) {
+        let mut data = world.data.borrow_mut();
+        data.expire(elapsed());
+        let locks = keys.iter().filter(|key| is_lock(key));
+        *self.seen.borrow_mut() = locks
+            .map(|key| ((*key).to_owned(), data.holder(key)))
+            .collect();
+    }
+
+    /// After a command.
+    fn look(&self, world: &World, words: &[&str]) {
+        let [_, key, ..] = words else {
             return;
+        };
+        let mut seen = self.seen.borrow_mut();
+        let Some(before) = seen.get_mut(*key) else {
+            return;
+        };
+        let after = world.data.borrow_mut().holder(key);
+        let is_half_written = after.is_some_and(|(.., until)| until == Duration::MAX);
+        if *before != after && !is_half_written {
+            note(world, world.key_number(key), *before, after);
+            *before = after;
         }
-        if let Some((known, ..)) = before.filter(|_| owner(before) != owner(after)) {
-            self.world.note(What::Took(key, known));
+    }
+}
+
+fn note(world: &World, key: usize, before: Option<Holder>, after: Option<Holder>) {
+    let owner = |holder: Option<Holder>| holder.map(|(owner, ..)| owner);
+    if let Some((known, ..)) = before.filter(|_| owner(before) != owner(after)) {
+        world.note(What::Took(key, known));
+    }
+    if let Some((new, token, until)) = after {
+        if before.is_none_or(|(known, last, _)| (known, last) != (new, token)) {
+            world.note(What::Gave(key, new, token));
         }
-        if let Some((new, token, until)) = after {
-            if before.is_none_or(|(known, last, _)| (known, last) != (new, token)) {
-                self.world.note(What::Gave(key, new, token));
-            }
-            self.world.note(What::Lasts(key, new, until));
-        }
+        world.note(What::Lasts(key, new, until));
     }
 }
 
@@ -270,9 +299,9 @@ fn command(
             Some(Reply::Int(count))
         }
         ["INFO", ..] => {
-            let up = (elapsed() - started).as_secs();
+            let run = started.as_nanos();
             Some(Reply::Bulk(format!(
-                "uptime_in_seconds:{up}\r\nmaxmemory_policy:noeviction\r\n"
+                "run_id:r{run}\r\nmaxmemory_policy:noeviction\r\n"
             )))
         }
         _ => world.data.borrow_mut().command(words, elapsed()),

@@ -84,8 +84,11 @@ pub(super) fn classify(error: RedisError) -> Fault {
         ),
         "WRONGTYPE" => (
             Misconfigured,
-            "the key beside the lock that keeps its fencing token holds something else".into(),
-            "delete that key (it is named …:fence), or give the lock another name",
+            "a key beside the lock, which keeps its fencing token or who waits for it, holds \
+             something else"
+                .into(),
+            "delete that key (it is named …:fence, …:queue or …:waiters), or give the lock \
+             another name",
             Good,
         ),
         "BADFENCE" => (

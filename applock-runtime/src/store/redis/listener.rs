@@ -5,8 +5,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use redis::aio::{PubSub, PubSubSink, PubSubStream};
 use tokio::time::{interval, sleep, timeout};
 use uuid::Uuid;
 
-use crate::store::{Notice, Notices, StoreError, StoreErrorKind};
+use crate::store::{Notice, Notices, Outcome, StoreError, StoreErrorKind};
 
 use super::fault::classify;
 use super::link::{About, Link};
@@ -38,11 +37,15 @@ const PING: Duration = Duration::from_secs(5);
 /// So many failed attempts in a row are worth a warning.
 const TOLD_AFTER: u32 = 4;
 
+/// Instead of a run id that may not be asked for.
+const UNKNOWN: &str = "1";
+
 /// The subscription of one store.
 #[derive(Debug)]
 pub(super) struct Listener {
     channel: String,
-    listens: AtomicBool,
+    /// The run id of the server where it listens, if it does.
+    listens: Mutex<Option<Arc<str>>>,
     /// Whom it tells; of another engine than before, it starts anew.
     told: Mutex<Option<Notices>>,
 }
@@ -51,7 +54,7 @@ impl Default for Listener {
     fn default() -> Self {
         Self {
             channel: format!("applock:{}", Uuid::new_v4().simple()),
-            listens: AtomicBool::new(false),
+            listens: Mutex::default(),
             told: Mutex::default(),
         }
     }
@@ -63,9 +66,13 @@ impl Listener {
         &self.channel
     }
 
-    /// Whether what is published there is heard.
-    pub(super) fn listens(&self) -> bool {
-        self.listens.load(Ordering::Acquire)
+    /// Where what is published there is heard: the run id of that server, or [`UNKNOWN`].
+    pub(super) fn listens_at(&self) -> Option<Arc<str>> {
+        self.run().clone()
+    }
+
+    fn run(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+        self.listens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to listen, unless that has been done.
@@ -75,7 +82,7 @@ impl Listener {
             return;
         }
         *told = Some(notices.clone());
-        self.listens.store(false, Ordering::Release);
+        *self.run() = None;
         tokio::spawn(Arc::clone(self).listen(Arc::clone(link), notices.clone()));
     }
 
@@ -84,14 +91,14 @@ impl Listener {
         let mut warned = false;
         while !notices.is_closed() {
             let failed = match timeout(TIMEOUT, self.subscribe(&link)).await {
-                Ok(Ok((sink, stream))) => {
+                Ok(Ok((sink, stream, run))) => {
                     if warned {
                         tracing::info!(store = %link.shown(), "listening for released locks again");
                     }
                     (failures, warned) = (0, false);
-                    self.tell(true, &notices);
+                    self.tell(Some(run), &notices);
                     hear(sink, stream, &notices).await;
-                    self.tell(false, &notices);
+                    self.tell(None, &notices);
                     continue;
                 }
                 Ok(Err(failed)) => failed,
@@ -123,28 +130,43 @@ impl Listener {
         }
     }
 
-    fn tell(&self, listens: bool, notices: &Notices) {
-        self.listens.store(listens, Ordering::Release);
+    fn tell(&self, run: Option<Arc<str>>, notices: &Notices) {
+        *self.run() = run;
         // An engine that has ended does not mind.
         let _ = notices.send(Notice::Ask);
     }
 
-    async fn subscribe(&self, link: &Arc<Link>) -> Result<(PubSubSink, PubSubStream), StoreError> {
+    async fn subscribe(&self, link: &Arc<Link>) -> Outcome<(PubSubSink, PubSubStream, Arc<str>)> {
         let subscribing = async {
             let mut subscription: PubSub = link.subscription().await?;
             subscription.subscribe(&self.channel).await?;
             RedisResult::Ok(subscription.split())
         };
-        let heard = subscribing.await.map_err(|error| classify(error).error)?;
+        let (sink, stream) = subscribing.await.map_err(|error| classify(error).error)?;
         // Whoever may not publish can't hand a lock over, and neither can its peers, who
         // log in as the same user.
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(&self.channel).arg("");
         match link.send(&publish, About::default(), TIMEOUT).await {
             Err(failed) if !failed.error.is_passing() => Err(failed.error),
-            _ => Ok(heard),
+            _ => Ok((sink, stream, run_id(link).await)),
         }
     }
+}
+
+/// Which run of the server this is; the right to ask is not needed for anything else.
+async fn run_id(link: &Arc<Link>) -> Arc<str> {
+    let mut info = redis::cmd("INFO");
+    info.arg("server");
+    let told = link.send(&info, About::default(), TIMEOUT).await.ok();
+    told.and_then(|value| redis::from_redis_value::<String>(value).ok())
+        .and_then(|text| {
+            let run = text.lines().find_map(|line| line.strip_prefix("run_id:"))?;
+            let run = run.trim();
+            (run.len() > 1 && run.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+                .then(|| run.into())
+        })
+        .unwrap_or_else(|| UNKNOWN.into())
 }
 
 /// Passes on what is heard, until the connection is gone.

@@ -148,14 +148,14 @@ impl RedisStore {
         let Some(first) = wishes.first() else {
             return Vec::new();
         };
-        let listens = self.listener.listens();
+        let run = self.listener.listens_at();
         let identity = &first.identity;
         let keys = sides(wishes.iter().map(|wish| &wish.key));
         let mut arguments = Vec::with_capacity(6 + wishes.len() * 5);
         arguments.extend([
             Argument::Millis(FENCE_LIFE),
             Argument::Text(self.listener.channel()),
-            Argument::Text(if listens { "1" } else { "0" }),
+            Argument::Text(run.as_deref().unwrap_or("0")),
             Argument::Text(&identity.instance),
             Argument::Text(&identity.host),
             Argument::Number(u64::from(identity.pid)),
@@ -178,7 +178,7 @@ impl RedisStore {
             .run_for_each(&ACQUIRE, (&keys, &arguments), wishes.len(), about, within)
             .await;
         let read = |(wish, answer): (&Acquire, Outcome<Value>)| {
-            let acquired = reply::acquired(&wish.key, &answer?, listens)?;
+            let acquired = reply::acquired(&wish.key, &answer?, run.is_some())?;
             match (&acquired, &wish.line) {
                 (Acquired::Granted { token, .. }, _) => self.advise(wish, *token),
                 (Acquired::Queued(_), Some(notices)) => {

@@ -2,7 +2,8 @@
 --
 -- KEYS  for each lock: the lock, its fence, its line, who waits
 -- ARGV  1 how long a fence outlives its last use, in ms   2 the channel of this process
---       3 '1' if it listens there, '0' if not   4 instance   5 host   6 pid
+--       3 '0' if it does not listen there, or the run id of the server ('1': unknown)
+--       4 instance   5 host   6 pid
 --       then for each lock: owner id, ttl in ms, app, name, '1' to stand in line
 -- Answer  for each lock:
 --         {1, token, acquired at in ms}                         it is ours
@@ -11,7 +12,7 @@
 --          {field, value, ...}}                                 held by another
 --         {-1, error}                                           not done
 
-local life, here, listens, instance, host, pid = unpack(ARGV, 1, 6)
+local life, here, run, instance, host, pid = unpack(ARGV, 1, 6)
 
 local function taken(lock, queue, owner, kind, waits, new)
     local fields = kind == 'hash' and redis.call('HGETALL', lock) or {}
@@ -31,7 +32,7 @@ local function contend(lock, fence, queue, waiters, owner, ttl, app, name, waits
         return {1, mine[1], mine[2]}
     end
     if waits then
-        new = join(queue, waiters, owner, ttl, here, listens, app, name, instance, host, pid)
+        new = join(queue, waiters, owner, ttl, here, run, app, name, instance, host, pid)
     end
     if kind == 'none' then
         local served, token = serve(lock, fence, queue, waiters, life, '', owner)

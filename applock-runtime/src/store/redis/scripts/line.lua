@@ -4,19 +4,19 @@
 -- The line is a sorted set (owner ids by ticket), and a hash of who they are:
 --   owner id -> JSON of {ttl in ms, channel of the process, app, name, instance, host, pid}
 --   '@' .. channel -> 'when a waiter of that process last asked, in ms' .. ' ' ..
---     ('1': it listens on its channel; '0': it can't, and asks again and again instead)
+--     ('0': it can't listen on its channel, and asks again and again instead; otherwise
+--     the run id of the server where it has subscribed, '1' if it may not know that)
 
 -- A lock that was handed over stays so long with one who does not confirm it.
 local CLAIM = 3000
 -- A process that can only ask is thought dead after so long a silence.
 local SILENCE = 3000
 -- The waiters of one that can't be reached keep their places for so long after it asked.
-local PATIENCE = 60000
+local PATIENCE = 40000
 -- Everybody in line asks more often than this: a line of the dead expires.
-local LINE_LIFE = 120000
--- So long after its start (in seconds) a server waits for subscribers to come back, for
--- so long (in ms) each.
-local JUST_STARTED, GRACE = 5, 500
+local LINE_LIFE = 45000
+-- After a restart of the server each has so long to come back and ask.
+local GRACE = 500
 
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
@@ -91,13 +91,13 @@ local function write(lock, fence, life, owner, ttl, claim, app, name, instance, 
 end
 
 -- Puts one into the line, or leaves it where it stands. 1: it is new there.
-local function join(queue, waiters, owner, ttl, channel, listens, app, name, instance, host, pid)
+local function join(queue, waiters, owner, ttl, channel, run, app, name, instance, host, pid)
     local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
     local ticket = last and math.max(tonumber(last) + 1, micros) or micros
     local new = redis.call('ZADD', queue, 'NX', whole(ticket), owner)
     redis.call('HSET', waiters, owner,
         cjson.encode({ttl, channel, app, name, instance, host, pid}),
-        '@' .. channel, whole(now) .. ' ' .. listens)
+        '@' .. channel, whole(now) .. ' ' .. run)
     redis.call('PEXPIRE', queue, LINE_LIFE)
     redis.call('PEXPIRE', waiters, LINE_LIFE)
     return new
@@ -112,27 +112,28 @@ local function forget(queue, waiters, owner)
     end
 end
 
-local function has_just_started()
-    local info = redis.pcall('INFO', 'server')
-    local up = type(info) == 'string' and tonumber(string.match(info, 'uptime_in_seconds:(%d+)'))
-    return up and up < JUST_STARTED
+-- Whether this server is not the one that a process has subscribed to: it has restarted.
+local function has_restarted(run)
+    local info = run ~= '1' and redis.pcall('INFO', 'server')
+    local known = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
+    return known and known ~= run
 end
 
 -- Offers a free lock to one who stands in line. Answers its token if it has it.
 --
 -- `here` is the channel of the process that asks: its waiters are told by the answer, and
 -- nothing is published. `asker` asks for itself: it gets a full lease.
-local function offer(lock, fence, life, here, asker, gone, owner, who, silence, listens)
+local function offer(lock, fence, life, here, asker, gone, owner, who, silence, run)
     local ttl, channel = who[1], who[2]
     local claim = tonumber(ttl) > CLAIM and CLAIM or ttl
     if owner == asker then
         claim = nil
-    elseif channel ~= here and (gone[channel] or not listens and silence > SILENCE) then
+    elseif channel ~= here and (gone[channel] or run == '0' and silence > SILENCE) then
         return nil
     end
     local token = write(lock, fence, life, owner, ttl, claim, who[3], who[4], who[5], who[6],
         who[7])
-    if owner == asker or channel == here or not listens then
+    if owner == asker or channel == here or run == '0' then
         return token, claim
     end
     -- An error (no right to publish) is no 0: it finds out when it asks again.
@@ -141,7 +142,7 @@ local function offer(lock, fence, life, here, asker, gone, owner, who, silence, 
     if receivers ~= 0 then
         return token
     end
-    if has_just_started() then
+    if has_restarted(run) then
         -- Its subscription may be on its way back: it has time to ask.
         redis.call('PEXPIRE', lock, GRACE)
         return token
@@ -163,11 +164,11 @@ local function serve(lock, fence, queue, waiters, life, here, asker)
         end
         local read, who = pcall(cjson.decode, redis.call('HGET', waiters, owner) or '')
         local seen = read and redis.call('HGET', waiters, '@' .. who[2])
-        local at, listens = string.match(seen or '', '^(%d+) (%d)$')
+        local at, run = string.match(seen or '', '^(%d+) (%w+)$')
         local silence = at and now - at or PATIENCE + 1
         if read then
             token, claim = offer(lock, fence, life, here, asker, gone, owner, who, silence,
-                listens == '1')
+                run or '0')
         end
         if token then
             served = owner
@@ -181,6 +182,10 @@ local function serve(lock, fence, queue, waiters, life, here, asker)
     end
     for i = 1, #passed do
         redis.call('ZADD', queue, passed[i][2], passed[i][1])
+    end
+    if #passed > 0 then
+        -- It may have been empty for a moment, and lost its time to live.
+        redis.call('PEXPIRE', queue, LINE_LIFE)
     end
     for i = 1, #over do
         forget(queue, waiters, over[i])

@@ -1,0 +1,79 @@
+//! What the figures were measured on.
+
+use std::fmt::{Display, Formatter};
+use std::process::Command;
+
+use crate::measure::Bench;
+use crate::peers::Role;
+
+/// The machine, and the versions of what runs on it.
+pub(crate) struct Machine {
+    rows: Vec<(&'static str, String)>,
+}
+
+impl Machine {
+    /// This one, now.
+    pub(crate) fn look(bench: &Bench) -> Self {
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let system = rustix::system::uname();
+        let kernel = format!(
+            "{} {} {}",
+            system.sysname().to_string_lossy(),
+            system.release().to_string_lossy(),
+            system.machine().to_string_lossy()
+        );
+        let info: String = bench.server.run("INFO server");
+        let server = info
+            .lines()
+            .find_map(|line| line.strip_prefix("redis_version:"));
+        let libraries: Vec<String> = bench
+            .contestants
+            .iter()
+            .filter(|who| who.role == Role::Peer && !who.version.is_empty())
+            .map(|who| format!("{} {} ({})", who.name, who.version, who.language))
+            .collect();
+        Self {
+            rows: vec![
+                ("date", told("date", "+%F")),
+                ("processor", format!("{}, {cores} cores", processor())),
+                ("kernel", kernel),
+                (
+                    "redis-server",
+                    server.unwrap_or("unknown").trim().to_owned(),
+                ),
+                ("compiler", told("rustc", "--version")),
+                ("applock", env!("CARGO_PKG_VERSION").to_owned()),
+                ("peers", libraries.join(", ")),
+            ],
+        }
+    }
+}
+
+impl Display for Machine {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "| | |\n|---|---|")?;
+        for (what, value) in &self.rows {
+            writeln!(f, "| {what} | {value} |")?;
+        }
+        Ok(())
+    }
+}
+
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    let model = model.and_then(|rest| rest.split_once(':'));
+    model.map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// What a program says of itself.
+fn told(program: &str, argument: &str) -> String {
+    match Command::new(program).arg(argument).output() {
+        Ok(told) if told.status.success() => {
+            String::from_utf8_lossy(&told.stdout).trim().to_owned()
+        }
+        _ => "unknown".to_owned(),
+    }
+}

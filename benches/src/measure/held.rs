@@ -1,0 +1,107 @@
+//! Ten thousand locks held by one process: what keeping them costs.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::race::{rounds, start};
+use super::{Bench, Found, Turns};
+use crate::figures::short;
+use crate::peers::Role;
+use crate::report::{Goal, Table};
+
+const TTL: Duration = Duration::from_secs(10);
+
+/// How long taking them may take.
+const TAKEN: Duration = Duration::from_secs(30);
+
+/// What one turn found.
+struct Turn {
+    sent: f64,
+    all: f64,
+    percent: f64,
+    bytes: f64,
+}
+
+/// See the module.
+pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
+    let outcomes = rounds(
+        bench,
+        Turns::ONE,
+        |who| who.is_whole() && who.is_crate(),
+        turn,
+    );
+    let mut table = Table::new(
+        "10,000 locks held",
+        &format!(
+            "One process holds {} locks with a ttl of {} s for {} s, and its library renews them. \
+             The processor's time is of that process, in percent of a core; a lock's bytes are \
+             what its resident memory grew by while it took them.",
+            bench.plan.held,
+            TTL.as_secs(),
+            bench.plan.held_for,
+        ),
+        &[
+            "",
+            "sent/s",
+            "with those in scripts",
+            "% of a core",
+            "bytes a lock",
+        ],
+    );
+    let mut goals = Vec::new();
+    for outcome in &outcomes {
+        let who = &bench.contestants[outcome.who];
+        if let Some(turn) = outcome.turns.first() {
+            table.row(
+                who,
+                [turn.sent, turn.all, turn.percent, turn.bytes]
+                    .map(short)
+                    .to_vec(),
+            );
+            if who.role == Role::Ours {
+                goals.push(Goal {
+                    what: "10,000 locks held, ttl 10 s",
+                    goal: "≤ 40 commands/s; ≤ 0.5 % of a core; ≤ 700 bytes a lock",
+                    reached: format!(
+                        "{}; {} %; {}",
+                        short(turn.sent),
+                        short(turn.percent),
+                        short(turn.bytes)
+                    ),
+                    met: turn.sent <= 40.0 && turn.percent <= 0.5 && turn.bytes <= 700.0,
+                });
+            }
+        }
+        if let Some(why) = &outcome.note {
+            table.note(who, why);
+        }
+    }
+    Ok(Found {
+        tables: vec![table],
+        goals,
+        ..Found::default()
+    })
+}
+
+fn turn(bench: &mut Bench, who: usize) -> Result<Turn> {
+    let (locks, seconds) = (bench.plan.held, bench.plan.held_for);
+    let mode = [
+        format!("--locks={locks}"),
+        format!("--ttl-ms={}", TTL.as_millis()),
+    ];
+    let mode = ["hold", mode[0].as_str(), mode[1].as_str()];
+    let mut drivers = start(bench, who, 1, &mode, seconds)?;
+    let driver = &mut drivers[0];
+    driver.go()?;
+    driver.word("held", TAKEN)?;
+    bench.commands.reset()?;
+    let report = driver.report(Duration::from_secs_f64(seconds) + TAKEN)?;
+    let counts = bench.commands.count(bench.contestants[who].sends)?;
+    Ok(Turn {
+        sent: counts.sent as f64 / report.seconds,
+        all: counts.all as f64 / report.seconds,
+        percent: 100.0 * report.cpu_seconds / report.seconds,
+        bytes: report.bytes as f64 / f64::from(locks),
+    })
+}

@@ -1,0 +1,160 @@
+//! The measurements. Each is a file; what they share is here.
+
+mod crowd;
+mod cycle;
+mod hand_over;
+mod held;
+mod herd;
+mod race;
+
+use anyhow::Result;
+
+use crate::commands::Commands;
+use crate::options;
+use crate::peers::{Contestant, Role};
+use crate::plot::Curve;
+use crate::report::{Goal, Table};
+use crate::support::redis::RedisServer;
+
+/// What the measurements are done with.
+pub(crate) struct Bench {
+    /// Theirs alone.
+    pub(crate) server: RedisServer,
+    /// What was sent to it.
+    pub(crate) commands: Commands,
+    /// Who is measured.
+    pub(crate) contestants: Vec<Contestant>,
+    /// How long, and how often.
+    pub(crate) plan: Plan,
+}
+
+/// How long, and how often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// Where nobody waits, and at a hand-over.
+    pub(crate) turns: Turns,
+    /// In a crowd.
+    pub(crate) crowd_turns: Turns,
+    /// Seconds of uncontended cycles in a round.
+    pub(crate) cycles: f64,
+    /// Seconds of contention in a round.
+    pub(crate) slice: f64,
+    /// Numbers of workers in one process.
+    pub(crate) crowds: &'static [u32],
+    /// Locks held at a time.
+    pub(crate) held: u32,
+    /// Seconds for which they are held.
+    pub(crate) held_for: f64,
+    /// Waiters for one lock.
+    pub(crate) herd: u32,
+}
+
+impl Plan {
+    /// What the command line asks for.
+    pub(crate) fn of(options: &options::Bench) -> Self {
+        let full = Self {
+            turns: Turns { ours: 9, peers: 3 },
+            crowd_turns: Turns { ours: 3, peers: 1 },
+            cycles: 0.25,
+            slice: 1.0,
+            crowds: &[1, 2, 4, 8, 16, 32, 64, 128],
+            held: 10_000,
+            held_for: 10.0,
+            herd: 1_000,
+        };
+        let quick = Self {
+            turns: Turns { ours: 3, peers: 1 },
+            crowd_turns: Turns { ours: 1, peers: 1 },
+            cycles: 0.2,
+            slice: 0.5,
+            crowds: &[2, 16, 128],
+            held: 2_000,
+            held_for: 4.0,
+            herd: 200,
+        };
+        let mut plan = if options.quick { quick } else { full };
+        if let Some(seconds) = options.seconds {
+            plan.slice = seconds;
+        }
+        plan
+    }
+}
+
+/// How many rounds there are, and of how many of them one is a part.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turns {
+    ours: usize,
+    peers: usize,
+}
+
+impl Turns {
+    /// One round of all.
+    pub(crate) const ONE: Self = Self { ours: 1, peers: 1 };
+
+    fn of(self, who: &Contestant) -> usize {
+        match who.role {
+            Role::Peer => self.peers,
+            _ => self.ours,
+        }
+    }
+}
+
+/// What one measurement found.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// For all to see.
+    pub(crate) tables: Vec<Table>,
+    /// Beside what was aimed at.
+    pub(crate) goals: Vec<Goal>,
+    /// To be drawn.
+    pub(crate) curves: Vec<Curve>,
+}
+
+/// One of the measurements.
+pub(crate) struct Measurement {
+    /// For `--only`.
+    pub(crate) name: &'static str,
+    /// What it measures.
+    pub(crate) what: &'static str,
+    /// How.
+    pub(crate) run: fn(&mut Bench) -> Result<Found>,
+}
+
+/// All of them, in order.
+pub(crate) const ALL: &[Measurement] = &[
+    Measurement {
+        name: "cycle",
+        what: "acquire and release, one caller; by hand, and annotated",
+        run: cycle::one_caller,
+    },
+    Measurement {
+        name: "keys",
+        what: "acquire and release, 64 callers on 64 keys",
+        run: cycle::many_keys,
+    },
+    Measurement {
+        name: "hand-over",
+        what: "from the release in one process to held in another",
+        run: hand_over::run,
+    },
+    Measurement {
+        name: "crowd",
+        what: "1 to 128 workers of one process on one lock",
+        run: crowd::one_process,
+    },
+    Measurement {
+        name: "processes",
+        what: "8 processes of 2 workers, 16 of 8, on one lock",
+        run: crowd::processes,
+    },
+    Measurement {
+        name: "herd",
+        what: "a thousand waiters, one release",
+        run: herd::run,
+    },
+    Measurement {
+        name: "held",
+        what: "10,000 locks held",
+        run: held::run,
+    },
+];
