@@ -156,8 +156,9 @@ impl Actor {
         };
         ending.in_flight = false;
         let key = Arc::clone(&ending.key.lock);
-        if outcome.is_err() || ending.unknown {
-            // It may have handed the lock to one of us, unheard.
+        let unheard = outcome.is_err() || ending.unknown;
+        if unheard || self.lines.is_untold(&key) {
+            // One of us may be the next, and would not hear of it.
             self.knock_for(&key);
         }
         let Some(State::Ending(ending)) = self.state(owner) else {

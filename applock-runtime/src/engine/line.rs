@@ -21,6 +21,8 @@ struct Line {
     waiters: BTreeMap<u64, OwnerId>,
     /// When the first asks again.
     knock: Option<Moment>,
+    /// Grants are not told here: only asking again finds one.
+    is_untold: bool,
 }
 
 impl Lines {
@@ -62,6 +64,18 @@ impl Lines {
         {
             line.knock = at;
         }
+    }
+
+    /// Notes whether the store tells of grants.
+    pub(super) fn set_told(&mut self, key: &Arc<str>, is_told: bool) {
+        if let Some(line) = self.by_key.get_mut(key) {
+            line.is_untold = !is_told;
+        }
+    }
+
+    /// Whether some wait here for what nobody will tell them.
+    pub(super) fn is_untold(&self, key: &Arc<str>) -> bool {
+        self.by_key.get(key).is_some_and(|line| line.is_untold)
     }
 
     /// Lets the first of a line knock at `at`, and answers who that is.

@@ -289,6 +289,7 @@ impl Actor {
             self.give_up(owner);
             return;
         }
+        self.lines.set_told(&key, place.is_told);
         if let Some(turn) = turn {
             self.lines.set_knock(&key, turn, Some(knock));
         }
@@ -372,8 +373,14 @@ impl Actor {
         let Some(turn) = waiting.turn else {
             return;
         };
-        let knock = self.now() + pace::knock(0);
-        if let Some(next) = self.lines.leave(&waiting.acquire.key.lock, turn, knock) {
+        let key = &waiting.acquire.key.lock;
+        let pause = if self.lines.is_untold(key) {
+            pace::poll(0)
+        } else {
+            pace::knock(0)
+        };
+        let knock = self.now() + pause;
+        if let Some(next) = self.lines.leave(key, turn, knock) {
             self.rest_wish(next);
         }
     }

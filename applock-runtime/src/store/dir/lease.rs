@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::record::{Holding, Phase};
 use super::time::{Now, nanos, system_time};
 use crate::info::{Ending, LastHolding, LockInfo, Record};
-use crate::store::{Acquire, Inspection, MAX_TOKEN, Release, Renew, is_stale, next_token};
+use crate::store::{Acquire, Inspection, MAX_TOKEN, OwnerId, Release, Renew, is_stale, next_token};
 
 /// The fencing tokens of a lock are used up.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,11 +30,16 @@ pub(super) fn is_taken(found: &Holding, now: &Now) -> bool {
         && now.is_in(&found.boot, found.beat_ns)
 }
 
+/// Whether that owner holds it, and has not given it back.
+pub(super) fn is_held_by(found: &Holding, owner: &OwnerId, now: &Now) -> bool {
+    found.owner == *owner && found.phase == Phase::Held && is_taken(found, now)
+}
+
 /// Whether it is held by someone other than `ask.owner`, as [`acquire`] would find.
 pub(super) fn is_busy(found: &Holding, ask: &Acquire, now: &Now) -> bool {
     // What its owner has released, and only `at_least` keeps, is nobody's: a late
     // copy of the acquisition must not take it up again.
-    is_taken(found, now) && (found.owner != ask.owner || found.phase == Phase::Kept)
+    is_taken(found, now) && !is_held_by(found, &ask.owner, now)
 }
 
 /// Takes the lock if it is free, its lease ran out, or the same owner asks again
@@ -79,9 +84,7 @@ pub(super) fn acquire(
 
 /// The record after a heartbeat, unless it is not that owner's (any more).
 pub(super) fn renew(found: Option<Holding>, ask: &Renew, now: &Now) -> Option<Holding> {
-    let found = found.filter(|found| {
-        found.owner == ask.owner && found.phase == Phase::Held && is_taken(found, now)
-    })?;
+    let found = found.filter(|found| is_held_by(found, &ask.owner, now))?;
     Some(beat(found, ask.ttl, now))
 }
 
@@ -99,9 +102,7 @@ fn beat(found: Holding, ttl: Duration, now: &Now) -> Holding {
 
 /// The record after a release, unless it is not that owner's (any more) (rule R7).
 pub(super) fn release(found: Option<Holding>, ask: &Release, now: &Now) -> Option<Holding> {
-    let found = found.filter(|found| {
-        found.owner == ask.owner && found.phase == Phase::Held && is_taken(found, now)
-    })?;
+    let found = found.filter(|found| is_held_by(found, &ask.owner, now))?;
     Some(match ask.keep.filter(|keep| !keep.is_zero()) {
         Some(keep) => Holding {
             phase: Phase::Kept,

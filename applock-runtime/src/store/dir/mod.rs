@@ -4,9 +4,12 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `lease.rs` | every decision, as functions without I/O |
+//! | `line.rs` | who waits, whose turn it is, and the text of that file, without I/O |
 //! | `record.rs` | the text of a record file |
+//! | `text.rs` | the lines that both texts are made of |
 //! | `names.rs` | the names of the files |
 //! | `place.rs` | the directory: reading and writing a record |
+//! | `steps.rs` | the steps in which that line matters |
 //! | `latch.rs` | the critical section, by OS file locks |
 //! | `patience.rs` | blocking threads, time limits, and what is known after them |
 //! | `prepare.rs` | creating a directory and trying it out |
@@ -19,8 +22,12 @@
 //! at any point, when the machine loses power, and when the wall clock jumps.
 //! Leases run out while the machine is suspended, and are over after a restart.
 //!
+//! In which order: whoever waits stands in line, across processes, and a lock that is free
+//! is taken by the first of them whose process asked lately. That is a courtesy: a line
+//! that is damaged or lost is begun anew, and never stands in a lock's way.
+//!
 //! What it asks of the disk: an acquisition waits for two syncs (the record, the
-//! directory), a release for one, a heartbeat and a refusal for none; so a disk that
+//! directory), a release for one, a heartbeat, a refusal and waiting for none; so a disk that
 //! is slow for a while delays new holders and takes no lease from an old one.
 //!
 //! What breaks it: deleting records by hand while locks are held; a network file
@@ -33,30 +40,34 @@
 mod fault;
 mod latch;
 mod lease;
+mod line;
 mod names;
 mod patience;
 mod place;
 mod prepare;
 mod record;
+mod steps;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod text;
 mod time;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use self::latch::{Latch, shut};
-use self::lease::Decision;
+use self::names::Files;
 use self::patience::{Attempt, Leave, Stop, carry_out};
 use self::place::{Manner, Place};
 use self::record::Holding;
-use self::time::{Now, system_time};
+use self::time::Now;
 use super::{
     Acquire, Acquired, Answer, Inspection, Outcome, Release, Released, Renew, Store, StoreError,
     StoreErrorKind,
@@ -75,11 +86,15 @@ const SWEEP_EVERY: u32 = 1_000;
 
 /// Locks in a directory.
 pub(crate) struct DirStore {
+    /// One store, one engine: so it is known whose waiters ask still.
+    id: Uuid,
     place: Place,
     url: Arc<str>,
     threads: Arc<Semaphore>,
     clock: Arc<dyn Fn() -> Now + Send + Sync>,
     created: AtomicU32,
+    /// How many locks were asked for.
+    asked: AtomicU64,
     /// Whether the directory was created and tried out: by `open`, or by the first step
     /// of a locker that connects on first use. One that is missing afterwards was
     /// deleted, which is an error.
@@ -95,11 +110,13 @@ impl DirStore {
     fn with_clock(path: PathBuf, clock: Arc<dyn Fn() -> Now + Send + Sync>) -> Self {
         let place = Place::new(&path);
         Self {
+            id: Uuid::new_v4(),
             url: format!("dir:{}", place.path().display()).into(),
             place,
             threads: Arc::new(Semaphore::new(THREADS)),
             clock,
             created: AtomicU32::new(0),
+            asked: AtomicU64::new(0),
             prepared: Mutex::new(false),
         }
     }
@@ -113,76 +130,50 @@ impl DirStore {
         Ok(())
     }
 
+    /// Goes inside, where one is alone with a key, and looks what is there.
+    fn inside(&self, key: &Key) -> Attempt<Inside> {
+        let files = self.place.files(&key.lock);
+        let Some(latch) = Latch::try_take(&self.place, &files.latch)? else {
+            return Err(Stop::Shut(shut(&files.latch)));
+        };
+        let found = self.place.read(&files, &key.lock)?;
+        // Only now: however long the latch took, the lease counts from here, later
+        // than the asking, from which the holder counts it (rule R1).
+        let now = (self.clock)();
+        Ok(Inside {
+            _latch: latch,
+            files,
+            found,
+            now,
+        })
+    }
+
     /// One step under the key's latch: what `decide` makes of the record that it
-    /// finds is put in its place.
-    fn change<T>(
+    /// finds is put in its place. `false`: there is nothing to change.
+    fn change(
         &self,
         key: &Key,
         manner: Manner,
         leave: &Leave<'_>,
-        decide: impl FnOnce(Option<Holding>, &Now) -> Outcome<(Option<Holding>, T)>,
-    ) -> Attempt<T> {
-        let files = self.place.files(&key.lock);
-        let Some(_latch) = Latch::try_take(&self.place, &files.latch)? else {
-            return Err(Stop::Shut(shut(&files.latch)));
+        decide: impl FnOnce(Option<Holding>, &Now) -> Option<Holding>,
+    ) -> Attempt<bool> {
+        let Inside {
+            _latch,
+            files,
+            found,
+            now,
+        } = self.inside(key)?;
+        let Some(holding) = decide(found, &now) else {
+            return Ok(false);
         };
-        let found = self.place.read(&files, &key.lock)?;
-        let is_new = found.is_none();
-        // Only now: however long the latch took, the lease counts from here, later
-        // than the asking, from which the holder counts it (rule R1).
-        let now = (self.clock)();
-        let (holding, answer) = decide(found, &now)?;
-        if let Some(holding) = holding {
-            self.place.write(&files, &holding, manner, leave)?;
-            if is_new {
-                self.created.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        Ok(answer)
-    }
-
-    fn acquire_one(&self, ask: &Acquire, leave: &Leave<'_>) -> Attempt<Acquired> {
-        // Busy needs no latch: many who knock do not hinder the one who works.
-        let files = self.place.files(&ask.key.lock);
-        if let Some(found) = self.place.read(&files, &ask.key.lock)? {
-            let now = (self.clock)();
-            if lease::is_busy(&found, ask, &now) {
-                return Ok(Acquired::Busy(lease::info(&found, &now)));
-            }
-        }
-        self.change(
-            &ask.key,
-            Manner::Durable,
-            leave,
-            |found, now| match lease::acquire(found, ask, now) {
-                Ok(Decision::Busy(info)) => Ok((None, Acquired::Busy(info))),
-                Ok(Decision::Take(holding)) => {
-                    let granted = Acquired::Granted {
-                        token: holding.token,
-                        at: system_time(holding.taken_ms),
-                    };
-                    Ok((Some(*holding), granted))
-                }
-                Err(lease::TokensUsedUp) => Err(fault::tokens_used_up(&files.record)),
-            },
-        )
+        self.place.write(&files, &holding, manner, leave)?;
+        Ok(true)
     }
 
     fn renew_one(&self, ask: &Renew, leave: &Leave<'_>) -> Attempt<bool> {
         self.change(&ask.key, Manner::Heartbeat, leave, |found, now| {
-            Ok(done(lease::renew(found, ask, now)))
+            lease::renew(found, ask, now)
         })
-    }
-
-    fn release_one(&self, ask: &Release, leave: &Leave<'_>) -> Attempt<bool> {
-        self.change(&ask.key, Manner::Whole, leave, |found, now| {
-            Ok(done(lease::release(found, ask, now)))
-        })
-    }
-
-    fn inspect_one(&self, key: &Key) -> Outcome<Inspection> {
-        let found = self.place.read(&self.place.files(&key.lock), &key.lock)?;
-        Ok(lease::inspect(found.as_ref(), &(self.clock)()))
     }
 
     fn sweep(&self) {
@@ -247,10 +238,12 @@ impl DirStore {
     }
 }
 
-/// The record to write, and whether there is one.
-fn done(holding: Option<Holding>) -> (Option<Holding>, bool) {
-    let changed = holding.is_some();
-    (holding, changed)
+/// Being alone with one key, and what was found there.
+struct Inside {
+    _latch: Latch,
+    files: Files,
+    found: Option<Holding>,
+    now: Now,
 }
 
 impl Store for DirStore {
@@ -268,6 +261,8 @@ impl Store for DirStore {
         batch: Vec<Acquire>,
         within: Duration,
     ) -> Answer<Vec<Outcome<Acquired>>> {
+        let number = |ask| (self.asked.fetch_add(1, Ordering::Relaxed), ask);
+        let batch = batch.into_iter().map(number).collect();
         self.each(batch, within, Self::acquire_one)
     }
 
@@ -299,7 +294,7 @@ impl Store for DirStore {
     ) -> Answer<Outcome<bool>> {
         self.once((key, stale), within, |store, (key, stale), leave| {
             store.change(key, Manner::Whole, leave, |found, now| {
-                Ok(done(lease::force_release(found, *stale, now)))
+                lease::force_release(found, *stale, now)
             })
         })
     }

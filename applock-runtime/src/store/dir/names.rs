@@ -3,7 +3,8 @@
 //! ```text
 //! QUEUE_reports.0b7e….lock    a record: the readable part of the key, its digest
 //! .QUEUE_reports.0b7e….latch  its critical section (latch.rs)
-//! .QUEUE_reports.0b7e….new    it being written; left behind only by a crash
+//! .QUEUE_reports.0b7e….line   who waits for it (line.rs); none where nobody does
+//! .QUEUE_reports.0b7e….new    either being written; left behind only by a crash
 //! .probe-…                    whether the directory can be used; the same
 //! ```
 //!
@@ -29,6 +30,7 @@ const KEYS: Uuid = Uuid::from_u128(0x2c1a_6f0e_77c9_4b0b_a2b4_35c9_0d1e_5f42);
 pub(super) struct Files {
     pub(super) record: PathBuf,
     pub(super) latch: PathBuf,
+    pub(super) line: PathBuf,
     pub(super) temporary: PathBuf,
 }
 
@@ -37,6 +39,7 @@ pub(super) struct Files {
 pub(super) enum Kind {
     Record,
     Latch,
+    Line,
     Temporary,
 }
 
@@ -64,10 +67,16 @@ impl Place {
     pub(super) fn files_named(&self, file_name: &str) -> Option<(Files, Kind)> {
         let (stem, kind) = match file_name.strip_prefix('.') {
             None => (file_name.strip_suffix(".lock")?, Kind::Record),
-            Some(hidden) => match hidden.strip_suffix(".latch") {
-                Some(stem) => (stem, Kind::Latch),
-                None => (hidden.strip_suffix(".new")?, Kind::Temporary),
-            },
+            Some(hidden) => {
+                let (stem, ending) = hidden.rsplit_once('.')?;
+                let kind = match ending {
+                    "latch" => Kind::Latch,
+                    "line" => Kind::Line,
+                    "new" => Kind::Temporary,
+                    _ => return None,
+                };
+                (stem, kind)
+            }
         };
         let digest = stem.rsplit_once('.')?.1;
         if digest.len() != 32 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -80,6 +89,7 @@ impl Place {
         Files {
             record: self.path().join(format!("{stem}.lock")),
             latch: self.path().join(format!(".{stem}.latch")),
+            line: self.path().join(format!(".{stem}.line")),
             temporary: self.path().join(format!(".{stem}.new")),
         }
     }
@@ -153,6 +163,7 @@ mod tests {
             for (path, kind) in [
                 (&files.record, Kind::Record),
                 (&files.latch, Kind::Latch),
+                (&files.line, Kind::Line),
                 (&files.temporary, Kind::Temporary),
             ] {
                 let name = path.file_name().unwrap().to_str().unwrap();

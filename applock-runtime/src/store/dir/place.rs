@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::thread;
 
 use super::fault::{damaged, io_fault, misplaced};
+use super::line::Line;
 use super::names::Files;
 use super::patience::Leave;
 use super::record::{Damage, HEARTBEAT, HEARTBEAT_AT, Holding, MAX_RECORD};
+use super::time::Now;
 use crate::store::{Outcome, StoreError, StoreErrorKind};
 
 /// How often a record is read again whose heartbeat is torn: it was being written.
@@ -179,31 +181,16 @@ impl Place {
                 "give the instance a shorter name",
             ));
         }
-        let not_done = |doing: &'static str, path: &Path| {
-            let path = path.to_owned();
-            move |error| io_fault(StoreErrorKind::NotDone, doing, &path, error)
-        };
         // Opened beforehand: what can fail comes before what cannot be taken back.
         let directory = if manner == Manner::Durable {
-            open_directory(&self.path).map_err(not_done("open the lock directory", &self.path))?
+            open_directory(&self.path).map_err(|error| {
+                let doing = "open the lock directory";
+                io_fault(StoreErrorKind::NotDone, doing, &self.path, error)
+            })?
         } else {
             None
         };
-        let written = self
-            .write_temporary(&files.temporary, text.as_bytes())
-            .map_err(not_done("write the record", &files.temporary))
-            .and_then(|()| leave.ask())
-            .and_then(|()| {
-                fs::rename(&files.temporary, &files.record).map_err(|error| {
-                    let doing = "put the new record in the place of";
-                    io_fault(StoreErrorKind::Unknown, doing, &files.record, error)
-                })
-            });
-        if let Err(error) = written {
-            // If even that fails, the next writer of this key removes it.
-            let _ = fs::remove_file(&files.temporary);
-            return Err(error);
-        }
+        self.put(files, &files.record, text.as_bytes(), true, leave)?;
         if let Some(directory) = directory {
             directory.sync_all().map_err(|error| StoreError {
                 // Whatever the reason: it has been carried out.
@@ -219,7 +206,34 @@ impl Place {
         Ok(())
     }
 
-    fn write_temporary(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// Puts a file in the place of what stands there. One that is `synced` beforehand is
+    /// whole after a failure of power; another one may be damaged then.
+    fn put(
+        &self,
+        files: &Files,
+        path: &Path,
+        bytes: &[u8],
+        synced: bool,
+        leave: &Leave<'_>,
+    ) -> Outcome<()> {
+        let written = self
+            .write_temporary(&files.temporary, bytes, synced)
+            .map_err(|error| io_fault(StoreErrorKind::NotDone, "write", &files.temporary, error))
+            .and_then(|()| leave.ask())
+            .and_then(|()| {
+                fs::rename(&files.temporary, path).map_err(|error| {
+                    let doing = "put the new file in the place of";
+                    io_fault(StoreErrorKind::Unknown, doing, path, error)
+                })
+            });
+        if written.is_err() {
+            // If even that fails, the next writer of this key removes it.
+            let _ = fs::remove_file(&files.temporary);
+        }
+        written
+    }
+
+    fn write_temporary(&self, path: &Path, bytes: &[u8], synced: bool) -> io::Result<()> {
         let mut file = match self.create(path) {
             // A crash left it: whoever wrote it has lost the latch, which we hold.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -229,9 +243,53 @@ impl Place {
             other => other?,
         };
         file.write_all(bytes)?;
-        // Before the rename, or a failure of power could leave the new name with
-        // none of its content.
-        file.sync_data()
+        if synced {
+            // Before the rename, or a failure of power could leave the new name with
+            // none of its content.
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    /// Who waits for a lock. Needs no latch, as with a record.
+    pub(super) fn read_line(&self, files: &Files, now: &Now) -> Outcome<Line> {
+        match slurp(&files.line) {
+            Ok(bytes) => match Line::parse(&bytes, now) {
+                Err(damage @ Damage::Newer) => Err(damaged(&files.line, &damage)),
+                found => Ok(found.unwrap_or_else(|_| Line::anew())),
+            },
+            Err(Slurp::Foreign) => Ok(Line::anew()),
+            Err(Slurp::Io(error)) if error.kind() == ErrorKind::NotFound => Ok(Line::default()),
+            Err(Slurp::Io(error)) => {
+                let doing = "read who waits in";
+                Err(io_fault(StoreErrorKind::NotDone, doing, &files.line, error))
+            }
+        }
+    }
+
+    /// Writes down who waits, if that has changed. The caller holds the latch.
+    pub(super) fn write_line(
+        &self,
+        files: &Files,
+        line: &Line,
+        now: &Now,
+        leave: &Leave<'_>,
+    ) -> Outcome<()> {
+        if !line.is_changed {
+            return Ok(());
+        }
+        if !line.is_empty() {
+            let text = line.render(&now.boot());
+            return self.put(files, &files.line, text.as_bytes(), false, leave);
+        }
+        leave.ask()?;
+        match fs::remove_file(&files.line) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let doing = "remove the empty line";
+                Err(io_fault(StoreErrorKind::Unknown, doing, &files.line, error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -30,11 +30,11 @@
 //! needs a new number in the first line, and a place in `Damage::Newer`.
 
 use std::fmt::{self, Write as _};
-use std::str::{FromStr, Lines};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::text::{Fields, escape, line};
 use super::time::{Boot, LAST_WALL_MS};
 use crate::store::{MAX_TOKEN, OwnerId};
 
@@ -173,7 +173,7 @@ impl Holding {
             _ => return Err(Damage::Foreign),
         }
         let text = std::str::from_utf8(bytes).map_err(|_| Damage::Broken("encoding"))?;
-        let holding = Self::read(&mut Fields(text.lines()))?;
+        let holding = Self::read(&mut Fields::of(text))?;
         // Whatever the fields say, only the very text that we would write passes:
         // nothing missing at the end, nothing after it, no second spelling.
         if holding.render() == text {
@@ -184,7 +184,7 @@ impl Holding {
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Damage> {
-        fields.0.next();
+        fields.skip();
         let beat = fields.raw(HEARTBEAT)?;
         let number = |index| {
             let number = beat.split(' ').nth(index).and_then(|n| n.parse().ok());
@@ -241,85 +241,6 @@ impl Holding {
 /// The digest of what a heartbeat tells.
 fn beat_sum(told: &str) -> Uuid {
     Uuid::new_v5(&SUM, told.as_bytes())
-}
-
-fn line(text: &mut String, field: &str, value: &dyn fmt::Display) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "{field} {value}");
-}
-
-/// The lines of a record, taken one by one.
-struct Fields<'a>(Lines<'a>);
-
-impl<'a> Fields<'a> {
-    fn raw_if_there(&mut self, field: &'static str) -> Option<&'a str> {
-        let mut ahead = self.0.clone();
-        let value = ahead.next()?.strip_prefix(field)?.strip_prefix(' ')?;
-        self.0 = ahead;
-        Some(value)
-    }
-
-    fn raw(&mut self, field: &'static str) -> Result<&'a str, Damage> {
-        self.raw_if_there(field).ok_or(Damage::Broken(field))
-    }
-
-    fn value<T: FromStr>(&mut self, field: &'static str) -> Result<T, Damage> {
-        self.raw(field)?.parse().map_err(|_| Damage::Broken(field))
-    }
-
-    fn value_if_there<T: FromStr>(&mut self, field: &'static str) -> Result<Option<T>, Damage> {
-        self.raw_if_there(field)
-            .map(|raw| raw.parse().map_err(|_| Damage::Broken(field)))
-            .transpose()
-    }
-
-    fn at_most(&mut self, field: &'static str, most: u64) -> Result<u64, Damage> {
-        let value: u64 = self.value(field)?;
-        if value > most {
-            return Err(Damage::Broken(field));
-        }
-        Ok(value)
-    }
-
-    fn text(&mut self, field: &'static str) -> Result<String, Damage> {
-        unescape(self.raw(field)?).ok_or(Damage::Broken(field))
-    }
-
-    fn text_if_there(&mut self, field: &'static str) -> Result<Option<String>, Damage> {
-        self.raw_if_there(field)
-            .map(|raw| unescape(raw).ok_or(Damage::Broken(field)))
-            .transpose()
-    }
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c == '%' || c.is_control() {
-            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "%{byte:02X}");
-            }
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
-fn unescape(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        out.push(if byte == b'%' {
-            let high = char::from(rest.next()?).to_digit(16)?;
-            let low = char::from(rest.next()?).to_digit(16)?;
-            u8::try_from(high * 16 + low).ok()?
-        } else {
-            byte
-        });
-    }
-    String::from_utf8(out).ok()
 }
 
 #[cfg(test)]

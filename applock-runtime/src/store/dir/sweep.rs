@@ -1,5 +1,5 @@
 //! Removing what nobody needs any more: records unused for a week, latches without a
-//! record, and what a crash left half-written. Without it a directory of locks named
+//! record, lines of the dead, and what a crash left half-written. Without it a directory of locks named
 //! after days or tenants would grow for ever.
 //!
 //! A file is removed only under its key's latch, after it was read again there, so
@@ -18,8 +18,9 @@ use super::time::{Now, system_time};
 /// fencing counter, as on Redis.
 const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A file half-written for so long is nobody's.
-const HALF_WRITTEN: Duration = Duration::from_secs(24 * 60 * 60);
+/// A file half-written for so long is nobody's, nor is a line in which nobody moved:
+/// who stands in it says so every second.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Goes through the directory for at most `spend`. Whatever is unclear stays.
 pub(super) fn sweep(place: &Place, now: impl Fn() -> Now, spend: Duration) {
@@ -44,12 +45,12 @@ fn remove_if_unused(place: &Place, entry: &DirEntry, now: &impl Fn() -> Now) -> 
         system_time(now.wall_ms()).duration_since(written).ok()
     };
     if name.starts_with(PROBE) {
-        let old = age(&now())? > HALF_WRITTEN;
+        let old = age(&now())? > ABANDONED;
         return Some(old && fs::remove_file(entry.path()).is_ok());
     }
     let (files, kind) = place.files_named(name)?;
     let limit = match kind {
-        Kind::Temporary => HALF_WRITTEN,
+        Kind::Temporary | Kind::Line => ABANDONED,
         Kind::Record | Kind::Latch => KEPT_FOR,
     };
     // By the file's date first: that costs no latch and no reading.
@@ -62,7 +63,7 @@ fn remove_if_unused(place: &Place, entry: &DirEntry, now: &impl Fn() -> Now) -> 
     let _latch = Latch::try_take(place, &files.latch).ok()??;
     let now = now();
     let unused = match kind {
-        Kind::Temporary => age(&now)? > limit,
+        Kind::Temporary | Kind::Line => age(&now)? > limit,
         // Whoever waits for it finds that it is gone, and makes a new one.
         Kind::Latch => !files.record.exists(),
         Kind::Record => {
@@ -163,7 +164,11 @@ mod tests {
             fs::write(home.path().join(foreign), "mine").unwrap();
             stays.insert(foreign.into());
         }
-        for left in [".x.0b7e0000000000000000000000000000.new", ".probe-0b7e"] {
+        for left in [
+            ".x.0b7e0000000000000000000000000000.new",
+            ".x.0b7e0000000000000000000000000000.line",
+            ".probe-0b7e",
+        ] {
             fs::write(home.path().join(left), "half").unwrap();
         }
         let copy = "x.0b7e0000000000000000000000000000.lock";
@@ -178,7 +183,7 @@ mod tests {
         assert_eq!(swept_after(Duration::ZERO), 0);
         assert_eq!(swept_after(DAY - MINUTE), 0);
         assert_eq!(names(&place), before);
-        assert_eq!(swept_after(DAY + MINUTE), 2);
+        assert_eq!(swept_after(DAY + MINUTE), 3);
         assert_eq!(swept_after(DAY * 7 - MINUTE), 0);
         assert_eq!(swept_after(DAY * 8), 3);
         assert_eq!(names(&place), stays);

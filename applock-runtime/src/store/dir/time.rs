@@ -31,7 +31,7 @@ pub(super) struct Now {
 }
 
 /// The boot in which a record was written, and when in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Boot {
     pub(super) id: Option<Uuid>,
     /// When it began, in milliseconds of the wall clock as it was at the writing.

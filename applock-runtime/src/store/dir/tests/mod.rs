@@ -2,7 +2,9 @@
 
 mod files;
 mod leases;
+mod line;
 mod processes;
+mod queue;
 mod steps;
 
 use std::path::Path;

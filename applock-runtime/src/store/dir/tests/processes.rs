@@ -1,15 +1,20 @@
 //! Several real processes on one directory: contending, stopped, and killed.
 #![cfg(unix)]
 
+use std::fmt::Display;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Instant;
 
 use super::super::latch::Latch;
 use super::super::place::Place;
 use super::*;
+use crate::error::Error;
 use crate::info::Ending;
+use crate::lock::Lock;
+use crate::locker::AppLocker;
 
 /// What a child process does, and where: set, this test binary is a child.
 const PART: &str = "APPLOCK_TEST_PART";
@@ -89,6 +94,8 @@ async fn child() {
             ready_for_ever();
         }
         "churn" => churn(&home).await,
+        "wait" => wait(path).await,
+        "take turns" => take_turns(path).await,
         "open files" => open_files(&home).await,
         other => panic!("{other}"),
     }
@@ -132,6 +139,80 @@ async fn contend(home: &Home, path: &Path) {
         assert!(home.release(&key, owner, None).await);
         taken += 1;
     }
+}
+
+fn locker(path: &Path) -> AppLocker {
+    let url = format!("dir:{}", path.join("locks").display());
+    AppLocker::connect_blocking(url).unwrap()
+}
+
+/// The lock of all who come with an engine, as in production.
+fn lock(locker: &AppLocker) -> Lock {
+    locker.lock("line").ttl(TTL).wait(LONG)
+}
+
+fn note(path: &Path, what: impl Display) {
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path.join("notes"))
+        .unwrap();
+    writeln!(file, "{what}").unwrap();
+}
+
+fn notes(path: &Path) -> Vec<u32> {
+    let notes = fs::read_to_string(path.join("notes")).unwrap();
+    notes.lines().map(|note| note.parse().unwrap()).collect()
+}
+
+/// Waits for the lock, and notes while it holds it who it is.
+async fn wait(path: &Path) {
+    let guard = lock(&locker(path)).acquire().await.unwrap();
+    note(path, std::process::id());
+    guard.release().await.unwrap();
+}
+
+/// Several tasks take the lock again and again, each alone inside.
+async fn take_turns(path: &Path) {
+    let (locker, inside) = (locker(path), path.join("inside"));
+    let task = || async {
+        for _ in 0..10 {
+            let guard = lock(&locker).acquire().await.unwrap();
+            let alone = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&inside);
+            alone.expect("two are inside");
+            note(path, std::process::id());
+            fs::remove_file(&inside).unwrap();
+            guard.release().await.unwrap();
+        }
+    };
+    tokio::join!(task(), task(), task());
+}
+
+/// How many stand in line for a lock that is held.
+fn in_line(locker: &AppLocker) -> u64 {
+    let holder = lock(locker).info_blocking().unwrap().unwrap();
+    holder.waiters().unwrap()
+}
+
+fn until_in_line(locker: &AppLocker, count: u64) {
+    let began = Instant::now();
+    while in_line(locker) != count {
+        assert!(began.elapsed() < LONG, "{} stand in line", in_line(locker));
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Nothing but the record and its latch.
+fn is_tidy(path: &Path) -> bool {
+    let entries = fs::read_dir(path.join("locks")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|name| !name.ends_with(".lock") && !name.ends_with(".latch"))
+        .count()
+        == 0
 }
 
 /// Writes records as fast as it can, until it is killed.
@@ -247,6 +328,62 @@ async fn a_process_killed_at_any_moment_leaves_a_record_that_can_be_used() {
         last = token;
         assert!(home.release(&key, 7, None).await);
     }
+}
+
+#[test]
+fn processes_are_served_in_the_order_of_their_coming_and_the_dead_are_passed_over() {
+    let directory = scratch();
+    let path = directory.path();
+    let locker = locker(path);
+    let holder = lock(&locker).acquire_blocking().unwrap();
+    let mut waiting = Vec::new();
+    for count in 1..=6 {
+        waiting.push(Process::start("wait", path));
+        until_in_line(&locker, count);
+    }
+    // The first of all, and one in the middle.
+    let middle = waiting.remove(3);
+    let first = waiting.remove(0);
+    let dead = [first.0.id(), middle.0.id()];
+    first.kill();
+    middle.kill();
+    holder.release_blocking().unwrap();
+    let order: Vec<u32> = waiting.iter().map(|process| process.0.id()).collect();
+    waiting.into_iter().for_each(Process::succeeds);
+    let served = notes(path);
+    assert_eq!(served, order, "the dead are {dead:?}");
+}
+
+#[test]
+fn a_wait_that_is_given_up_leaves_the_line_and_nothing_behind() {
+    let directory = scratch();
+    let path = directory.path();
+    let (one, other) = (locker(path), locker(path));
+    let holder = lock(&one).acquire_blocking().unwrap();
+    thread::scope(|scope| {
+        let late = scope.spawn(|| lock(&other).wait(Duration::from_secs(1)).acquire_blocking());
+        until_in_line(&one, 1);
+        let late = late.join().unwrap().unwrap_err();
+        assert!(matches!(late, Error::Busy(info) if info.waiters() == Some(1)));
+    });
+    until_in_line(&one, 0);
+    assert!(is_tidy(path));
+    holder.release_blocking().unwrap();
+}
+
+#[test]
+fn processes_of_many_waiters_take_turns_until_all_are_served() {
+    let directory = scratch();
+    let path = directory.path();
+    let all: Vec<Process> = (0..3).map(|_| Process::start("take turns", path)).collect();
+    let processes: Vec<u32> = all.iter().map(|process| process.0.id()).collect();
+    all.into_iter().for_each(Process::succeeds);
+    let served = notes(path);
+    for process in processes {
+        let turns = served.iter().filter(|served| **served == process);
+        assert_eq!(turns.count(), 30);
+    }
+    assert!(is_tidy(path));
 }
 
 #[test]
