@@ -21,6 +21,9 @@ pub(super) const SLOW: Duration = Duration::from_millis(30);
 /// given up: less than the kernel keeps sending it (`TCP_USER_TIMEOUT`).
 const LONGEST_DELAY: Duration = Duration::from_millis(3_500);
 
+/// The longest that a subscription over which nothing arrives is taken for a live one.
+const UNHEARD: Duration = Duration::from_secs(8);
+
 /// A run's length until the faults heal.
 const CHAOS: Duration = Duration::from_secs(11);
 
@@ -47,6 +50,9 @@ enum Step {
     /// The server closes the connection; or does so instead of answering.
     Reset(usize),
     LoseAnswer(usize),
+    /// The server closes the subscription; or what it sends there gets lost.
+    Deafen(usize),
+    Mute(usize, bool),
     /// The server dies, with or without what it knew.
     Crash {
         forget: bool,
@@ -113,7 +119,7 @@ impl Plan {
     fn trouble_one(&mut self, rng: &mut fastrand::Rng, at: Duration, end: Duration, host: usize) {
         let from = at + between(rng, 0, millis(end - at));
         let to = from + between(rng, 0, millis(end - from));
-        match rng.u8(..14) {
+        match rng.u8(..17) {
             0 => self.fault(from, to, host, Step::Cut(host), Step::Mend(host)),
             1 => self.fault(from, to, host, Step::CutRequests(host), Step::Mend(host)),
             2 | 3 => self.fault(from, to, host, Step::CutAnswers(host), Step::Mend(host)),
@@ -138,6 +144,17 @@ impl Plan {
             }
             11 => self.steps.push_back((from, Step::Reset(host))),
             12 => self.steps.push_back((from, Step::LoseAnswer(host))),
+            13 => self.steps.push_back((from, Step::Deafen(host))),
+            14 => {
+                self.fault(
+                    from,
+                    to,
+                    host,
+                    Step::Mute(host, true),
+                    Step::Mute(host, false),
+                );
+                self.troubles.push((from, to + UNHEARD, Some(host)));
+            }
             _ => (),
         }
     }
@@ -222,6 +239,8 @@ impl Hand {
             Step::GiveUp(host) => world.given_up[host].notify_waiters(),
             Step::Reset(host) => world.resets[host].notify_waiters(),
             Step::LoseAnswer(host) => world.lose_answer[host].set(true),
+            Step::Deafen(host) => world.deafened[host].notify_waiters(),
+            Step::Mute(host, to) => world.mute[host].set(to),
             Step::Crash { forget } => {
                 sim.crash(SERVER);
                 self.is_down = true;
