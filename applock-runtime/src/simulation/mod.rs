@@ -163,22 +163,22 @@ fn check(seed: u64, aloud: bool) {
 
 #[test]
 fn promises_hold_in_every_simulated_run_1() {
-    seeds(0..76);
+    seeds(0..60);
 }
 
 #[test]
 fn promises_hold_in_every_simulated_run_2() {
-    seeds(76..152);
+    seeds(60..120);
 }
 
 #[test]
 fn promises_hold_in_every_simulated_run_3() {
-    seeds(152..228);
+    seeds(120..180);
 }
 
 #[test]
 fn promises_hold_in_every_simulated_run_4() {
-    seeds(228..304);
+    seeds(180..240);
 }
 
 #[test]
