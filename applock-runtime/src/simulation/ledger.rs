@@ -142,6 +142,8 @@ impl Ledger {
         broken.extend(self.asleep(&events));
         broken.extend(self.leaked(&events));
         broken.extend(self.late(&events));
+        broken.extend(self.unheard(&events));
+        broken.extend(self.forgotten(&events));
         broken
     }
 

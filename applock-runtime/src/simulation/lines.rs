@@ -16,6 +16,11 @@ const EACH_AHEAD: Duration = Duration::from_secs(1);
 /// How long a lock may stay with one who gave up, where its host's way is in order.
 const GONE: Duration = Duration::from_secs(2);
 
+/// How long after it was given a lock one is told who stood in line, where its host's
+/// way is in order, and has been for a while.
+const HEARD: Duration = Duration::from_millis(700);
+const A_WHILE: Duration = Duration::from_secs(2);
+
 /// How long after the end of its patience one is told, where its host's way is in order.
 const LATE: Duration = Duration::from_millis(200);
 
@@ -136,6 +141,109 @@ impl Ledger {
             }
         }
         broken
+    }
+
+    /// No place in line is kept by one who has gone; and one who was given the lock is told.
+    pub(super) fn unheard(&self, events: &[&Event]) -> Vec<String> {
+        let mut broken = Vec::new();
+        let gone = gone(events);
+        let mut line: BTreeMap<(usize, Owner), Duration> = BTreeMap::new();
+        for event in events {
+            match event.what {
+                What::Entered(key, owner) => drop(line.insert((key, owner), event.at)),
+                What::Left(key, owner) => {
+                    let entered = line.remove(&(key, owner)).unwrap_or(event.at);
+                    if let Some((gone, host)) = gone.get(&owner).zip(self.host_of(owner))
+                        && self.longest_calm(entered.max(*gone), event.at, host) > GONE
+                    {
+                        broken.push(format!(
+                            "lingers: {owner} has gone at {gone:?}, and stands in line for key \
+                             {key} until {:?}",
+                            event.at
+                        ));
+                    }
+                }
+                What::Gave(key, owner, _) if line.contains_key(&(key, owner)) => {
+                    let by = event.at + HEARD;
+                    let holding = &self.holdings[&owner];
+                    let was_told = holding.told.is_some_and(|(at, _)| at <= by);
+                    let has_gone = gone.get(&owner).is_some_and(|at| *at <= by);
+                    let since = event.at.saturating_sub(A_WHILE);
+                    let troubled = self.is_troubled(since, by, holding.ask.host);
+                    if !was_told && !has_gone && !troubled {
+                        broken.push(format!(
+                            "unheard: key {key} goes to {owner} at {:?}, who is told {:?}",
+                            event.at, holding.told
+                        ));
+                    }
+                }
+                What::Forgot => line.clear(),
+                _ => (),
+            }
+        }
+        broken
+    }
+
+    /// Who stood in a line that the server forgot stands in it again soon.
+    pub(super) fn forgotten(&self, events: &[&Event]) -> Vec<String> {
+        let mut broken = Vec::new();
+        let gone = gone(events);
+        let mut line: BTreeMap<(usize, Owner), Duration> = BTreeMap::new();
+        let mut forgotten = BTreeMap::new();
+        for event in events {
+            match event.what {
+                What::Entered(key, owner) => {
+                    line.insert((key, owner), event.at);
+                    self.check_forgotten(
+                        &gone,
+                        forgotten.remove(&owner),
+                        owner,
+                        event.at,
+                        &mut broken,
+                    );
+                }
+                What::Left(key, owner) => drop(line.remove(&(key, owner))),
+                What::Gave(_, owner, _) => {
+                    self.check_forgotten(
+                        &gone,
+                        forgotten.remove(&owner),
+                        owner,
+                        event.at,
+                        &mut broken,
+                    );
+                }
+                What::Forgot => {
+                    forgotten.extend(line.keys().map(|(_, owner)| (*owner, event.at)));
+                    line.clear();
+                }
+                _ => (),
+            }
+        }
+        let end = events.last().map_or(Duration::ZERO, |event| event.at);
+        for (owner, at) in forgotten {
+            self.check_forgotten(&gone, Some(at), owner, end, &mut broken);
+        }
+        broken
+    }
+
+    fn check_forgotten(
+        &self,
+        gone: &BTreeMap<Owner, Duration>,
+        forgotten: Option<Duration>,
+        owner: Owner,
+        now: Duration,
+        broken: &mut Vec<String>,
+    ) {
+        let (Some(at), Some(host)) = (forgotten, self.host_of(owner)) else {
+            return;
+        };
+        let until = gone.get(&owner).map_or(now, |gone| now.min(*gone));
+        if self.longest_calm(at, until, host) > A_WHILE {
+            broken.push(format!(
+                "forgotten: {owner} stood in the line that the server forgot at {at:?}, and in \
+                 none until {until:?}"
+            ));
+        }
     }
 
     /// Whoever waits for so long is told at the end of it.

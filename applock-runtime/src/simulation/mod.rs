@@ -19,6 +19,11 @@
 //! | left in line | and nobody stands in a line |
 //! | order | those who stand in line keep their places |
 //! | jumped | a lock goes to nobody before one who stands before him and listens |
+//! | unserved | a lock that is given back goes at once to one who stands in line and listens |
+//! | wasted | and not to one who can't hear that |
+//! | unheard | whoever is given a lock is told soon |
+//! | forgotten | whoever stood in a line that the server forgot soon stands in it again |
+//! | lingers | and whoever has gone soon stands in none |
 //! | asleep | no lock is free for long while one stands in line whose way is in order |
 //! | leaked | no lock stays with one who has given up, or let go |
 //! | late | whoever waits for so long is told then |

@@ -1,6 +1,7 @@
 //! What the hosts, the server and the network of one run share.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::pending;
 use std::net::IpAddr;
@@ -55,8 +56,21 @@ pub(super) struct World {
     pub(super) mute: Vec<Cell<bool>>,
     /// For each host: nothing gets through to the server.
     pub(super) cut: Vec<Arc<AtomicBool>>,
+    /// For each host: what happens when it is told of a grant.
+    pub(super) ambush: RefCell<[Ambush; HOSTS]>,
+    /// The hosts that listen for each lock, as the server knows.
+    pub(super) listening: RefCell<BTreeSet<(usize, usize)>>,
     owners: Cell<Owner>,
     connections: Cell<u64>,
+}
+
+/// A trap for one who is told of a grant: nothing gets through to the server then.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub(super) enum Ambush {
+    #[default]
+    None,
+    Laid,
+    Sprung,
 }
 
 impl World {
@@ -75,6 +89,8 @@ impl World {
             deafened: (0..HOSTS).map(|_| Rc::default()).collect(),
             mute: (0..HOSTS).map(|_| Cell::default()).collect(),
             cut: (0..HOSTS).map(|_| Arc::default()).collect(),
+            ambush: RefCell::default(),
+            listening: RefCell::default(),
             owners: Cell::new(0),
             connections: Cell::new(0),
         }

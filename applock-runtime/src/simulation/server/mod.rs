@@ -22,7 +22,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::ledger::What;
-use super::world::{PORT, World, elapsed};
+use super::world::{Ambush, PORT, World, elapsed};
 pub(super) use data::Data;
 use lua::Scripts;
 use watch::Watch;
@@ -169,7 +169,7 @@ impl Server {
             began: elapsed(),
             run: format!("run{:037}", world.next_connection()),
         };
-        let watch = Rc::<Watch>::default();
+        let watch = Rc::new(Watch::new(&world));
         let looked = Rc::clone(&watch);
         let this = life.clone();
         let command = move |words: &[&str]| {
@@ -201,7 +201,13 @@ impl Server {
                 biased;
                 () = reset.notified() => return,
                 () = deafened.notified(), if client.subscriptions() > 0 => return,
-                Some(push) = pushes.recv() => push.write(client.resp3.get(), &mut answers),
+                Some(push) = pushes.recv() => {
+                    push.write(client.resp3.get(), &mut answers);
+                    let mut ambush = self.world.ambush.borrow_mut();
+                    if ambush[host] == Ambush::Laid {
+                        ambush[host] = Ambush::Sprung;
+                    }
+                }
                 read = stream.read_buf(&mut received) => {
                     if !matches!(read, Ok(1..)) {
                         return;

@@ -15,13 +15,24 @@ pub(super) struct Watch {
     locks: RefCell<BTreeMap<String, Lock>>,
     /// When each host last asked about each lock.
     asked: RefCell<BTreeMap<(usize, usize), Duration>>,
+    /// The hosts that listened for each lock when the server ended its last life.
+    former: BTreeSet<(usize, usize)>,
 }
+
+/// The hosts that can be told of a grant, since when.
+pub(super) type Listening = BTreeMap<usize, Duration>;
 
 /// A host whose way is in order has said so soon that it listens.
 const SAYS_SO: Duration = Duration::from_secs(5);
 
+/// One that does not listen, and was silent for longer, is nobody to offer a lock to.
+const SILENCE: Duration = Duration::from_secs(3);
+
 struct Lock {
     number: usize,
+    /// Whose script it is.
+    host: usize,
+    was_held: bool,
     /// As last seen.
     holder: Option<Holder>,
     /// Who stood in line when the script began.
@@ -31,6 +42,13 @@ struct Lock {
 }
 
 impl Watch {
+    pub(super) fn new(world: &World) -> Self {
+        Self {
+            former: world.listening.take(),
+            ..Self::default()
+        }
+    }
+
     /// Before a script.
     pub(super) fn begin(&self, world: &World, host: usize, keys: &[&str]) {
         let mut data = world.data.borrow_mut();
@@ -39,6 +57,8 @@ impl Watch {
         let locks = locks.into_iter().map(|key| {
             let lock = Lock {
                 number: world.key_number(key),
+                host,
+                was_held: data.holder(key).is_some(),
                 holder: data.holder(key),
                 line: data.line(key),
                 given: None,
@@ -71,41 +91,73 @@ impl Watch {
         }
     }
 
-    /// After the script. `listening`: the hosts that can be told of a grant, since when.
-    pub(super) fn end(&self, world: &World, listening: &BTreeMap<usize, Duration>) {
+    /// After the script.
+    pub(super) fn end(&self, world: &World, listening: &Listening) {
         for (key, lock) in std::mem::take(&mut *self.locks.borrow_mut()) {
-            let line = world.data.borrow_mut().line(&key);
+            let mut data = world.data.borrow_mut();
+            let (line, is_kept) = (data.line(&key), data.kept(&key).is_some());
+            drop(data);
             lock.moved(world, &line);
-            for passed in lock.passed(&line) {
-                self.check_passed(world, &lock, passed, listening);
+            let heard = |owner: &Owner| self.can_be_told(world, &lock, *owner, listening);
+            let blame = |what: String| {
+                let (number, at) = (lock.number, elapsed());
+                let mut ledger = world.ledger.borrow_mut();
+                ledger.blame(format!("{what} (key {number}, at {at:?})"));
+            };
+            if let Some(passed) = lock.passed(&line).into_iter().find(|owner| heard(owner)) {
+                let given = lock.given;
+                blame(format!(
+                    "jumped: it goes to {given:?} past {passed}, who listens"
+                ));
+            }
+            if let Some(next) = line.iter().find(|owner| heard(owner)) {
+                if lock.was_held && lock.holder.is_none() && !is_kept {
+                    blame(format!("unserved: it is free, and {next} listens"));
+                }
+                if let Some(deaf) = lock
+                    .given
+                    .filter(|given| self.is_deaf(world, &lock, *given, listening))
+                {
+                    blame(format!(
+                        "wasted: it goes to {deaf}, who can't hear that, and {next} can"
+                    ));
+                }
+            }
+            let mut told = world.listening.borrow_mut();
+            told.retain(|(_, number)| *number != lock.number);
+            for host in listening.keys() {
+                if self.has_said_so(world, &lock, *host, listening) {
+                    told.insert((*host, lock.number));
+                }
             }
         }
     }
 
-    fn check_passed(
-        &self,
-        world: &World,
-        lock: &Lock,
-        passed: Owner,
-        listening: &BTreeMap<usize, Duration>,
-    ) {
-        let mut ledger = world.ledger.borrow_mut();
-        let host = ledger.host_of(passed).unwrap();
-        let Some(since) = listening.get(&host) else {
-            return;
-        };
-        let asked = self.asked.borrow().get(&(host, lock.number)).copied();
-        if asked.is_none_or(|asked| asked < *since + SAYS_SO)
-            && ledger.is_troubled(*since, elapsed(), host)
-        {
-            return;
-        }
-        ledger.blame(format!(
-            "jumped: key {} went to {:?} at {:?}, and {passed} stood before it and listens",
-            lock.number,
-            lock.given,
-            elapsed()
-        ));
+    fn asked(&self, lock: &Lock, host: usize) -> Option<Duration> {
+        self.asked.borrow().get(&(host, lock.number)).copied()
+    }
+
+    /// Whether a host listens, and the server has been told so.
+    fn has_said_so(&self, world: &World, lock: &Lock, host: usize, listening: &Listening) -> bool {
+        listening.get(&host).is_some_and(|since| {
+            let asked = self.asked(lock, host);
+            asked.is_some_and(|asked| asked >= *since + SAYS_SO)
+                || !world.ledger.borrow().is_troubled(*since, elapsed(), host)
+        })
+    }
+
+    /// Whether one in line can be told of a grant; or could, before the server restarted.
+    fn can_be_told(&self, world: &World, lock: &Lock, owner: Owner, listening: &Listening) -> bool {
+        let host = world.ledger.borrow().host_of(owner).unwrap();
+        let before = self.former.contains(&(host, lock.number)) && self.asked(lock, host).is_none();
+        before || self.has_said_so(world, lock, host, listening)
+    }
+
+    fn is_deaf(&self, world: &World, lock: &Lock, owner: Owner, listening: &Listening) -> bool {
+        let host = world.ledger.borrow().host_of(owner).unwrap();
+        let stood = lock.line.contains(&owner) && host != lock.host;
+        let silent = |asked: Duration| elapsed() > asked + SILENCE;
+        stood && !listening.contains_key(&host) && self.asked(lock, host).is_some_and(silent)
     }
 }
 
