@@ -8,7 +8,7 @@ use std::time::Duration;
 use turmoil::Sim;
 
 use super::ledger::What;
-use super::world::{HOSTS, SERVER, World, host_name};
+use super::world::{Ambush, HOSTS, SERVER, World, host_name};
 
 /// One step of the simulation. No message is faster: within a step hosts run one after
 /// the other, and what one sends must not reach another in its past.
@@ -20,6 +20,9 @@ pub(super) const SLOW: Duration = Duration::from_millis(30);
 /// The longest that a message is delayed, and so comes to life after its connection was
 /// given up: less than the kernel keeps sending it (`TCP_USER_TIMEOUT`).
 const LONGEST_DELAY: Duration = Duration::from_millis(3_500);
+
+/// The longest that a subscription over which nothing arrives is taken for a live one.
+const UNHEARD: Duration = Duration::from_secs(8);
 
 /// A run's length until the faults heal.
 const CHAOS: Duration = Duration::from_secs(11);
@@ -47,6 +50,11 @@ enum Step {
     /// The server closes the connection; or does so instead of answering.
     Reset(usize),
     LoseAnswer(usize),
+    /// The server closes the subscription; or what it sends there gets lost.
+    Deafen(usize),
+    Mute(usize, bool),
+    /// When it is told of a grant next, nothing that it sends gets through.
+    Ambush(usize),
     /// The server dies, with or without what it knew.
     Crash {
         forget: bool,
@@ -79,6 +87,12 @@ impl Plan {
             plan.chaos(rng, Duration::ZERO, CHAOS, false);
         }
         plan.steps.make_contiguous().sort_by_key(|(at, _)| *at);
+        // Whatever was begun at the end of its own time is over then.
+        for host in 0..HOSTS {
+            for step in [Step::Mend(host), Step::LetGo(host), Step::Fast(host)] {
+                plan.steps.push_back((plan.heal, step));
+            }
+        }
         plan
     }
 
@@ -113,7 +127,7 @@ impl Plan {
     fn trouble_one(&mut self, rng: &mut fastrand::Rng, at: Duration, end: Duration, host: usize) {
         let from = at + between(rng, 0, millis(end - at));
         let to = from + between(rng, 0, millis(end - from));
-        match rng.u8(..14) {
+        match rng.u8(..20) {
             0 => self.fault(from, to, host, Step::Cut(host), Step::Mend(host)),
             1 => self.fault(from, to, host, Step::CutRequests(host), Step::Mend(host)),
             2 | 3 => self.fault(from, to, host, Step::CutAnswers(host), Step::Mend(host)),
@@ -138,6 +152,24 @@ impl Plan {
             }
             11 => self.steps.push_back((from, Step::Reset(host))),
             12 => self.steps.push_back((from, Step::LoseAnswer(host))),
+            13 => self.steps.push_back((from, Step::Deafen(host))),
+            15 | 16 => {
+                // The server knows that it is gone.
+                self.steps.push_back((from, Step::Deafen(host)));
+                let from = from + 2 * STEP;
+                self.fault(from, to.max(from), host, Step::Cut(host), Step::Mend(host));
+            }
+            17 => self.steps.push_back((from, Step::Ambush(host))),
+            14 => {
+                self.fault(
+                    from,
+                    to,
+                    host,
+                    Step::Mute(host, true),
+                    Step::Mute(host, false),
+                );
+                self.troubles.push((from, to + UNHEARD, Some(host)));
+            }
             _ => (),
         }
     }
@@ -188,8 +220,27 @@ impl Hand {
 
     /// Does what is due.
     pub(super) fn act(&mut self, sim: &mut Sim<'_>, world: &World) {
+        self.spring(sim, world);
         while let Some((_, step)) = self.plan.steps.pop_front_if(|(at, _)| *at <= sim.elapsed()) {
             self.step(step, sim, world);
+        }
+    }
+
+    /// Cuts off who has just been told of a grant, where that was planned.
+    fn spring(&mut self, sim: &mut Sim<'_>, world: &World) {
+        let now = sim.elapsed();
+        for host in 0..HOSTS {
+            let ambush = &mut world.ambush.borrow_mut()[host];
+            if *ambush != Ambush::Sprung || now >= self.plan.heal {
+                continue;
+            }
+            *ambush = Ambush::None;
+            let end = (now + LONGEST_DELAY).min(self.plan.heal);
+            let place = self.plan.steps.partition_point(|(at, _)| *at <= end);
+            self.plan.steps.insert(place, (end, Step::Mend(host)));
+            self.plan.steps.push_front((now, Step::CutRequests(host)));
+            let mut ledger = world.ledger.borrow_mut();
+            ledger.trouble(now - STEP, end + LONGEST_DELAY, Some(host));
         }
     }
 
@@ -222,6 +273,9 @@ impl Hand {
             Step::GiveUp(host) => world.given_up[host].notify_waiters(),
             Step::Reset(host) => world.resets[host].notify_waiters(),
             Step::LoseAnswer(host) => world.lose_answer[host].set(true),
+            Step::Deafen(host) => world.deafened[host].notify_waiters(),
+            Step::Ambush(host) => world.ambush.borrow_mut()[host] = Ambush::Laid,
+            Step::Mute(host, to) => world.mute[host].set(to),
             Step::Crash { forget } => {
                 sim.crash(SERVER);
                 self.is_down = true;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::ProtocolVersion;
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use crate::engine::{Engine, Held, Parts, Wait, Want};
@@ -19,8 +19,12 @@ use super::faults::between;
 use super::ledger::{Ask, Owner, What};
 use super::world::{Dialler, HostClock, TTLS, World, elapsed, host_name};
 
-/// How many tasks of a host want locks.
+/// How many tasks of a host want locks; and how many do in a crowd.
 const TASKS: u64 = 3;
+const CROWD: u64 = 6;
+
+/// Where the crowd is.
+const CROWDED: [usize; 2] = [1, 2];
 
 /// How long after the faults holders go on holding.
 const LAST_HOLD: Duration = Duration::from_secs(1);
@@ -42,34 +46,8 @@ pub(super) struct Host {
 /// Runs a host from its start to its end.
 pub(super) async fn live(world: Rc<World>, number: usize) -> turmoil::Result {
     let mut rng = fastrand::Rng::with_seed(world.seed * 1_000 + number as u64);
-    let clock = Arc::new(HostClock::start(&mut rng));
-    let dialler = Dialler {
-        protocol: if rng.bool() {
-            ProtocolVersion::RESP2
-        } else {
-            ProtocolVersion::RESP3
-        },
-        cut: Arc::clone(&world.cut[number]),
-        given_up: Arc::clone(&world.given_up[number]),
-    };
-    let (engine, work) = Engine::driven_by_caller(Parts {
-        store: Arc::new(RedisStore::over(Arc::new(dialler), "redis://server".into())),
-        clock: Arc::clone(&clock) as _,
-        identity: Arc::new(Identity {
-            instance: host_name(number),
-            host: host_name(number),
-            pid: 1,
-        }),
-        command_timeout: Duration::from_secs(1),
-    });
-    let engine_at_work = spawn_local(work);
-    let host = Rc::new(Host {
-        world: Rc::clone(&world),
-        number,
-        engine,
-        clock,
-    });
-    let tasks: Vec<_> = (0..TASKS)
+    let (host, engine_at_work) = Host::start(Rc::clone(&world), number, &mut rng);
+    let tasks: Vec<_> = (0..if world.crowd { CROWD } else { TASKS })
         .map(|_| spawn_local(Rc::clone(&host).work(rng.fork())))
         .collect();
     for task in tasks {
@@ -81,6 +59,15 @@ pub(super) async fn live(world: Rc<World>, number: usize) -> turmoil::Result {
         host.take_after_all(key).await;
     }
     drop(host);
+    rest(&world, number, engine_at_work).await
+}
+
+/// Waits for an engine that nobody uses any more.
+pub(super) async fn rest(
+    world: &World,
+    number: usize,
+    engine_at_work: JoinHandle<()>,
+) -> turmoil::Result {
     match timeout(REST, engine_at_work).await {
         Ok(ended) => ended?,
         Err(_) => world.ledger.borrow_mut().blame(format!(
@@ -92,6 +79,58 @@ pub(super) async fn live(world: Rc<World>, number: usize) -> turmoil::Result {
 }
 
 impl Host {
+    pub(super) fn start(
+        world: Rc<World>,
+        number: usize,
+        rng: &mut fastrand::Rng,
+    ) -> (Rc<Self>, JoinHandle<()>) {
+        let clock = Arc::new(HostClock::start(rng));
+        let dialler = Dialler {
+            protocol: if rng.bool() {
+                ProtocolVersion::RESP2
+            } else {
+                ProtocolVersion::RESP3
+            },
+            cut: Arc::clone(&world.cut[number]),
+            given_up: Arc::clone(&world.given_up[number]),
+        };
+        let (engine, work) = Engine::driven_by_caller(Parts {
+            store: Arc::new(RedisStore::over(Arc::new(dialler), "redis://server".into())),
+            clock: Arc::clone(&clock) as _,
+            identity: Arc::new(Identity {
+                instance: host_name(number),
+                host: host_name(number),
+                pid: 1,
+            }),
+            command_timeout: Duration::from_secs(1),
+        });
+        let engine_at_work = spawn_local(work);
+        let host = Rc::new(Self {
+            world,
+            number,
+            engine,
+            clock,
+        });
+        (host, engine_at_work)
+    }
+
+    /// Waits for a lock, no longer than `patience`; what comes of it is thrown away.
+    pub(super) async fn wait_a_while(
+        &self,
+        rng: &mut fastrand::Rng,
+        key: usize,
+        patience: Duration,
+    ) {
+        let (_, want) = self.want(rng, key, Wait::Forever);
+        let _ = timeout(patience, self.engine.acquire(want)).await;
+    }
+
+    /// Takes a lock, if it is free.
+    pub(super) async fn try_take(&self, rng: &mut fastrand::Rng, key: usize) -> Result<Held> {
+        let (_, want) = self.want(rng, key, Wait::Not);
+        self.engine.acquire(want).await
+    }
+
     fn note(&self, what: What) {
         self.world.note(what);
     }
@@ -110,24 +149,46 @@ impl Host {
     /// An acquisition, from the wish to whatever end.
     async fn take_one(&self, rng: &mut fastrand::Rng) {
         let key = rng.usize(..TTLS.len());
+        let key = if self.world.crowd {
+            CROWDED[key % 2]
+        } else {
+            key
+        };
         let wait = match rng.u8(..8) {
-            0..=2 => Wait::Not,
-            3 => Wait::Forever,
+            0 if self.world.crowd => Wait::Not,
+            0..=2 if !self.world.crowd => Wait::Not,
+            1..=3 => Wait::Forever,
             _ => Wait::For(between(rng, 20, 3_000)),
         };
         let (ask, mut want) = self.want(rng, key, wait);
         want.at_least = (rng.u8(..6) == 0).then(|| between(rng, 100, 800));
         want.at_most = (rng.u8(..6) == 0).then(|| between(rng, 200, 3_000));
-        let patience = if rng.u8(..4) == 0 {
-            between(rng, 0, 300)
-        } else {
-            between(rng, 2_000, 4_000)
+        let patience = match rng.u8(..8) {
+            0 | 1 => between(rng, 0, 300),
+            // It does not end before the faults do.
+            2 if wait == Wait::Forever => self.world.heal - elapsed() + LIVELINESS,
+            _ => between(rng, 2_000, 4_000),
         };
         match timeout(patience, self.engine.acquire(want)).await {
-            Err(_) => self.note(What::Dropped(ask.owner)),
+            Err(_) => {
+                self.note(What::Dropped(ask.owner));
+                if elapsed() >= self.world.heal + LIVELINESS {
+                    self.blame_stuck(ask);
+                }
+            }
             Ok(Err(error)) => self.note(What::Refused(ask.owner, outcome(&Err(error)))),
             Ok(Ok(held)) => self.hold(ask, held, rng).await,
         }
+    }
+
+    fn blame_stuck(&self, ask: Ask) {
+        self.world.ledger.borrow_mut().blame(format!(
+            "stuck: all is well, and {} of host {} has not key {} by {:?}",
+            ask.owner,
+            self.number,
+            ask.key,
+            elapsed()
+        ));
     }
 
     /// A wish with an owner id of the run's own.
@@ -138,6 +199,7 @@ impl Host {
             host: self.number,
             key,
             ttl: between(rng, least, most),
+            wait,
         };
         let acquire = Acquire {
             key: self.world.keys[key].clone(),
@@ -166,7 +228,11 @@ impl Host {
     async fn hold(&self, ask: Ask, held: Held, rng: &mut fastrand::Rng) {
         let owner = ask.owner;
         self.note(What::Told(owner, held.lease().token));
-        let longest = if rng.u8(..3) == 0 { 14_000 } else { 2_500 };
+        let longest = match (rng.u8(..24), self.world.crowd) {
+            (0, _) | (1..8, false) => 14_000,
+            (_, false) => 2_500,
+            (_, true) => 300,
+        };
         let end = (elapsed() + between(rng, 0, longest)).min(self.world.heal + LAST_HOLD);
         while self.look(owner, &held) && elapsed() < end {
             if rng.u8(..20) == 0 {
@@ -228,12 +294,10 @@ impl Host {
                 self.release(ask.owner, timeout(LIVELINESS, held.release()))
                     .await;
             }
-            Err(error) => self.world.ledger.borrow_mut().blame(format!(
-                "stuck: all is well, and host {} can't take key {key} by {:?} ({})",
-                self.number,
-                elapsed(),
-                outcome(&Err(error))
-            )),
+            Err(error) => {
+                self.note(What::Refused(ask.owner, outcome(&Err(error))));
+                self.blame_stuck(ask);
+            }
         }
     }
 }

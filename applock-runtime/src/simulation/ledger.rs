@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::engine::Wait;
+
 /// One acquisition: the number of its owner id.
 pub(super) type Owner = u64;
 
 /// Something that happened, by the run's one time (which no host knows).
 pub(super) struct Event {
-    at: Duration,
-    what: What,
+    pub(super) at: Duration,
+    pub(super) what: What,
 }
 
 pub(super) enum What {
@@ -26,6 +28,11 @@ pub(super) enum What {
     Lasts(usize, Owner, Duration),
     /// At the server, the lock is no longer that owner's.
     Took(usize, Owner),
+    /// At the server, the lock is nobody's, and kept until then (`at_least`).
+    Kept(usize, Duration),
+    /// At the server, one stands in line now, or does not any more.
+    Entered(usize, Owner),
+    Left(usize, Owner),
     /// The server passed a message on to these hosts.
     Published(Vec<usize>),
     Asked(Ask),
@@ -48,12 +55,13 @@ pub(super) struct Ask {
     pub(super) host: usize,
     pub(super) key: usize,
     pub(super) ttl: Duration,
+    pub(super) wait: Wait,
 }
 
 /// A holding, as its caller saw it.
-struct Holding {
-    ask: Ask,
-    told: Option<(Duration, u64)>,
+pub(super) struct Holding {
+    pub(super) ask: Ask,
+    pub(super) told: Option<(Duration, u64)>,
     last_yes: Option<Duration>,
     no: Option<Duration>,
 }
@@ -67,9 +75,9 @@ const TOLD_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Ledger {
     events: Vec<Event>,
     /// When something was wrong with the way between a host and the server.
-    troubles: Vec<(Duration, Duration, Option<usize>)>,
+    pub(super) troubles: Vec<(Duration, Duration, Option<usize>)>,
     blames: Vec<String>,
-    holdings: BTreeMap<Owner, Holding>,
+    pub(super) holdings: BTreeMap<Owner, Holding>,
 }
 
 impl Ledger {
@@ -131,6 +139,11 @@ impl Ledger {
         broken.extend(self.unbacked(&events));
         broken.extend(self.shrunken_tokens(&events));
         broken.extend(self.untold(&events));
+        broken.extend(self.asleep(&events));
+        broken.extend(self.leaked(&events));
+        broken.extend(self.late(&events));
+        broken.extend(self.unheard(&events));
+        broken.extend(self.forgotten(&events));
         broken
     }
 
@@ -268,7 +281,11 @@ impl Ledger {
         broken
     }
 
-    fn is_troubled(&self, from: Duration, to: Duration, host: usize) -> bool {
+    pub(super) fn host_of(&self, owner: Owner) -> Option<usize> {
+        Some(self.holdings.get(&owner)?.ask.host)
+    }
+
+    pub(super) fn is_troubled(&self, from: Duration, to: Duration, host: usize) -> bool {
         self.troubles.iter().any(|(start, end, whose)| {
             *start <= to && *end > from && whose.is_none_or(|whose| whose == host)
         })
@@ -315,11 +332,24 @@ impl fmt::Display for Event {
                 write!(f, "     server: key {key} is {owner}'s until {until:.3}")
             }
             What::Took(key, owner) => write!(f, "     server: key {key} is no longer {owner}'s"),
+            What::Kept(key, until) => {
+                let until = until.as_secs_f64();
+                write!(f, "     server: key {key} is kept until {until:.3}")
+            }
+            What::Entered(key, owner) => {
+                write!(f, "     server: {owner} stands in line for key {key}")
+            }
+            What::Left(key, owner) => {
+                write!(
+                    f,
+                    "     server: {owner} stands in line for key {key} no more"
+                )
+            }
             What::Published(hosts) => write!(f, "     server: a message to hosts {hosts:?}"),
             What::Asked(ask) => write!(
                 f,
-                "{:>4} host {} asks for key {}, ttl {:?}",
-                ask.owner, ask.host, ask.key, ask.ttl
+                "{:>4} host {} asks for key {}, ttl {:?}, wait {:?}",
+                ask.owner, ask.host, ask.key, ask.ttl, ask.wait
             ),
             What::Told(owner, token) => write!(f, "{owner:>4} is told: held, token {token}"),
             What::Refused(owner, why) => write!(f, "{owner:>4} is refused: {why}"),

@@ -1,6 +1,7 @@
 //! What the hosts, the server and the network of one run share.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::pending;
 use std::net::IpAddr;
@@ -41,20 +42,39 @@ pub(super) struct World {
     pub(super) keys: Vec<Key>,
     /// When the faults are over.
     pub(super) heal: Duration,
+    /// Whether many wait for few locks.
+    pub(super) crowd: bool,
     /// For each host: closes its connections, at the server.
     pub(super) resets: Vec<Rc<Notify>>,
     /// For each host: its own end of a connection is gone; what it sent is on its way.
     pub(super) given_up: Vec<Arc<Notify>>,
     /// For each host: its next answer is lost with the connection.
     pub(super) lose_answer: Vec<Cell<bool>>,
+    /// For each host: closes its subscription, at the server.
+    pub(super) deafened: Vec<Rc<Notify>>,
+    /// For each host: what its subscription is sent gets lost, from then on.
+    pub(super) mute: Vec<Cell<bool>>,
     /// For each host: nothing gets through to the server.
     pub(super) cut: Vec<Arc<AtomicBool>>,
+    /// For each host: what happens when it is told of a grant.
+    pub(super) ambush: RefCell<[Ambush; HOSTS]>,
+    /// The hosts that listen for each lock, as the server knows.
+    pub(super) listening: RefCell<BTreeSet<(usize, usize)>>,
     owners: Cell<Owner>,
     connections: Cell<u64>,
 }
 
+/// A trap for one who is told of a grant: nothing gets through to the server then.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub(super) enum Ambush {
+    #[default]
+    None,
+    Laid,
+    Sprung,
+}
+
 impl World {
-    pub(super) fn new(seed: u64, heal: Duration) -> Self {
+    pub(super) fn new(seed: u64, heal: Duration, crowd: bool) -> Self {
         let keys = (0..TTLS.len()).map(|key| Key::whole(&format!("k{key}")).unwrap());
         Self {
             seed,
@@ -62,10 +82,15 @@ impl World {
             data: Rc::default(),
             keys: keys.collect(),
             heal,
+            crowd,
             resets: (0..HOSTS).map(|_| Rc::default()).collect(),
             given_up: (0..HOSTS).map(|_| Arc::default()).collect(),
             lose_answer: (0..HOSTS).map(|_| Cell::default()).collect(),
+            deafened: (0..HOSTS).map(|_| Rc::default()).collect(),
+            mute: (0..HOSTS).map(|_| Cell::default()).collect(),
             cut: (0..HOSTS).map(|_| Arc::default()).collect(),
+            ambush: RefCell::default(),
+            listening: RefCell::default(),
             owners: Cell::new(0),
             connections: Cell::new(0),
         }
@@ -98,7 +123,7 @@ impl World {
         lines
             .flat_map(|(number, key)| {
                 let line = data.line(&key.lock).into_iter();
-                line.map(move |name| (number, Owner::from_str_radix(&name, 16).unwrap()))
+                line.map(move |owner| (number, owner))
             })
             .collect()
     }

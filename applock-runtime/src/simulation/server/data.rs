@@ -102,12 +102,21 @@ impl Data {
         locks.cloned().collect()
     }
 
+    /// The keys that are no fence.
+    pub(in crate::simulation) fn beside_fences(&self) -> Vec<String> {
+        let keys = self.keys.keys().filter(|key| !key.ends_with("}:fence"));
+        keys.cloned().collect()
+    }
+
     /// Who stands in line at a lock, in order: the members of its queue.
-    pub(in crate::simulation) fn line(&mut self, lock: &str) -> Vec<String> {
+    pub(in crate::simulation) fn line(&mut self, lock: &str) -> Vec<Owner> {
         let Ok(Some(queue)) = self.look::<Sorted>(&format!("{{{lock}}}:queue")) else {
             return Vec::new();
         };
-        queue.in_order().map(|(name, _)| name.to_owned()).collect()
+        let names = queue.in_order().map(|(name, _)| name);
+        names
+            .map(|name| Owner::from_str_radix(name, 16).unwrap())
+            .collect()
     }
 
     pub(super) fn holder(&mut self, key: &str) -> Option<Holder> {
@@ -117,6 +126,13 @@ impl Data {
         let owner = Owner::from_str_radix(hash.get("owner")?, 16).ok()?;
         let token = hash.get("token")?.parse().ok()?;
         Some((owner, token, until.unwrap_or(Duration::MAX)))
+    }
+
+    /// Until when a lock is kept that its holder gave back.
+    pub(super) fn kept(&mut self, key: &str) -> Option<Duration> {
+        let until = self.keys.get(key)?.until;
+        let hash = self.look::<Hash>(key).ok()??;
+        hash.get("owner")?.ends_with(":kept").then_some(until?)
     }
 
     /// One command. `None`: there is none of this name, for these words.

@@ -7,6 +7,7 @@ mod lua;
 mod sorted;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod wire;
 
 use std::cell::{Cell, RefCell};
@@ -21,10 +22,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::ledger::What;
-use super::world::{PORT, World, elapsed};
+use super::world::{Ambush, PORT, World, elapsed};
 pub(super) use data::Data;
-use data::{Holder, is_lock};
 use lua::Scripts;
+use watch::Watch;
 use wire::{Reply, request};
 
 /// One life of the server: a restart makes a new one, which knows no script and nobody
@@ -32,8 +33,8 @@ use wire::{Reply, request};
 struct Server {
     world: Rc<World>,
     scripts: Scripts,
-    locks: Rc<Locks>,
-    started: Duration,
+    watch: Rc<Watch>,
+    life: Life,
     subscribers: Rc<Subscribers>,
 }
 
@@ -51,22 +52,40 @@ pub(super) async fn serve(world: Rc<World>) -> turmoil::Result {
 /// A channel, and the number of a connection.
 type Subscription = (String, u64);
 
+/// From a start of the server to its end.
+#[derive(Clone)]
+struct Life {
+    began: Duration,
+    run: String,
+}
+
+struct Subscriber {
+    host: usize,
+    since: Duration,
+    way: UnboundedSender<Reply>,
+}
+
 /// Who hears what is published.
 #[derive(Default)]
 struct Subscribers {
-    /// The connection's host, and the way to it.
-    all: RefCell<BTreeMap<Subscription, (usize, UnboundedSender<Reply>)>>,
+    all: RefCell<BTreeMap<Subscription, Subscriber>>,
 }
 
 impl Subscribers {
+    /// Each host that listens, and since when.
+    fn hosts(&self) -> BTreeMap<usize, Duration> {
+        let all = self.all.borrow();
+        all.values().map(|one| (one.host, one.since)).collect()
+    }
+
     /// The hosts that are sent the message, one a connection.
     fn publish(&self, channel: &str, message: &str) -> Vec<usize> {
         let all = self.all.borrow();
         let on_channel = all.range((channel.to_owned(), 0)..=(channel.to_owned(), u64::MAX));
         let push = ["message", channel, message].map(Reply::bulk);
         on_channel
-            .filter(|(_, (_, way))| way.send(Reply::Push(push.to_vec())).is_ok())
-            .map(|(_, (host, _))| *host)
+            .filter(|(_, one)| one.way.send(Reply::Push(push.to_vec())).is_ok())
+            .map(|(_, one)| one.host)
             .collect()
     }
 }
@@ -104,7 +123,11 @@ impl Client {
         let confirm = |channel: &&str| {
             self.subscribers.all.borrow_mut().insert(
                 ((*channel).to_owned(), self.number),
-                (self.host, self.pushes.clone()),
+                Subscriber {
+                    host: self.host,
+                    since: elapsed(),
+                    way: self.pushes.clone(),
+                },
             );
             self.confirmed("subscribe", channel)
         };
@@ -142,19 +165,23 @@ impl Server {
     fn new(world: Rc<World>) -> mlua::Result<Self> {
         let subscribers = Rc::<Subscribers>::default();
         let (known, heard) = (Rc::clone(&world), Rc::clone(&subscribers));
-        let started = elapsed();
-        let locks = Rc::<Locks>::default();
-        let looked = Rc::clone(&locks);
+        let life = Life {
+            began: elapsed(),
+            run: format!("run{:037}", world.next_connection()),
+        };
+        let watch = Rc::new(Watch::new(&world));
+        let looked = Rc::clone(&watch);
+        let this = life.clone();
         let command = move |words: &[&str]| {
-            let answer = command(&known, &heard, started, words)
+            let answer = command(&known, &heard, &this, words)
                 .unwrap_or_else(|| panic!("no such command: {words:?}"));
             looked.look(&known, words);
             answer
         };
         Ok(Self {
             scripts: Scripts::new(command)?,
-            locks,
-            started,
+            watch,
+            life,
             world,
             subscribers,
         })
@@ -163,14 +190,24 @@ impl Server {
     /// One connection, until it is closed or reset.
     async fn talk(self: Rc<Self>, mut stream: TcpStream, host: usize) {
         let reset = Rc::clone(&self.world.resets[host]);
+        let deafened = Rc::clone(&self.world.deafened[host]);
         let (client, mut pushes) = Client::new(&self, host);
         let mut received = Vec::new();
+        // Nothing of what is sent arrives any more.
+        let mut is_mute = false;
         loop {
             let mut answers = Vec::new();
             tokio::select! {
                 biased;
                 () = reset.notified() => return,
-                Some(push) = pushes.recv() => push.write(client.resp3.get(), &mut answers),
+                () = deafened.notified(), if client.subscriptions() > 0 => return,
+                Some(push) = pushes.recv() => {
+                    push.write(client.resp3.get(), &mut answers);
+                    let mut ambush = self.world.ambush.borrow_mut();
+                    if ambush[host] == Ambush::Laid {
+                        ambush[host] = Ambush::Sprung;
+                    }
+                }
                 read = stream.read_buf(&mut received) => {
                     if !matches!(read, Ok(1..)) {
                         return;
@@ -183,6 +220,10 @@ impl Server {
                 for reply in self.answers(&client, &words) {
                     reply.write(client.resp3.get(), &mut answers);
                 }
+            }
+            is_mute |= client.subscriptions() > 0 && self.world.mute[host].get();
+            if is_mute {
+                continue;
             }
             let lost = !answers.is_empty() && self.world.lose_answer[host].take();
             if lost || stream.write_all(&answers).await.is_err() {
@@ -216,81 +257,31 @@ impl Server {
                 ])
             }
             ["CLIENT" | "SELECT", ..] => Reply::Status("OK"),
-            ["EVAL", text, count, rest @ ..] => self.run(&self.scripts.learn(text), count, rest),
+            ["EVAL", text, count, rest @ ..] => {
+                self.run(client.host, &self.scripts.learn(text), count, rest)
+            }
             ["EVALSHA", hash, count, rest @ ..] => match self.scripts.known(hash) {
-                Some(script) => self.run(&script, count, rest),
+                Some(script) => self.run(client.host, &script, count, rest),
                 None => Reply::Error("NOSCRIPT No matching script. Please use EVAL.".to_owned()),
             },
-            other => command(&self.world, &self.subscribers, self.started, other)
+            other => command(&self.world, &self.subscribers, &self.life, other)
                 .unwrap_or_else(|| Reply::Error(format!("ERR unknown command {other:?}"))),
         };
         vec![one]
     }
 
     /// Runs a script, and notes what becomes of its locks.
-    fn run(&self, script: &Function, count: &str, rest: &[&str]) -> Reply {
+    fn run(&self, host: usize, script: &Function, count: &str, rest: &[&str]) -> Reply {
         let (keys, arguments) = rest.split_at(count.parse().unwrap());
-        self.locks.begin(&self.world, keys);
+        self.watch.begin(&self.world, host, keys);
         let answer = self.scripts.run(script, keys, arguments);
-        self.locks.seen.borrow_mut().clear();
+        self.watch.end(&self.world, &self.subscribers.hosts());
         answer
     }
 }
 
-/// The locks of the script that runs, as they were last seen.
-#[derive(Default)]
-struct Locks {
-    seen: RefCell<BTreeMap<String, Option<Holder>>>,
-}
-
-impl Locks {
-    fn begin(&self, world: &World, keys: &[&str]) {
-        let mut data = world.data.borrow_mut();
-        data.expire(elapsed());
-        let locks = keys.iter().filter(|key| is_lock(key));
-        *self.seen.borrow_mut() = locks
-            .map(|key| ((*key).to_owned(), data.holder(key)))
-            .collect();
-    }
-
-    /// After a command.
-    fn look(&self, world: &World, words: &[&str]) {
-        let [_, key, ..] = words else {
-            return;
-        };
-        let mut seen = self.seen.borrow_mut();
-        let Some(before) = seen.get_mut(*key) else {
-            return;
-        };
-        let after = world.data.borrow_mut().holder(key);
-        let is_half_written = after.is_some_and(|(.., until)| until == Duration::MAX);
-        if *before != after && !is_half_written {
-            note(world, world.key_number(key), *before, after);
-            *before = after;
-        }
-    }
-}
-
-fn note(world: &World, key: usize, before: Option<Holder>, after: Option<Holder>) {
-    let owner = |holder: Option<Holder>| holder.map(|(owner, ..)| owner);
-    if let Some((known, ..)) = before.filter(|_| owner(before) != owner(after)) {
-        world.note(What::Took(key, known));
-    }
-    if let Some((new, token, until)) = after {
-        if before.is_none_or(|(known, last, _)| (known, last) != (new, token)) {
-            world.note(What::Gave(key, new, token));
-        }
-        world.note(What::Lasts(key, new, until));
-    }
-}
-
 /// A command that a client and a script may send alike.
-fn command(
-    world: &World,
-    subscribers: &Subscribers,
-    started: Duration,
-    words: &[&str],
-) -> Option<Reply> {
+fn command(world: &World, subscribers: &Subscribers, life: &Life, words: &[&str]) -> Option<Reply> {
     match words {
         ["PUBLISH", channel, message] => {
             let hosts = subscribers.publish(channel, message);
@@ -299,9 +290,10 @@ fn command(
             Some(Reply::Int(count))
         }
         ["INFO", ..] => {
-            let run = started.as_nanos();
+            let up = (elapsed() - life.began).as_secs();
             Some(Reply::Bulk(format!(
-                "run_id:r{run}\r\nmaxmemory_policy:noeviction\r\n"
+                "run_id:{}\r\nuptime_in_seconds:{up}\r\nmaxmemory_policy:noeviction\r\n",
+                life.run
             )))
         }
         _ => world.data.borrow_mut().command(words, elapsed()),

@@ -219,7 +219,7 @@ fn with_server<F: Future<Output = turmoil::Result> + 'static>(
     talk: impl FnOnce(Rc<World>, Dialler) -> F,
     protocol: ProtocolVersion,
 ) {
-    let world = Rc::new(World::new(0, Duration::ZERO));
+    let world = Rc::new(World::new(0, Duration::ZERO, false));
     let mut sim = turmoil::Builder::new().enable_random_order().build();
     let served = Rc::clone(&world);
     sim.host(SERVER, move || super::serve(Rc::clone(&served)));
