@@ -13,7 +13,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// This one, now.
-    pub(crate) fn look(bench: &Bench) -> Self {
+    pub(crate) fn look(bench: &Bench, load: &[String; 2]) -> Self {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let system = rustix::system::uname();
         let kernel = format!(
@@ -37,6 +37,7 @@ impl Machine {
                 ("date", told("date", "+%F")),
                 ("processor", format!("{}, {cores} cores", processor())),
                 ("kernel", kernel),
+                ("load before and after", load.join(", ")),
                 (
                     "redis-server",
                     server.unwrap_or("unknown").trim().to_owned(),
@@ -57,6 +58,12 @@ impl Display for Machine {
         }
         Ok(())
     }
+}
+
+/// The load average of the last minute: what else ran here.
+pub(crate) fn load() -> String {
+    let told = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    told.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn processor() -> String {

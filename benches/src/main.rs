@@ -73,7 +73,7 @@ fn list() {
 }
 
 fn bench(options: &options::Bench) -> Result<()> {
-    let start = Instant::now();
+    let (start, load) = (Instant::now(), machine::load());
     let chosen = chosen(options)?;
     let server = RedisServer::start();
     let mut contestants = peers::all();
@@ -95,7 +95,11 @@ fn bench(options: &options::Bench) -> Result<()> {
         all.goals.extend(found.goals);
         all.curves.extend(found.curves);
     }
-    let document = report::document(&Machine::look(&bench), &all.goals, &all.tables);
+    let document = report::document(
+        &Machine::look(&bench, &[load, machine::load()]),
+        &all.goals,
+        &all.tables,
+    );
     println!("{document}");
     if options.is_full() {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");

@@ -39,23 +39,23 @@ pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
         "Two processes take turns on one lock. At each release exactly one waits: who let go \
          stays away until the other has it. From before the release is asked for in one process \
          to held in the other, over all rounds; and the middle one in round trips of the \
-         same round. A round trip is a PING through the redis crate on one connection that \
-         rested for as long as the processes do between two hand-overs; beside it, one that \
-         follows at once on the one before.",
+         same round. A round trip is a PING through the redis crate on one connection, one after \
+         the other. Between two hand-overs the processes rest, and so do the processor's cores: \
+         a PING that is sent after as long a rest takes longer, and is shown beside it.",
         &[
             "",
             "p50 ms",
             "p99 ms",
             "round trips",
             "a round trip, µs",
-            "without rest, µs",
+            "after a rest, µs",
             "hand-overs",
         ],
     );
     let mut goals = Vec::new();
     for outcome in &outcomes {
         let who = &bench.contestants[outcome.who];
-        let in_trips = |turn: &Turn| quantile(&mut turn.hand_overs.clone(), 0.5) / turn.rested;
+        let in_trips = |turn: &Turn| quantile(&mut turn.hand_overs.clone(), 0.5) / turn.round_trip;
         let mut times: Vec<f64> = outcome
             .turns
             .iter()
@@ -77,16 +77,16 @@ pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
                     short(p50),
                     format!("{rare}{}", short(p99)),
                     trips.to_string(),
-                    rested.to_string(),
                     trip.to_string(),
+                    rested.to_string(),
                     times.len().to_string(),
                 ],
             );
             if who.role == Role::Ours {
                 goals.push(Goal {
                     what: "hand-over between two processes, p50; p99",
-                    goal: "≤ 4.5 round trips; ≤ 1 ms",
-                    reached: format!("{trips}; {} ms, {} ms", short(p50), short(p99)),
+                    goal: "≤ 4.5 round trips (0.35 ms where one takes 76 µs); ≤ 1 ms",
+                    reached: format!("{trips}, {} ms; {} ms", short(p50), short(p99)),
                     met: trips.median <= 4.5 && p99 <= 1.0,
                 });
             }
