@@ -188,6 +188,14 @@ async fn a_claim_becomes_a_lease_by_the_first_heartbeat_or_is_over() {
     assert!(table.renew(2).await);
     table.clock.advance(TTL - Duration::from_millis(1));
     assert!(table.renew(2).await);
+    table.clock.advance(CLAIM);
+    let force = table
+        .store()
+        .force_release(key(), Some(Duration::ZERO), TTL);
+    assert!(
+        !force.await.unwrap(),
+        "it is silent for less than half a lease"
+    );
     table.release(2).await;
     table.clock.advance(CLAIM);
     assert!(!table.renew(3).await);
@@ -218,6 +226,8 @@ async fn a_waiter_whose_engine_is_gone_is_passed_over() {
     table.release(1).await;
     assert_eq!(table.granted(), Some(id(3)));
     table.release(3).await;
+    let last = table.store().inspect(key(), TTL).await.unwrap().last;
+    assert_eq!(Some(last.unwrap().owner_id), shown(3));
     assert_eq!(table.attempt(5).await, None);
 }
 

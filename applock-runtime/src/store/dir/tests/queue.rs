@@ -6,6 +6,8 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::super::latch::Latch;
 use super::*;
+use crate::clock::ManualClock;
+use crate::locker::AppLocker;
 use crate::store::{CLAIM, Place};
 
 const SILENT: Duration = Duration::from_secs(4);
@@ -209,11 +211,26 @@ async fn one_who_never_takes_its_turn_does_not_keep_the_lock_from_others() {
         one.queue(key, 3).await;
         one.advance(CLAIM / 4);
         waited += CLAIM / 4;
+        assert!(waited <= CLAIM);
     }
     assert_eq!(waited, CLAIM);
     assert_eq!(two.tried(9).await, Some(3));
     other.queue(key, 4).await;
     one.takes(key, 3).await;
+}
+
+#[tokio::test]
+async fn whoever_took_the_lock_and_died_before_it_left_the_line_is_out_of_it() {
+    let two = two().await;
+    two.one.acquire(&two.key, 1).await.unwrap();
+    two.one.queue(&two.key, 2).await;
+    two.one.release(&two.key, 1, None).await;
+    let before = fs::read(two.line()).unwrap();
+    two.one.takes(&two.key, 2).await;
+    fs::write(two.line(), before).unwrap();
+    two.one.release(&two.key, 2, None).await;
+    assert_eq!(two.tried(9).await, None);
+    assert!(!two.line().exists());
 }
 
 #[tokio::test]
@@ -337,5 +354,28 @@ async fn those_of_one_engine_stand_in_the_order_in_which_it_asked_for_them() {
     for owner in 2..30 {
         let ahead = two.other.queue(&two.key, owner).await.ahead;
         assert_eq!(u128::from(ahead), owner - 2);
+    }
+}
+
+#[tokio::test]
+async fn a_release_lets_the_next_of_its_own_process_ask_at_once() {
+    let directory = scratch();
+    let url = format!("dir:{}", directory.path().display());
+    // A clock that stands: nobody's next look ever comes.
+    let clock = ManualClock::new();
+    let locker = AppLocker::builder().store(url).clock(clock);
+    let locker = locker.connect().await.unwrap();
+    let lock = locker.lock("a").wait_forever();
+    let mut holder = lock.acquire().await.unwrap();
+    for _ in 0..10 {
+        let next = tokio::spawn({
+            let lock = lock.clone();
+            async move { lock.acquire().await.unwrap() }
+        });
+        while lock.info().await.unwrap().unwrap().waiters() != Some(1) {
+            tokio::task::yield_now().await;
+        }
+        holder.release().await.unwrap();
+        holder = tokio::time::timeout(LONG, next).await.unwrap().unwrap();
     }
 }
