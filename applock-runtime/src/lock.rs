@@ -523,6 +523,7 @@ impl Lock {
                     ttl,
                     identity: Arc::clone(engine.identity()),
                     line: None,
+                    ticket: None,
                 },
                 wait,
                 at_least,

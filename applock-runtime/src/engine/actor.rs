@@ -45,7 +45,6 @@ pub(super) async fn run(
         unfinished,
         abandoned: false,
         closing: None,
-        answered: false,
         entries: BTreeMap::new(),
         timers: BTreeSet::new(),
         inflight: FuturesUnordered::new(),
@@ -105,8 +104,6 @@ pub(super) struct Actor {
     /// No handle is left that could send another command.
     abandoned: bool,
     closing: Option<Closing>,
-    /// A caller was answered since the engine last slept.
-    pub(super) answered: bool,
     pub(super) entries: BTreeMap<OwnerId, Entry>,
     timers: BTreeSet<(Moment, OwnerId)>,
     inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
@@ -121,10 +118,6 @@ pub(super) struct Actor {
 /// How often the wall clock is looked at: a paused machine's holders are asked after no
 /// later than this when it wakes.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// How long the engine looks for the next command of whoever was answered, before it
-/// sleeps: about as long as it would take to be woken.
-const LINGER: Duration = Duration::from_micros(20);
 
 /// By how much a heartbeat may be early, so that it can travel with another.
 const EARLIEST: Duration = Duration::from_secs(2);
@@ -161,10 +154,6 @@ impl Actor {
             if moved {
                 continue;
             }
-            if let Some(command) = self.linger() {
-                self.command(command);
-                continue;
-            }
             if self.abandoned && self.entries.is_empty() && self.inflight.is_empty() {
                 return Poll::Ready(());
             }
@@ -172,22 +161,6 @@ impl Actor {
                 return Poll::Pending;
             }
         }
-    }
-
-    /// Whoever was just answered often asks again at once: to be woken for that would take
-    /// longer than to look for it.
-    fn linger(&mut self) -> Option<Command> {
-        if !std::mem::take(&mut self.answered) || self.abandoned {
-            return None;
-        }
-        let until = std::time::Instant::now() + LINGER;
-        while std::time::Instant::now() < until {
-            if let Ok(command) = self.commands.try_recv() {
-                return Some(command);
-            }
-            std::hint::spin_loop();
-        }
-        None
     }
 
     /// Waits for the earliest timer.

@@ -223,7 +223,6 @@ impl Actor {
             return;
         };
         ending.tell(outcome);
-        self.answered = true;
         let Some(State::Ending(ending)) = self.state(owner) else {
             return;
         };

@@ -277,6 +277,7 @@ impl Actor {
             return;
         };
         let before = waiting.queued.replace((sent, place.at));
+        waiting.acquire.ticket = place.ticket.or(waiting.acquire.ticket);
         let knock = now + until_knock(&place, waiting.looks);
         waiting.looks += 1;
         waiting.failures = 0;
@@ -440,7 +441,6 @@ impl Actor {
         self.rest(owner);
         let held = Held::new(lease, mailbox, self.parts.store.describe());
         waiting.tell(Ok(held));
-        self.answered = true;
         true
     }
 }

@@ -207,6 +207,7 @@ impl Host {
             ttl: ask.ttl,
             identity: Arc::clone(self.engine.identity()),
             line: None,
+            ticket: None,
         };
         self.note(What::Asked(ask));
         let want = Want {

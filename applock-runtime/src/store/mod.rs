@@ -98,6 +98,8 @@ pub(crate) struct Acquire {
     /// If it is busy, stand in line, and tell of the grant here. `None`: busy is an
     /// answer.
     pub(crate) line: Option<Notices>,
+    /// The place that it had in line: if the store has lost it, it gets it back.
+    pub(crate) ticket: Option<u64>,
 }
 
 /// The answer to an [`Acquire`].
@@ -121,6 +123,8 @@ pub(crate) struct Place {
     pub(crate) at: u64,
     /// It did not stand in line before.
     pub(crate) is_new: bool,
+    /// What its place goes by, where the store may lose a line and told it this time.
+    pub(crate) ticket: Option<u64>,
     /// Whether a grant will be told. If not, only asking again finds it.
     pub(crate) is_told: bool,
 }

@@ -151,6 +151,7 @@ impl Stage {
                 ttl: TTL,
                 identity: Arc::clone(self.engine.identity()),
                 line: None,
+                ticket: None,
             },
             wait: Wait::Not,
             at_least: None,

@@ -149,6 +149,7 @@ fn told(ask: &Acquire, holder: LockInfo, line: &Line, is_new: bool, now: &Now) -
             ahead,
             at: now.up_ns / 1_000,
             is_new,
+            ticket: None,
             is_told: false,
         }),
         None => Acquired::Busy(holder),

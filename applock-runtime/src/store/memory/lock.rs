@@ -82,6 +82,7 @@ impl Lock {
                 ahead: ahead as u64,
                 at: now.micros(),
                 is_new,
+                ticket: None,
                 is_told: true,
             }),
         })

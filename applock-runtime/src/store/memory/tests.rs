@@ -52,6 +52,7 @@ impl Table {
                 pid: 1,
             }),
             line,
+            ticket: None,
         };
         let mut answers = self.store().acquire(vec![wish], TTL).await;
         answers.pop().unwrap().unwrap()

@@ -166,7 +166,10 @@ impl RedisStore {
                 Argument::Millis(wish.ttl),
                 Argument::Text(wish.key.app.as_deref().unwrap_or_default()),
                 Argument::Text(wish.key.name.as_deref().unwrap_or_default()),
-                Argument::Text(if wish.line.is_some() { "1" } else { "0" }),
+                match &wish.line {
+                    None => Argument::Text(""),
+                    Some(_) => Argument::Number(wish.ticket.unwrap_or(0)),
+                },
             ]);
         }
         let about = About {

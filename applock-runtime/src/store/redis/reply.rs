@@ -121,7 +121,8 @@ pub(super) fn acquired(key: &Key, value: &Value, is_told: bool) -> Outcome<Acqui
                         holder,
                         ahead,
                         at,
-                        is_new: number(new)? == 1,
+                        is_new: number(new)? != 0,
+                        ticket: unsigned(new).filter(|ticket| *ticket > 0),
                         is_told,
                     }),
                 })
@@ -288,9 +289,15 @@ fn last_holding(
     now: u64,
 ) -> Option<LastHolding> {
     let get = |name: &str| fence.get(name).map(String::as_str).unwrap_or_default();
-    let owner = get("last_owner");
-    let from = get("last_from").parse().ok().and_then(at)?;
-    let ending = match get("last_ending") {
+    let mut last = get("last").split(' ');
+    let owner = last.next()?;
+    let mut number = || last.next()?.parse::<u64>().ok();
+    let (from, ttl, pid) = (number().and_then(at)?, number()?, number());
+    // Of an earlier holding, if this one has not ended.
+    let mut ended = get("ended").split(' ');
+    let is_its = ended.next().unwrap_or_default().trim_end_matches(KEPT) == owner;
+    let how = ended.next().filter(|_| is_its).unwrap_or_default();
+    let ending = match how {
         // Also while at_least keeps it.
         _ if holder.is_some_and(|holder| holder.owner_id() == owner) => Ending::Held,
         "released" => Ending::Released,
@@ -303,7 +310,6 @@ fn last_holding(
         // the last one's age, and the lease ended one ttl after it.
         Ending::Expired => {
             let life = u64::try_from(FENCE_LIFE.as_millis()).unwrap_or(u64::MAX);
-            let ttl: u64 = get("last_ttl").parse().unwrap_or(0);
             u64::try_from(fence_left)
                 .ok()
                 .map(|left| {
@@ -313,14 +319,17 @@ fn last_holding(
                 .map(|end| end.min(now))
                 .and_then(at)
         }
-        _ => get("last_until").parse().ok().and_then(at),
+        _ => ended
+            .next()
+            .and_then(|until| until.parse().ok())
+            .and_then(at),
     };
     Some(LastHolding {
         key: key.lock.clone(),
         owner_id: owner.to_owned(),
-        instance_id: get("last_instance").to_owned(),
-        host: get("last_host").to_owned(),
-        pid: get("last_pid").parse().ok(),
+        instance_id: get("instance").to_owned(),
+        host: get("host").to_owned(),
+        pid: pid.and_then(|pid| u32::try_from(pid).ok()),
         fencing_token: get("token").parse().ok()?,
         from,
         until,

@@ -33,6 +33,7 @@ fn ask(owner: u128) -> Acquire {
         owner: Uuid::from_u128(owner),
         ttl: TTL,
         line: None,
+        ticket: None,
         identity: Arc::new(Identity {
             instance: "web-1".into(),
             host: "db7".into(),

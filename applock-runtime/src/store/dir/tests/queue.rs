@@ -43,6 +43,7 @@ impl Home {
     async fn wait(&self, key: &Key, owner: u128) -> Outcome<Acquired> {
         let wish = Acquire {
             line: Some(unbounded_channel().0),
+            ticket: None,
             ..ask(key, owner)
         };
         self.store().acquire(vec![wish], LONG).await.pop().unwrap()

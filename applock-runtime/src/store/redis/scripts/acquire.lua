@@ -4,26 +4,20 @@
 -- ARGV  1 how long a fence outlives its last use, in ms   2 the channel of this process
 --       3 '0' if it does not listen there, or the run id of the server ('1': unknown)
 --       4 instance   5 host   6 pid
---       then for each lock: owner id, ttl in ms, app, name, '1' to stand in line
+--       then for each lock: owner id, ttl in ms, app, name, and '' not to wait, or to
+--       stand in line: the ticket of a place it had, or '0'
 -- Answer  for each lock:
 --         {1, token, acquired at in ms}                         it is ours
 --         {0, type of what is there, its time left in ms, now in microseconds, how many
---          wait, how many before us (-1: not in line), 1 if we are new there,
---          {field, value, ...}}                                 held by another
+--          wait, how many before us (-1: not in line), our ticket if we are new there or
+--          '0', {field, value, ...}}                            held by another
 --         {-1, error}                                           not done
 
 local life, here, run, instance, host, pid = unpack(ARGV, 1, 6)
 
-local function taken(lock, queue, owner, kind, waits, new)
-    local fields = kind == 'hash' and redis.call('HGETALL', lock) or {}
-    local ahead = waits and redis.call('ZRANK', queue, owner) or -1
-    return {0, kind, redis.call('PTTL', lock), whole(micros), redis.call('ZCARD', queue), ahead,
-        new, fields}
-end
-
 -- There is a lock already, or somebody waits for it.
-local function contend(lock, fence, queue, waiters, owner, ttl, app, name, waits)
-    local kind, new = redis.call('TYPE', lock).ok, 0
+local function contend(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
+    local kind, new, waits = redis.call('TYPE', lock).ok, '0', ticket ~= ''
     if kind == 'hash' and redis.call('HGET', lock, 'owner') == owner then
         -- An acquire whose first answer was lost (rule R6), or a grant that was.
         redis.call('PEXPIRE', lock, ttl)
@@ -32,17 +26,18 @@ local function contend(lock, fence, queue, waiters, owner, ttl, app, name, waits
         return {1, mine[1], mine[2]}
     end
     if waits then
-        new = join(queue, waiters, owner, ttl, here, run, app, name, instance, host, pid)
+        new = the_line().join(queue, waiters, owner, ttl, ticket, here, run, app, name,
+            instance, host, pid)
     end
     if kind == 'none' then
-        local served, token = serve(lock, fence, queue, waiters, life, '', owner)
+        local served, token = the_line().serve(lock, fence, queue, waiters, life, '', owner)
         if served == owner then
-            return {1, token, whole(now)}
+            return {1, token, now}
         end
         if not served then
             -- Nobody in line is alive.
             token = write(lock, fence, life, owner, ttl, nil, app, name, instance, host, pid)
-            return {1, token, whole(now)}
+            return {1, token, now}
         end
         kind = 'hash'
     elseif not waits then
@@ -51,15 +46,17 @@ local function contend(lock, fence, queue, waiters, owner, ttl, app, name, waits
         local rest = redis.call('PTTL', fence)
         redis.call('PEXPIRE', fence, rest > 0 and rest or life)
     end
-    return taken(lock, queue, owner, kind, waits, new)
+    local fields = kind == 'hash' and redis.call('HGETALL', lock) or {}
+    local ahead = waits and redis.call('ZRANK', queue, owner) or -1
+    return {0, kind, redis.call('PTTL', lock), micros, redis.call('ZCARD', queue), ahead,
+        new, fields}
 end
 
-local function take(lock, fence, queue, waiters, owner, ttl, app, name, waits)
+local function take(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
     if redis.call('EXISTS', lock, queue) > 0 then
-        return contend(lock, fence, queue, waiters, owner, ttl, app, name, waits == '1')
+        return contend(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
     end
-    local token = write(lock, fence, life, owner, ttl, nil, app, name, instance, host, pid)
-    return {1, token, whole(now)}
+    return {1, write(lock, fence, life, owner, ttl, nil, app, name, instance, host, pid), now}
 end
 
 return for_each(take, 6, 5)

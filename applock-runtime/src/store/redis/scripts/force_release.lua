@@ -12,7 +12,7 @@ local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
 local function free()
     redis.call('DEL', lock)
     -- Whatever is wrong with the line: the lock is free.
-    local done, served = pcall(serve, lock, fence, KEYS[3], KEYS[4], ARGV[2], '')
+    local done, served = pcall(the_line().serve, lock, fence, KEYS[3], KEYS[4], ARGV[2], '')
     return done and served
 end
 
@@ -46,7 +46,8 @@ if stale >= 0 then
 end
 
 if not free() then
-    redis.pcall('HSET', fence, 'last_until', whole(now), 'last_ending', 'forced')
+    local owner = holder and holder[1] or ''
+    redis.pcall('HSET', fence, 'ended', owner .. ' forced ' .. now)
     redis.pcall('PEXPIRE', fence, ARGV[2])
 end
 return 1

@@ -5,7 +5,7 @@
 --          the fence's time left in ms, {field, value, ...}, how many wait}
 
 local time = redis.call('TIME')
-local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
+local now = time[1] .. string.sub('00000' .. time[2], -6, -4)
 local kind = redis.call('TYPE', KEYS[1]).ok
 local fields = {}
 if kind == 'hash' then

@@ -11,24 +11,28 @@
 
 local life, here = ARGV[1], ARGV[2]
 
-local function give_back(lock, fence, queue, waiters, owner, keep)
-    local holder = redis.pcall('HGET', lock, 'owner')
+-- It is not that owner's, or was not found out.
+local function refuse(holder, fence, queue, waiters, owner)
     if type(holder) == 'table' and not string.find(holder.err, 'WRONGTYPE', 1, true) then
         fail(holder.err)
     end
-    keep = tonumber(keep)
+    -- A replica that lacks the key must say READONLY, not 'not yours'.
+    local rest = redis.call('PTTL', fence)
+    redis.call('PEXPIRE', fence, rest > 0 and rest or life)
+    if redis.call('ZREM', queue, owner) > 0 then
+        the_line().forget(queue, waiters, owner)
+    end
+    return 0
+end
+
+local function give_back(lock, fence, queue, waiters, owner, keep)
+    local holder = redis.pcall('HGET', lock, 'owner')
     if holder ~= owner then
-        -- A replica that lacks the key must say READONLY, not 'not yours'.
-        local rest = redis.call('PTTL', fence)
-        redis.call('PEXPIRE', fence, rest > 0 and rest or life)
-        if redis.call('ZREM', queue, owner) > 0 then
-            forget(queue, waiters, owner)
-        end
-        return 0
+        return refuse(holder, fence, queue, waiters, owner)
     end
     local ended = now
-    if keep > 0 then
-        ended = now + keep
+    if keep ~= '0' then
+        ended = whole(now + keep)
         redis.call('PEXPIRE', lock, keep)
         -- It is nobody's now: a heartbeat that was on its way must not lengthen it.
         redis.pcall('HSET', lock, 'owner', owner .. ':kept', 'ttl', keep)
@@ -36,14 +40,15 @@ local function give_back(lock, fence, queue, waiters, owner, keep)
         redis.call('DEL', lock)
         if redis.call('EXISTS', queue) > 0 then
             -- Whatever is wrong with the line: the lock is free.
-            local done, served, token, claim = pcall(serve, lock, fence, queue, waiters, life, here)
+            local done, served, token, claim =
+                pcall(the_line().serve, lock, fence, queue, waiters, life, here)
             if done and served then
-                return claim and {served, token, whole(now), whole(micros), claim} or 1
+                return claim and {served, token, now, micros, claim} or 1
             end
         end
     end
     -- The record of how it ended is a courtesy: a server short of memory may refuse it.
-    redis.pcall('HSET', fence, 'last_until', whole(ended), 'last_ending', 'released')
+    redis.pcall('HSET', fence, 'ended', owner .. ' released ' .. ended)
     return 1
 end
 
