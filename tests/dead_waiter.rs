@@ -146,16 +146,16 @@ fn a_stopped_waiter_that_is_granted_the_lock_loses_it_soon_and_is_served_later()
     );
     assert!(waited < CLAIM + LATER, "{waited:?}");
 
-    // It goes on, and is not the holder: it stands in line again, as the last.
+    // It goes on, and is not the holder: it stands in line again, in its old place.
     stopped.thaw();
     until_in_line(&line.server, 2);
     assert_verified(&next);
     next.release_blocking().unwrap();
-    let behind = behind.join().unwrap();
     let late = told(stopped);
-    assert_in_order(&[behind, late], [2, 0]);
     stopped.tell("go 0");
     assert_eq!(stopped.says(), "0 done");
+    let behind = behind.join().unwrap();
+    assert_in_order(&[late, behind], [0, 2]);
     until_nothing_is_left_of_the_line(&line.server);
 }
 

@@ -136,7 +136,7 @@ async fn without(command: &str) -> Error {
     let admin = AppLocker::connect(server.url()).await.unwrap();
     match command {
         // To tell who holds a busy lock.
-        "type" | "pttl" | "hgetall" => {
+        "pttl" | "hgetall" => {
             let _held = admin.lock("job").acquire().await.unwrap();
             let mut ran = false;
             let error = job(&locker, &mut ran).await.unwrap_err();
@@ -149,8 +149,8 @@ async fn without(command: &str) -> Error {
             let patient = locker.lock("job").wait(Duration::from_secs(10));
             patient.acquire().await.unwrap_err()
         }
-        // To say how many do.
-        "zcard" => locker.lock("job").info().await.unwrap_err(),
+        // To say what stands there, and how many wait.
+        "type" | "zcard" => locker.lock("job").info().await.unwrap_err(),
         // To leave the line, or to be the next: a holding that is not ours any more.
         "zrem" => {
             let guard = locker.lock("job").acquire().await.unwrap();

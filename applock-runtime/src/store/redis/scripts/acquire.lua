@@ -17,20 +17,34 @@ local life, here, run, instance, host, pid = unpack(ARGV, 1, 6)
 
 -- There is a lock already, or somebody waits for it.
 local function contend(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
-    local kind, new, waits = redis.call('TYPE', lock).ok, '0', ticket ~= ''
-    if kind == 'hash' and redis.call('HGET', lock, 'owner') == owner then
+    local fields, kind, mine = redis.pcall('HGETALL', lock), 'hash', false
+    if fields.err then
+        kind = redis.call('TYPE', lock).ok
+        if kind == 'hash' then
+            fail(fields.err)
+        end
+        fields = {}
+    elseif not fields[1] then
+        kind = 'none'
+    end
+    for i = 1, #fields, 2 do
+        mine = mine or fields[i] == 'owner' and fields[i + 1] == owner
+    end
+    if mine then
         -- An acquire whose first answer was lost (rule R6), or a grant that was.
         redis.call('PEXPIRE', lock, ttl)
         redis.call('HDEL', lock, 'claim')
-        local mine = redis.call('HMGET', lock, 'token', 'acquired_at')
-        return {1, mine[1], mine[2]}
+        local told = redis.call('HMGET', lock, 'token', 'acquired_at')
+        return {1, told[1], told[2]}
     end
+    local waits, new, count, ahead = ticket ~= '', '0', nil, -1
     if waits then
-        new = the_line().join(queue, waiters, owner, ttl, ticket, here, run, app, name,
+        new, count, ahead = the_line().join(queue, waiters, owner, ttl, ticket, here, run, app, name,
             instance, host, pid)
     end
     if kind == 'none' then
-        local served, token = the_line().serve(lock, fence, queue, waiters, life, '', owner)
+        local served, token = the_line().serve(lock, fence, queue, waiters, life, '', owner,
+            redis.call('ZPOPMIN', queue))
         if served == owner then
             return {1, token, now}
         end
@@ -39,16 +53,15 @@ local function contend(lock, fence, queue, waiters, owner, ttl, app, name, ticke
             token = write(lock, fence, life, owner, ttl, nil, app, name, instance, host, pid)
             return {1, token, now}
         end
-        kind = 'hash'
+        kind, fields, count = 'hash', redis.call('HGETALL', lock), nil
+        ahead = waits and redis.call('ZRANK', queue, owner) or -1
     elseif not waits then
         -- A write that changes nothing, so that a replica or a server that can't write
         -- says so instead of answering from what it remembers.
         local rest = redis.call('PTTL', fence)
         redis.call('PEXPIRE', fence, rest > 0 and rest or life)
     end
-    local fields = kind == 'hash' and redis.call('HGETALL', lock) or {}
-    local ahead = waits and redis.call('ZRANK', queue, owner) or -1
-    return {0, kind, redis.call('PTTL', lock), micros, redis.call('ZCARD', queue), ahead,
+    return {0, kind, redis.call('PTTL', lock), micros, count or redis.call('ZCARD', queue), ahead,
         new, fields}
 end
 

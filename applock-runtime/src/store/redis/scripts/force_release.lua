@@ -11,9 +11,18 @@ local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
 
 local function free()
     redis.call('DEL', lock)
+    local first = redis.pcall('ZPOPMIN', KEYS[3])
+    if not first[1] then
+        return false
+    end
+    local done, served = pcall(the_line().serve, lock, fence, KEYS[3], KEYS[4], ARGV[2], '', nil,
+        first)
+    if done and served then
+        return true
+    end
     -- Whatever is wrong with the line: the lock is free.
-    local done, served = pcall(the_line().serve, lock, fence, KEYS[3], KEYS[4], ARGV[2], '')
-    return done and served
+    redis.call('DEL', lock)
+    return false
 end
 
 local kind = redis.call('TYPE', lock).ok

@@ -98,30 +98,25 @@ local function make_line()
     local line = {}
 
     -- Puts one into the line, or leaves it where it stands. Answers the ticket of one who
-    -- did not stand there: the one it brings from a place that was lost, or a new one.
+    -- did not stand there (the one it brings from a place that was lost, or a new one), how
+    -- many wait now, and how many of them before it.
     function line.join(queue, waiters, owner, ttl, ticket, channel, run, app, name, instance,
         host, pid)
-        if ticket == '0' then
+        local is_last = ticket == '0'
+        if is_last then
             local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
             last = last and tonumber(last)
             ticket = last and last >= tonumber(micros) and whole(last + 1) or micros
         end
-        local new = redis.call('ZADD', queue, 'NX', ticket, owner)
+        local new = redis.call('ZADD', queue, 'NX', ticket, owner) == 1
         redis.call('HSET', waiters, owner,
             cjson.encode({ttl, channel, app, name, instance, host, pid}),
             '@' .. channel, now .. ' ' .. run)
         redis.call('PEXPIRE', queue, LINE_LIFE)
         redis.call('PEXPIRE', waiters, LINE_LIFE)
-        return new == 1 and ticket or '0'
-    end
-
-    -- Forgets who one was that stands in line no more.
-    function line.forget(queue, waiters, owner)
-        if redis.call('EXISTS', queue) == 0 then
-            redis.call('DEL', waiters)
-        else
-            redis.call('HDEL', waiters, owner)
-        end
+        local count = redis.call('ZCARD', queue)
+        local ahead = new and is_last and count - 1 or redis.call('ZRANK', queue, owner)
+        return new and ticket or '0', count, ahead
     end
 
     -- Whether this server is not the one that a process has subscribed to: it has restarted.
@@ -164,24 +159,28 @@ local function make_line()
         return nil
     end
 
-    -- Hands a free lock to the first in line who is alive. Answers the owner, its token,
-    -- and its claim if it is of the process that asks. See `offer`.
-    function line.serve(lock, fence, queue, waiters, life, here, asker)
-        local gone, passed, over = {}, {}, {}
+    -- Hands a lock that is over to the first in line who is alive; `first` was taken out of
+    -- the line. Answers the owner, its token, and its claim if it is of the process that
+    -- asks. If there is none, the lock may stand there still. See `offer`.
+    --
+    -- What is known of a process that waits no more is forgotten with the lock's end, or
+    -- with time.
+    function line.serve(lock, fence, queue, waiters, life, here, asker, first)
+        local gone, passed = {}, {}
         local served, token, claim = nil, nil, nil
-        while not served do
-            local first = redis.call('ZPOPMIN', queue)
-            local owner = first[1]
-            if not owner then
-                break
-            end
+        while not served and first[1] do
+            local owner, silence, run = first[1], 0, '0'
             local read, who = pcall(cjson.decode, redis.call('HGET', waiters, owner) or '')
-            local seen = read and redis.call('HGET', waiters, '@' .. who[2])
-            local at, run = string.match(seen or '', '^(%d+) (%w+)$')
-            local silence = at and now - at or PATIENCE + 1
+            if not read then
+                silence = PATIENCE + 1
+            elseif who[2] ~= here and owner ~= asker then
+                local seen = redis.call('HGET', waiters, '@' .. who[2])
+                local at, listens = string.match(seen or '', '^(%d+) (%w+)$')
+                silence, run = at and now - at or PATIENCE + 1, listens or '0'
+            end
             if read then
                 token, claim = offer(lock, fence, life, here, asker, gone, owner, who, silence,
-                    run or '0')
+                    run)
             end
             if token then
                 served = owner
@@ -190,7 +189,10 @@ local function make_line()
             if not token and silence <= PATIENCE then
                 passed[#passed + 1] = first
             else
-                over[#over + 1] = owner
+                redis.call('HDEL', waiters, owner)
+            end
+            if not token then
+                first = redis.call('ZPOPMIN', queue)
             end
         end
         for i = 1, #passed do
@@ -199,9 +201,6 @@ local function make_line()
         if #passed > 0 then
             -- It may have been empty for a moment, and lost its time to live.
             redis.call('PEXPIRE', queue, LINE_LIFE)
-        end
-        for i = 1, #over do
-            line.forget(queue, waiters, over[i])
         end
         return served, token, claim
     end

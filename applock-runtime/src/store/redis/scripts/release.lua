@@ -20,7 +20,7 @@ local function refuse(holder, fence, queue, waiters, owner)
     local rest = redis.call('PTTL', fence)
     redis.call('PEXPIRE', fence, rest > 0 and rest or life)
     if redis.call('ZREM', queue, owner) > 0 then
-        the_line().forget(queue, waiters, owner)
+        redis.call('HDEL', waiters, owner)
     end
     return 0
 end
@@ -37,14 +37,17 @@ local function give_back(lock, fence, queue, waiters, owner, keep)
         -- It is nobody's now: a heartbeat that was on its way must not lengthen it.
         redis.pcall('HSET', lock, 'owner', owner .. ':kept', 'ttl', keep)
     else
-        redis.call('DEL', lock)
-        if redis.call('EXISTS', queue) > 0 then
-            -- Whatever is wrong with the line: the lock is free.
+        local first = redis.pcall('ZPOPMIN', queue)
+        if not first[1] then
+            redis.call('DEL', lock, waiters)
+        else
             local done, served, token, claim =
-                pcall(the_line().serve, lock, fence, queue, waiters, life, here)
+                pcall(the_line().serve, lock, fence, queue, waiters, life, here, nil, first)
             if done and served then
                 return claim and {served, token, now, micros, claim} or 1
             end
+            -- Whatever is wrong with the line: the lock is free.
+            redis.call('DEL', lock)
         end
     end
     -- The record of how it ended is a courtesy: a server short of memory may refuse it.
