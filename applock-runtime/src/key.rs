@@ -50,10 +50,11 @@ impl Key {
     /// The whole key as it is given.
     pub(crate) fn whole(key: &str) -> Result<Self> {
         check("key", key)?;
-        for side in SIDES {
-            let (begins, ends) = (format!("{side}:"), format!("}}:{side}"));
+        for side in Side::ALL {
+            let name = side.name();
+            let (begins, ends) = (format!("{name}:"), format!("}}:{name}"));
             // Those of locks with a hash tag of their own begin so.
-            let is_side = key.starts_with(&begins) && (side == FENCE || has_hash_tag(key));
+            let is_side = key.starts_with(&begins) && (side == Side::Fence || has_hash_tag(key));
             if is_side || key.ends_with(&ends) {
                 return Err(Error::invalid(
                     "key",
@@ -61,7 +62,7 @@ impl Key {
                     format!(
                         "keys that begin with {begins:?} or end with {ends:?} keep the {} of \
                          other locks",
-                        if side == FENCE {
+                        if side == Side::Fence {
                             "fencing tokens"
                         } else {
                             "waiters"
@@ -78,42 +79,40 @@ impl Key {
         })
     }
 
-    /// The key that keeps the fencing counter and the last holding, in the same
-    /// hash slot as the lock (Redis Cluster specification, 'Hash tags').
-    pub(crate) fn fence(&self) -> String {
-        self.side(FENCE)
-    }
-
-    /// The key that keeps the order of those who wait.
-    pub(crate) fn queue(&self) -> String {
-        self.side(QUEUE)
-    }
-
-    /// The key that keeps who they are.
-    pub(crate) fn waiters(&self) -> String {
-        self.side(WAITERS)
-    }
-
-    fn side(&self, side: &str) -> String {
-        let mut key = String::with_capacity(self.lock.len() + side.len() + 3);
+    /// A key beside the lock's, in the same hash slot (Redis Cluster specification, 'Hash
+    /// tags'), in pieces.
+    pub(crate) fn side(&self, side: Side) -> [&str; 4] {
+        let name = side.name();
         if has_hash_tag(&self.lock) {
-            key.push_str(side);
-            key.push(':');
-            key.push_str(&self.lock);
+            [name, ":", &self.lock, ""]
         } else {
-            key.push('{');
-            key.push_str(&self.lock);
-            key.push_str("}:");
-            key.push_str(side);
+            ["{", &self.lock, "}:", name]
         }
-        key
     }
 }
 
-const FENCE: &str = "fence";
-const QUEUE: &str = "queue";
-const WAITERS: &str = "waiters";
-const SIDES: [&str; 3] = [FENCE, QUEUE, WAITERS];
+/// What is kept beside a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The fencing counter and the last holding.
+    Fence,
+    /// The order of those who wait.
+    Queue,
+    /// Who they are.
+    Waiters,
+}
+
+impl Side {
+    const ALL: [Self; 3] = [Self::Fence, Self::Queue, Self::Waiters];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fence => "fence",
+            Self::Queue => "queue",
+            Self::Waiters => "waiters",
+        }
+    }
+}
 
 fn has_hash_tag(key: &str) -> bool {
     key.split_once('{')
@@ -216,7 +215,12 @@ mod tests {
         assert_eq!(keys.len(), pairs.len());
         let fences: HashSet<String> = pairs
             .iter()
-            .map(|(app, name)| Key::of(DEFAULT_PREFIX, app, *name).unwrap().fence())
+            .map(|(app, name)| {
+                Key::of(DEFAULT_PREFIX, app, *name)
+                    .unwrap()
+                    .side(Side::Fence)
+                    .concat()
+            })
             .collect();
         assert_eq!(fences.len(), pairs.len());
     }
@@ -224,13 +228,19 @@ mod tests {
     #[test]
     fn side_keys_share_the_hash_slot_and_are_kept_apart() {
         assert_eq!(
-            Key::of(DEFAULT_PREFIX, "reports", None).unwrap().fence(),
+            Key::of(DEFAULT_PREFIX, "reports", None)
+                .unwrap()
+                .side(Side::Fence)
+                .concat(),
             "{QUEUE:reports}:fence"
         );
-        assert_eq!(Key::whole("jobs{eu}").unwrap().fence(), "fence:jobs{eu}");
+        assert_eq!(
+            Key::whole("jobs{eu}").unwrap().side(Side::Fence).concat(),
+            "fence:jobs{eu}"
+        );
         assert_ne!(
-            Key::whole("{x}").unwrap().fence(),
-            Key::whole("x").unwrap().fence()
+            Key::whole("{x}").unwrap().side(Side::Fence).concat(),
+            Key::whole("x").unwrap().side(Side::Fence).concat()
         );
         assert!(Key::whole("{x}:fence").is_err());
         assert!(Key::whole("fence:{x}").is_err());

@@ -170,11 +170,11 @@ impl Actor {
         let first = self.timers.first().map(|(at, _)| *at);
         let timers = first.into_iter().chain(closing).chain(self.next_look);
         let Some(at) = timers.min() else {
-            self.alarm = None;
             return Poll::Pending;
         };
         let alarm = match &mut self.alarm {
-            Some((armed, sleep)) if *armed == at => sleep,
+            // One that rings too early does no harm.
+            Some((armed, sleep)) if *armed <= at => sleep,
             other => &mut other.insert((at, self.parts.clock.sleep_until(at))).1,
         };
         let rung = alarm.as_mut().poll(context);

@@ -16,7 +16,7 @@ mod wish;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -202,33 +202,41 @@ fn stopped(store: &Arc<str>, lock: Option<&Key>) -> Error {
 /// locker can wait for their releases.
 #[derive(Default)]
 struct Unfinished {
-    count: Mutex<usize>,
+    count: AtomicUsize,
+    /// Whether the last handle waits: nobody else has to be woken.
+    waited_for: Mutex<bool>,
     none: Condvar,
 }
 
 impl Unfinished {
-    fn count(&self) -> MutexGuard<'_, usize> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn add(&self) {
-        *self.count() += 1;
+        self.count.fetch_add(1, Ordering::SeqCst);
     }
 
     fn done(&self) {
-        let mut count = self.count();
-        *count = count.saturating_sub(1);
-        if *count == 0 {
+        let less = |count: usize| count.checked_sub(1);
+        let before = self
+            .count
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        if before == Ok(1) && *self.waited_for() {
             self.none.notify_all();
         }
     }
 
+    fn waited_for(&self) -> MutexGuard<'_, bool> {
+        // Poison changes nothing about a flag.
+        self.waited_for
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wait(&self, longest: Duration) {
-        let count = self.count();
-        // A poisoned lock changes nothing about a counter.
+        let mut waited_for = self.waited_for();
+        *waited_for = true;
+        let unfinished = |_: &mut bool| self.count.load(Ordering::SeqCst) > 0;
         drop(
             self.none
-                .wait_timeout_while(count, longest, |count| *count > 0),
+                .wait_timeout_while(waited_for, longest, unfinished),
         );
     }
 }

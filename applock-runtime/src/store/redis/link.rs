@@ -14,7 +14,7 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ProtocolVersion, RedisResult, Value,
 };
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::key::Key;
 use crate::store::{Answer, Outcome, OwnerId, StoreError, StoreErrorKind};
@@ -199,23 +199,26 @@ impl Link {
         within: Duration,
     ) -> Result<Value, Failed> {
         let deadline = Instant::now() + within;
-        let mut live = match timeout(within, self.live()).await {
-            Ok(Ok(live)) => live,
-            Ok(Err(error)) => {
-                return Err(Failed {
-                    error,
-                    redialled: false,
-                });
-            }
-            Err(_) => {
-                return Err(Failed {
-                    error: unanswered(StoreErrorKind::NotDone),
-                    redialled: false,
-                });
-            }
+        let known = self.state().live.clone();
+        let mut live = match known {
+            Some(live) => live,
+            None => match timeout_at(deadline, self.live()).await {
+                Ok(Ok(live)) => live,
+                Ok(Err(error)) => {
+                    return Err(Failed {
+                        error,
+                        redialled: false,
+                    });
+                }
+                Err(_) => {
+                    return Err(Failed {
+                        error: unanswered(StoreErrorKind::NotDone),
+                        redialled: false,
+                    });
+                }
+            },
         };
-        let left = deadline.saturating_duration_since(Instant::now());
-        match timeout(left, command.query_async(&mut live.connection)).await {
+        match timeout_at(deadline, command.query_async(&mut live.connection)).await {
             Ok(Ok(value)) => {
                 self.answered(live.epoch);
                 Ok(value)

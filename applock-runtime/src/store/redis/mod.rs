@@ -4,29 +4,29 @@
 //! file, and say what they take and answer.
 
 mod advice;
+mod call;
 mod fault;
 mod link;
 mod listener;
 mod reply;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::{Cmd, ConnectionInfo, ErrorKind, Script, ServerErrorKind, Value};
+use redis::{ConnectionInfo, ErrorKind, ServerErrorKind, Value};
 
-use crate::key::Key;
+use crate::key::{Key, Side};
 
+use call::{Call, Source};
 pub(crate) use link::Connector;
 use link::{About, Dialer, Link};
 use listener::Listener;
 
 use super::{
-    Acquire, Acquired, Answer, Inspection, Outcome, OwnerId, Release, Released, Renew, Store,
-    StoreError,
+    Acquire, Acquired, Answer, Inspection, Outcome, Release, Released, Renew, Store, StoreError,
 };
 
 /// How long the fence (token counter and last holding) outlives its last use.
@@ -39,19 +39,10 @@ const RENEWALS_A_CALL: usize = 100;
 /// And so many acquires or releases (about 10 µs each).
 const LOCKS_A_CALL: usize = 32;
 
-struct Source {
-    code: &'static str,
-    hash: String,
-}
-
 macro_rules! script {
     ($($file:literal),+) => {
         LazyLock::new(|| {
-            let code = concat!($(include_str!(concat!("scripts/", $file, ".lua"))),+);
-            Source {
-                code,
-                hash: Script::new(code).get_hash().to_owned(),
-            }
+            Source::new(concat!($(include_str!(concat!("scripts/", $file, ".lua"))),+))
         })
     };
 }
@@ -97,17 +88,9 @@ impl RedisStore {
 
     /// Runs a script: by its hash, and where the server does not know it (a new one, a
     /// flush, a failover) with its text, which teaches it.
-    async fn run(
-        &self,
-        script: &'static LazyLock<Source>,
-        keys: &[Cow<'_, str>],
-        arguments: &[Argument<'_>],
-        about: About<'_>,
-        within: Duration,
-    ) -> Outcome<Value> {
+    async fn run(&self, call: Call, about: About<'_>, within: Duration) -> Outcome<Value> {
         let started = tokio::time::Instant::now();
-        let by_hash = command("EVALSHA", &script.hash, keys, arguments);
-        let failed = match self.link.send(&by_hash, about, within).await {
+        let failed = match self.link.send(call.by_hash(), about, within).await {
             Ok(value) => return Ok(value),
             Err(failed) => failed,
         };
@@ -115,9 +98,8 @@ impl RedisStore {
             return Err(failed.into());
         }
         let left = within.saturating_sub(started.elapsed());
-        let by_text = command("EVAL", script.code, keys, arguments);
         self.link
-            .send(&by_text, about, left)
+            .send(&call.by_text(), about, left)
             .await
             .map_err(Into::into)
     }
@@ -150,36 +132,32 @@ impl RedisStore {
         };
         let run = self.listener.listens_at();
         let identity = &first.identity;
-        let keys = sides(wishes.iter().map(|wish| &wish.key));
-        let mut arguments = Vec::with_capacity(6 + wishes.len() * 5);
-        arguments.extend([
-            Argument::Millis(FENCE_LIFE),
-            Argument::Text(self.listener.channel()),
-            Argument::Text(run.as_deref().unwrap_or("0")),
-            Argument::Text(&identity.instance),
-            Argument::Text(&identity.host),
-            Argument::Number(u64::from(identity.pid)),
-        ]);
+        let mut call = Call::new(&ACQUIRE, wishes.len() * 4, 6 + wishes.len() * 5);
         for wish in wishes {
-            arguments.extend([
-                Argument::Owner(wish.owner),
-                Argument::Millis(wish.ttl),
-                Argument::Text(wish.key.app.as_deref().unwrap_or_default()),
-                Argument::Text(wish.key.name.as_deref().unwrap_or_default()),
-                match &wish.line {
-                    None => Argument::Text(""),
-                    Some(_) => Argument::Number(wish.ticket.unwrap_or(0)),
-                },
-            ]);
+            call.sides(&wish.key);
+        }
+        call.millis(FENCE_LIFE)
+            .text(self.listener.channel())
+            .text(run.as_deref().unwrap_or("0"))
+            .text(&identity.instance)
+            .text(&identity.host)
+            .number(u64::from(identity.pid));
+        for wish in wishes {
+            call.owner(wish.owner)
+                .millis(wish.ttl)
+                .text(wish.key.app.as_deref().unwrap_or_default())
+                .text(wish.key.name.as_deref().unwrap_or_default());
+            match &wish.line {
+                None => call.text(""),
+                Some(_) => call.number(wish.ticket.unwrap_or(0)),
+            };
         }
         let about = About {
             key: Some(&first.key.lock),
             owner: Some(first.owner),
             token: None,
         };
-        let answers = self
-            .run_for_each(&ACQUIRE, (&keys, &arguments), wishes.len(), about, within)
-            .await;
+        let answers = self.run_for_each(call, wishes.len(), about, within).await;
         let read = |(wish, answer): (&Acquire, Outcome<Value>)| {
             let acquired = reply::acquired(&wish.key, &answer?, run.is_some())?;
             match (&acquired, &wish.line) {
@@ -203,24 +181,21 @@ impl RedisStore {
         let Some(first) = ends.first() else {
             return Vec::new();
         };
-        let keys = sides(ends.iter().map(|end| &end.key));
-        let mut arguments = Vec::with_capacity(2 + ends.len() * 2);
-        arguments.extend([
-            Argument::Millis(FENCE_LIFE),
-            Argument::Text(self.listener.channel()),
-        ]);
+        let mut call = Call::new(&RELEASE, ends.len() * 4, 2 + ends.len() * 2);
         for end in ends {
-            arguments.extend([
-                Argument::Owner(end.owner),
-                Argument::Millis(end.keep.unwrap_or(Duration::ZERO)),
-            ]);
+            call.sides(&end.key);
+        }
+        call.millis(FENCE_LIFE).text(self.listener.channel());
+        for end in ends {
+            call.owner(end.owner)
+                .millis(end.keep.unwrap_or(Duration::ZERO));
         }
         let about = About {
             key: Some(&first.key.lock),
             owner: Some(first.owner),
             token: first.token,
         };
-        self.run_for_each(&RELEASE, (&keys, &arguments), ends.len(), about, within)
+        self.run_for_each(call, ends.len(), about, within)
             .await
             .into_iter()
             .map(|answer| reply::released(&answer?))
@@ -230,13 +205,12 @@ impl RedisStore {
     /// Runs a script that answers for each of `count` locks.
     async fn run_for_each(
         &self,
-        script: &'static LazyLock<Source>,
-        (keys, arguments): (&[Cow<'_, str>], &[Argument<'_>]),
+        call: Call,
         count: usize,
         about: About<'_>,
         within: Duration,
     ) -> Vec<Outcome<Value>> {
-        match self.run(script, keys, arguments, about, within).await {
+        match self.run(call, about, within).await {
             Ok(Value::Array(answers)) if answers.len() == count => {
                 answers.into_iter().map(reply::done).collect()
             }
@@ -246,39 +220,25 @@ impl RedisStore {
     }
 
     async fn renew_some(&self, beats: &[Renew], within: Duration) -> Vec<Outcome<bool>> {
-        let mut keys = Vec::with_capacity(beats.len() * 2);
-        let mut arguments = Vec::with_capacity(beats.len() * 2 + 1);
-        arguments.push(Argument::Millis(FENCE_LIFE));
+        let mut call = Call::new(&RENEW, beats.len() * 2, 1 + beats.len() * 2);
         for beat in beats {
-            keys.push(Cow::Borrowed(&*beat.key.lock));
-            keys.push(Cow::Owned(beat.key.fence()));
-            arguments.extend([Argument::Owner(beat.owner), Argument::Millis(beat.ttl)]);
+            call.lock(&beat.key).side(&beat.key, Side::Fence);
+        }
+        call.millis(FENCE_LIFE);
+        for beat in beats {
+            call.owner(beat.owner).millis(beat.ttl);
         }
         let about = beats.first().map_or_else(About::default, |beat| About {
             key: Some(&beat.key.lock),
             owner: Some(beat.owner),
             token: Some(beat.token),
         });
-        let answer = self.run(&RENEW, &keys, &arguments, about, within).await;
+        let answer = self.run(call, about, within).await;
         match answer.and_then(|answer| reply::flags(&answer, beats.len())) {
             Ok(flags) => flags.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error); beats.len()],
         }
     }
-}
-
-/// The keys of some locks, as the scripts want them.
-fn sides<'a>(keys: impl ExactSizeIterator<Item = &'a Key>) -> Vec<Cow<'a, str>> {
-    let mut all = Vec::with_capacity(keys.len() * 4);
-    for key in keys {
-        all.extend([
-            Cow::Borrowed(&*key.lock),
-            Cow::Owned(key.fence()),
-            Cow::Owned(key.queue()),
-            Cow::Owned(key.waiters()),
-        ]);
-    }
-    all
 }
 
 /// Carries a batch out, so many in a call.
@@ -319,33 +279,6 @@ where
         return join_all(one_by_one).await.into_iter().flatten().collect();
     }
     outcomes
-}
-
-#[derive(Clone, Copy)]
-enum Argument<'a> {
-    Text(&'a str),
-    Owner(OwnerId),
-    Number(u64),
-    Millis(Duration),
-}
-
-fn command(how: &str, script: &str, keys: &[Cow<'_, str>], arguments: &[Argument<'_>]) -> Cmd {
-    let mut command = redis::cmd(how);
-    command.arg(script).arg(keys.len());
-    for key in keys {
-        command.arg(&**key);
-    }
-    for argument in arguments {
-        match argument {
-            Argument::Text(text) => command.arg(*text),
-            Argument::Owner(owner) => command.arg(&*owner.simple().encode_lower(&mut [0; 32])),
-            Argument::Number(number) => command.arg(*number),
-            Argument::Millis(length) => {
-                command.arg(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
-            }
-        };
-    }
-    command
 }
 
 impl Store for RedisStore {
@@ -394,15 +327,11 @@ impl Store for RedisStore {
 
     fn inspect(self: Arc<Self>, key: Key, within: Duration) -> Answer<Outcome<Inspection>> {
         Box::pin(async move {
-            let answer = self
-                .run(
-                    &INSPECT,
-                    &sides(std::iter::once(&key))[..3],
-                    &[],
-                    About::of(&key),
-                    within,
-                )
-                .await?;
+            let mut call = Call::new(&INSPECT, 3, 0);
+            call.lock(&key)
+                .side(&key, Side::Fence)
+                .side(&key, Side::Queue);
+            let answer = self.run(call, About::of(&key), within).await?;
             reply::inspection(&key, &answer)
         })
     }
@@ -414,16 +343,14 @@ impl Store for RedisStore {
         within: Duration,
     ) -> Answer<Outcome<bool>> {
         Box::pin(async move {
-            let stale = stale.map_or(Argument::Text("-1"), Argument::Millis);
-            let answer = self
-                .run(
-                    &FORCE_RELEASE,
-                    &sides(std::iter::once(&key)),
-                    &[stale, Argument::Millis(FENCE_LIFE)],
-                    About::of(&key),
-                    within,
-                )
-                .await?;
+            let mut call = Call::new(&FORCE_RELEASE, 4, 2);
+            call.sides(&key);
+            match stale {
+                None => call.text("-1"),
+                Some(stale) => call.millis(stale),
+            };
+            call.millis(FENCE_LIFE);
+            let answer = self.run(call, About::of(&key), within).await?;
             reply::forced(&answer)
         })
     }

@@ -105,11 +105,14 @@ pub(super) fn done(value: Value) -> Outcome<Value> {
 /// The answer of `acquire.lua` for one lock.
 pub(super) fn acquired(key: &Key, value: &Value, is_told: bool) -> Outcome<Acquired> {
     let read = || -> Option<Acquired> {
+        if let Value::BulkString(bytes) = value {
+            let (token, at) = str::from_utf8(bytes).ok()?.split_once(' ')?;
+            return Some(Acquired::Granted {
+                token: token.parse().ok()?,
+                at: self::at(at.parse().ok()?)?,
+            });
+        }
         match array(value)? {
-            [one, token, at] if number(one)? == 1 => Some(Acquired::Granted {
-                token: unsigned(token)?,
-                at: self::at(unsigned(at)?)?,
-            }),
             [_, kind, left, micros, waiters, ahead, new, fields] => {
                 let (left, at) = (number(left)?, unsigned(micros)?);
                 let waiters = unsigned(waiters);

@@ -7,7 +7,7 @@
 --       then for each lock: owner id, ttl in ms, app, name, and '' not to wait, or to
 --       stand in line: the ticket of a place it had, or '0'
 -- Answer  for each lock:
---         {1, token, acquired at in ms}                         it is ours
+--         'token acquired at in ms'                             it is ours
 --         {0, type of what is there, its time left in ms, now in microseconds, how many
 --          wait, how many before us (-1: not in line), our ticket if we are new there or
 --          '0', {field, value, ...}}                            held by another
@@ -35,7 +35,7 @@ local function contend(lock, fence, queue, waiters, owner, ttl, app, name, ticke
         redis.call('PEXPIRE', lock, ttl)
         redis.call('HDEL', lock, 'claim')
         local told = redis.call('HMGET', lock, 'token', 'acquired_at')
-        return {1, told[1], told[2]}
+        return told[1] .. ' ' .. told[2]
     end
     local waits, new, count, ahead = ticket ~= '', '0', nil, -1
     if waits then
@@ -46,12 +46,12 @@ local function contend(lock, fence, queue, waiters, owner, ttl, app, name, ticke
         local served, token = the_line().serve(lock, fence, queue, waiters, life, '', owner,
             redis.call('ZPOPMIN', queue))
         if served == owner then
-            return {1, token, now}
+            return token .. ' ' .. now
         end
         if not served then
             -- Nobody in line is alive.
             token = write(lock, fence, life, owner, ttl, nil, app, name, instance, host, pid)
-            return {1, token, now}
+            return token .. ' ' .. now
         end
         kind, fields, count = 'hash', redis.call('HGETALL', lock), nil
         ahead = waits and redis.call('ZRANK', queue, owner) or -1
@@ -69,7 +69,7 @@ local function take(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
     if redis.call('EXISTS', lock, queue) > 0 then
         return contend(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
     end
-    return {1, write(lock, fence, life, owner, ttl, nil, app, name, instance, host, pid), now}
+    return write(lock, fence, life, owner, ttl, nil, app, name, instance, host, pid) .. ' ' .. now
 end
 
 return for_each(take, 6, 5)
