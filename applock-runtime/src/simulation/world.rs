@@ -60,6 +60,8 @@ pub(super) struct World {
     pub(super) ambush: RefCell<[Ambush; HOSTS]>,
     /// The hosts that listen for each lock, as the server knows.
     pub(super) listening: RefCell<BTreeSet<(usize, usize)>>,
+    /// Who stood in line at any time: one whose place the server lost gets it back.
+    pub(super) stood: RefCell<BTreeSet<Owner>>,
     owners: Cell<Owner>,
     connections: Cell<u64>,
 }
@@ -91,6 +93,7 @@ impl World {
             cut: (0..HOSTS).map(|_| Arc::default()).collect(),
             ambush: RefCell::default(),
             listening: RefCell::default(),
+            stood: RefCell::default(),
             owners: Cell::new(0),
             connections: Cell::new(0),
         }

@@ -104,7 +104,11 @@ impl Watch {
                 let mut ledger = world.ledger.borrow_mut();
                 ledger.blame(format!("{what} (key {number}, at {at:?})"));
             };
-            if let Some(passed) = lock.passed(&line).into_iter().find(|owner| heard(owner)) {
+            if let Some(passed) = lock
+                .passed(world, &line)
+                .into_iter()
+                .find(|owner| heard(owner))
+            {
                 let given = lock.given;
                 blame(format!(
                     "jumped: it goes to {given:?} past {passed}, who listens"
@@ -179,8 +183,10 @@ impl Lock {
     }
 
     /// Those who were before the one whom it went to, and stand in line still.
-    fn passed(&self, line: &[Owner]) -> Vec<Owner> {
-        let Some(given) = self.given else {
+    fn passed(&self, world: &World, line: &[Owner]) -> Vec<Owner> {
+        let comes_back =
+            |given: &Owner| !self.line.contains(given) && world.stood.borrow().contains(given);
+        let Some(given) = self.given.filter(|given| !comes_back(given)) else {
             return Vec::new();
         };
         let ahead = self.line.iter().take_while(|owner| **owner != given);
@@ -202,8 +208,14 @@ impl Lock {
         for owner in line.iter().filter(|owner| !before.contains(owner)) {
             world.note(What::Entered(self.number, *owner));
         }
+        let mut stood = world.stood.borrow_mut();
+        let is_new = |owner: &&Owner| !before.contains(owner) && !stood.contains(owner);
+        let new = line.iter().rev().take_while(is_new).count();
+        let comes_between = line.iter().filter(is_new).count() > new;
+        stood.extend(line);
         let stayed = self.line.iter().filter(|owner| after.contains(owner));
-        if !stayed.zip(line).all(|(before, now)| before == now) {
+        let are_now = line.iter().filter(|owner| before.contains(owner));
+        if comes_between || !stayed.eq(are_now) {
             world.ledger.borrow_mut().blame(format!(
                 "order: the line of key {} was {:?}, and is {line:?} at {:?}",
                 self.number,
