@@ -4,8 +4,9 @@
 //! has a file of its own. One step at a time per entry, so that a release never
 //! overtakes a heartbeat in flight. Steps that are due together travel together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::{Future, poll_fn};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -45,7 +46,7 @@ pub(super) async fn run(
         unfinished,
         abandoned: false,
         closing: None,
-        entries: BTreeMap::new(),
+        entries: HashMap::default(),
         timers: BTreeSet::new(),
         inflight: FuturesUnordered::new(),
         outbox: Outbox::default(),
@@ -77,6 +78,25 @@ struct Outbox {
     releases: Vec<OwnerId>,
 }
 
+/// Owner ids are random, or count up in tests: there is nothing to mix.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for eight in bytes.chunks(8) {
+            let number = eight
+                .iter()
+                .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+            self.0 ^= number;
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What a store answered, or a question that has answered for itself.
 enum Done {
     Acquired(Vec<OwnerId>, Sent, Vec<Outcome<Acquired>>),
@@ -104,7 +124,8 @@ pub(super) struct Actor {
     /// No handle is left that could send another command.
     abandoned: bool,
     closing: Option<Closing>,
-    pub(super) entries: BTreeMap<OwnerId, Entry>,
+    /// In boxes: half of a table is empty.
+    pub(super) entries: HashMap<OwnerId, Box<Entry>, BuildHasherDefault<IdHasher>>,
     timers: BTreeSet<(Moment, OwnerId)>,
     inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     outbox: Outbox,
@@ -119,7 +140,7 @@ pub(super) struct Actor {
 /// later than this when it wakes.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// By how much a heartbeat may be early, so that it can travel with another.
+/// By how much a heartbeat may be early at most, so that it can travel with another.
 const EARLIEST: Duration = Duration::from_secs(2);
 
 impl Actor {
@@ -213,9 +234,16 @@ impl Actor {
         if self.outbox.renewals.is_empty() {
             return;
         }
+        let leaving = std::mem::take(&mut self.outbox.renewals);
+        let earliness = leaving.iter().filter_map(|owner| match self.state(*owner) {
+            Some(State::Holding(holding)) => Some(holding.earliness()),
+            _ => None,
+        });
+        let earliness = earliness.max().unwrap_or_default().min(EARLIEST);
+        self.outbox.renewals = leaving;
         let soon: Vec<OwnerId> = self
             .timers
-            .range(..=(now + EARLIEST, OwnerId::max()))
+            .range(..=(now + earliness, OwnerId::max()))
             .map(|(_, owner)| *owner)
             .collect();
         for owner in soon {
@@ -253,8 +281,8 @@ impl Actor {
                 }
             }
         }
-        let is_holding = |entry: &Entry| matches!(entry.state, State::Holding(_));
-        let held = self.entries.values().any(is_holding);
+        let mut states = self.entries.values().map(|entry| &entry.state);
+        let held = states.any(|state| matches!(state, State::Holding(_)));
         self.next_look = held.then(|| now + LOOK);
     }
 
@@ -524,7 +552,9 @@ impl Actor {
     }
 
     fn owners(&self) -> Vec<OwnerId> {
-        self.entries.keys().copied().collect()
+        let mut owners: Vec<OwnerId> = self.entries.keys().copied().collect();
+        owners.sort_unstable();
+        owners
     }
 
     pub(super) fn now(&self) -> Moment {
@@ -541,7 +571,13 @@ impl Actor {
             self.looked = Some(Sent::now(&*self.parts.clock));
         }
         self.wake(owner, None);
-        self.entries.insert(owner, Entry { wake: None, state });
+        match self.entries.get_mut(&owner) {
+            Some(entry) => entry.state = state,
+            None => {
+                let entry = Entry { wake: None, state };
+                self.entries.insert(owner, Box::new(entry));
+            }
+        }
     }
 
     pub(super) fn remove(&mut self, owner: OwnerId) -> Option<State> {

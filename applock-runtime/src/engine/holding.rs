@@ -76,17 +76,26 @@ impl Holding {
     /// Whether there is anything to ask the store for. Where the lease reaches the cap of
     /// `at_most` nothing more can be gained, unless it has to be confirmed.
     fn wants_beat(&self) -> bool {
-        match self.lease.standing() {
+        self.wants_beat_if(self.lease.standing())
+    }
+
+    fn wants_beat_if(&self, standing: Standing) -> bool {
+        match standing {
             Standing::Held => !self.lease.is_capped(),
             Standing::Suspect => true,
             Standing::Over => false,
         }
     }
 
-    /// Whether the next heartbeat, due by a tenth of its interval later at most, may
-    /// leave now with others. One that failed keeps its pause.
+    /// How much too early a heartbeat may leave with others: a tenth of its interval.
+    pub(super) fn earliness(&self) -> Duration {
+        heartbeat(self.term) / 10
+    }
+
+    /// Whether the next heartbeat may leave now with others. One that failed keeps its
+    /// pause.
     pub(super) fn may_beat_at(&self, now: Moment) -> bool {
-        let soon = now + heartbeat(self.term) / 10;
+        let soon = now + self.earliness();
         !self.in_flight && self.failures == 0 && soon >= self.due && self.wants_beat()
     }
 }
@@ -144,7 +153,8 @@ impl Actor {
             return;
         };
         let lease = &holding.lease;
-        if !lease.is_valid() {
+        let standing = lease.standing();
+        if standing == Standing::Over {
             if !holding.told {
                 holding.told = true;
                 if let Some(loss) = lease.loss().filter(|loss| *loss != Loss::Shutdown) {
@@ -159,7 +169,7 @@ impl Actor {
             return;
         }
         let end = lease.valid_until();
-        let next = if !holding.in_flight && holding.wants_beat() {
+        let next = if !holding.in_flight && holding.wants_beat_if(standing) {
             holding.due.min(end)
         } else {
             end
@@ -236,7 +246,7 @@ impl Actor {
         if let Some(reply) = holding.let_go.take() {
             let unknown = holding.unknown;
             self.end(owner, Ending::of(lease, reply, now, unknown));
-        } else if lease.is_valid() && (holding.again || !holding.asked.is_empty()) {
+        } else if (holding.again || !holding.asked.is_empty()) && lease.is_valid() {
             self.beat(owner);
             self.rest(owner);
         } else if holding.due <= now {
