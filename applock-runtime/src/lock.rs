@@ -115,8 +115,12 @@ impl Lock {
     }
 
     /// How long [`acquire`](Self::acquire) waits while somebody else holds the lock.
-    /// Zero is one try. Not at all unless set. A try that is on its way when the wait is
-    /// over is answered still, up to the command time-out (1 second) later.
+    /// Zero is one try. Not at all unless set. The first try is always answered, up to
+    /// the command time-out (1 second) later.
+    ///
+    /// Those who wait stand in line at the store, first come, first served, over all tasks,
+    /// threads, processes and servers. Whoever releases the lock hands it to the first of
+    /// them who is alive.
     ///
     /// ```
     /// # use std::time::Duration;
