@@ -218,13 +218,15 @@ impl Ledger {
         broken
     }
 
-    /// Tokens grow strictly, in the order in which the server gave the lock; and where it
-    /// did not forget, in the order in which callers were told.
+    /// Tokens grow strictly, in the order in which the server gave the lock; and in the
+    /// order in which callers were told, among those given between two forgettings: a
+    /// grant may be on its way while the server forgets it.
     fn shrunken_tokens(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let mut given: BTreeMap<usize, u64> = BTreeMap::new();
-        let mut told: BTreeMap<usize, u64> = BTreeMap::new();
-        let mut tokens: Vec<(Owner, u64)> = Vec::new();
+        let mut told: BTreeMap<(usize, u32), u64> = BTreeMap::new();
+        let mut grants: BTreeMap<(Owner, u64), u32> = BTreeMap::new();
+        let mut forgettings = 0;
         let mut check = |last: Option<u64>, token: u64, event: &Event| {
             if last.is_some_and(|last| last >= token) {
                 broken.push(format!("token: {token} after {last:?} at {:?}", event.at));
@@ -234,16 +236,17 @@ impl Ledger {
             match event.what {
                 What::Gave(key, owner, token) => {
                     check(given.insert(key, token), token, event);
-                    tokens.push((owner, token));
+                    grants.insert((owner, token), forgettings);
                 }
                 What::Told(owner, token) => {
                     let key = self.holdings[&owner].ask.key;
-                    check(told.insert(key, token), token, event);
-                    if !tokens.contains(&(owner, token)) {
-                        check(Some(u64::MAX), token, event);
+                    match grants.get(&(owner, token)) {
+                        Some(life) => check(told.insert((key, *life), token), token, event),
+                        // It was never given.
+                        None => check(Some(u64::MAX), token, event),
                     }
                 }
-                What::Forgot => told.clear(),
+                What::Forgot => forgettings += 1,
                 _ => (),
             }
         }
