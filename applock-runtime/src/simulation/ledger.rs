@@ -364,3 +364,40 @@ impl fmt::Display for Event {
         }
     }
 }
+
+#[test]
+fn tokens_are_told_in_order_except_across_a_forgetting() {
+    use What::{Forgot, Gave, Told};
+    let blames = |events: Vec<What>| {
+        let mut ledger = Ledger::default();
+        for owner in [1, 2] {
+            let (ttl, wait) = (Duration::from_secs(1), Wait::Forever);
+            let (host, key) = (0, 0);
+            let ask = Ask {
+                owner,
+                host,
+                key,
+                ttl,
+                wait,
+            };
+            ledger.note(Duration::ZERO, What::Asked(ask));
+        }
+        for what in events {
+            ledger.note(Duration::ZERO, what);
+        }
+        ledger.shrunken_tokens(&ledger.in_order()).len()
+    };
+    let (first, second) = (|| Gave(0, 1, 1), || Gave(0, 2, 2));
+    assert_eq!(blames(vec![first(), second(), Told(1, 1), Told(2, 2)]), 0);
+    assert_eq!(blames(vec![first(), second(), Told(2, 2), Told(1, 1)]), 1);
+    assert_eq!(
+        blames(vec![first(), Forgot, second(), Told(2, 2), Told(1, 1)]),
+        0
+    );
+    assert_eq!(
+        blames(vec![first(), second(), Forgot, Told(2, 2), Told(1, 1)]),
+        1
+    );
+    assert_eq!(blames(vec![Gave(0, 1, 2), Forgot, Gave(0, 2, 1)]), 1);
+    assert_eq!(blames(vec![first(), Told(2, 2)]), 1);
+}
