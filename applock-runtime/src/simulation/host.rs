@@ -114,15 +114,29 @@ impl Host {
         (host, engine_at_work)
     }
 
-    /// Waits for a lock, no longer than `patience`; what comes of it is thrown away.
+    /// Waits for a lock, no longer than `patience`, and gives it back at once.
     pub(super) async fn wait_a_while(
         &self,
         rng: &mut fastrand::Rng,
         key: usize,
         patience: Duration,
     ) {
-        let (_, want) = self.want(rng, key, Wait::Forever);
-        let _ = timeout(patience, self.engine.acquire(want)).await;
+        let (ask, want) = self.want(rng, key, Wait::Forever);
+        if let Some(Ok(held)) = self.acquire(ask, want, patience).await {
+            self.look(ask.owner, &held);
+            self.note(What::LetGo(ask.owner));
+        }
+    }
+
+    /// What comes of a wish, noted. `None`: its future was dropped.
+    async fn acquire(&self, ask: Ask, want: Want, patience: Duration) -> Option<Result<Held>> {
+        let told = timeout(patience, self.engine.acquire(want)).await.ok();
+        self.note(match &told {
+            None => What::Dropped(ask.owner),
+            Some(Err(error)) => What::Refused(ask.owner, refusal(error)),
+            Some(Ok(held)) => What::Told(ask.owner, held.lease().token),
+        });
+        told
     }
 
     /// Takes a lock, if it is free.
@@ -169,15 +183,10 @@ impl Host {
             2 if wait == Wait::Forever => self.world.heal - elapsed() + LIVELINESS,
             _ => between(rng, 2_000, 4_000),
         };
-        match timeout(patience, self.engine.acquire(want)).await {
-            Err(_) => {
-                self.note(What::Dropped(ask.owner));
-                if elapsed() >= self.world.heal + LIVELINESS {
-                    self.blame_stuck(ask);
-                }
-            }
-            Ok(Err(error)) => self.note(What::Refused(ask.owner, outcome(&Err(error)))),
-            Ok(Ok(held)) => self.hold(ask, held, rng).await,
+        match self.acquire(ask, want, patience).await {
+            None if elapsed() >= self.world.heal + LIVELINESS => self.blame_stuck(ask),
+            None | Some(Err(_)) => (),
+            Some(Ok(held)) => self.hold(ask, held, rng).await,
         }
     }
 
@@ -228,7 +237,6 @@ impl Host {
 
     async fn hold(&self, ask: Ask, held: Held, rng: &mut fastrand::Rng) {
         let owner = ask.owner;
-        self.note(What::Told(owner, held.lease().token));
         let longest = match (rng.u8(..24), self.world.crowd) {
             (0, _) | (1..8, false) => 14_000,
             (_, false) => 2_500,
@@ -296,7 +304,7 @@ impl Host {
                     .await;
             }
             Err(error) => {
-                self.note(What::Refused(ask.owner, outcome(&Err(error))));
+                self.note(What::Refused(ask.owner, refusal(&error)));
                 self.blame_stuck(ask);
             }
         }
@@ -307,8 +315,14 @@ impl Host {
 fn outcome(told: &Result<()>) -> String {
     match told {
         Ok(()) => "released".to_owned(),
-        Err(Error::Busy(_)) => "busy".to_owned(),
-        Err(Error::Unavailable(fault)) => format!("unavailable, {fault}"),
-        Err(other) => other.to_string(),
+        Err(error) => refusal(error),
+    }
+}
+
+fn refusal(error: &Error) -> String {
+    match error {
+        Error::Busy(_) => "busy".to_owned(),
+        Error::Unavailable(fault) => format!("unavailable, {fault}"),
+        other => other.to_string(),
     }
 }

@@ -218,13 +218,15 @@ impl Ledger {
         broken
     }
 
-    /// Tokens grow strictly, in the order in which the server gave the lock; and where it
-    /// did not forget, in the order in which callers were told.
+    /// Tokens grow strictly, in the order in which the server gave the lock; and in the
+    /// order in which callers were told, among those given between two forgettings: a
+    /// grant may be on its way while the server forgets it.
     fn shrunken_tokens(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let mut given: BTreeMap<usize, u64> = BTreeMap::new();
-        let mut told: BTreeMap<usize, u64> = BTreeMap::new();
-        let mut tokens: Vec<(Owner, u64)> = Vec::new();
+        let mut told: BTreeMap<(usize, u32), u64> = BTreeMap::new();
+        let mut grants: BTreeMap<(Owner, u64), u32> = BTreeMap::new();
+        let mut forgettings = 0;
         let mut check = |last: Option<u64>, token: u64, event: &Event| {
             if last.is_some_and(|last| last >= token) {
                 broken.push(format!("token: {token} after {last:?} at {:?}", event.at));
@@ -234,16 +236,17 @@ impl Ledger {
             match event.what {
                 What::Gave(key, owner, token) => {
                     check(given.insert(key, token), token, event);
-                    tokens.push((owner, token));
+                    grants.insert((owner, token), forgettings);
                 }
                 What::Told(owner, token) => {
                     let key = self.holdings[&owner].ask.key;
-                    check(told.insert(key, token), token, event);
-                    if !tokens.contains(&(owner, token)) {
-                        check(Some(u64::MAX), token, event);
+                    match grants.get(&(owner, token)) {
+                        Some(life) => check(told.insert((key, *life), token), token, event),
+                        // It was never given.
+                        None => check(Some(u64::MAX), token, event),
                     }
                 }
-                What::Forgot => told.clear(),
+                What::Forgot => forgettings += 1,
                 _ => (),
             }
         }
@@ -360,4 +363,41 @@ impl fmt::Display for Event {
             What::Released(owner, outcome) => write!(f, "{owner:>4} is told: {outcome}"),
         }
     }
+}
+
+#[test]
+fn tokens_are_told_in_order_except_across_a_forgetting() {
+    use What::{Forgot, Gave, Told};
+    let blames = |events: Vec<What>| {
+        let mut ledger = Ledger::default();
+        for owner in [1, 2] {
+            let (ttl, wait) = (Duration::from_secs(1), Wait::Forever);
+            let (host, key) = (0, 0);
+            let ask = Ask {
+                owner,
+                host,
+                key,
+                ttl,
+                wait,
+            };
+            ledger.note(Duration::ZERO, What::Asked(ask));
+        }
+        for what in events {
+            ledger.note(Duration::ZERO, what);
+        }
+        ledger.shrunken_tokens(&ledger.in_order()).len()
+    };
+    let (first, second) = (|| Gave(0, 1, 1), || Gave(0, 2, 2));
+    assert_eq!(blames(vec![first(), second(), Told(1, 1), Told(2, 2)]), 0);
+    assert_eq!(blames(vec![first(), second(), Told(2, 2), Told(1, 1)]), 1);
+    assert_eq!(
+        blames(vec![first(), Forgot, second(), Told(2, 2), Told(1, 1)]),
+        0
+    );
+    assert_eq!(
+        blames(vec![first(), second(), Forgot, Told(2, 2), Told(1, 1)]),
+        1
+    );
+    assert_eq!(blames(vec![Gave(0, 1, 2), Forgot, Gave(0, 2, 1)]), 1);
+    assert_eq!(blames(vec![first(), Told(2, 2)]), 1);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use redis::{AsyncCommands as _, ProtocolVersion};
 
+use crate::simulation;
 use crate::simulation::world::{Dialler, SERVER, World, host_name};
 use crate::store::redis::Connector as _;
 
@@ -220,9 +221,7 @@ fn with_server<F: Future<Output = turmoil::Result> + 'static>(
     protocol: ProtocolVersion,
 ) {
     let world = Rc::new(World::new(0, Duration::ZERO, false));
-    let mut sim = turmoil::Builder::new().enable_random_order().build();
-    let served = Rc::clone(&world);
-    sim.host(SERVER, move || super::serve(Rc::clone(&served)));
+    let mut sim = simulation::with_server(&world);
     let dialler = Dialler {
         protocol,
         cut: Arc::clone(&world.cut[0]),
