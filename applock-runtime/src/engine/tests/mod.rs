@@ -1,11 +1,12 @@
 //! The engine against a store whose every answer the test gives, by a clock that the
 //! test moves: nothing here sleeps.
 
+mod line;
 mod unforeseen;
 mod wall_clock;
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
@@ -16,8 +17,8 @@ use crate::error::{Error, Loss};
 use crate::info::Record;
 use crate::key::Key;
 use crate::store::{
-    Acquire, Acquired, Answer, Identity, Inspection, Outcome, OwnerId, Release, Released, Renew,
-    Store, StoreError, StoreErrorKind,
+    Acquire, Acquired, Answer, Grant, Identity, Inspection, Outcome, OwnerId, Release, Released,
+    Renew, Store, StoreError, StoreErrorKind,
 };
 
 use super::lease::margin;
@@ -40,6 +41,8 @@ enum Asked {
 #[derive(Debug)]
 struct Puppet {
     asked: Sender<Asked>,
+    /// Whom the next release hands the lock to.
+    next: Arc<Mutex<Option<Grant>>>,
 }
 
 impl Puppet {
@@ -91,7 +94,14 @@ impl Store for Puppet {
         let told = self.ask(|reply| Asked::Release(batch, reply));
         Box::pin(async move {
             let outcomes = told.await.into_iter();
-            outcomes.map(|ended| ended.map(Released::from)).collect()
+            let mut next = self.next.lock().unwrap().take();
+            let released = outcomes.map(|ended| {
+                ended.map(|ended| Released {
+                    ended,
+                    next: next.take(),
+                })
+            });
+            released.collect()
         })
     }
     fn inspect(self: Arc<Self>, _: Key, _: Duration) -> Answer<Outcome<Inspection>> {
@@ -117,6 +127,7 @@ struct Stage {
     engine: Arc<Engine>,
     clock: ManualClock,
     asked: Receiver<Asked>,
+    next: Arc<Mutex<Option<Grant>>>,
 }
 
 /// An acquire that runs on a thread of its own.
@@ -125,9 +136,13 @@ type Taking = std::thread::JoinHandle<crate::Result<Held>>;
 impl Stage {
     fn new() -> Self {
         let (tell, asked) = channel();
+        let next = Arc::default();
         let clock = ManualClock::new();
         let engine = Engine::new(Parts {
-            store: Arc::new(Puppet { asked: tell }),
+            store: Arc::new(Puppet {
+                asked: tell,
+                next: Arc::clone(&next),
+            }),
             clock: Arc::new(clock.clone()),
             identity: Arc::new(Identity {
                 instance: "i".into(),
@@ -140,6 +155,7 @@ impl Stage {
             engine: Arc::new(engine),
             clock,
             asked,
+            next,
         }
     }
 

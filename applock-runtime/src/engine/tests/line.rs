@@ -1,0 +1,337 @@
+//! Those who stand in line: what they are told, what they believe, and how they leave.
+
+use std::task::{Context, Waker};
+
+use super::*;
+use crate::store::{CLAIM, Notice, Notices, Place};
+
+/// The server's clock when the tests begin, in microseconds.
+const SERVER: u64 = 1_800_000_000_000_000;
+
+/// When a lock that was handed over is confirmed.
+const CONFIRM: Duration = Duration::from_millis(50);
+
+/// One who stands in line.
+struct InLine {
+    owner: OwnerId,
+    taking: Taking,
+    notices: Notices,
+}
+
+impl InLine {
+    /// The store tells it of its grant, `passed` after it has asked.
+    fn told(&self, passed: Duration) {
+        let notice = Notice::Granted(grant(self.owner, passed));
+        self.notices.send(notice).unwrap();
+    }
+
+    fn held(self) -> Held {
+        self.taking.join().unwrap().unwrap()
+    }
+}
+
+fn grant(owner: OwnerId, passed: Duration) -> Grant {
+    Grant {
+        owner,
+        token: 7,
+        at: SystemTime::UNIX_EPOCH,
+        micros: SERVER + u64::try_from(passed.as_micros()).unwrap(),
+        claim: CLAIM,
+    }
+}
+
+fn holder() -> crate::LockInfo {
+    Record {
+        foreign: None,
+        ..Record::foreign("k".into(), "x", Some(Duration::from_secs(600)))
+    }
+    .into()
+}
+
+/// Queued, when the server has seen `passed` go by.
+fn queued(ahead: u64, passed: Duration) -> Outcome<Acquired> {
+    Ok(Acquired::Queued(Place {
+        holder: holder(),
+        ahead,
+        at: SERVER + u64::try_from(passed.as_micros()).unwrap(),
+        is_new: passed.is_zero(),
+        ticket: passed.is_zero().then_some(SERVER),
+        is_told: true,
+    }))
+}
+
+impl Stage {
+    fn waiting(&self, wait: Wait) -> Want {
+        Want {
+            wait,
+            ..self.want("k")
+        }
+    }
+
+    /// Somebody asks for the lock, and is put in line.
+    fn stands(&self, wait: Wait, ahead: u64) -> InLine {
+        let want = self.waiting(wait);
+        let owner = want.acquire.owner;
+        let taking = self.take(want);
+        let (mut batch, reply) = self.acquire();
+        reply.send(vec![queued(ahead, Duration::ZERO)]).unwrap();
+        self.settle();
+        let notices = batch.remove(0).line.expect("it stands in line");
+        InLine {
+            owner,
+            taking,
+            notices,
+        }
+    }
+
+    /// The next question is that owner's, with the ticket of its place.
+    fn knock(&self, owner: OwnerId) -> oneshot::Sender<Vec<Outcome<Acquired>>> {
+        let (batch, reply) = self.acquire();
+        assert_eq!((batch.len(), batch[0].owner), (1, owner));
+        assert_eq!(batch[0].ticket, Some(SERVER));
+        reply
+    }
+}
+
+#[test]
+fn a_grant_is_judged_from_the_last_question_and_what_passed_at_the_store() {
+    let stage = Stage::new();
+    let first = stage.stands(Wait::Forever, 0);
+    let passed = Duration::from_millis(900);
+    stage.clock.advance(Duration::from_millis(950));
+    first.told(passed);
+    let held = first.held();
+    // Clocks may differ by 1 %; the 50 ms that the message took are gone as well.
+    let gone = Duration::from_millis(50) + passed / 100;
+    let whole = CLAIM - margin(CLAIM);
+    assert_eq!(held.lease().remaining(), whole - gone);
+    assert_eq!(held.lease().token, 7);
+}
+
+#[test]
+fn a_grant_that_comes_too_late_is_asked_for_and_not_believed() {
+    let stage = Stage::new();
+    let first = stage.stands(Wait::Forever, 5);
+    let passed = Duration::from_millis(100);
+    stage.clock.advance(passed + CLAIM);
+    first.told(passed);
+    let reply = stage.knock(first.owner);
+    assert!(!first.taking.is_finished());
+    reply.send(vec![granted()]).unwrap();
+    let held = first.held();
+    assert_eq!(held.lease().remaining(), TTL - margin(TTL));
+    assert_eq!(held.lease().token, 1);
+}
+
+#[test]
+fn a_grant_of_a_server_whose_clock_has_jumped_is_asked_for() {
+    let hour = Duration::from_secs(3600);
+    let stage = Stage::new();
+    let first = stage.stands(Wait::Forever, 0);
+    first.told(hour);
+    let reply = stage.knock(first.owner);
+    reply.send(vec![granted()]).unwrap();
+    drop(first.held());
+
+    let stage = Stage::new();
+    let first = stage.stands(Wait::Forever, 0);
+    let back = Notice::Granted(Grant {
+        micros: SERVER - 1,
+        ..grant(first.owner, Duration::ZERO)
+    });
+    first.notices.send(back).unwrap();
+    stage.knock(first.owner);
+    assert!(!first.taking.is_finished());
+}
+
+#[test]
+fn what_was_handed_over_is_confirmed_soon_and_is_a_full_lease_then() {
+    let stage = Stage::new();
+    let first = stage.stands(Wait::Forever, 0);
+    first.told(Duration::ZERO);
+    let held = first.held();
+    stage.nothing();
+    stage.clock.advance(CONFIRM);
+    let (_, reply) = stage.renew();
+    reply.send(vec![Ok(true)]).unwrap();
+    stage.until("the lease is whole", || {
+        held.lease().remaining() == TTL - margin(TTL)
+    });
+    stage.nothing();
+}
+
+#[test]
+fn a_claim_that_is_not_confirmed_ends_with_no_answer_from_anyone() {
+    let stage = Stage::new();
+    let first = stage.stands(Wait::Forever, 0);
+    first.told(Duration::ZERO);
+    let held = first.held();
+    stage.clock.advance(CONFIRM);
+    let (_, _silent) = stage.renew();
+    stage.clock.advance(CLAIM - margin(CLAIM) - CONFIRM);
+    is_told(&held);
+    assert_eq!(held.lease().loss(), Some(Loss::Expired));
+}
+
+#[test]
+fn a_section_that_is_over_soon_spares_the_heartbeat() {
+    let stage = Stage::new();
+    let first = stage.stands(Wait::Forever, 0);
+    let owner = first.owner;
+    first.told(Duration::ZERO);
+    drop(first.held());
+    let (batch, _) = stage.release();
+    assert_eq!(batch[0].owner, owner);
+}
+
+#[test]
+fn a_grant_that_crosses_a_question_counts_whatever_the_answer() {
+    let answers = [queued(0, Duration::from_secs(1)), unknown()];
+    for answer in answers {
+        let stage = Stage::new();
+        let first = stage.stands(Wait::Forever, 0);
+        stage.clock.advance(Duration::from_secs(1));
+        let reply = stage.knock(first.owner);
+        stage.clock.advance(Duration::from_millis(200));
+        first.told(Duration::from_millis(1100));
+        stage.settle();
+        assert!(!first.taking.is_finished(), "the answer may say more");
+        reply.send(vec![answer]).unwrap();
+        let held = first.held();
+        assert_eq!(held.lease().token, 7);
+        assert!(held.lease().remaining() > CLAIM - Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_release_that_hands_the_lock_to_one_of_this_engine_tells_it_by_its_answer() {
+    let stage = Stage::new();
+    let holder = stage.hold("k");
+    let first = stage.stands(Wait::Forever, 0);
+    let second = stage.stands(Wait::Forever, 1);
+    *stage.next.lock().unwrap() = Some(grant(first.owner, Duration::ZERO));
+    drop(holder);
+    let (_, reply) = stage.release();
+    let late = Duration::from_millis(300);
+    stage.clock.advance(late);
+    reply.send(vec![Ok(true)]).unwrap();
+    let held = first.held();
+    // From the sending of the release, whatever the clock of the server says.
+    assert_eq!(held.lease().remaining(), CLAIM - margin(CLAIM) - late);
+    assert!(!second.taking.is_finished());
+}
+
+#[test]
+fn only_the_first_of_an_engine_knocks_and_then_the_next() {
+    let stage = Stage::new();
+    let first = stage.stands(Wait::For(Duration::from_secs(3)), 0);
+    let second = stage.stands(Wait::Forever, 1);
+    let mut passed = Duration::ZERO;
+    for _ in 0..2 {
+        stage.clock.advance(Duration::from_secs(1));
+        passed += Duration::from_secs(1);
+        let reply = stage.knock(first.owner);
+        reply.send(vec![queued(0, passed)]).unwrap();
+        stage.settle();
+        stage.nothing();
+    }
+    // Its patience is over: it leaves, and the one behind it knocks from now on.
+    stage.clock.advance(Duration::from_secs(1));
+    let (batch, reply) = stage.release();
+    assert_eq!(batch[0].owner, first.owner);
+    assert!(matches!(first.taking.join().unwrap(), Err(Error::Busy(_))));
+    reply.send(vec![Ok(false)]).unwrap();
+    stage.settle();
+    stage.nothing();
+    stage.clock.advance(Duration::from_secs(1));
+    stage.knock(second.owner);
+}
+
+#[test]
+fn the_end_of_its_patience_is_told_in_time_though_a_question_is_in_flight() {
+    let stage = Stage::new();
+    let first = stage.stands(Wait::For(Duration::from_millis(1100)), 0);
+    let owner = first.owner;
+    stage.clock.advance(Duration::from_secs(1));
+    let reply = stage.knock(owner);
+    stage.clock.advance(Duration::from_millis(100));
+    assert!(matches!(first.taking.join().unwrap(), Err(Error::Busy(_))));
+    // Its turn comes after all: nobody wants it, so it goes on.
+    reply.send(vec![granted()]).unwrap();
+    let (batch, _) = stage.release();
+    assert_eq!(batch[0].owner, owner);
+}
+
+#[test]
+fn one_who_is_dropped_leaves_the_line_at_once_and_a_grant_on_its_way_is_nobodys() {
+    let stage = Stage::new();
+    let want = stage.waiting(Wait::Forever);
+    let owner = want.acquire.owner;
+    let mut taking = Box::pin(stage.engine.acquire(want));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(taking.as_mut().poll(&mut context).is_pending());
+    let (batch, reply) = stage.acquire();
+    let notices = batch[0].line.clone().unwrap();
+    reply.send(vec![queued(3, Duration::ZERO)]).unwrap();
+    stage.settle();
+    stage.nothing();
+    drop(taking);
+    let (batch, reply) = stage.release();
+    assert_eq!(batch[0].owner, owner);
+    // The release that is on its way passes the lock on.
+    let crossing = Notice::Granted(grant(owner, Duration::ZERO));
+    notices.send(crossing).unwrap();
+    reply.send(vec![Ok(true)]).unwrap();
+    stage.settle();
+    stage.clock.advance(TTL);
+    stage.nothing();
+}
+
+#[test]
+fn one_whose_question_was_not_answered_leaves_more_than_once() {
+    let stage = Stage::new();
+    let first = stage.stands(Wait::For(Duration::from_secs(2)), 0);
+    stage.clock.advance(Duration::from_secs(1));
+    let reply = stage.knock(first.owner);
+    reply.send(vec![unknown()]).unwrap();
+    stage.settle();
+    stage.clock.advance(Duration::from_secs(1));
+    assert!(first.taking.join().unwrap().is_err());
+    // The question may arrive after the first of these, and stand in line again.
+    for _ in 0..2 {
+        let (batch, reply) = stage.release();
+        assert_eq!(batch[0].owner, first.owner);
+        reply.send(vec![Ok(false)]).unwrap();
+        stage.settle();
+        stage.clock.advance(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn where_grants_begin_to_be_told_everybody_in_line_asks_once() {
+    let stage = Stage::new();
+    let first = stage.stands(Wait::Forever, 40);
+    first.notices.send(Notice::Ask).unwrap();
+    let reply = stage.knock(first.owner);
+    reply
+        .send(vec![queued(40, Duration::from_secs(1))])
+        .unwrap();
+    stage.settle();
+    stage.nothing();
+}
+
+#[test]
+fn a_line_that_the_store_has_lost_is_made_anew_in_its_order() {
+    let stage = Stage::new();
+    let owners = [
+        stage.stands(Wait::Forever, 0).owner,
+        stage.stands(Wait::Forever, 1).owner,
+        stage.stands(Wait::Forever, 2).owner,
+    ];
+    stage.clock.advance(Duration::from_secs(1));
+    let reply = stage.knock(owners[0]);
+    reply.send(vec![queued(0, Duration::ZERO)]).unwrap();
+    let (batch, _) = stage.acquire();
+    let asked: Vec<OwnerId> = batch.iter().map(|wish| wish.owner).collect();
+    assert_eq!(asked, owners[1..]);
+}
