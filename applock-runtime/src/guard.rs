@@ -73,6 +73,20 @@ impl LockGuard {
         self.held.standing() == Standing::Held
     }
 
+    /// How long it took to get the lock, from the call to the guard: a round trip, or the
+    /// wait in line. No I/O.
+    ///
+    /// ```
+    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire_blocking()?;
+    /// println!("waited for {:?}", guard.waited());
+    /// # Ok::<(), applock_runtime::Error>(())
+    /// ```
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.held.waited()
+    }
+
     /// [`is_held`](Self::is_held) as a `Result`, to put before each effect.
     ///
     /// # Errors

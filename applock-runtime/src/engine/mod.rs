@@ -99,16 +99,24 @@ pub(crate) struct Held {
     ended: AtomicBool,
     mailbox: Mailbox,
     store: Arc<str>,
+    /// How long it took from the wish to the lock, in nanoseconds.
+    waited: u64,
 }
 
 impl Held {
-    fn new(lease: Arc<Lease>, mailbox: Mailbox, store: Arc<str>) -> Self {
+    fn new(lease: Arc<Lease>, mailbox: Mailbox, store: Arc<str>, waited: Duration) -> Self {
         Self {
             lease,
             ended: AtomicBool::new(false),
             mailbox,
             store,
+            waited: u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX),
         }
+    }
+
+    /// How long it took from the wish to the lock, by the engine's clock.
+    pub(crate) fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited)
     }
 
     fn stopped(&self) -> Error {

@@ -439,7 +439,7 @@ impl Actor {
         };
         self.put(owner, State::Holding(holding));
         self.rest(owner);
-        let held = Held::new(lease, mailbox, self.parts.store.describe());
+        let held = Held::new(lease, mailbox, self.parts.store.describe(), waited);
         waiting.tell(Ok(held));
         true
     }

@@ -5,6 +5,9 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use tracing::Span;
+use tracing::span::EnteredSpan;
+
 use crate::guard::LockGuard;
 use crate::key::Key;
 use crate::locker::AppLocker;
@@ -14,22 +17,42 @@ pub(crate) struct Running {
     pub(crate) locker: AppLocker,
     pub(crate) key: Key,
     pub(crate) guard: Arc<LockGuard>,
+    span: Span,
+}
+
+impl Running {
+    pub(crate) fn new(locker: AppLocker, guard: LockGuard) -> Self {
+        let lease = guard.lease();
+        let span = tracing::info_span!(
+            "applock", key = %lease.key.lock, owner = %lease.owner.simple(),
+            token = lease.token, waited = ?guard.waited()
+        );
+        Self {
+            locker,
+            key: lease.key.clone(),
+            guard: Arc::new(guard),
+            span,
+        }
+    }
 }
 
 thread_local! {
     static STACK: RefCell<Vec<Arc<Running>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// While it lives, the code on this thread runs under a lock.
+/// While it lives, the code on this thread runs under a lock, and inside its span.
 pub(crate) struct Entered {
+    _span: EnteredSpan,
     /// It belongs to its thread's stack.
     thread_bound: PhantomData<*const ()>,
 }
 
 pub(crate) fn enter(running: Arc<Running>) -> Entered {
+    let span = running.span.clone().entered();
     // A thread whose locals are gone already runs no bodies.
     let _ = STACK.try_with(|stack| stack.borrow_mut().push(running));
     Entered {
+        _span: span,
         thread_bound: PhantomData,
     }
 }

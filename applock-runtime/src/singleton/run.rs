@@ -115,11 +115,8 @@ impl<F: Future> Future for Run<'_, F> {
                             return Poll::Ready(Err(error));
                         }
                         let lease = Arc::clone(guard.lease());
-                        let running = Arc::new(Running {
-                            locker: order.lock.locker().clone(),
-                            key: lease.key.clone(),
-                            guard: Arc::new(guard),
-                        });
+                        let locker = order.lock.locker().clone();
+                        let running = Arc::new(Running::new(locker, guard));
                         let Progress::Taking(_, order) =
                             std::mem::replace(&mut *this.progress, Progress::Over)
                         else {
@@ -340,11 +337,8 @@ impl Frame {
                         return Err(error);
                     }
                 };
-                let running = Arc::new(Running {
-                    locker: order.lock.locker().clone(),
-                    key: guard.lease().key.clone(),
-                    guard: Arc::new(guard),
-                });
+                let locker = order.lock.locker().clone();
+                let running = Arc::new(Running::new(locker, guard));
                 Ok(Self {
                     entered: Some(current::enter(Arc::clone(&running))),
                     running: Some((running, order.function)),
