@@ -197,6 +197,34 @@ async fn without(command: &str) -> Error {
     }
 }
 
+/// Who has been told that it holds the lock holds it, whatever fails after that.
+#[tokio::test]
+async fn a_hand_over_that_fails_half_way_does_not_free_the_lock_for_others() {
+    let rest: Vec<&str> = COMMANDS
+        .into_iter()
+        .filter(|name| *name != "hdel")
+        .collect();
+    let (server, url) = server_for(&rest, &KEYS);
+    let locker = AppLocker::connect(&url).await.unwrap();
+    let admin = AppLocker::connect(server.url()).await.unwrap();
+    let holding = locker.lock("job").acquire().await.unwrap();
+    let patient = admin.lock("job").wait_forever();
+    let waiting = tokio::spawn(async move { patient.acquire().await });
+    until_in_line(&admin.lock("job"), 1).await.unwrap();
+    while server
+        .run::<Vec<String>>("PUBSUB CHANNELS applock:*")
+        .is_empty()
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let _ = holding.release().await;
+    let next = waiting.await.unwrap().unwrap();
+    let owner: String = server.run("HGET QUEUE:job owner");
+    assert_eq!(owner, next.info().owner_id());
+    assert!(next.verify().await.unwrap());
+    next.release().await.unwrap();
+}
+
 #[track_caller]
 fn assert_denied(error: &Error, what: &str) {
     let shown = format!("{error} {error:?}");

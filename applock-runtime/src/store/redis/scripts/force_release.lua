@@ -15,14 +15,10 @@ local function free()
     if not first[1] then
         return false
     end
+    -- Whatever is wrong with the line: the lock is free.
     local done, served = pcall(the_line().serve, lock, fence, KEYS[3], KEYS[4], ARGV[2], '', nil,
         first)
-    if done and served then
-        return true
-    end
-    -- Whatever is wrong with the line: the lock is free.
-    redis.call('DEL', lock)
-    return false
+    return done and served
 end
 
 local kind = redis.call('TYPE', lock).ok

@@ -46,8 +46,11 @@ local function give_back(lock, fence, queue, waiters, owner, keep)
             if done and served then
                 return claim and {served, token, now, micros, claim} or 1
             end
-            -- Whatever is wrong with the line: the lock is free.
-            redis.call('DEL', lock)
+            -- Whatever is wrong with the line, the lock is free; unless it went to one who
+            -- may have been told already.
+            if redis.call('HGET', lock, 'owner') == owner then
+                redis.call('DEL', lock)
+            end
         end
     end
     -- The record of how it ended is a courtesy: a server short of memory may refuse it.
