@@ -22,8 +22,8 @@ const MAX_NAME: usize = 65_535;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) lock: Arc<str>,
-    pub(crate) app: Option<Arc<str>>,
-    pub(crate) name: Option<Arc<str>>,
+    app: Part,
+    name: Part,
 }
 
 impl Key {
@@ -41,9 +41,11 @@ impl Key {
             escape(name, &[], &mut lock);
         }
         Ok(Self {
+            app: Part::of(&lock, prefix.len(), app),
+            name: name.map_or(Part::None, |name| {
+                Part::of(&lock, lock.len() - name.len(), name)
+            }),
             lock: lock.into(),
-            app: Some(app.into()),
-            name: name.map(Into::into),
         })
     }
 
@@ -74,9 +76,19 @@ impl Key {
         }
         Ok(Self {
             lock: key.into(),
-            app: None,
-            name: None,
+            app: Part::None,
+            name: Part::None,
         })
+    }
+
+    /// The application, if the key was made of one.
+    pub(crate) fn app(&self) -> Option<&str> {
+        self.app.of_key(&self.lock)
+    }
+
+    /// The name of the lock inside its application.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.of_key(&self.lock)
     }
 
     /// A key beside the lock's, in the same hash slot (Redis Cluster specification, 'Hash
@@ -87,6 +99,40 @@ impl Key {
             [name, ":", &self.lock, ""]
         } else {
             ["{", &self.lock, "}:", name]
+        }
+    }
+}
+
+/// A name that a key was made of: where it stands in the key, or, if it was escaped there,
+/// by itself. Kept small, for each lock that is held has two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    None,
+    Here { from: u32, length: u32 },
+    Escaped(Arc<String>),
+}
+
+impl Part {
+    /// The part `text`, which stands at `from` in the key unless it was escaped.
+    fn of(key: &str, from: usize, text: &str) -> Self {
+        let range = u32::try_from(from).ok().zip(u32::try_from(text.len()).ok());
+        match range {
+            Some((first, length)) if key.get(from..from + text.len()) == Some(text) => Self::Here {
+                from: first,
+                length,
+            },
+            _ => Self::Escaped(Arc::new(text.to_owned())),
+        }
+    }
+
+    fn of_key<'a>(&'a self, key: &'a str) -> Option<&'a str> {
+        match self {
+            Self::None => None,
+            Self::Here { from, length } => {
+                let from = usize::try_from(*from).ok()?;
+                key.get(from..from + usize::try_from(*length).ok()?)
+            }
+            Self::Escaped(text) => Some(text),
         }
     }
 }
@@ -262,5 +308,19 @@ mod tests {
             assert!(text.len() < 400, "{text}");
         }
         assert!(Key::of("", &"x".repeat(65_535), None).is_ok());
+    }
+
+    #[test]
+    fn a_key_knows_what_it_was_made_of() {
+        for prefix in ["", DEFAULT_PREFIX, "ü:"] {
+            for app in ["reports", "a:b", "%", "{x}", "ü", "5"] {
+                for name in [None, Some("eu"), Some("%25"), Some("a:{b}"), Some("ü")] {
+                    let key = Key::of(prefix, app, name).unwrap();
+                    assert_eq!((key.app(), key.name()), (Some(app), name), "{key:?}");
+                }
+            }
+        }
+        let whole = Key::whole("reports").unwrap();
+        assert_eq!((whole.app(), whole.name()), (None, None));
     }
 }

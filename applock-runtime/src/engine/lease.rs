@@ -407,8 +407,8 @@ impl Lease {
         let beat = Moment::from_nanos(self.beat.load(Ordering::Acquire));
         Record {
             key: self.key.lock.clone(),
-            app: self.key.app.as_deref().map(str::to_owned),
-            name: self.key.name.as_deref().map(str::to_owned),
+            app: self.key.app().map(str::to_owned),
+            name: self.key.name().map(str::to_owned),
             owner: self.owner.simple().to_string(),
             instance: self.identity.instance.clone(),
             host: self.identity.host.clone(),

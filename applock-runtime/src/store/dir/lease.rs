@@ -65,8 +65,8 @@ pub(super) fn acquire(
     let ttl_ns = nanos(ask.ttl);
     Ok(Decision::Take(Box::new(Holding {
         key: Arc::clone(&ask.key.lock),
-        app: ask.key.app.as_deref().map(str::to_owned),
-        name: ask.key.name.as_deref().map(str::to_owned),
+        app: ask.key.app().map(str::to_owned),
+        name: ask.key.name().map(str::to_owned),
         owner: ask.owner,
         token,
         instance: ask.identity.instance.clone(),

@@ -230,8 +230,8 @@ impl Line {
         let told = |text: fn(&Engine) -> &String| engine.map(text).cloned().unwrap_or_default();
         Record {
             key: key.lock.clone(),
-            app: key.app.as_deref().map(str::to_owned),
-            name: key.name.as_deref().map(str::to_owned),
+            app: key.app().map(str::to_owned),
+            name: key.name().map(str::to_owned),
             owner: waiter.owner.simple().to_string(),
             host: told(|engine| &engine.host),
             instance: told(|engine| &engine.instance),

@@ -145,8 +145,8 @@ impl RedisStore {
         for wish in wishes {
             call.owner(wish.owner)
                 .millis(wish.ttl)
-                .text(wish.key.app.as_deref().unwrap_or_default())
-                .text(wish.key.name.as_deref().unwrap_or_default());
+                .text(wish.key.app().unwrap_or_default())
+                .text(wish.key.name().unwrap_or_default());
             match &wish.line {
                 None => call.text(""),
                 Some(_) => call.number(wish.ticket.unwrap_or(0)),
