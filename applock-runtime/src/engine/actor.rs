@@ -59,10 +59,10 @@ pub(super) async fn run(
 
 /// One acquisition, from the wish to its end.
 pub(super) enum State {
-    /// In a box: what is held is small.
+    // The others are in boxes: most are held, and that is small.
     Wish(Box<Waiting>),
     Holding(Holding),
-    Ending(Ending),
+    Ending(Box<Ending>),
 }
 
 pub(super) struct Entry {

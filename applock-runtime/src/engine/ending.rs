@@ -113,7 +113,7 @@ impl Ending {
 
 impl Actor {
     pub(super) fn end(&mut self, owner: OwnerId, ending: Ending) {
-        self.put(owner, State::Ending(ending));
+        self.put(owner, State::Ending(Box::new(ending)));
         self.queue_release(owner);
     }
 

@@ -1,6 +1,7 @@
 //! Those who stand in line: what they are told, what they believe, and how they leave.
 
 use std::task::{Context, Waker};
+use std::time::Instant;
 
 use super::*;
 use crate::store::{CLAIM, Notice, Notices, Place};
@@ -26,6 +27,11 @@ impl InLine {
     }
 
     fn held(self) -> Held {
+        let start = Instant::now();
+        while !self.taking.is_finished() {
+            assert!(start.elapsed() < SOON, "it is never told");
+            std::thread::yield_now();
+        }
         self.taking.join().unwrap().unwrap()
     }
 }
