@@ -91,6 +91,7 @@ fn waits_that_are_over_leave_the_line() {
             assert_eq!(token, Some(line.holder().fencing_token()));
         }
     });
+    until_in_line(&line.server, 0);
     until_nothing_is_left_of_the_line(&line.server);
     line.opens();
     assert_free(&line.server, &lock(&lockers[0]));
