@@ -20,7 +20,11 @@ local function refuse(holder, fence, queue, waiters, owner)
     local rest = redis.call('PTTL', fence)
     redis.call('PEXPIRE', fence, rest > 0 and rest or life)
     if redis.call('ZREM', queue, owner) > 0 then
-        redis.call('HDEL', waiters, owner)
+        if redis.call('EXISTS', queue) > 0 then
+            redis.call('HDEL', waiters, owner)
+        else
+            redis.call('DEL', waiters)
+        end
     end
     return 0
 end
