@@ -40,20 +40,23 @@ async fn main() -> Result<()> {
     let url = std::env::var(applock::URL_VARIABLE)
         .unwrap_or_else(|_| format!("dir:{}", directory.path().display()));
 
-    let mut schedulers = Vec::new();
+    let mut servers = Vec::new();
     for name in ["server-1", "server-2"] {
         let builder = AppLocker::builder().store(&url).instance(name);
         let server = builder.connect().await?;
         let scheduler = JobScheduler::new().await?;
-        let job = Job::new_async(EVERY_SECOND, move |_, _| Box::pin(fire(server.clone())))?;
+        let locker = server.clone();
+        let job = Job::new_async(EVERY_SECOND, move |_, _| Box::pin(fire(locker.clone())))?;
         scheduler.add(job).await?;
         scheduler.start().await?;
-        schedulers.push(scheduler);
+        servers.push((scheduler, server));
     }
 
     tokio::time::sleep(Duration::from_secs(4)).await;
-    for mut scheduler in schedulers {
+    for (mut scheduler, server) in servers {
         scheduler.shutdown().await?;
+        // A run that has begun goes on without its scheduler; this ends it.
+        server.shutdown(Duration::from_secs(1)).await?;
     }
     Ok(())
 }
