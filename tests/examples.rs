@@ -108,9 +108,9 @@ fn two_schedulers_run_the_job_once_a_second() {
         let left = count(shown, "leaves it to");
         // Without the lock it would be twice that.
         assert!((1..=5).contains(&ran), "{shown}");
-        // The last second may be cut off between the two. (On a busy machine a run that
-        // comes late keeps both out of the next second: more are left then.)
-        assert!(left >= 1 && left + 1 >= ran, "{shown}");
+        // The first second and the last may be cut off between the two. (On a busy machine
+        // a run that comes late keeps both out of the next second: more are left then.)
+        assert!(left >= 1 && left + 2 >= ran, "{shown}");
     });
 }
 
