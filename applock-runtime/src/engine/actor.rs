@@ -19,8 +19,8 @@ use crate::clock::{Moment, Sleep};
 use crate::error::{Error, Loss, Result};
 use crate::key::Key;
 use crate::store::{
-    Acquired, Inspection, Notice, Notices, Outcome, OwnerId, Release, Released, Renew, Store,
-    StoreError, StoreErrorKind,
+    Acquired, Inspection, Notification, Notifications, OwnerId, Release, Released, Renew, Store,
+    StoreError, StoreErrorKind, StoreResult,
 };
 
 use super::ending::Ending;
@@ -99,9 +99,9 @@ impl Hasher for IdHasher {
 
 /// What a store answered, or a question that has answered for itself.
 enum Done {
-    Acquired(Vec<OwnerId>, Sent, Vec<Outcome<Acquired>>),
-    Renewed(Vec<OwnerId>, Sent, Vec<Outcome<bool>>),
-    Released(Vec<OwnerId>, Sent, Vec<Outcome<Released>>),
+    Acquired(Vec<OwnerId>, Sent, Vec<StoreResult<Acquired>>),
+    Renewed(Vec<OwnerId>, Sent, Vec<StoreResult<bool>>),
+    Released(Vec<OwnerId>, Sent, Vec<StoreResult<Released>>),
     Forced(Arc<str>),
     Nothing,
 }
@@ -118,8 +118,8 @@ pub(super) struct Actor {
     pub(super) parts: Arc<Parts>,
     pub(super) unfinished: Arc<Unfinished>,
     pub(super) lines: Lines,
-    pub(super) notices: Notices,
-    noticed: mpsc::UnboundedReceiver<Notice>,
+    pub(super) notices: Notifications,
+    noticed: mpsc::UnboundedReceiver<Notification>,
     commands: mpsc::UnboundedReceiver<Command>,
     /// No handle is left that could send another command.
     abandoned: bool,
@@ -163,8 +163,8 @@ impl Actor {
             }
             while let Poll::Ready(Some(notice)) = self.noticed.poll_recv(context) {
                 match notice {
-                    Notice::Granted(grant) => self.told(grant),
-                    Notice::Ask => self.knock_for_all(),
+                    Notification::Granted(grant) => self.told(grant),
+                    Notification::Poll => self.knock_for_all(),
                 }
                 moved = true;
             }
@@ -630,7 +630,7 @@ impl Actor {
 }
 
 /// Looks at a lock; once more where the connection had died meanwhile.
-async fn look(store: &Arc<dyn Store>, key: &Key, timeout: Duration) -> Outcome<Inspection> {
+async fn look(store: &Arc<dyn Store>, key: &Key, timeout: Duration) -> StoreResult<Inspection> {
     match Arc::clone(store).inspect(key.clone(), timeout).await {
         Err(error) if error.worth_another => Arc::clone(store).inspect(key.clone(), timeout).await,
         looked => looked,

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::store::{Acquire, Outcome, OwnerId, Released, StoreErrorKind};
+use crate::store::{Acquire, OwnerId, Released, StoreErrorKind, StoreResult};
 
 use super::actor::{Actor, State};
 use super::lease::{Lease, Sent};
@@ -139,7 +139,7 @@ impl Actor {
         }
     }
 
-    pub(super) fn released(&mut self, owner: OwnerId, sent: Sent, outcome: Outcome<Released>) {
+    pub(super) fn released(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<Released>) {
         let now = self.now();
         let store = self.parts.store.describe();
         let outcome = match outcome {

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Moment;
 use crate::error::{Error, Loss, Result};
-use crate::store::{Outcome, OwnerId};
+use crate::store::{OwnerId, StoreResult};
 
 use super::actor::{Actor, State};
 use super::ending::Ending;
@@ -177,7 +177,7 @@ impl Actor {
         self.wake(owner, Some(next));
     }
 
-    pub(super) fn renewed(&mut self, owner: OwnerId, sent: Sent, outcome: Outcome<bool>) {
+    pub(super) fn renewed(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<bool>) {
         let now = self.now();
         let store = self.parts.store.describe();
         let Some(State::Holding(holding)) = self.state(owner) else {

@@ -67,9 +67,9 @@ impl Lines {
     }
 
     /// Notes whether the store tells of grants.
-    pub(super) fn set_told(&mut self, key: &Arc<str>, is_told: bool) {
+    pub(super) fn set_told(&mut self, key: &Arc<str>, is_notified: bool) {
         if let Some(line) = self.by_key.get_mut(key) {
-            line.is_untold = !is_told;
+            line.is_untold = !is_notified;
         }
     }
 

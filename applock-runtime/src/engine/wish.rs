@@ -8,7 +8,9 @@ use tokio::sync::oneshot;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
-use crate::store::{Acquire, Acquired, Grant, Outcome, OwnerId, Place, StoreError, StoreErrorKind};
+use crate::store::{
+    Acquire, Acquired, Grant, OwnerId, QueuePosition, StoreError, StoreErrorKind, StoreResult,
+};
 
 use super::actor::{Actor, State};
 use super::ending::Ending;
@@ -180,7 +182,7 @@ impl Actor {
         }
     }
 
-    pub(super) fn acquired(&mut self, owner: OwnerId, sent: Sent, outcome: Outcome<Acquired>) {
+    pub(super) fn acquired(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<Acquired>) {
         let now = self.now();
         let store = self.parts.store.describe();
         let Some(State::Wish(waiting)) = self.state(owner) else {
@@ -271,7 +273,7 @@ impl Actor {
     }
 
     /// It stands in line.
-    fn queued(&mut self, owner: OwnerId, sent: Sent, place: Place) {
+    fn queued(&mut self, owner: OwnerId, sent: Sent, place: QueuePosition) {
         let now = self.now();
         let Some(State::Wish(waiting)) = self.state(owner) else {
             return;
@@ -290,7 +292,7 @@ impl Actor {
             self.give_up(owner);
             return;
         }
-        self.lines.set_told(&key, place.is_told);
+        self.lines.set_told(&key, place.is_notified);
         if let Some(turn) = turn {
             self.lines.set_knock(&key, turn, Some(knock));
         }
@@ -453,8 +455,8 @@ const ON_ITS_WAY: Duration = Duration::from_millis(10);
 
 /// When one who stands in line asks again: when the holder's lease ends as far as is
 /// known, and now and then, for a grant that was lost and a holder that died.
-fn until_knock(place: &Place, looks: u32) -> Duration {
-    let pause = if !place.is_told {
+fn until_knock(place: &QueuePosition, looks: u32) -> Duration {
+    let pause = if !place.is_notified {
         pace::poll(looks) * u32::try_from(place.ahead.clamp(1, 4)).unwrap_or(4)
     } else if place.holder.is_foreign() {
         // It knows nothing of those who wait.

@@ -19,7 +19,7 @@ use turmoil::net::TcpStream;
 
 use crate::clock::{Clock, Moment, Sleep};
 use crate::key::Key;
-use crate::store::Answer;
+use crate::store::StoreFuture;
 use crate::store::redis::Connector;
 
 use super::ledger::{Ledger, Owner, What};
@@ -212,7 +212,7 @@ impl Dialler {
     }
 
     /// A connection that listens.
-    pub(super) fn listen(&self, protocol: ProtocolVersion) -> Answer<RedisResult<PubSub>> {
+    pub(super) fn listen(&self, protocol: ProtocolVersion) -> StoreFuture<RedisResult<PubSub>> {
         let info = RedisConnectionInfo::default().set_protocol(protocol);
         let cut = Arc::clone(&self.cut);
         let given_up = Arc::clone(&self.given_up);
@@ -236,7 +236,7 @@ impl Dialler {
 }
 
 impl Connector for Dialler {
-    fn connect(&self) -> Answer<RedisResult<MultiplexedConnection>> {
+    fn connect(&self) -> StoreFuture<RedisResult<MultiplexedConnection>> {
         let info = RedisConnectionInfo::default().set_protocol(self.protocol);
         let cut = Arc::clone(&self.cut);
         let given_up = Arc::clone(&self.given_up);
@@ -259,7 +259,7 @@ impl Connector for Dialler {
         })
     }
 
-    fn subscribe(&self) -> Answer<RedisResult<PubSub>> {
+    fn subscribe(&self) -> StoreFuture<RedisResult<PubSub>> {
         // As the real one does.
         self.listen(ProtocolVersion::RESP2)
     }

@@ -4,7 +4,7 @@ use std::task::{Context, Waker};
 use std::time::Instant;
 
 use super::*;
-use crate::store::{CLAIM, Notice, Notices, Place};
+use crate::store::{CLAIM, Notification, Notifications, QueuePosition};
 
 /// The server's clock when the tests begin, in microseconds.
 const SERVER: u64 = 1_800_000_000_000_000;
@@ -16,13 +16,13 @@ const CONFIRM: Duration = Duration::from_millis(50);
 struct InLine {
     owner: OwnerId,
     taking: Taking,
-    notices: Notices,
+    notices: Notifications,
 }
 
 impl InLine {
     /// The store tells it of its grant, `passed` after it has asked.
     fn told(&self, passed: Duration) {
-        let notice = Notice::Granted(grant(self.owner, passed));
+        let notice = Notification::Granted(grant(self.owner, passed));
         self.notices.send(notice).unwrap();
     }
 
@@ -55,14 +55,14 @@ fn holder() -> crate::LockInfo {
 }
 
 /// Queued, when the server has seen `passed` go by.
-fn queued(ahead: u64, passed: Duration) -> Outcome<Acquired> {
-    Ok(Acquired::Queued(Place {
+fn queued(ahead: u64, passed: Duration) -> StoreResult<Acquired> {
+    Ok(Acquired::Queued(QueuePosition {
         holder: holder(),
         ahead,
         at: SERVER + u64::try_from(passed.as_micros()).unwrap(),
         is_new: passed.is_zero(),
         ticket: passed.is_zero().then_some(SERVER),
-        is_told: true,
+        is_notified: true,
     }))
 }
 
@@ -91,7 +91,7 @@ impl Stage {
     }
 
     /// The next question is that owner's, with the ticket of its place.
-    fn knock(&self, owner: OwnerId) -> oneshot::Sender<Vec<Outcome<Acquired>>> {
+    fn knock(&self, owner: OwnerId) -> oneshot::Sender<Vec<StoreResult<Acquired>>> {
         let (batch, reply) = self.acquire();
         assert_eq!((batch.len(), batch[0].owner), (1, owner));
         assert_eq!(batch[0].ticket, Some(SERVER));
@@ -141,7 +141,7 @@ fn a_grant_of_a_server_whose_clock_has_jumped_is_asked_for() {
 
     let stage = Stage::new();
     let first = stage.stands(Wait::Forever, 0);
-    let back = Notice::Granted(Grant {
+    let back = Notification::Granted(Grant {
         micros: SERVER - 1,
         ..grant(first.owner, Duration::ZERO)
     });
@@ -175,7 +175,7 @@ fn a_claim_that_is_not_confirmed_ends_with_no_answer_from_anyone() {
     stage.clock.advance(CONFIRM);
     let (_, _silent) = stage.renew();
     stage.clock.advance(CLAIM - margin(CLAIM) - CONFIRM);
-    is_told(&held);
+    is_notified(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Expired));
 }
 
@@ -285,7 +285,7 @@ fn one_who_is_dropped_leaves_the_line_at_once_and_a_grant_on_its_way_is_nobodys(
     let (batch, reply) = stage.release();
     assert_eq!(batch[0].owner, owner);
     // The release that is on its way passes the lock on.
-    let crossing = Notice::Granted(grant(owner, Duration::ZERO));
+    let crossing = Notification::Granted(grant(owner, Duration::ZERO));
     notices.send(crossing).unwrap();
     reply.send(vec![Ok(true)]).unwrap();
     stage.settle();
@@ -317,7 +317,7 @@ fn one_whose_question_was_not_answered_leaves_more_than_once() {
 fn where_grants_begin_to_be_told_everybody_in_line_asks_once() {
     let stage = Stage::new();
     let first = stage.stands(Wait::Forever, 40);
-    first.notices.send(Notice::Ask).unwrap();
+    first.notices.send(Notification::Poll).unwrap();
     let reply = stage.knock(first.owner);
     reply
         .send(vec![queued(40, Duration::from_secs(1))])

@@ -17,8 +17,8 @@ use crate::error::{Error, Loss};
 use crate::info::Record;
 use crate::key::Key;
 use crate::store::{
-    Acquire, Acquired, Answer, Grant, Identity, Inspection, Outcome, OwnerId, Release, Released,
-    Renew, Store, StoreError, StoreErrorKind,
+    Acquire, Acquired, Grant, Identity, Inspection, OwnerId, Release, Released, Renew, Store,
+    StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 
 use super::lease::margin;
@@ -33,9 +33,9 @@ const NEVER: Duration = Duration::from_millis(50);
 
 /// What the engine asked, and where the answer goes.
 enum Asked {
-    Acquire(Vec<Acquire>, oneshot::Sender<Vec<Outcome<Acquired>>>),
-    Renew(Vec<Renew>, oneshot::Sender<Vec<Outcome<bool>>>),
-    Release(Vec<Release>, oneshot::Sender<Vec<Outcome<bool>>>),
+    Acquire(Vec<Acquire>, oneshot::Sender<Vec<StoreResult<Acquired>>>),
+    Renew(Vec<Renew>, oneshot::Sender<Vec<StoreResult<bool>>>),
+    Release(Vec<Release>, oneshot::Sender<Vec<StoreResult<bool>>>),
 }
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Puppet {
     fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(oneshot::Sender<T>) -> Asked,
-    ) -> Answer<T> {
+    ) -> StoreFuture<T> {
         let (reply, answer) = oneshot::channel();
         self.asked.send(question(reply)).unwrap();
         Box::pin(async move {
@@ -73,24 +73,28 @@ impl std::fmt::Debug for Asked {
 }
 
 impl Store for Puppet {
-    fn open(self: Arc<Self>, _: Duration) -> Answer<Outcome<()>> {
+    fn open(self: Arc<Self>, _: Duration) -> StoreFuture<StoreResult<()>> {
         Box::pin(std::future::ready(Ok(())))
     }
     fn acquire(
         self: Arc<Self>,
         batch: Vec<Acquire>,
         _: Duration,
-    ) -> Answer<Vec<Outcome<Acquired>>> {
+    ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
         self.ask(|reply| Asked::Acquire(batch, reply))
     }
-    fn renew(self: Arc<Self>, batch: Vec<Renew>, _: Duration) -> Answer<Vec<Outcome<bool>>> {
+    fn renew(
+        self: Arc<Self>,
+        batch: Vec<Renew>,
+        _: Duration,
+    ) -> StoreFuture<Vec<StoreResult<bool>>> {
         self.ask(|reply| Asked::Renew(batch, reply))
     }
     fn release(
         self: Arc<Self>,
         batch: Vec<Release>,
         _: Duration,
-    ) -> Answer<Vec<Outcome<Released>>> {
+    ) -> StoreFuture<Vec<StoreResult<Released>>> {
         let told = self.ask(|reply| Asked::Release(batch, reply));
         Box::pin(async move {
             let outcomes = told.await.into_iter();
@@ -104,7 +108,7 @@ impl Store for Puppet {
             released.collect()
         })
     }
-    fn inspect(self: Arc<Self>, _: Key, _: Duration) -> Answer<Outcome<Inspection>> {
+    fn inspect(self: Arc<Self>, _: Key, _: Duration) -> StoreFuture<StoreResult<Inspection>> {
         Box::pin(std::future::ready(Ok(Inspection {
             holder: Some(Record::foreign("k".into(), "x", None).into()),
             last: None,
@@ -115,7 +119,7 @@ impl Store for Puppet {
         _: Key,
         _: Option<Duration>,
         _: Duration,
-    ) -> Answer<Outcome<bool>> {
+    ) -> StoreFuture<StoreResult<bool>> {
         Box::pin(std::future::ready(Ok(true)))
     }
     fn describe(&self) -> Arc<str> {
@@ -193,21 +197,21 @@ impl Stage {
         }
     }
 
-    fn acquire(&self) -> (Vec<Acquire>, oneshot::Sender<Vec<Outcome<Acquired>>>) {
+    fn acquire(&self) -> (Vec<Acquire>, oneshot::Sender<Vec<StoreResult<Acquired>>>) {
         match self.next() {
             Asked::Acquire(batch, reply) => (batch, reply),
             other => panic!("{other:?} instead of an acquire"),
         }
     }
 
-    fn renew(&self) -> (Vec<Renew>, oneshot::Sender<Vec<Outcome<bool>>>) {
+    fn renew(&self) -> (Vec<Renew>, oneshot::Sender<Vec<StoreResult<bool>>>) {
         match self.next() {
             Asked::Renew(batch, reply) => (batch, reply),
             other => panic!("{other:?} instead of a heartbeat"),
         }
     }
 
-    fn release(&self) -> (Vec<Release>, oneshot::Sender<Vec<Outcome<bool>>>) {
+    fn release(&self) -> (Vec<Release>, oneshot::Sender<Vec<StoreResult<bool>>>) {
         match self.next() {
             Asked::Release(batch, reply) => (batch, reply),
             other => panic!("{other:?} instead of a release"),
@@ -246,7 +250,7 @@ impl Stage {
 }
 
 /// Waits until a holder is told that its lease is over: woken, not by looking again.
-fn is_told(held: &Held) {
+fn is_notified(held: &Held) {
     let lease = Arc::clone(held.lease());
     let (tell, told) = channel();
     std::thread::spawn(move || {
@@ -257,18 +261,18 @@ fn is_told(held: &Held) {
         .expect("the holder is told that its lease is over");
 }
 
-fn granted() -> Outcome<Acquired> {
+fn granted() -> StoreResult<Acquired> {
     Ok(Acquired::Granted {
         token: 1,
         at: SystemTime::UNIX_EPOCH,
     })
 }
 
-fn unknown<T>() -> Outcome<T> {
+fn unknown<T>() -> StoreResult<T> {
     Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""))
 }
 
-fn dead<T>() -> Outcome<T> {
+fn dead<T>() -> StoreResult<T> {
     unknown().map_err(|error| StoreError {
         worth_another: true,
         ..error
@@ -330,7 +334,7 @@ fn a_lease_ends_with_no_answer_from_anyone() {
     let (_, silent) = stage.renew();
     stage.clock.advance(TTL - margin(TTL) - TTL / 3);
     // The engine's own timer wakes it: nobody has looked at the clock.
-    is_told(&held);
+    is_notified(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Expired));
     // The answer comes after all, and changes nothing.
     silent.send(vec![Ok(true)]).unwrap();
@@ -345,7 +349,7 @@ fn a_heartbeat_answered_not_yours_is_a_loss_at_once() {
     stage.clock.advance(TTL / 3);
     let (_, reply) = stage.renew();
     reply.send(vec![Ok(false)]).unwrap();
-    is_told(&held);
+    is_notified(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Taken));
     assert!(matches!(
         held.lease().lost_error(),
@@ -547,7 +551,7 @@ fn at_most_ends_the_heartbeat_and_then_the_lease() {
     stage.nothing();
     assert!(held.lease().is_valid());
     stage.clock.advance(most - TTL);
-    is_told(&held);
+    is_notified(&held);
     assert_eq!(held.lease().loss(), Some(Loss::AtMost));
 }
 
@@ -624,7 +628,7 @@ fn a_shutdown_tells_the_holder_first_and_releases_second() {
     let held = stage.hold("k");
     let engine = Arc::clone(&stage.engine);
     let closing = std::thread::spawn(move || block_on(engine.shutdown(Duration::from_secs(4))));
-    is_told(&held);
+    is_notified(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Shutdown));
     stage.nothing();
     stage.settle();
@@ -645,7 +649,7 @@ fn a_shutdown_returns_in_time_though_the_store_is_silent() {
     let held = stage.hold("k");
     let engine = Arc::clone(&stage.engine);
     let closing = std::thread::spawn(move || block_on(engine.shutdown(Duration::from_secs(4))));
-    is_told(&held);
+    is_notified(&held);
     drop(held);
     let (_, _silent) = stage.release();
     stage.settle();

@@ -66,7 +66,7 @@ fn a_forced_holder_of_this_process_is_told_though_a_heartbeat_is_in_flight() {
     before.send(vec![Ok(true)]).unwrap();
     let (_, after) = stage.renew();
     after.send(vec![Ok(false)]).unwrap();
-    is_told(&held);
+    is_notified(&held);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn of_two_shutdowns_the_more_hurried_counts() {
     let stage = Stage::new();
     let held = stage.hold("k");
     let first = stage.shutdown(Duration::from_secs(60));
-    is_told(&held);
+    is_notified(&held);
     let second = stage.shutdown(Duration::from_secs(2));
     stage.nothing();
     stage.settle();
@@ -128,7 +128,7 @@ fn a_panic_on_the_engines_thread_ends_every_lease_and_is_told() {
     assert!(polled.is_pending());
     let (_, reply) = stage.acquire();
     reply.send(vec![granted()]).unwrap();
-    is_told(&held);
+    is_notified(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Stopped));
     assert!(matches!(
         block_on(held.verify()),

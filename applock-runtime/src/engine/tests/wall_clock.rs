@@ -32,7 +32,7 @@ fn a_lease_that_somebody_else_took_during_the_pause_is_lost_and_was_never_held_a
     assert_eq!(held.standing(), Standing::Suspect);
     let (_, reply) = stage.renew();
     reply.send(vec![Ok(false)]).unwrap();
-    is_told(&held);
+    is_notified(&held);
     assert_eq!(held.standing(), Standing::Over);
     assert_eq!(held.lease().loss(), Some(Loss::Taken));
 }
@@ -76,7 +76,7 @@ fn without_an_answer_a_suspect_lease_ends_when_it_would_have_ended() {
     assert_eq!(held.standing(), Standing::Suspect);
     let (_, _silent) = stage.renew();
     stage.clock.advance(TTL - margin(TTL));
-    is_told(&held);
+    is_notified(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Expired));
 }
 

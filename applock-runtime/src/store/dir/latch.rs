@@ -14,8 +14,8 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use super::fault::io_fault;
-use super::place::Place;
-use crate::store::{Outcome, StoreError, StoreErrorKind};
+use super::place::Directory;
+use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// Being alone with one key.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Latch(File);
 
 impl Latch {
     /// The latch, if it is free.
-    pub(super) fn try_take(place: &Place, path: &Path) -> Outcome<Option<Self>> {
+    pub(super) fn try_take(place: &Directory, path: &Path) -> StoreResult<Option<Self>> {
         let fault = |error| {
             let doing = "open the lock file";
             io_fault(StoreErrorKind::NotDone, doing, path, error)
@@ -94,13 +94,13 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::thread;
 
-    fn home() -> (tempfile::TempDir, Place) {
+    fn home() -> (tempfile::TempDir, Directory) {
         let home = scratch();
-        let place = Place::new(home.path());
+        let place = Directory::new(home.path());
         (home, place)
     }
 
-    fn path_of(place: &Place, n: u32) -> std::path::PathBuf {
+    fn path_of(place: &Directory, n: u32) -> std::path::PathBuf {
         place.files(&n.to_string()).latch
     }
 

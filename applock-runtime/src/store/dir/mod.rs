@@ -65,12 +65,12 @@ use uuid::Uuid;
 use self::latch::{Latch, shut};
 use self::names::Files;
 use self::patience::{Attempt, Leave, Stop, carry_out};
-use self::place::{Manner, Place};
+use self::place::{Directory, Manner};
 use self::record::Holding;
 use self::time::Now;
 use super::{
-    Acquire, Acquired, Answer, Inspection, Outcome, Release, Released, Renew, Store, StoreError,
-    StoreErrorKind,
+    Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreError, StoreErrorKind,
+    StoreFuture, StoreResult,
 };
 use crate::key::Key;
 
@@ -88,7 +88,7 @@ const SWEEP_EVERY: u32 = 1_000;
 pub(crate) struct DirStore {
     /// One store, one engine: so it is known whose waiters ask still.
     id: Uuid,
-    place: Place,
+    place: Directory,
     url: Arc<str>,
     threads: Arc<Semaphore>,
     clock: Arc<dyn Fn() -> Now + Send + Sync>,
@@ -108,7 +108,7 @@ impl DirStore {
     }
 
     fn with_clock(path: PathBuf, clock: Arc<dyn Fn() -> Now + Send + Sync>) -> Self {
-        let place = Place::new(&path);
+        let place = Directory::new(&path);
         Self {
             id: Uuid::new_v4(),
             url: format!("dir:{}", place.path().display()).into(),
@@ -121,7 +121,7 @@ impl DirStore {
         }
     }
 
-    fn prepare_once(&self) -> Outcome<()> {
+    fn prepare_once(&self) -> StoreResult<()> {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         if !*prepared {
             prepare::prepare(&self.place)?;
@@ -200,7 +200,7 @@ impl DirStore {
         batch: Vec<Q>,
         within: Duration,
         step: fn(&Self, &Q, &Leave<'_>) -> Attempt<T>,
-    ) -> Answer<Vec<Outcome<T>>>
+    ) -> StoreFuture<Vec<StoreResult<T>>>
     where
         Q: Send + 'static,
         T: Send + 'static,
@@ -223,7 +223,7 @@ impl DirStore {
         ask: Q,
         within: Duration,
         step: fn(&Self, &Q, &Leave<'_>) -> Attempt<T>,
-    ) -> Answer<Outcome<T>>
+    ) -> StoreFuture<StoreResult<T>>
     where
         Q: Send + 'static,
         T: Send + 'static,
@@ -247,7 +247,7 @@ struct Inside {
 }
 
 impl Store for DirStore {
-    fn open(self: Arc<Self>, within: Duration) -> Answer<Outcome<()>> {
+    fn open(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<()>> {
         self.once((), within, |store, (), _| {
             // Always anew: whoever connects wants to know how it is now.
             prepare::prepare(&store.place)?;
@@ -260,13 +260,17 @@ impl Store for DirStore {
         self: Arc<Self>,
         batch: Vec<Acquire>,
         within: Duration,
-    ) -> Answer<Vec<Outcome<Acquired>>> {
+    ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
         let number = |ask| (self.asked.fetch_add(1, Ordering::Relaxed), ask);
         let batch = batch.into_iter().map(number).collect();
         self.each(batch, within, Self::acquire_one)
     }
 
-    fn renew(self: Arc<Self>, batch: Vec<Renew>, within: Duration) -> Answer<Vec<Outcome<bool>>> {
+    fn renew(
+        self: Arc<Self>,
+        batch: Vec<Renew>,
+        within: Duration,
+    ) -> StoreFuture<Vec<StoreResult<bool>>> {
         self.each(batch, within, Self::renew_one)
     }
 
@@ -274,7 +278,7 @@ impl Store for DirStore {
         self: Arc<Self>,
         batch: Vec<Release>,
         within: Duration,
-    ) -> Answer<Vec<Outcome<Released>>> {
+    ) -> StoreFuture<Vec<StoreResult<Released>>> {
         let ended = self.each(batch, within, Self::release_one);
         Box::pin(async move {
             let answers = ended.await.into_iter();
@@ -282,7 +286,11 @@ impl Store for DirStore {
         })
     }
 
-    fn inspect(self: Arc<Self>, key: Key, within: Duration) -> Answer<Outcome<Inspection>> {
+    fn inspect(
+        self: Arc<Self>,
+        key: Key,
+        within: Duration,
+    ) -> StoreFuture<StoreResult<Inspection>> {
         self.once(key, within, |store, key, _| Ok(store.inspect_one(key)?))
     }
 
@@ -291,7 +299,7 @@ impl Store for DirStore {
         key: Key,
         stale: Option<Duration>,
         within: Duration,
-    ) -> Answer<Outcome<bool>> {
+    ) -> StoreFuture<StoreResult<bool>> {
         self.once((key, stale), within, |store, (key, stale), leave| {
             store.change(key, Manner::Whole, leave, |found, now| {
                 lease::force_release(found, *stale, now)

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::place::Place;
+use super::place::Directory;
 
 pub(super) const PROBE: &str = ".probe-";
 
@@ -43,7 +43,7 @@ pub(super) enum Kind {
     Temporary,
 }
 
-impl Place {
+impl Directory {
     pub(super) fn files(&self, key: &str) -> Files {
         let digest = Uuid::new_v5(&KEYS, key.as_bytes());
         let mut readable: String = key
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn every_key_has_a_file_of_its_own_with_a_harmless_name() {
-        let place = Place::new(Path::new("/x"));
+        let place = Directory::new(Path::new("/x"));
         let (long, longer) = ("k".repeat(65_534), "k".repeat(65_535));
         let keys = [
             "",
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_names_of_version_1_stay_as_they_are() {
-        let place = Place::new(Path::new("/x"));
+        let place = Directory::new(Path::new("/x"));
         for (key, expected) in [
             (
                 "QUEUE:reports",

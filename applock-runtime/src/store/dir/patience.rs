@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::store::{Outcome, StoreError, StoreErrorKind};
+use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// The first pause between two attempts at a latch: a critical section without a
 /// sync of the disk takes some tens of microseconds. (The runtime's timer makes a
@@ -52,7 +52,7 @@ pub(super) struct Leave<'a>(pub(super) &'a dyn Fn() -> bool);
 impl Leave<'_> {
     /// Asks for it. From here on the step's outcome is unknown until it has
     /// answered.
-    pub(super) fn ask(&self) -> Outcome<()> {
+    pub(super) fn ask(&self) -> StoreResult<()> {
         if (self.0)() {
             return Ok(());
         }
@@ -73,7 +73,7 @@ struct Progress<T> {
 enum Known<T> {
     Open,
     Shut(StoreError),
-    Came(Outcome<T>),
+    Came(StoreResult<T>),
 }
 
 struct Shared<T>(Mutex<Progress<T>>);
@@ -135,7 +135,7 @@ pub(super) async fn carry_out<Q, T, F>(
     batch: Vec<Q>,
     within: Duration,
     step: F,
-) -> Vec<Outcome<T>>
+) -> Vec<StoreResult<T>>
 where
     Q: Send + 'static,
     T: Send + 'static,
@@ -216,8 +216,9 @@ mod tests {
         Arc::new(Semaphore::new(2))
     }
 
-    fn kinds(outcomes: &[Outcome<u32>]) -> Vec<Result<u32, StoreErrorKind>> {
-        let kind = |outcome: &Outcome<u32>| outcome.as_ref().copied().map_err(|error| error.kind);
+    fn kinds(outcomes: &[StoreResult<u32>]) -> Vec<Result<u32, StoreErrorKind>> {
+        let kind =
+            |outcome: &StoreResult<u32>| outcome.as_ref().copied().map_err(|error| error.kind);
         outcomes.iter().map(kind).collect()
     }
 
@@ -337,7 +338,7 @@ mod tests {
         let (waited, other) = tokio::join!(futures_util::future::join_all(waiting), other);
         assert_eq!(kinds(&other), [Ok(7)]);
         for mut outcomes in waited {
-            let outcome: Outcome<u32> = outcomes.pop().unwrap();
+            let outcome: StoreResult<u32> = outcomes.pop().unwrap();
             let error = outcome.unwrap_err();
             assert_eq!(
                 (error.kind, &*error.what),

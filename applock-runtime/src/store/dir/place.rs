@@ -13,7 +13,7 @@ use super::names::Files;
 use super::patience::Leave;
 use super::record::{Damage, HEARTBEAT, HEARTBEAT_AT, Holding, MAX_RECORD};
 use super::time::Now;
-use crate::store::{Outcome, StoreError, StoreErrorKind};
+use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// How often a record is read again whose heartbeat is torn: it was being written.
 /// That takes less than a microsecond, so even once again is rare.
@@ -21,7 +21,7 @@ const TORN_READS: u32 = 20;
 
 /// A lock directory, by its absolute path.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct Directory {
     path: Arc<Path>,
 }
 
@@ -39,7 +39,7 @@ pub(super) enum Manner {
     Heartbeat,
 }
 
-impl Place {
+impl Directory {
     pub(super) fn new(path: &Path) -> Self {
         // A path is meant as it was when it was given: a process that changes its
         // directory later must not begin a second set of locks.
@@ -94,7 +94,7 @@ impl Place {
 
     /// The record of `key`, if it has one. Needs no latch: a record is only ever
     /// replaced whole.
-    pub(super) fn read(&self, files: &Files, key: &str) -> Outcome<Option<Holding>> {
+    pub(super) fn read(&self, files: &Files, key: &str) -> StoreResult<Option<Holding>> {
         let Some(found) = self.read_any(files)? else {
             return Ok(None);
         };
@@ -104,7 +104,7 @@ impl Place {
         Ok(Some(found))
     }
 
-    pub(super) fn read_any(&self, files: &Files) -> Outcome<Option<Holding>> {
+    pub(super) fn read_any(&self, files: &Files) -> StoreResult<Option<Holding>> {
         let path = &files.record;
         let mut torn = 0;
         let read = loop {
@@ -146,14 +146,14 @@ impl Place {
         holding: &Holding,
         manner: Manner,
         leave: &Leave<'_>,
-    ) -> Outcome<()> {
+    ) -> StoreResult<()> {
         match manner {
             Manner::Heartbeat => self.beat(files, holding, leave),
             Manner::Durable | Manner::Whole => self.replace(files, holding, manner, leave),
         }
     }
 
-    fn beat(&self, files: &Files, holding: &Holding, leave: &Leave<'_>) -> Outcome<()> {
+    fn beat(&self, files: &Files, holding: &Holding, leave: &Leave<'_>) -> StoreResult<()> {
         let fault =
             |kind| move |error| io_fault(kind, "write the heartbeat to", &files.record, error);
         let mut file = OpenOptions::new()
@@ -172,7 +172,7 @@ impl Place {
         holding: &Holding,
         manner: Manner,
         leave: &Leave<'_>,
-    ) -> Outcome<()> {
+    ) -> StoreResult<()> {
         let text = holding.render();
         if text.len() as u64 > MAX_RECORD {
             return Err(StoreError::new(
@@ -215,7 +215,7 @@ impl Place {
         bytes: &[u8],
         synced: bool,
         leave: &Leave<'_>,
-    ) -> Outcome<()> {
+    ) -> StoreResult<()> {
         let written = self
             .write_temporary(&files.temporary, bytes, synced)
             .map_err(|error| io_fault(StoreErrorKind::NotDone, "write", &files.temporary, error))
@@ -252,7 +252,7 @@ impl Place {
     }
 
     /// Who waits for a lock. Needs no latch, as with a record.
-    pub(super) fn read_line(&self, files: &Files, now: &Now) -> Outcome<Line> {
+    pub(super) fn read_line(&self, files: &Files, now: &Now) -> StoreResult<Line> {
         match slurp(&files.line) {
             Ok(bytes) => match Line::parse(&bytes, now) {
                 Err(damage @ Damage::Newer) => Err(damaged(&files.line, &damage)),
@@ -274,7 +274,7 @@ impl Place {
         line: &Line,
         now: &Now,
         leave: &Leave<'_>,
-    ) -> Outcome<()> {
+    ) -> StoreResult<()> {
         if !line.is_changed {
             return Ok(());
         }

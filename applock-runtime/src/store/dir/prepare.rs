@@ -9,16 +9,19 @@ use uuid::Uuid;
 
 use super::fault::io_fault;
 use super::names::PROBE;
-use super::place::{Place, open_directory};
-use crate::store::{Outcome, StoreError, StoreErrorKind};
+use super::place::{Directory, open_directory};
+use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// Creates the directory with its parents if need be, and checks that it can be
 /// used. If it cannot, nothing that was created here stays behind.
-pub(super) fn prepare(place: &Place) -> Outcome<()> {
+pub(super) fn prepare(place: &Directory) -> StoreResult<()> {
     prepare_and(place, try_out)
 }
 
-fn prepare_and(place: &Place, try_out: impl FnOnce(&Place) -> Outcome<()>) -> Outcome<()> {
+fn prepare_and(
+    place: &Directory,
+    try_out: impl FnOnce(&Directory) -> StoreResult<()>,
+) -> StoreResult<()> {
     let path = place.path();
     refuse_network(path)?;
     let created = create(path)?;
@@ -33,7 +36,7 @@ fn prepare_and(place: &Place, try_out: impl FnOnce(&Place) -> Outcome<()>) -> Ou
 ///
 /// Rights 0700: another user's processes share the locks only where somebody set
 /// the directory up for that, by its owner, group and mode.
-fn create(path: &Path) -> Outcome<Vec<PathBuf>> {
+fn create(path: &Path) -> StoreResult<Vec<PathBuf>> {
     let fault = |error| {
         let doing = "create the lock directory";
         io_fault(StoreErrorKind::NotDone, doing, path, error)
@@ -89,7 +92,7 @@ fn remove(created: &[PathBuf]) {
 }
 
 /// Does once, with a file of its own, all that a step will do.
-fn try_out(place: &Place) -> Outcome<()> {
+fn try_out(place: &Directory) -> StoreResult<()> {
     let path = place.path();
     let fault =
         |doing| move |error: io::Error| io_fault(StoreErrorKind::NotDone, doing, path, error);
@@ -115,7 +118,7 @@ fn try_out(place: &Place) -> Outcome<()> {
 /// A lock directory excludes the processes of one machine. On a network file system
 /// it would look as if it excluded those of several, and would not (rule R10).
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn refuse_network(path: &Path) -> Outcome<()> {
+fn refuse_network(path: &Path) -> StoreResult<()> {
     // What cannot be asked here is told by the steps that follow.
     let Some(Ok(found)) = path
         .ancestors()
@@ -135,7 +138,7 @@ fn refuse_network(path: &Path) -> Outcome<()> {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn refuse_network(_path: &Path) -> Outcome<()> {
+fn refuse_network(_path: &Path) -> StoreResult<()> {
     Ok(())
 }
 
@@ -175,7 +178,7 @@ mod tests {
     }
 
     fn refused(path: &Path) -> StoreError {
-        let error = prepare(&Place::new(path)).unwrap_err();
+        let error = prepare(&Directory::new(path)).unwrap_err();
         let shown = format!("{path:?}");
         assert!(
             error.what.contains(&shown),
@@ -190,8 +193,8 @@ mod tests {
     fn a_missing_directory_is_created_with_its_parents_for_this_user_only() {
         let home = scratch();
         let path = home.path().join("a/b/../c d");
-        prepare(&Place::new(&path)).unwrap();
-        prepare(&Place::new(&path)).unwrap();
+        prepare(&Directory::new(&path)).unwrap();
+        prepare(&Directory::new(&path)).unwrap();
         assert_eq!(entries(&path), Vec::<String>::new());
         #[cfg(unix)]
         for created in ["a", "a/c d"] {
@@ -233,13 +236,13 @@ mod tests {
     #[test]
     fn a_directory_that_turns_out_unusable_is_removed_again_if_it_was_created_here() {
         let home = scratch();
-        let refuse = |_: &Place| Err(StoreError::new(StoreErrorKind::NotDone, "full", ""));
+        let refuse = |_: &Directory| Err(StoreError::new(StoreErrorKind::NotDone, "full", ""));
         for stays in [false, true] {
             let path = home.path().join("a/b");
             if stays {
                 fs::create_dir_all(&path).unwrap();
             }
-            prepare_and(&Place::new(&path), refuse).unwrap_err();
+            prepare_and(&Directory::new(&path), refuse).unwrap_err();
             assert_eq!(home.path().join("a").exists(), stays);
         }
     }
@@ -252,7 +255,7 @@ mod tests {
         std::os::unix::fs::symlink(home.path().join("gone"), &link).unwrap();
         assert_eq!(refused(&link).kind, StoreErrorKind::Misconfigured);
         fs::create_dir(home.path().join("gone")).unwrap();
-        prepare(&Place::new(&link)).unwrap();
+        prepare(&Directory::new(&link)).unwrap();
     }
 
     #[cfg(target_os = "linux")]

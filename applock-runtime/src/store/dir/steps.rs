@@ -13,7 +13,7 @@ use super::time::{Now, system_time};
 use super::{DirStore, Inside, fault};
 use crate::info::LockInfo;
 use crate::key::Key;
-use crate::store::{Acquire, Acquired, Inspection, Outcome, Place, Release};
+use crate::store::{Acquire, Acquired, Inspection, QueuePosition, Release, StoreResult};
 
 impl DirStore {
     /// `number`: how many were asked for before, so that those of one engine stand in line
@@ -52,7 +52,7 @@ impl DirStore {
 
     /// The answer to one who finds the lock taken, if that can be told from outside: many
     /// who knock do not hinder the one who works.
-    fn busy(&self, ask: &Acquire) -> Outcome<Option<Acquired>> {
+    fn busy(&self, ask: &Acquire) -> StoreResult<Option<Acquired>> {
         let files = self.place.files(&ask.key.lock);
         let Some(found) = self.place.read(&files, &ask.key.lock)? else {
             return Ok(None);
@@ -116,7 +116,7 @@ impl DirStore {
         Ok(false)
     }
 
-    pub(super) fn inspect_one(&self, key: &Key) -> Outcome<Inspection> {
+    pub(super) fn inspect_one(&self, key: &Key) -> StoreResult<Inspection> {
         let files = self.place.files(&key.lock);
         let found = self.place.read(&files, &key.lock)?;
         let now = (self.clock)();
@@ -128,7 +128,7 @@ impl DirStore {
         Ok(inspection)
     }
 
-    fn waiters(&self, files: &Files, now: &Now) -> Outcome<u64> {
+    fn waiters(&self, files: &Files, now: &Now) -> StoreResult<u64> {
         Ok(self.place.read_line(files, now)?.len())
     }
 }
@@ -144,13 +144,13 @@ fn granted(holding: &Holding) -> Acquired {
 fn told(ask: &Acquire, holder: LockInfo, line: &Line, is_new: bool, now: &Now) -> Acquired {
     let holder = holder.with_waiters(line.len());
     match line.ahead(&ask.owner).filter(|_| ask.line.is_some()) {
-        Some(ahead) => Acquired::Queued(Place {
+        Some(ahead) => Acquired::Queued(QueuePosition {
             holder,
             ahead,
             at: now.up_ns / 1_000,
             is_new,
             ticket: None,
-            is_told: false,
+            is_notified: false,
         }),
         None => Acquired::Busy(holder),
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::latch::Latch;
 use super::lease::{is_taken, last_use_ms};
 use super::names::{Kind, PROBE};
-use super::place::Place;
+use super::place::Directory;
 use super::time::{Now, system_time};
 
 /// How long a released lock's record answers 'who held it last?' and keeps its
@@ -23,7 +23,7 @@ const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Goes through the directory for at most `spend`. Whatever is unclear stays.
-pub(super) fn sweep(place: &Place, now: impl Fn() -> Now, spend: Duration) {
+pub(super) fn sweep(place: &Directory, now: impl Fn() -> Now, spend: Duration) {
     let began = Instant::now();
     let Ok(entries) = fs::read_dir(place.path()) else {
         return;
@@ -37,7 +37,7 @@ pub(super) fn sweep(place: &Place, now: impl Fn() -> Now, spend: Duration) {
 }
 
 /// `None`: it is none of ours, or somebody is at it.
-fn remove_if_unused(place: &Place, entry: &DirEntry, now: &impl Fn() -> Now) -> Option<bool> {
+fn remove_if_unused(place: &Directory, entry: &DirEntry, now: &impl Fn() -> Now) -> Option<bool> {
     let name = entry.file_name();
     let name = name.to_str()?;
     let age = |now: &Now| {
@@ -106,7 +106,7 @@ mod tests {
         }
     }
 
-    fn put(place: &Place, key: &str, phase: Phase, ttl: Duration) -> String {
+    fn put(place: &Directory, key: &str, phase: Phase, ttl: Duration) -> String {
         let now = time::now();
         let holding = Holding {
             key: key.into(),
@@ -130,7 +130,7 @@ mod tests {
             .to_owned()
     }
 
-    fn names(place: &Place) -> BTreeSet<String> {
+    fn names(place: &Directory) -> BTreeSet<String> {
         let entries = fs::read_dir(place.path()).unwrap();
         entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn only_what_was_unused_for_a_week_and_is_ours_goes() {
         let home = scratch();
-        let place = Place::new(home.path());
+        let place = Directory::new(home.path());
         let released = Phase::Released {
             wall_ms: time::now().wall_ms(),
         };
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn a_latch_goes_once_it_has_no_record_and_nobody_is_inside() {
         let home = scratch();
-        let place = Place::new(home.path());
+        let place = Directory::new(home.path());
         let [held, gone, inside] = ["held", "gone", "inside"].map(|key| place.files(key).latch);
         for latch in [&held, &gone] {
             drop(Latch::try_take(&place, latch).unwrap());
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_wall_clock_that_jumps_ahead_sweeps_no_lock_that_is_held() {
         let home = scratch();
-        let place = Place::new(home.path());
+        let place = Directory::new(home.path());
         put(&place, "held", Phase::Held, MINUTE);
         let jumped = || Now {
             wall_us: later(DAY * 30).wall_us,
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_sweep_waits_for_nobody_and_keeps_to_its_time() {
         let home = scratch();
-        let place = Place::new(home.path());
+        let place = Directory::new(home.path());
         put(&place, "old", Phase::Held, MINUTE);
         let latch = Latch::try_take(&place, &place.files("old").latch).unwrap();
         sweep(&place, || later(DAY * 8), MINUTE);
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_lock_taken_between_the_look_and_the_latch_is_not_swept() {
         let home = scratch();
-        let place = Place::new(home.path());
+        let place = Directory::new(home.path());
         put(&place, "old", Phase::Held, MINUTE);
         let entry = fs::read_dir(home.path()).unwrap().next().unwrap().unwrap();
         // The first question is the date of the file; then somebody takes the lock.

@@ -8,8 +8,8 @@ use crate::clock::Moment;
 use crate::info::{Ending, LastHolding, LockInfo, Record};
 use crate::key::Key;
 use crate::store::{
-    Acquire, Acquired, CLAIM, Grant, Identity, Inspection, MAX_TOKEN, Notice, Outcome, OwnerId,
-    Place, Release, Renew, StoreError, StoreErrorKind, is_stale, next_token,
+    Acquire, Acquired, CLAIM, Grant, Identity, Inspection, MAX_TOKEN, Notification, OwnerId,
+    QueuePosition, Release, Renew, StoreError, StoreErrorKind, StoreResult, is_stale, next_token,
 };
 
 /// One reading of both clocks.
@@ -50,7 +50,7 @@ struct Holding {
 }
 
 impl Lock {
-    pub(super) fn acquire(&mut self, now: Now, wish: Acquire) -> Outcome<Acquired> {
+    pub(super) fn acquire(&mut self, now: Now, wish: Acquire) -> StoreResult<Acquired> {
         if let Some(holding) = &mut self.newest
             && holding.is_beating(&wish.owner, now)
         {
@@ -77,13 +77,13 @@ impl Lock {
         let ahead = self.waiters.iter().position(|other| other.owner == owner);
         Ok(match ahead {
             None => Acquired::Busy(holder),
-            Some(ahead) => Acquired::Queued(Place {
+            Some(ahead) => Acquired::Queued(QueuePosition {
                 holder,
                 ahead: ahead as u64,
                 at: now.micros(),
                 is_new,
                 ticket: None,
-                is_told: true,
+                is_notified: true,
             }),
         })
     }
@@ -158,7 +158,7 @@ impl Lock {
     }
 
     /// Gives a free lock to the first in line, or to the one who asks.
-    fn serve(&mut self, now: Now, wish: &Acquire) -> Outcome<()> {
+    fn serve(&mut self, now: Now, wish: &Acquire) -> StoreResult<()> {
         if !self.is_held(now) {
             self.hand_over(now, Some(wish.owner))?;
         }
@@ -178,7 +178,7 @@ impl Lock {
 
     /// Gives a free lock to the first in line whose engine still runs. `asker` is told by
     /// its answer and has it for its full ttl; another is told, and has to confirm it.
-    fn hand_over(&mut self, now: Now, asker: Option<OwnerId>) -> Outcome<()> {
+    fn hand_over(&mut self, now: Now, asker: Option<OwnerId>) -> StoreResult<()> {
         while let Some(first) = self.waiters.first().cloned() {
             let claim = (asker != Some(first.owner)).then(|| first.ttl.min(CLAIM));
             let Some(notices) = first.line.as_ref().filter(|line| !line.is_closed()) else {
@@ -197,7 +197,7 @@ impl Lock {
                 micros: now.micros(),
                 claim,
             };
-            if notices.send(Notice::Granted(grant)).is_ok() {
+            if notices.send(Notification::Granted(grant)).is_ok() {
                 return Ok(());
             }
             // Its engine has ended this very moment.
@@ -209,7 +209,7 @@ impl Lock {
     }
 
     /// Makes it the holder of a free lock. Answers its fencing token.
-    fn give(&mut self, now: Now, wish: &Acquire, claim: Option<Duration>) -> Outcome<u64> {
+    fn give(&mut self, now: Now, wish: &Acquire, claim: Option<Duration>) -> StoreResult<u64> {
         let last = self.newest.as_ref().map_or(0, |holding| holding.token);
         let token = next_token(last, unix_micros(now.wall));
         if token > MAX_TOKEN {

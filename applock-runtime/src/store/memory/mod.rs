@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::lock::{Lock, Now};
-use super::{Acquire, Acquired, Answer, Inspection, Outcome, Release, Released, Renew, Store};
+use super::{
+    Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreFuture, StoreResult,
+};
 use crate::clock::{Clock, SystemClock};
 use crate::key::Key;
 
@@ -93,8 +95,8 @@ impl MemoryStore {
     fn each<Q, A>(
         &self,
         batch: Vec<Q>,
-        step: impl Fn(&mut Locks, Now, Q) -> Outcome<A>,
-    ) -> Answer<Vec<Outcome<A>>>
+        step: impl Fn(&mut Locks, Now, Q) -> StoreResult<A>,
+    ) -> StoreFuture<Vec<StoreResult<A>>>
     where
         A: Send + 'static,
     {
@@ -110,7 +112,7 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn open(self: Arc<Self>, _within: Duration) -> Answer<Outcome<()>> {
+    fn open(self: Arc<Self>, _within: Duration) -> StoreFuture<StoreResult<()>> {
         Box::pin(ready(Ok(())))
     }
 
@@ -118,14 +120,18 @@ impl Store for MemoryStore {
         self: Arc<Self>,
         batch: Vec<Acquire>,
         _within: Duration,
-    ) -> Answer<Vec<Outcome<Acquired>>> {
+    ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
         self.each(batch, |locks, now, wish| {
             let lock = locks.entry(Arc::clone(&wish.key.lock)).or_default();
             lock.acquire(now, wish)
         })
     }
 
-    fn renew(self: Arc<Self>, batch: Vec<Renew>, _within: Duration) -> Answer<Vec<Outcome<bool>>> {
+    fn renew(
+        self: Arc<Self>,
+        batch: Vec<Renew>,
+        _within: Duration,
+    ) -> StoreFuture<Vec<StoreResult<bool>>> {
         self.each(batch, |locks, now, beat| {
             let lock = locks.get_mut(&beat.key.lock);
             Ok(lock.is_some_and(|lock| lock.renew(now, &beat)))
@@ -136,14 +142,18 @@ impl Store for MemoryStore {
         self: Arc<Self>,
         batch: Vec<Release>,
         _within: Duration,
-    ) -> Answer<Vec<Outcome<Released>>> {
+    ) -> StoreFuture<Vec<StoreResult<Released>>> {
         self.each(batch, |locks, now, end| {
             let lock = locks.get_mut(&end.key.lock);
             Ok(lock.is_some_and(|lock| lock.release(now, &end)).into())
         })
     }
 
-    fn inspect(self: Arc<Self>, key: Key, _within: Duration) -> Answer<Outcome<Inspection>> {
+    fn inspect(
+        self: Arc<Self>,
+        key: Key,
+        _within: Duration,
+    ) -> StoreFuture<StoreResult<Inspection>> {
         let locks = self.locks();
         let found = locks.get(&key.lock).map(|lock| lock.inspect(self.now()));
         Box::pin(ready(Ok(found.unwrap_or_default())))
@@ -154,7 +164,7 @@ impl Store for MemoryStore {
         key: Key,
         stale: Option<Duration>,
         _within: Duration,
-    ) -> Answer<Outcome<bool>> {
+    ) -> StoreFuture<StoreResult<bool>> {
         let mut locks = self.locks();
         let lock = locks.get_mut(&key.lock);
         let forced = lock.is_some_and(|lock| lock.force_release(self.now(), stale));

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::store::{CLAIM, Grant, Identity, Notice, Notices, OwnerId, Place};
+use crate::store::{CLAIM, Grant, Identity, Notification, Notifications, OwnerId, QueuePosition};
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -13,8 +13,8 @@ const TTL: Duration = Duration::from_secs(60);
 struct Table {
     store: MemoryStore,
     clock: ManualClock,
-    notices: Notices,
-    told: UnboundedReceiver<Notice>,
+    notices: Notifications,
+    told: UnboundedReceiver<Notification>,
 }
 
 fn table() -> Table {
@@ -41,7 +41,7 @@ impl Table {
         Arc::new(self.store.clone())
     }
 
-    async fn ask(&self, owner: u128, line: Option<Notices>) -> Acquired {
+    async fn ask(&self, owner: u128, line: Option<Notifications>) -> Acquired {
         let wish = Acquire {
             key: key(),
             owner: id(owner),
@@ -67,7 +67,7 @@ impl Table {
         }
     }
 
-    async fn queue(&self, owner: u128) -> Place {
+    async fn queue(&self, owner: u128) -> QueuePosition {
         match self.ask(owner, Some(self.notices.clone())).await {
             Acquired::Queued(place) => place,
             other => panic!("{other:?}"),
@@ -103,8 +103,8 @@ impl Table {
     /// Who was told of a grant since the last time.
     fn told(&mut self) -> Option<Grant> {
         match self.told.try_recv().ok()? {
-            Notice::Granted(grant) => Some(grant),
-            Notice::Ask => panic!("this store tells of grants at any time"),
+            Notification::Granted(grant) => Some(grant),
+            Notification::Poll => panic!("this store tells of grants at any time"),
         }
     }
 
@@ -125,7 +125,7 @@ async fn a_lock_goes_from_one_to_the_next_in_the_order_of_their_coming() {
         assert!(table.queue(owner).await.is_new);
     }
     let again = table.queue(2).await;
-    assert!(!again.is_new && again.is_told);
+    assert!(!again.is_new && again.is_notified);
     assert_eq!((again.ahead, again.holder.waiters()), (1, Some(3)));
     for (holder, next) in [(1, 4), (4, 2), (2, 3)] {
         assert_eq!(table.granted(), None);

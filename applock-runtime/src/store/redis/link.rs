@@ -17,17 +17,17 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::key::Key;
-use crate::store::{Answer, Outcome, OwnerId, StoreError, StoreErrorKind};
+use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreFuture, StoreResult};
 
 use super::fault::{Fault, LinkState, classify};
 
 /// Makes connections. A test puts a simulated network in its place.
 pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
     /// Dials, authenticates, and spawns the connection's driver.
-    fn connect(&self) -> Answer<RedisResult<MultiplexedConnection>>;
+    fn connect(&self) -> StoreFuture<RedisResult<MultiplexedConnection>>;
 
     /// The same for a connection that subscribes.
-    fn subscribe(&self) -> Answer<RedisResult<PubSub>>;
+    fn subscribe(&self) -> StoreFuture<RedisResult<PubSub>>;
 }
 
 /// The longest that one dial may take, from the name's resolution to the login.
@@ -79,7 +79,7 @@ impl Dialer {
 }
 
 impl Connector for Dialer {
-    fn connect(&self) -> Answer<RedisResult<MultiplexedConnection>> {
+    fn connect(&self) -> StoreFuture<RedisResult<MultiplexedConnection>> {
         let client = self.client.clone();
         Box::pin(async move {
             // Our own time-outs everywhere: the crate's would hide which it was.
@@ -92,7 +92,7 @@ impl Connector for Dialer {
         })
     }
 
-    fn subscribe(&self) -> Answer<RedisResult<PubSub>> {
+    fn subscribe(&self) -> StoreFuture<RedisResult<PubSub>> {
         let client = self.subscriber.clone();
         Box::pin(async move { client.get_async_pubsub().await })
     }
@@ -111,7 +111,7 @@ struct State {
     live: Option<Live>,
     /// Counts connections, so that a late error of an old one can't end a new one.
     epoch: u64,
-    waiting: Vec<oneshot::Sender<Outcome<Live>>>,
+    waiting: Vec<oneshot::Sender<StoreResult<Live>>>,
     dialling: bool,
     /// A connection was given up, and no command was answered since.
     in_trouble: bool,
@@ -174,7 +174,7 @@ impl Link {
     }
 
     /// Connects if there is no connection.
-    pub(super) async fn open(self: &Arc<Self>, within: Duration) -> Outcome<()> {
+    pub(super) async fn open(self: &Arc<Self>, within: Duration) -> StoreResult<()> {
         match timeout(within, self.live()).await {
             Ok(live) => live.map(drop),
             Err(_) => Err(unanswered(StoreErrorKind::NotDone)),
@@ -289,7 +289,7 @@ impl Link {
     }
 
     /// The live connection, or the one that is being dialled.
-    async fn live(self: &Arc<Self>) -> Outcome<Live> {
+    async fn live(self: &Arc<Self>) -> StoreResult<Live> {
         let dialled = {
             let mut state = self.state();
             if let Some(live) = &state.live {

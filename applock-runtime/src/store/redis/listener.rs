@@ -15,7 +15,7 @@ use redis::aio::{PubSub, PubSubSink, PubSubStream};
 use tokio::time::{interval, sleep, timeout};
 use uuid::Uuid;
 
-use crate::store::{Notice, Notices, Outcome, StoreError, StoreErrorKind};
+use crate::store::{Notification, Notifications, StoreError, StoreErrorKind, StoreResult};
 
 use super::fault::classify;
 use super::link::{About, Link};
@@ -47,7 +47,7 @@ pub(super) struct Listener {
     /// The run id of the server where it listens, if it does.
     listens: Mutex<Option<Arc<str>>>,
     /// Whom it tells; of another engine than before, it starts anew.
-    told: Mutex<Option<Notices>>,
+    told: Mutex<Option<Notifications>>,
 }
 
 impl Default for Listener {
@@ -76,7 +76,7 @@ impl Listener {
     }
 
     /// Begins to listen, unless that has been done.
-    pub(super) fn start(self: &Arc<Self>, link: &Arc<Link>, notices: &Notices) {
+    pub(super) fn start(self: &Arc<Self>, link: &Arc<Link>, notices: &Notifications) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.as_ref().is_some_and(|told| told.same_channel(notices)) {
             return;
@@ -86,7 +86,7 @@ impl Listener {
         tokio::spawn(Arc::clone(self).listen(Arc::clone(link), notices.clone()));
     }
 
-    async fn listen(self: Arc<Self>, link: Arc<Link>, notices: Notices) {
+    async fn listen(self: Arc<Self>, link: Arc<Link>, notices: Notifications) {
         let mut failures = 0;
         let mut warned = false;
         while !notices.is_closed() {
@@ -130,13 +130,16 @@ impl Listener {
         }
     }
 
-    fn tell(&self, run: Option<Arc<str>>, notices: &Notices) {
+    fn tell(&self, run: Option<Arc<str>>, notices: &Notifications) {
         *self.run() = run;
         // An engine that has ended does not mind.
-        let _ = notices.send(Notice::Ask);
+        let _ = notices.send(Notification::Poll);
     }
 
-    async fn subscribe(&self, link: &Arc<Link>) -> Outcome<(PubSubSink, PubSubStream, Arc<str>)> {
+    async fn subscribe(
+        &self,
+        link: &Arc<Link>,
+    ) -> StoreResult<(PubSubSink, PubSubStream, Arc<str>)> {
         let subscribing = async {
             let mut subscription: PubSub = link.subscription().await?;
             subscription.subscribe(&self.channel).await?;
@@ -170,7 +173,7 @@ async fn run_id(link: &Arc<Link>) -> Arc<str> {
 }
 
 /// Passes on what is heard, until the connection is gone.
-async fn hear(mut sink: PubSubSink, mut stream: PubSubStream, notices: &Notices) {
+async fn hear(mut sink: PubSubSink, mut stream: PubSubStream, notices: &Notifications) {
     let mut pings = interval(PING);
     pings.tick().await;
     loop {
@@ -193,7 +196,7 @@ async fn hear(mut sink: PubSubSink, mut stream: PubSubStream, notices: &Notices)
             Some(Some(message)) => {
                 let text: Option<String> = message.get_payload().ok();
                 if let Some(grant) = text.as_deref().and_then(reply::grant) {
-                    let _ = notices.send(Notice::Granted(grant));
+                    let _ = notices.send(Notification::Granted(grant));
                 }
             }
             Some(None) => match timeout(TIMEOUT, sink.ping::<redis::Value>()).await {

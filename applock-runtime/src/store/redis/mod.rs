@@ -26,7 +26,8 @@ use link::{About, Dialer, Link};
 use listener::Listener;
 
 use super::{
-    Acquire, Acquired, Answer, Inspection, Outcome, Release, Released, Renew, Store, StoreError,
+    Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreError, StoreFuture,
+    StoreResult,
 };
 
 /// How long the fence (token counter and last holding) outlives its last use.
@@ -88,7 +89,7 @@ impl RedisStore {
 
     /// Runs a script: by its hash, and where the server does not know it (a new one, a
     /// flush, a failover) with its text, which teaches it.
-    async fn run(&self, call: Call, about: About<'_>, within: Duration) -> Outcome<Value> {
+    async fn run(&self, call: Call, about: About<'_>, within: Duration) -> StoreResult<Value> {
         let started = tokio::time::Instant::now();
         let failed = match self.link.send(call.by_hash(), about, within).await {
             Ok(value) => return Ok(value),
@@ -126,7 +127,7 @@ impl RedisStore {
         self: &Arc<Self>,
         wishes: &[Acquire],
         within: Duration,
-    ) -> Vec<Outcome<Acquired>> {
+    ) -> Vec<StoreResult<Acquired>> {
         let Some(first) = wishes.first() else {
             return Vec::new();
         };
@@ -158,7 +159,7 @@ impl RedisStore {
             token: None,
         };
         let answers = self.run_for_each(call, wishes.len(), about, within).await;
-        let read = |(wish, answer): (&Acquire, Outcome<Value>)| {
+        let read = |(wish, answer): (&Acquire, StoreResult<Value>)| {
             let acquired = reply::acquired(&wish.key, &answer?, run.is_some())?;
             match (&acquired, &wish.line) {
                 (Acquired::Granted { token, .. }, _) => self.advise(wish, *token),
@@ -177,7 +178,7 @@ impl RedisStore {
         self: &Arc<Self>,
         ends: &[Release],
         within: Duration,
-    ) -> Vec<Outcome<Released>> {
+    ) -> Vec<StoreResult<Released>> {
         let Some(first) = ends.first() else {
             return Vec::new();
         };
@@ -209,7 +210,7 @@ impl RedisStore {
         count: usize,
         about: About<'_>,
         within: Duration,
-    ) -> Vec<Outcome<Value>> {
+    ) -> Vec<StoreResult<Value>> {
         match self.run(call, about, within).await {
             Ok(Value::Array(answers)) if answers.len() == count => {
                 answers.into_iter().map(reply::done).collect()
@@ -219,7 +220,7 @@ impl RedisStore {
         }
     }
 
-    async fn renew_some(&self, beats: &[Renew], within: Duration) -> Vec<Outcome<bool>> {
+    async fn renew_some(&self, beats: &[Renew], within: Duration) -> Vec<StoreResult<bool>> {
         let mut call = Call::new(&RENEW, beats.len() * 2, 1 + beats.len() * 2);
         for beat in beats {
             call.lock(&beat.key).side(&beat.key, Side::Fence);
@@ -246,9 +247,9 @@ async fn in_calls<'a, Q, A, F>(
     batch: &'a [Q],
     a_call: usize,
     call: impl Fn(&'a [Q]) -> F,
-) -> Vec<Outcome<A>>
+) -> Vec<StoreResult<A>>
 where
-    F: Future<Output = Vec<Outcome<A>>>,
+    F: Future<Output = Vec<StoreResult<A>>>,
 {
     if batch.len() <= a_call {
         return whole_or_one_by_one(batch, &call).await;
@@ -264,12 +265,12 @@ where
 async fn whole_or_one_by_one<'a, Q, A, F>(
     some: &'a [Q],
     call: &impl Fn(&'a [Q]) -> F,
-) -> Vec<Outcome<A>>
+) -> Vec<StoreResult<A>>
 where
-    F: Future<Output = Vec<Outcome<A>>>,
+    F: Future<Output = Vec<StoreResult<A>>>,
 {
     let outcomes = call(some).await;
-    let refused = |outcome: &Outcome<A>| {
+    let refused = |outcome: &StoreResult<A>| {
         outcome
             .as_ref()
             .is_err_and(|error| error.kind == super::StoreErrorKind::Denied)
@@ -282,7 +283,7 @@ where
 }
 
 impl Store for RedisStore {
-    fn open(self: Arc<Self>, within: Duration) -> Answer<Outcome<()>> {
+    fn open(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<()>> {
         Box::pin(async move {
             self.link.open(within).await?;
             // Logging in does not show everything: without a password it succeeds.
@@ -300,14 +301,18 @@ impl Store for RedisStore {
         self: Arc<Self>,
         batch: Vec<Acquire>,
         within: Duration,
-    ) -> Answer<Vec<Outcome<Acquired>>> {
+    ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
         Box::pin(async move {
             let call = |wishes| self.acquire_some(wishes, within);
             in_calls(&batch, LOCKS_A_CALL, call).await
         })
     }
 
-    fn renew(self: Arc<Self>, batch: Vec<Renew>, within: Duration) -> Answer<Vec<Outcome<bool>>> {
+    fn renew(
+        self: Arc<Self>,
+        batch: Vec<Renew>,
+        within: Duration,
+    ) -> StoreFuture<Vec<StoreResult<bool>>> {
         Box::pin(async move {
             let call = |beats| self.renew_some(beats, within);
             in_calls(&batch, RENEWALS_A_CALL, call).await
@@ -318,14 +323,18 @@ impl Store for RedisStore {
         self: Arc<Self>,
         batch: Vec<Release>,
         within: Duration,
-    ) -> Answer<Vec<Outcome<Released>>> {
+    ) -> StoreFuture<Vec<StoreResult<Released>>> {
         Box::pin(async move {
             let call = |ends| self.release_some(ends, within);
             in_calls(&batch, LOCKS_A_CALL, call).await
         })
     }
 
-    fn inspect(self: Arc<Self>, key: Key, within: Duration) -> Answer<Outcome<Inspection>> {
+    fn inspect(
+        self: Arc<Self>,
+        key: Key,
+        within: Duration,
+    ) -> StoreFuture<StoreResult<Inspection>> {
         Box::pin(async move {
             let mut call = Call::new(&INSPECT, 3, 0);
             call.lock(&key)
@@ -341,7 +350,7 @@ impl Store for RedisStore {
         key: Key,
         stale: Option<Duration>,
         within: Duration,
-    ) -> Answer<Outcome<bool>> {
+    ) -> StoreFuture<StoreResult<bool>> {
         Box::pin(async move {
             let mut call = Call::new(&FORCE_RELEASE, 4, 2);
             call.sides(&key);

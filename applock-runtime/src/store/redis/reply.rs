@@ -9,7 +9,8 @@ use redis::Value;
 use crate::info::{Ending, LastHolding, LockInfo, Record};
 use crate::key::Key;
 use crate::store::{
-    Acquired, Grant, Inspection, Outcome, OwnerId, Place, Released, StoreError, StoreErrorKind,
+    Acquired, Grant, Inspection, OwnerId, QueuePosition, Released, StoreError, StoreErrorKind,
+    StoreResult,
 };
 
 use super::{FENCE_LIFE, fault};
@@ -88,7 +89,7 @@ fn millis(value: i64) -> Option<Duration> {
 
 /// One of the answers of a script that does something with several locks: what came of
 /// it, or the error that it met.
-pub(super) fn done(value: Value) -> Outcome<Value> {
+pub(super) fn done(value: Value) -> StoreResult<Value> {
     let failed = || {
         let items = array(&value)?;
         match (items, number(items.first()?)) {
@@ -103,7 +104,7 @@ pub(super) fn done(value: Value) -> Outcome<Value> {
 }
 
 /// The answer of `acquire.lua` for one lock.
-pub(super) fn acquired(key: &Key, value: &Value, is_told: bool) -> Outcome<Acquired> {
+pub(super) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResult<Acquired> {
     let read = || -> Option<Acquired> {
         if let Value::BulkString(bytes) = value {
             let (token, at) = str::from_utf8(bytes).ok()?.split_once(' ')?;
@@ -120,13 +121,13 @@ pub(super) fn acquired(key: &Key, value: &Value, is_told: bool) -> Outcome<Acqui
                 let holder = standing(key, &text(kind)?, &fields, left, at / 1000, waiters)?;
                 Some(match u64::try_from(number(ahead)?) {
                     Err(_) => Acquired::Busy(holder),
-                    Ok(ahead) => Acquired::Queued(Place {
+                    Ok(ahead) => Acquired::Queued(QueuePosition {
                         holder,
                         ahead,
                         at,
                         is_new: number(new)? != 0,
                         ticket: unsigned(new).filter(|ticket| *ticket > 0),
-                        is_told,
+                        is_notified,
                     }),
                 })
             }
@@ -137,7 +138,7 @@ pub(super) fn acquired(key: &Key, value: &Value, is_told: bool) -> Outcome<Acqui
 }
 
 /// The answer of `release.lua` for one lock.
-pub(super) fn released(value: &Value) -> Outcome<Released> {
+pub(super) fn released(value: &Value) -> StoreResult<Released> {
     let read = || -> Option<Released> {
         match value {
             Value::Array(items) => match items.as_slice() {
@@ -175,7 +176,7 @@ pub(super) fn grant(message: &str) -> Option<Grant> {
 }
 
 /// The answer of `renew.lua`.
-pub(super) fn flags(value: &Value, count: usize) -> Outcome<Vec<bool>> {
+pub(super) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {
     let read = || -> Option<Vec<bool>> {
         let items = array(value)?;
         if items.len() != count {
@@ -194,7 +195,7 @@ pub(super) fn flags(value: &Value, count: usize) -> Outcome<Vec<bool>> {
 }
 
 /// The answer of `force_release.lua`.
-pub(super) fn forced(value: &Value) -> Outcome<bool> {
+pub(super) fn forced(value: &Value) -> StoreResult<bool> {
     match value {
         Value::Int(0) => Ok(false),
         Value::Int(1) => Ok(true),
@@ -210,7 +211,7 @@ pub(super) fn forced(value: &Value) -> Outcome<bool> {
 }
 
 /// The answer of `inspect.lua`.
-pub(super) fn inspection(key: &Key, value: &Value) -> Outcome<Inspection> {
+pub(super) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
     let read = || -> Option<Inspection> {
         let items = array(value)?;
         let now = u64::try_from(number(items.first()?)?).ok()?;

@@ -6,28 +6,28 @@ use std::path::Path;
 use std::thread;
 
 use super::super::patience::Leave;
-use super::super::place::{Manner, Place};
+use super::super::place::{Directory, Manner};
 use super::super::record::{Holding, tests::sample};
 use super::scratch;
-use crate::store::{Outcome, StoreErrorKind};
+use crate::store::{StoreErrorKind, StoreResult};
 
-fn home() -> (tempfile::TempDir, Place) {
+fn home() -> (tempfile::TempDir, Directory) {
     let home = scratch();
-    let place = Place::new(home.path());
+    let place = Directory::new(home.path());
     (home, place)
 }
 
-fn replace(place: &Place, holding: &Holding, leave: bool) -> Outcome<()> {
+fn replace(place: &Directory, holding: &Holding, leave: bool) -> StoreResult<()> {
     let files = place.files(&holding.key);
     place.write(&files, holding, Manner::Durable, &Leave(&|| leave))
 }
 
-fn read(place: &Place) -> Outcome<Option<Holding>> {
+fn read(place: &Directory) -> StoreResult<Option<Holding>> {
     let key = sample().key;
     place.read(&place.files(&key), &key)
 }
 
-fn names(place: &Place) -> Vec<String> {
+fn names(place: &Directory) -> Vec<String> {
     let entries = fs::read_dir(place.path()).unwrap();
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -36,7 +36,7 @@ fn names(place: &Place) -> Vec<String> {
 
 #[test]
 fn a_relative_path_means_what_it_meant_when_it_was_given() {
-    let place = Place::new(Path::new("locks"));
+    let place = Directory::new(Path::new("locks"));
     assert_eq!(place.path(), std::env::current_dir().unwrap().join("locks"));
 }
 

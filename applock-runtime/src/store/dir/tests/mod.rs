@@ -19,8 +19,8 @@ use super::time::{self, Now, nanos};
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::store::{
-    Acquire, Acquired, Identity, Inspection, Outcome, Release, Renew, Store as _, StoreError,
-    StoreErrorKind,
+    Acquire, Acquired, Identity, Inspection, Release, Renew, Store as _, StoreError,
+    StoreErrorKind, StoreResult,
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -61,7 +61,7 @@ impl Home {
         Arc::clone(&self.store)
     }
 
-    async fn try_acquire(&self, key: &Key, owner: u128, within: Duration) -> Outcome<Acquired> {
+    async fn try_acquire(&self, key: &Key, owner: u128, within: Duration) -> StoreResult<Acquired> {
         let batch = vec![ask(key, owner)];
         self.store().acquire(batch, within).await.pop().unwrap()
     }
@@ -129,6 +129,6 @@ fn ask(key: &Key, owner: u128) -> Acquire {
     }
 }
 
-fn kind<T>(outcome: &Outcome<T>) -> Option<StoreErrorKind> {
+fn kind<T>(outcome: &StoreResult<T>) -> Option<StoreErrorKind> {
     outcome.as_ref().err().map(|error: &StoreError| error.kind)
 }

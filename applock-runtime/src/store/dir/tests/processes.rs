@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::super::latch::Latch;
-use super::super::place::Place;
+use super::super::place::Directory;
 use super::*;
 use crate::error::Error;
 use crate::info::Ending;
@@ -108,7 +108,7 @@ fn ready_for_ever() -> ! {
     }
 }
 
-fn latch(place: &Place, key: &Key) -> Latch {
+fn latch(place: &Directory, key: &Key) -> Latch {
     Latch::try_take(place, &place.files(&key.lock).latch)
         .unwrap()
         .unwrap()

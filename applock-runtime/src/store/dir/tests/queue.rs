@@ -8,7 +8,7 @@ use super::super::latch::Latch;
 use super::*;
 use crate::clock::ManualClock;
 use crate::locker::AppLocker;
-use crate::store::{CLAIM, Place};
+use crate::store::{CLAIM, QueuePosition};
 
 const SILENT: Duration = Duration::from_secs(4);
 
@@ -40,7 +40,7 @@ async fn two() -> Two {
 }
 
 impl Home {
-    async fn wait(&self, key: &Key, owner: u128) -> Outcome<Acquired> {
+    async fn wait(&self, key: &Key, owner: u128) -> StoreResult<Acquired> {
         let wish = Acquire {
             line: Some(unbounded_channel().0),
             ticket: None,
@@ -50,7 +50,7 @@ impl Home {
     }
 
     /// Its place in line.
-    async fn queue(&self, key: &Key, owner: u128) -> Place {
+    async fn queue(&self, key: &Key, owner: u128) -> QueuePosition {
         match self.wait(key, owner).await {
             Ok(Acquired::Queued(place)) => place,
             other => panic!("{other:?}"),
@@ -99,7 +99,7 @@ async fn the_order_of_coming_holds_across_engines_and_nobody_jumps_the_line() {
     one.acquire(key, 1).await.unwrap();
     for (place, (home, owner)) in [(other, 2), (one, 3), (other, 4)].into_iter().enumerate() {
         let queued = home.queue(key, owner).await;
-        assert!(queued.is_new && !queued.is_told);
+        assert!(queued.is_new && !queued.is_notified);
         assert_eq!(queued.ahead, place as u64);
         assert_eq!(queued.holder.waiters(), Some(place as u64 + 1));
         assert!(!home.queue(key, owner).await.is_new);
