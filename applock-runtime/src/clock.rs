@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 ///
 /// ```
 /// use std::time::Duration;
-/// use applock_runtime::clock::Moment;
+/// use applock::clock::Moment;
 ///
 /// let start = Moment::from_origin(Duration::from_secs(5));
 /// assert_eq!(start + Duration::from_secs(1) - start, Duration::from_secs(1));
@@ -86,7 +86,7 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// suspended (rule R1).
 ///
 /// ```
-/// use applock_runtime::clock::{Clock, SystemClock};
+/// use applock::clock::{Clock, SystemClock};
 ///
 /// let before = SystemClock.now();
 /// assert!(SystemClock.now() >= before);
@@ -172,7 +172,7 @@ fn uptime() -> Duration {
 ///
 /// ```
 /// use std::time::Duration;
-/// use applock_runtime::clock::{Clock, ManualClock};
+/// use applock::clock::{Clock, ManualClock};
 ///
 /// let clock = ManualClock::new();
 /// let before = clock.now();
@@ -237,7 +237,7 @@ impl ManualClock {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use applock_runtime::clock::{Clock, ManualClock};
+    /// use applock::clock::{Clock, ManualClock};
     ///
     /// let clock = ManualClock::new();
     /// let (now, wall) = (clock.now(), clock.wall());

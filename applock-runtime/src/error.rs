@@ -11,19 +11,19 @@ use crate::info::LockInfo;
 /// What this crate's functions return.
 ///
 /// ```
-/// fn is_free(lock: &applock_runtime::Lock) -> applock_runtime::Result<bool> {
+/// fn is_free(lock: &applock::Lock) -> applock::Result<bool> {
 ///     Ok(lock.info_blocking()?.is_none())
 /// }
-/// # assert!(is_free(&applock_runtime::AppLocker::in_memory().lock("reports")).unwrap());
+/// # assert!(is_free(&applock::AppLocker::in_memory().lock("reports")).unwrap());
 /// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a lock was not taken, or is held no longer.
 ///
 /// ```
-/// use applock_runtime::{AppLocker, Error};
+/// use applock::{AppLocker, Error};
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> applock_runtime::Result<()> {
+/// # async fn main() -> applock::Result<()> {
 /// let locker = AppLocker::in_memory();
 /// let _guard = locker.lock("reports").acquire().await?;
 /// match locker.lock("reports").acquire().await {
@@ -100,13 +100,13 @@ pub enum Error {
 /// How a lease was lost.
 ///
 /// ```
-/// # use applock_runtime::{AppLocker, Error, Loss};
+/// # use applock::{AppLocker, Error, Loss};
 /// # let locker = AppLocker::in_memory();
 /// let guard = locker.lock("reports").acquire_blocking()?;
 /// locker.lock("reports").force_release_blocking()?;
 /// guard.lost_blocking();
 /// assert!(matches!(guard.ensure_held(), Err(Error::Lost { reason: Loss::Taken, .. })));
-/// # Ok::<(), applock_runtime::Error>(())
+/// # Ok::<(), applock::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -140,7 +140,7 @@ impl fmt::Display for Loss {
 /// What went wrong at a store, with which lock, and what to do about it.
 ///
 /// ```
-/// # use applock_runtime::{AppLocker, Error};
+/// # use applock::{AppLocker, Error};
 /// // Nothing listens on port 1.
 /// let locker = AppLocker::builder().store("redis://127.0.0.1:1").build()?;
 /// match locker.lock("reports").acquire_blocking() {
@@ -150,7 +150,7 @@ impl fmt::Display for Loss {
 ///     }
 ///     other => panic!("{other:?}"),
 /// }
-/// # Ok::<(), applock_runtime::Error>(())
+/// # Ok::<(), applock::Error>(())
 /// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", self.message())]
@@ -199,7 +199,7 @@ impl StoreFault {
 /// instead.
 ///
 /// ```
-/// # use applock_runtime::{AppLocker, Error};
+/// # use applock::{AppLocker, Error};
 /// match AppLocker::builder().store("redis://localhost/first").build() {
 ///     Err(Error::Invalid(input)) => {
 ///         assert_eq!(input.what, "url");
@@ -249,12 +249,12 @@ impl Error {
     /// Who holds the lock, if this is [`Error::Busy`].
     ///
     /// ```
-    /// # use applock_runtime::AppLocker;
+    /// # use applock::AppLocker;
     /// # let locker = AppLocker::in_memory();
     /// # let _guard = locker.lock("reports").acquire_blocking()?;
     /// let error = locker.lock("reports").acquire_blocking().unwrap_err();
     /// assert_eq!(error.holder().map(|holder| holder.pid()), Some(Some(std::process::id())));
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     #[must_use]
     pub fn holder(&self) -> Option<&LockInfo> {

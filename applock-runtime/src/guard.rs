@@ -22,8 +22,8 @@ use crate::info::LockInfo;
 /// ```
 /// # fn write_report() {}
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> applock_runtime::Result<()> {
-/// # let locker = applock_runtime::AppLocker::in_memory();
+/// # async fn main() -> applock::Result<()> {
+/// # let locker = applock::AppLocker::in_memory();
 /// let guard = locker.lock("reports").acquire().await?;
 /// guard.ensure_held()?; // before each effect
 /// write_report();
@@ -63,10 +63,10 @@ impl LockGuard {
     /// with it, the answer is `false` until a heartbeat, sent at once, is answered.
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire_blocking()?;
     /// assert!(guard.is_held());
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     #[must_use]
     pub fn is_held(&self) -> bool {
@@ -77,10 +77,10 @@ impl LockGuard {
     /// wait in line. No I/O.
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire_blocking()?;
     /// println!("waited for {:?}", guard.waited());
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     #[must_use]
     pub fn waited(&self) -> Duration {
@@ -95,10 +95,10 @@ impl LockGuard {
     /// wall clock, until a heartbeat is answered: see [`is_held`](Self::is_held). No I/O.
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// # let guard = locker.lock("reports").acquire_blocking()?;
     /// guard.ensure_held()?;
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn ensure_held(&self) -> Result<()> {
         match self.held.standing() {
@@ -120,8 +120,8 @@ impl LockGuard {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire().await?;
     /// assert!(guard.verify().await?);
     /// # Ok(())
@@ -138,10 +138,10 @@ impl LockGuard {
     /// As [`verify`](Self::verify).
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire_blocking()?;
     /// assert!(guard.verify_blocking()?);
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn verify_blocking(&self) -> Result<bool> {
         block_on(self.verify())
@@ -152,12 +152,12 @@ impl LockGuard {
     /// 'How to do distributed locking', 2016). Below 2⁵³. No I/O.
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let first = locker.lock("reports").acquire_blocking()?;
     /// let token = first.fencing_token();
     /// first.release_blocking()?;
     /// assert!(locker.lock("reports").acquire_blocking()?.fencing_token() > token);
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     #[must_use]
     pub fn fencing_token(&self) -> u64 {
@@ -168,10 +168,10 @@ impl LockGuard {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire_blocking()?;
     /// assert!(guard.held_for() < Duration::from_secs(60));
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     #[must_use]
     pub fn held_for(&self) -> Duration {
@@ -183,10 +183,10 @@ impl LockGuard {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire_blocking()?;
     /// assert!(guard.remaining() < Duration::from_secs(60));
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     #[must_use]
     pub fn remaining(&self) -> Duration {
@@ -196,10 +196,10 @@ impl LockGuard {
     /// What others see of this holding, from this process's own memory. No I/O.
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire_blocking()?;
     /// assert_eq!(guard.info().pid(), Some(std::process::id()));
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     #[must_use]
     pub fn info(&self) -> LockInfo {
@@ -211,8 +211,8 @@ impl LockGuard {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
     /// # async fn work() {}
     /// let guard = locker.lock("reports").acquire().await?;
     /// tokio::select! {
@@ -230,11 +230,11 @@ impl LockGuard {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire_blocking()?;
     /// locker.lock("reports").force_release_blocking()?;
     /// guard.lost_blocking();
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn lost_blocking(&self) {
         block_on(self.lost());
@@ -253,8 +253,8 @@ impl LockGuard {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
     /// locker.lock("reports").acquire().await?.release().await?;
     /// # Ok(())
     /// # }
@@ -270,9 +270,9 @@ impl LockGuard {
     /// As [`release`](Self::release).
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// locker.lock("reports").acquire_blocking()?.release_blocking()?;
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn release_blocking(self) -> Result<()> {
         block_on(self.release())

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 /// Its `Display` is one line for people.
 ///
 /// ```
-/// # use applock_runtime::AppLocker;
+/// # use applock::AppLocker;
 /// # let locker = AppLocker::in_memory();
 /// let guard = locker.lock("reports").acquire_blocking()?;
 /// let info = locker.lock("reports").info_blocking()?.expect("somebody holds it");
@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 /// assert!(info.remaining() <= info.ttl() && !info.is_foreign());
 /// assert_eq!(info.waiters(), Some(0));
 /// println!("{info}");
-/// # Ok::<(), applock_runtime::Error>(())
+/// # Ok::<(), applock::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockInfo(Arc<Record>);
@@ -223,12 +223,12 @@ impl fmt::Display for LockInfo {
 /// night's run finish?'.
 ///
 /// ```
-/// # use applock_runtime::{AppLocker, Ending};
+/// # use applock::{AppLocker, Ending};
 /// # let locker = AppLocker::in_memory();
 /// locker.lock("reports").acquire_blocking()?.release_blocking()?;
 /// let last = locker.lock("reports").last_holding_blocking()?.expect("it was held");
 /// assert_eq!(last.ending, Ending::Released);
-/// # Ok::<(), applock_runtime::Error>(())
+/// # Ok::<(), applock::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -256,14 +256,14 @@ pub struct LastHolding {
 /// How a holding ended.
 ///
 /// ```
-/// # use applock_runtime::{AppLocker, Ending};
+/// # use applock::{AppLocker, Ending};
 /// # let locker = AppLocker::in_memory();
 /// let _guard = locker.lock("reports").acquire_blocking()?;
 /// locker.lock("reports").force_release_blocking()?;
 /// let last = locker.lock("reports").last_holding_blocking()?.expect("it was held");
 /// assert_eq!(last.ending, Ending::Forced);
 /// assert_eq!(last.ending.to_string(), "released by force");
-/// # Ok::<(), applock_runtime::Error>(())
+/// # Ok::<(), applock::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

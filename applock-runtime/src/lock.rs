@@ -25,8 +25,8 @@ use crate::store::{Acquire, OwnerId};
 /// ```
 /// use std::time::Duration;
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> applock_runtime::Result<()> {
-/// # let locker = applock_runtime::AppLocker::in_memory();
+/// # async fn main() -> applock::Result<()> {
+/// # let locker = applock::AppLocker::in_memory();
 /// let lock = locker
 ///     .lock("billing")
 ///     .name("tenant-7")
@@ -70,10 +70,10 @@ impl Lock {
     /// A lock inside the application: `QUEUE:{app}:{name}`. Replaces a key set before.
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("billing").name("tenant-7").acquire_blocking()?;
     /// assert_eq!(guard.info().key(), "QUEUE:billing:tenant-7");
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         let name = Some(name.into());
@@ -87,10 +87,10 @@ impl Lock {
     /// The whole key, in place of the one made of application and name.
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("billing").key("legacy-billing-lock").acquire_blocking()?;
     /// assert_eq!(guard.info().key(), "legacy-billing-lock");
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.target = Target::Key(key.into());
@@ -104,10 +104,10 @@ impl Lock {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").ttl(Duration::from_secs(5)).acquire_blocking()?;
     /// assert!(guard.remaining() <= Duration::from_secs(5));
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
@@ -124,11 +124,11 @@ impl Lock {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// # let _guard = locker.lock("reports").acquire_blocking()?;
     /// let busy = locker.lock("reports").wait(Duration::from_millis(50)).acquire_blocking();
     /// assert!(busy.is_err());
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn wait(mut self, longest: Duration) -> Self {
         self.wait = Wait::For(longest);
@@ -139,9 +139,9 @@ impl Lock {
     /// can't be reached.
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("leader").wait_forever().acquire_blocking()?;
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn wait_forever(mut self) -> Self {
         self.wait = Wait::Forever;
@@ -155,11 +155,11 @@ impl Lock {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let lock = locker.lock("reports").at_least(Duration::from_secs(30));
     /// lock.acquire_blocking()?.release_blocking()?;
     /// assert!(lock.try_acquire_blocking()?.is_none());
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn at_least(mut self, length: Duration) -> Self {
         self.at_least = Some(length);
@@ -172,9 +172,9 @@ impl Lock {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").at_most(Duration::from_secs(3600)).acquire_blocking()?;
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn at_most(mut self, length: Duration) -> Self {
         self.at_most = Some(length);
@@ -193,8 +193,8 @@ impl Lock {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
     /// match locker.lock("reports").try_acquire().await? {
     ///     Some(guard) => println!("ours, with token {}", guard.fencing_token()),
     ///     None => println!("somebody else is at it"),
@@ -217,9 +217,9 @@ impl Lock {
     /// As [`try_acquire`](Self::try_acquire).
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").try_acquire_blocking()?.expect("it is free");
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn try_acquire_blocking(&self) -> Result<Option<LockGuard>> {
         block_on(self.try_acquire())
@@ -237,8 +237,8 @@ impl Lock {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire().await?;
     /// guard.release().await?;
     /// # Ok(())
@@ -255,10 +255,10 @@ impl Lock {
     /// As [`acquire`](Self::acquire).
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire_blocking()?;
     /// guard.release_blocking()?;
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn acquire_blocking(&self) -> Result<LockGuard> {
         block_on(self.acquire())
@@ -279,8 +279,8 @@ impl Lock {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
     /// let sum = locker.lock("reports").run(async { 1 + 1 }).await?;
     /// assert_eq!(sum, 2);
     /// # Ok(())
@@ -304,10 +304,10 @@ impl Lock {
     /// As [`acquire`](Self::acquire).
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let sum = locker.lock("reports").run_blocking(|| 1 + 1)?;
     /// assert_eq!(sum, 2);
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn run_blocking<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
         let frame = singleton::enter_under(self.clone())?;
@@ -325,8 +325,8 @@ impl Lock {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
     /// assert!(locker.lock("reports").info().await?.is_none());
     /// # Ok(())
     /// # }
@@ -342,9 +342,9 @@ impl Lock {
     /// As [`info`](Self::info).
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// assert!(locker.lock("reports").info_blocking()?.is_none());
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn info_blocking(&self) -> Result<Option<LockInfo>> {
         block_on(self.info())
@@ -359,8 +359,8 @@ impl Lock {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
     /// assert!(locker.lock("reports").last_holding().await?.is_none());
     /// # Ok(())
     /// # }
@@ -376,9 +376,9 @@ impl Lock {
     /// As [`last_holding`](Self::last_holding).
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// assert!(locker.lock("reports").last_holding_blocking()?.is_none());
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn last_holding_blocking(&self) -> Result<Option<LastHolding>> {
         block_on(self.last_holding())
@@ -398,8 +398,8 @@ impl Lock {
     /// ```
     /// # use std::time::Duration;
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
     /// let _guard = locker.lock("reports").acquire().await?;
     /// let stale = Duration::from_secs(30);
     /// assert!(!locker.lock("reports").force_release_if_stale(stale).await?);
@@ -428,9 +428,9 @@ impl Lock {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// locker.lock("reports").force_release_if_stale_blocking(Duration::from_secs(30))?;
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn force_release_if_stale_blocking(&self, stale_after: Duration) -> Result<bool> {
         block_on(self.force_release_if_stale(stale_after))
@@ -448,8 +448,8 @@ impl Lock {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire().await?;
     /// assert!(locker.lock("reports").force_release().await?);
     /// guard.lost().await;
@@ -468,9 +468,9 @@ impl Lock {
     /// As [`force_release`](Self::force_release).
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// assert!(!locker.lock("reports").force_release_blocking()?);
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn force_release_blocking(&self) -> Result<bool> {
         block_on(self.force_release())

@@ -18,7 +18,7 @@ use crate::store::{Identity, Store, url};
 /// The environment variable that names the default store.
 ///
 /// ```
-/// assert_eq!(applock_runtime::URL_VARIABLE, "APPLOCK_URL");
+/// assert_eq!(applock::URL_VARIABLE, "APPLOCK_URL");
 /// ```
 pub const URL_VARIABLE: &str = "APPLOCK_URL";
 
@@ -33,9 +33,9 @@ const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
 /// still on their way.
 ///
 /// ```
-/// use applock_runtime::AppLocker;
+/// use applock::AppLocker;
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> applock_runtime::Result<()> {
+/// # async fn main() -> applock::Result<()> {
 /// # let directory = std::env::temp_dir().join(format!("applock-doc-{}", std::process::id()));
 /// # let url = format!("dir:{}", directory.display());
 /// // redis://127.0.0.1:6379, dir:/var/lock/app, memory:
@@ -72,8 +72,8 @@ impl AppLocker {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// let locker = applock_runtime::AppLocker::connect("memory:").await?;
+    /// # async fn main() -> applock::Result<()> {
+    /// let locker = applock::AppLocker::connect("memory:").await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -88,8 +88,8 @@ impl AppLocker {
     /// As [`connect`](Self::connect).
     ///
     /// ```
-    /// let locker = applock_runtime::AppLocker::connect_blocking("memory:")?;
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// let locker = applock::AppLocker::connect_blocking("memory:")?;
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn connect_blocking(url: impl AsRef<str>) -> Result<Self> {
         block_on(Self::connect(url))
@@ -103,8 +103,8 @@ impl AppLocker {
     /// [`Error::Invalid`] for a bad URL. No I/O.
     ///
     /// ```
-    /// let locker = applock_runtime::AppLocker::from_env()?;
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// let locker = applock::AppLocker::from_env()?;
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn from_env() -> Result<Self> {
         Self::builder().build()
@@ -114,10 +114,10 @@ impl AppLocker {
     /// makes a store of its own.
     ///
     /// ```
-    /// let locker = applock_runtime::AppLocker::in_memory();
+    /// let locker = applock::AppLocker::in_memory();
     /// let guard = locker.lock("reports").acquire_blocking()?;
     /// assert!(guard.is_held());
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     #[must_use]
     pub fn in_memory() -> Self {
@@ -128,7 +128,7 @@ impl AppLocker {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use applock_runtime::AppLocker;
+    /// use applock::AppLocker;
     ///
     /// let locker = AppLocker::builder()
     ///     .store("memory:")
@@ -137,7 +137,7 @@ impl AppLocker {
     ///     .instance("worker-7")
     ///     .build()?;
     /// assert_eq!(locker.instance_id(), "worker-7");
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn builder() -> Builder {
         Builder::default()
@@ -148,7 +148,7 @@ impl AppLocker {
     /// lock is taken.
     ///
     /// ```
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// let lock = locker.lock("billing").name("tenant-7");
     /// ```
     pub fn lock(&self, app: impl Into<String>) -> Lock {
@@ -158,7 +158,7 @@ impl AppLocker {
     /// The instance id that stands in the information about our locks.
     ///
     /// ```
-    /// assert!(!applock_runtime::AppLocker::in_memory().instance_id().is_empty());
+    /// assert!(!applock::AppLocker::in_memory().instance_id().is_empty());
     /// ```
     #[must_use]
     pub fn instance_id(&self) -> &str {
@@ -168,7 +168,7 @@ impl AppLocker {
     /// The store, as a URL without its password.
     ///
     /// ```
-    /// let locker = applock_runtime::AppLocker::in_memory();
+    /// let locker = applock::AppLocker::in_memory();
     /// assert_eq!(locker.store(), "memory:");
     /// ```
     #[must_use]
@@ -192,8 +192,8 @@ impl AppLocker {
     /// ```
     /// # use std::time::Duration;
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
     /// locker.shutdown(Duration::from_secs(5)).await?;
     /// # Ok(())
     /// # }
@@ -210,9 +210,9 @@ impl AppLocker {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # let locker = applock_runtime::AppLocker::in_memory();
+    /// # let locker = applock::AppLocker::in_memory();
     /// locker.shutdown_blocking(Duration::from_secs(5))?;
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn shutdown_blocking(&self, within: Duration) -> Result<()> {
         block_on(self.shutdown(within))
@@ -239,11 +239,11 @@ impl AppLocker {
 /// Where a locker's locks live: a URL, or a [`MemoryStore`] shared by several lockers.
 ///
 /// ```
-/// # use applock_runtime::{AppLocker, MemoryStore, StoreSource};
+/// # use applock::{AppLocker, MemoryStore, StoreSource};
 /// let source: StoreSource = MemoryStore::new().into();
 /// let one = AppLocker::builder().store(source.clone()).build()?;
 /// let other = AppLocker::builder().store(source).build()?;
-/// # Ok::<(), applock_runtime::Error>(())
+/// # Ok::<(), applock::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct StoreSource(Source);
@@ -281,9 +281,9 @@ impl From<MemoryStore> for StoreSource {
 /// Makes an [`AppLocker`] with its own defaults; see [`AppLocker::builder`].
 ///
 /// ```
-/// # use applock_runtime::AppLocker;
+/// # use applock::AppLocker;
 /// let locker = AppLocker::builder().store("memory:").instance("worker-7").build()?;
-/// # Ok::<(), applock_runtime::Error>(())
+/// # Ok::<(), applock::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until build() or connect()"]
@@ -321,7 +321,7 @@ impl Builder {
     /// `redis://127.0.0.1:6379`.
     ///
     /// ```
-    /// # use applock_runtime::AppLocker;
+    /// # use applock::AppLocker;
     /// let builder = AppLocker::builder().store("redis://127.0.0.1:6379");
     /// ```
     pub fn store(mut self, store: impl Into<StoreSource>) -> Self {
@@ -333,7 +333,7 @@ impl Builder {
     /// milliseconds at the least.
     ///
     /// ```
-    /// # use {applock_runtime::AppLocker, std::time::Duration};
+    /// # use {applock::AppLocker, std::time::Duration};
     /// let builder = AppLocker::builder().ttl(Duration::from_secs(30));
     /// ```
     pub fn ttl(mut self, ttl: Duration) -> Self {
@@ -345,11 +345,11 @@ impl Builder {
     /// otherwise.
     ///
     /// ```
-    /// # use applock_runtime::AppLocker;
+    /// # use applock::AppLocker;
     /// let locker = AppLocker::builder().store("memory:").key_prefix("staging:").build()?;
     /// let guard = locker.lock("reports").acquire_blocking()?;
     /// assert_eq!(guard.info().key(), "staging:reports");
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
@@ -360,7 +360,7 @@ impl Builder {
     /// the process.
     ///
     /// ```
-    /// # use applock_runtime::AppLocker;
+    /// # use applock::AppLocker;
     /// let builder = AppLocker::builder().instance("worker-7");
     /// ```
     pub fn instance(mut self, name: impl Into<String>) -> Self {
@@ -373,7 +373,7 @@ impl Builder {
     /// less, so that two attempts fit before a lease ends.
     ///
     /// ```
-    /// # use {applock_runtime::AppLocker, std::time::Duration};
+    /// # use {applock::AppLocker, std::time::Duration};
     /// let builder = AppLocker::builder().command_timeout(Duration::from_millis(300));
     /// ```
     pub fn command_timeout(mut self, longest: Duration) -> Self {
@@ -386,14 +386,14 @@ impl Builder {
     /// [`MemoryStore`] has.
     ///
     /// ```
-    /// use applock_runtime::{AppLocker, MemoryStore, clock::ManualClock};
+    /// use applock::{AppLocker, MemoryStore, clock::ManualClock};
     ///
     /// let clock = ManualClock::new();
     /// let locker = AppLocker::builder()
     ///     .store(MemoryStore::with_clock(clock.clone()))
     ///     .clock(clock)
     ///     .build()?;
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -407,7 +407,7 @@ impl Builder {
     /// [`Error::Invalid`] that names the value that can't be used. No I/O.
     ///
     /// ```
-    /// # use {applock_runtime::{AppLocker, Error}, std::time::Duration};
+    /// # use {applock::{AppLocker, Error}, std::time::Duration};
     /// let error = AppLocker::builder().ttl(Duration::ZERO).build().unwrap_err();
     /// assert!(matches!(error, Error::Invalid(_)));
     /// ```
@@ -452,8 +452,8 @@ impl Builder {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock_runtime::Result<()> {
-    /// let locker = applock_runtime::AppLocker::builder().store("memory:").connect().await?;
+    /// # async fn main() -> applock::Result<()> {
+    /// let locker = applock::AppLocker::builder().store("memory:").connect().await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -470,8 +470,8 @@ impl Builder {
     /// As [`connect`](Self::connect).
     ///
     /// ```
-    /// let locker = applock_runtime::AppLocker::builder().store("memory:").connect_blocking()?;
-    /// # Ok::<(), applock_runtime::Error>(())
+    /// let locker = applock::AppLocker::builder().store("memory:").connect_blocking()?;
+    /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn connect_blocking(self) -> Result<AppLocker> {
         block_on(self.connect())

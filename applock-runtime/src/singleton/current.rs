@@ -88,11 +88,11 @@ pub(crate) fn find(locker: &AppLocker, key: &Key) -> Option<Arc<Running>> {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> applock_runtime::Result<()> {
-/// # let locker = applock_runtime::AppLocker::in_memory();
-/// assert!(applock_runtime::current().is_none());
+/// # async fn main() -> applock::Result<()> {
+/// # let locker = applock::AppLocker::in_memory();
+/// assert!(applock::current().is_none());
 /// locker.lock("reports").run(async {
-///     let guard = applock_runtime::current().expect("we run under a lock");
+///     let guard = applock::current().expect("we run under a lock");
 ///     assert!(guard.is_held());
 /// }).await?;
 /// # Ok(())

@@ -39,7 +39,7 @@ static DEFAULT: RwLock<Option<AppLocker>> = RwLock::new(None);
 /// `redis://127.0.0.1:6379`.
 ///
 /// ```
-/// applock_runtime::init(applock_runtime::AppLocker::in_memory());
+/// applock::init(applock::AppLocker::in_memory());
 /// ```
 pub fn init(locker: AppLocker) {
     let before = DEFAULT

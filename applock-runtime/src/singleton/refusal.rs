@@ -14,7 +14,7 @@ use crate::error::Error;
 /// for a return type of your own:
 ///
 /// ```
-/// use applock_runtime::{Error, Refusal};
+/// use applock::{Error, Refusal};
 ///
 /// enum Outcome {
 ///     Done,

@@ -25,14 +25,14 @@ use crate::key::Key;
 /// another as two servers would.
 ///
 /// ```
-/// use applock_runtime::{AppLocker, MemoryStore};
+/// use applock::{AppLocker, MemoryStore};
 ///
 /// let store = MemoryStore::new();
 /// let one = AppLocker::builder().store(store.clone()).build()?;
 /// let other = AppLocker::builder().store(store).build()?;
 /// let _guard = one.lock("reports").acquire_blocking()?;
 /// assert!(other.lock("reports").try_acquire_blocking()?.is_none());
-/// # Ok::<(), applock_runtime::Error>(())
+/// # Ok::<(), applock::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct MemoryStore {
