@@ -14,6 +14,7 @@ mod info;
 mod key;
 mod lock;
 mod locker;
+mod protocol;
 #[cfg(test)]
 mod simulation;
 mod singleton;

@@ -17,6 +17,7 @@ pub(crate) mod memory;
 pub(crate) mod redis;
 mod request;
 pub(crate) mod url;
+mod view;
 
 pub(crate) use error::{StoreError, StoreErrorKind};
 pub(crate) use request::{
@@ -97,6 +98,3 @@ pub(crate) fn is_stale(age: Duration, asked: Duration, ttl: Duration) -> bool {
 pub(crate) fn next_token(last: u64, micros: u64) -> u64 {
     last.saturating_add(1).max(micros)
 }
-
-/// The largest integer that survives a double, and with it Lua and JSON.
-pub(crate) const MAX_TOKEN: u64 = (1 << 53) - 1;

@@ -7,12 +7,13 @@ use tokio::sync::mpsc;
 
 use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
+use crate::protocol::Timing;
 
 /// Unique to one acquisition (rule R6).
 pub(crate) type OwnerId = uuid::Uuid;
 
 /// Who we are: written beside every lock that we take.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) instance: String,
     pub(crate) host: String,
@@ -88,7 +89,7 @@ pub(crate) struct Grant {
 }
 
 /// How long a lock that was handed over stays with one who does not confirm it.
-pub(crate) const CLAIM: Duration = Duration::from_secs(3);
+pub(crate) const CLAIM: Duration = Duration::from_nanos(Timing::NANOS.claim);
 
 /// One heartbeat.
 #[derive(Clone, Debug)]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::record::{Holding, Phase};
 use super::time::{Now, nanos, system_time};
 use crate::info::{Ending, LastHolding, LockInfo, Record};
-use crate::store::{Acquire, Inspection, MAX_TOKEN, OwnerId, Release, Renew, is_stale, next_token};
+use crate::protocol::MAX_TOKEN;
+use crate::store::{Acquire, Inspection, OwnerId, Release, Renew, is_stale, next_token};
 
 /// The fencing tokens of a lock are used up.
 #[derive(Debug, PartialEq, Eq)]

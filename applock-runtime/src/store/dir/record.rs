@@ -36,7 +36,8 @@ use uuid::Uuid;
 
 use super::text::{Fields, escape, line};
 use super::time::{Boot, LAST_WALL_MS};
-use crate::store::{MAX_TOKEN, OwnerId};
+use crate::protocol::MAX_TOKEN;
+use crate::store::OwnerId;
 
 /// The largest record, in bytes: three texts of 64 KiB, each byte escaped, and the
 /// rest. A larger file is none of ours and is not read.

@@ -1,7 +1,6 @@
 //! The store of one process, for tests: everything in one table, by the clock that
 //! it was given.
 
-mod lock;
 #[cfg(test)]
 mod tests;
 
@@ -11,12 +10,17 @@ use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::lock::{Lock, Now};
+use super::view::{self, Shown, Who, nanos};
 use super::{
-    Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreFuture, StoreResult,
+    Acquire, Acquired, Grant, Inspection, Notification, Notifications, OwnerId, QueuePosition,
+    Release, Released, Renew, Store, StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::key::Key;
+use crate::protocol::{
+    Decision, Granted, LockState, Notify, Process, Reach, Requester, StoreTime, Timing, Waiter,
+    WhenBusy,
+};
 
 /// A store that lives in this process's memory: it excludes the tasks and threads of
 /// one process only, and forgets everything with it. For tests.
@@ -44,7 +48,7 @@ struct Shared {
     locks: Mutex<Locks>,
 }
 
-type Locks = HashMap<Arc<str>, Lock>;
+type Locks = HashMap<Arc<str>, LockState<Party>>;
 
 impl Default for MemoryStore {
     fn default() -> Self {
@@ -77,10 +81,12 @@ impl MemoryStore {
         }
     }
 
-    fn now(&self) -> Now {
-        Now {
-            at: self.shared.clock.now(),
-            wall: self.shared.clock.wall(),
+    fn now(&self) -> StoreTime {
+        let at = self.shared.clock.now().nanos();
+        StoreTime {
+            // Never zero, which would be no time.
+            at: at.saturating_add(1),
+            micros: view::micros(self.shared.clock.wall()),
         }
     }
 
@@ -95,7 +101,7 @@ impl MemoryStore {
     fn each<Q, A>(
         &self,
         batch: Vec<Q>,
-        step: impl Fn(&mut Locks, Now, Q) -> StoreResult<A>,
+        step: impl Fn(&mut Locks, StoreTime, Q) -> StoreResult<A>,
     ) -> StoreFuture<Vec<StoreResult<A>>>
     where
         A: Send + 'static,
@@ -121,9 +127,9 @@ impl Store for MemoryStore {
         batch: Vec<Acquire>,
         _within: Duration,
     ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
-        self.each(batch, |locks, now, wish| {
-            let lock = locks.entry(Arc::clone(&wish.key.lock)).or_default();
-            lock.acquire(now, wish)
+        self.each(batch, |locks, now, request| {
+            let lock = locks.entry(Arc::clone(&request.key.lock)).or_default();
+            acquire(lock, now, request)
         })
     }
 
@@ -134,7 +140,8 @@ impl Store for MemoryStore {
     ) -> StoreFuture<Vec<StoreResult<bool>>> {
         self.each(batch, |locks, now, beat| {
             let lock = locks.get_mut(&beat.key.lock);
-            Ok(lock.is_some_and(|lock| lock.renew(now, &beat)))
+            let owner = beat.owner.as_u128();
+            Ok(lock.is_some_and(|lock| lock.renew(owner, nanos(beat.ttl), now)))
         })
     }
 
@@ -144,8 +151,11 @@ impl Store for MemoryStore {
         _within: Duration,
     ) -> StoreFuture<Vec<StoreResult<Released>>> {
         self.each(batch, |locks, now, end| {
-            let lock = locks.get_mut(&end.key.lock);
-            Ok(lock.is_some_and(|lock| lock.release(now, &end)).into())
+            let ended = locks.get_mut(&end.key.lock).map(|lock| {
+                let (owner, keep) = (end.owner.as_u128(), end.keep.map_or(0, nanos));
+                lock.release(owner, keep, None, now, &TIMING, &mut Channels)
+            });
+            Ok(ended.is_some_and(|answer| answer.ended).into())
         })
     }
 
@@ -155,8 +165,9 @@ impl Store for MemoryStore {
         _within: Duration,
     ) -> StoreFuture<StoreResult<Inspection>> {
         let locks = self.locks();
-        let found = locks.get(&key.lock).map(|lock| lock.inspect(self.now()));
-        Box::pin(ready(Ok(found.unwrap_or_default())))
+        let found = locks.get(&key.lock);
+        let inspection = found.map(|lock| view::inspection(lock, self.now()));
+        Box::pin(ready(Ok(inspection.unwrap_or_default())))
     }
 
     fn force_release(
@@ -166,12 +177,108 @@ impl Store for MemoryStore {
         _within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         let mut locks = self.locks();
+        let now = self.now();
         let lock = locks.get_mut(&key.lock);
-        let forced = lock.is_some_and(|lock| lock.force_release(self.now(), stale));
+        let stale = stale.map(nanos);
+        let forced =
+            lock.is_some_and(|lock| lock.force_release(stale, now, &TIMING, &mut Channels));
         Box::pin(ready(Ok(forced)))
     }
 
     fn describe(&self) -> Arc<str> {
         "memory:".into()
     }
+}
+
+/// This store knows that an engine has ended by its channel, and needs no silence for it: a
+/// queue is never forgotten.
+const TIMING: Timing = Timing {
+    queue_life: u64::MAX,
+    ..Timing::NANOS
+};
+
+/// A holder or a waiter, and how its engine is notified.
+#[derive(Clone, Debug)]
+struct Party {
+    who: Who,
+    notifications: Option<Notifications>,
+}
+
+impl Shown for Party {
+    fn who(&self) -> &Who {
+        &self.who
+    }
+}
+
+/// Grants go through the channels of the waiters' engines.
+struct Channels;
+
+impl Notify<Party> for Channels {
+    fn reach(&mut self, waiter: &Waiter<Party>, grant: &Granted) -> Reach {
+        let notification = Notification::Granted(Grant {
+            owner: OwnerId::from_u128(grant.owner),
+            token: grant.token,
+            at: view::unix(grant.acquired.micros),
+            micros: grant.acquired.at / 1_000 + 1,
+            claim: Duration::from_nanos(grant.claim),
+        });
+        let sent = waiter.who.notifications.as_ref();
+        match sent.map(|channel| channel.send(notification)) {
+            Some(Ok(())) => Reach::Notified,
+            // Its engine has ended.
+            _ => Reach::Gone,
+        }
+    }
+}
+
+/// An engine: its requests share one identity.
+fn process(request: &Acquire) -> Process {
+    Arc::as_ptr(&request.identity).addr() as Process
+}
+
+fn acquire(lock: &mut LockState<Party>, now: StoreTime, request: Acquire) -> StoreResult<Acquired> {
+    let when_busy = match request.line {
+        None => WhenBusy::Refuse,
+        Some(_) => WhenBusy::Wait {
+            ticket: request.ticket,
+            listens: true,
+        },
+    };
+    let requester = Requester {
+        owner: request.owner.as_u128(),
+        process: process(&request),
+        ttl: nanos(request.ttl),
+        who: Party {
+            who: Who::of(&request),
+            notifications: request.line,
+        },
+    };
+    let decision = lock
+        .acquire(requester, when_busy, now, &TIMING, &mut Channels)
+        .map_err(|_| {
+            StoreError::new(
+                StoreErrorKind::Misconfigured,
+                "the lock's fencing tokens are used up",
+                "set this machine's clock right",
+            )
+        })?;
+    let Some(newest) = &lock.newest else {
+        return Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""));
+    };
+    let holder = || view::lock_info(newest, lock.waiters(now) as u64, now);
+    Ok(match decision {
+        Decision::Granted => Acquired::Granted {
+            token: newest.token,
+            at: view::acquired_at(newest),
+        },
+        Decision::Busy => Acquired::Busy(holder()),
+        Decision::Queued { ahead, ticket } => Acquired::Queued(QueuePosition {
+            holder: holder(),
+            ahead: ahead as u64,
+            at: now.at / 1_000 + 1,
+            is_new: ticket.is_some(),
+            ticket: None,
+            is_notified: true,
+        }),
+    })
 }

@@ -10,7 +10,8 @@ use super::super::record::Holding;
 use super::super::time::{Now, nanos, system_time};
 use crate::info::{Ending, LockInfo};
 use crate::key::Key;
-use crate::store::{Acquire, Identity, MAX_TOKEN, Release, Renew};
+use crate::protocol::MAX_TOKEN;
+use crate::store::{Acquire, Identity, Release, Renew};
 
 const TTL: Duration = Duration::from_secs(60);
 const START: Now = Now {

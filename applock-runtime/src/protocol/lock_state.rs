@@ -1,0 +1,425 @@
+//! One lock: who holds it or held it last, who waits for it, and every step that changes that.
+
+use super::notify::{Notify, Reach};
+use super::timing::{MAX_TOKEN, StoreTime, Timing};
+use super::wait_queue::WaitQueue;
+use super::{Owner, Process};
+
+/// All that a store knows of one lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LockState<W> {
+    /// The newest holding, be it over or not: its token is the last that was given.
+    pub(crate) newest: Option<Holding<W>>,
+    pub(crate) queue: WaitQueue<W>,
+}
+
+/// One acquisition of the lock, from its grant to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Holding<W> {
+    pub(crate) owner: Owner,
+    /// What the store shows of the holder.
+    pub(crate) who: W,
+    /// The fencing token.
+    pub(crate) token: u64,
+    pub(crate) phase: Phase,
+    /// The lease's length as the holder asked for it.
+    pub(crate) ttl: u64,
+    /// When it was granted.
+    pub(crate) acquired: StoreTime,
+    /// When the lease was last set: by the grant, or by a heartbeat.
+    pub(crate) heartbeat_at: u64,
+    /// When the lease runs out. At exactly that time the lock is free.
+    pub(crate) expires_at: u64,
+}
+
+/// Where a holding stands. That its lease ran out is never written: it follows from the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Phase {
+    /// Its holder keeps it alive.
+    Held,
+    /// It was granted to a waiter, and nothing was heard of that waiter since.
+    Claimed,
+    /// Its holder has given it back, but it stays taken until the lease's end (`at_least`).
+    Kept,
+    /// Its holder has given it back.
+    Released(StoreTime),
+    /// It was ended by force.
+    Forced(StoreTime),
+}
+
+/// A request to take the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Requester<W> {
+    pub(crate) owner: Owner,
+    pub(crate) process: Process,
+    pub(crate) ttl: u64,
+    pub(crate) who: W,
+}
+
+/// What becomes of a request if it is not its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenBusy {
+    /// It is refused.
+    Refuse,
+    /// It stands in the queue.
+    Wait {
+        /// The ticket of a place that it had, if the store has lost that.
+        ticket: Option<u64>,
+        /// Whether its process can be notified.
+        listens: bool,
+    },
+}
+
+/// The answer to an acquire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It is the requester's, with a full lease: [`LockState::newest`].
+    Granted,
+    /// Another has it: [`LockState::newest`].
+    Busy,
+    /// Another has it, and the request stands in the queue.
+    Queued {
+        /// How many stand before it.
+        ahead: usize,
+        /// Its ticket, if it did not stand there before.
+        ticket: Option<u64>,
+    },
+}
+
+/// A grant that a waiter did not ask for at that moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Granted {
+    pub(crate) owner: Owner,
+    pub(crate) token: u64,
+    pub(crate) acquired: StoreTime,
+    /// The lease that it begins with.
+    pub(crate) claim: u64,
+}
+
+/// The answer to a release.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// `false`: not held by that owner (any more), and nothing was released (rule R7).
+    pub(crate) ended: bool,
+    /// The lock went to a waiter of the releasing process, which is told by this and by
+    /// nothing else.
+    pub(crate) granted: Option<Granted>,
+}
+
+/// The fencing tokens of this lock are used up: the next would not survive a double.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TokensUsedUp;
+
+// By hand: `W` need have no default.
+impl<W> Default for LockState<W> {
+    fn default() -> Self {
+        Self {
+            newest: None,
+            queue: WaitQueue::default(),
+        }
+    }
+}
+
+impl<W> Holding<W> {
+    /// Whether the lock is taken: held, claimed, or kept for `at_least`.
+    pub(crate) fn is_taken(&self, now: StoreTime) -> bool {
+        let has_ended = matches!(self.phase, Phase::Released(_) | Phase::Forced(_));
+        !has_ended && now.at < self.expires_at
+    }
+
+    /// Whether that owner holds it, and has not given it back.
+    pub(crate) fn is_held_by(&self, owner: Owner, now: StoreTime) -> bool {
+        self.owner == owner && self.phase != Phase::Kept && self.is_taken(now)
+    }
+
+    /// The length of the lease as it is at the moment.
+    pub(crate) fn term(&self, timing: &Timing) -> u64 {
+        match self.phase {
+            Phase::Claimed => self.ttl.min(timing.claim),
+            _ => self.ttl,
+        }
+    }
+
+    /// Whether its heart has stopped: no heartbeat for `asked`, and for half of its lease. A
+    /// heart beats each third of the lease, so a shorter silence is none. What `at_least` keeps
+    /// beats no more, on purpose, and is never stale.
+    fn is_stale(&self, asked: u64, now: StoreTime, timing: &Timing) -> bool {
+        let silence = now.at.saturating_sub(self.heartbeat_at);
+        self.phase != Phase::Kept && silence >= asked.max(self.term(timing) / 2)
+    }
+
+    /// A heartbeat, which also confirms a claim.
+    fn refresh(&mut self, ttl: u64, now: StoreTime) {
+        self.phase = Phase::Held;
+        self.heartbeat_at = now.at;
+        self.expires_at = now.at.saturating_add(ttl);
+    }
+}
+
+impl<W: Clone> LockState<W> {
+    /// Whether the lock is taken.
+    pub(crate) fn is_taken(&self, now: StoreTime) -> bool {
+        self.newest
+            .as_ref()
+            .is_some_and(|holding| holding.is_taken(now))
+    }
+
+    /// How many stand in the queue.
+    pub(crate) fn waiters(&self, now: StoreTime) -> usize {
+        match now.at < self.queue.expires_at {
+            true => self.queue.len(),
+            false => 0,
+        }
+    }
+
+    /// Takes the lock if it is free and no waiter before the requester can be reached, or if
+    /// the requester holds it already: its first answer, or a grant, may have been lost (rule R6).
+    ///
+    /// # Errors
+    ///
+    /// [`TokensUsedUp`], with nothing changed.
+    pub(crate) fn acquire(
+        &mut self,
+        request: Requester<W>,
+        when_busy: WhenBusy,
+        now: StoreTime,
+        timing: &Timing,
+        notify: &mut impl Notify<W>,
+    ) -> Result<Decision, TokensUsedUp> {
+        self.forget_old_queue(now);
+        let owner = request.owner;
+        if let Some(holding) = &mut self.newest
+            && holding.is_held_by(owner, now)
+        {
+            holding.refresh(request.ttl, now);
+            return Ok(Decision::Granted);
+        }
+        let token = match self.is_taken(now) {
+            true => None,
+            // Before anything is changed.
+            false => Some(self.next_token(now)?),
+        };
+        if let Some(token) = token
+            && self.queue.is_empty()
+        {
+            self.grant(&request, token, request.ttl, Phase::Held, now);
+            return Ok(Decision::Granted);
+        }
+        let ticket = match when_busy {
+            WhenBusy::Refuse => None,
+            WhenBusy::Wait { ticket, listens } => {
+                self.queue.expires_at = now.at.saturating_add(timing.queue_life);
+                self.queue.join(request.clone(), ticket, listens, now)
+            }
+        };
+        if let Some(token) = token {
+            self.offer(token, None, Some(owner), now, timing, notify);
+            if !self.is_taken(now) {
+                // No waiter can be reached.
+                self.grant(&request, token, request.ttl, Phase::Held, now);
+            }
+            let newest = self.newest.as_ref();
+            if newest.is_some_and(|newest| newest.owner == owner) {
+                return Ok(Decision::Granted);
+            }
+        }
+        let ahead = match when_busy {
+            WhenBusy::Refuse => None,
+            WhenBusy::Wait { .. } => self.queue.ahead(owner),
+        };
+        Ok(match ahead {
+            None => Decision::Busy,
+            Some(ahead) => Decision::Queued { ahead, ticket },
+        })
+    }
+
+    /// A heartbeat: the lease is set back to its full length. `false`: not held by that owner
+    /// (any more), and nothing was changed.
+    pub(crate) fn renew(&mut self, owner: Owner, ttl: u64, now: StoreTime) -> bool {
+        match &mut self.newest {
+            Some(holding) if holding.is_held_by(owner, now) => {
+                holding.refresh(ttl, now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Its holder gives it back (rule R7), and the lock goes to the first waiter that can be
+    /// reached; or it stays taken for `keep`. An owner that waits leaves the queue.
+    ///
+    /// `own`: the process that releases. A waiter of it is told by the answer.
+    pub(crate) fn release(
+        &mut self,
+        owner: Owner,
+        keep: u64,
+        own: Option<Process>,
+        now: StoreTime,
+        timing: &Timing,
+        notify: &mut impl Notify<W>,
+    ) -> Ended {
+        self.forget_old_queue(now);
+        let Some(holding) = self
+            .newest
+            .as_mut()
+            .filter(|one| one.is_held_by(owner, now))
+        else {
+            self.queue.leave(owner);
+            return Ended::default();
+        };
+        if keep > 0 {
+            holding.phase = Phase::Kept;
+            holding.ttl = keep;
+            holding.heartbeat_at = now.at;
+            holding.expires_at = now.at.saturating_add(keep);
+            return Ended {
+                ended: true,
+                granted: None,
+            };
+        }
+        holding.phase = Phase::Released(now);
+        Ended {
+            ended: true,
+            granted: self.hand_over(own, now, timing, notify),
+        }
+    }
+
+    /// Ends whatever holding there is: always, or (`stale`) if no heartbeat came for so long.
+    /// The lock goes to the first waiter that can be reached. `false`: nothing was ended.
+    pub(crate) fn force_release(
+        &mut self,
+        stale: Option<u64>,
+        now: StoreTime,
+        timing: &Timing,
+        notify: &mut impl Notify<W>,
+    ) -> bool {
+        self.forget_old_queue(now);
+        let Some(holding) = self.newest.as_mut().filter(|one| one.is_taken(now)) else {
+            return false;
+        };
+        if stale.is_some_and(|asked| !holding.is_stale(asked, now, timing)) {
+            return false;
+        }
+        holding.phase = Phase::Forced(now);
+        self.hand_over(None, now, timing, notify);
+        true
+    }
+
+    /// The larger of the last token plus one and the store's clock in microseconds (rule R8: it
+    /// only grows, also where the counter or the clock was lost).
+    fn next_token(&self, now: StoreTime) -> Result<u64, TokensUsedUp> {
+        let last = self.newest.as_ref().map_or(0, |newest| newest.token);
+        let token = last.saturating_add(1).max(now.micros);
+        (token <= MAX_TOKEN).then_some(token).ok_or(TokensUsedUp)
+    }
+
+    /// The lock has become free. It is so in any case: the next request is told of tokens that
+    /// are used up.
+    fn hand_over(
+        &mut self,
+        own: Option<Process>,
+        now: StoreTime,
+        timing: &Timing,
+        notify: &mut impl Notify<W>,
+    ) -> Option<Granted> {
+        let token = self.next_token(now).ok()?;
+        self.offer(token, own, None, now, timing, notify)
+    }
+
+    /// Offers a free lock to the waiters, in their order, until one gets it. Nothing is written
+    /// for a waiter that does not. Answers a grant that is told to the process `own` by the
+    /// answer; a `requester` that asks at this moment gets a full lease.
+    fn offer(
+        &mut self,
+        token: u64,
+        own: Option<Process>,
+        requester: Option<Owner>,
+        now: StoreTime,
+        timing: &Timing,
+        notify: &mut impl Notify<W>,
+    ) -> Option<Granted> {
+        let mut unreachable: Vec<Process> = Vec::new();
+        let mut next = self.queue.next_after(None);
+        while let Some(place) = next {
+            next = self.queue.next_after(Some(place));
+            let waiter = self.queue.waiters.get(&place)?;
+            let (process, silence) = (waiter.process, self.queue.silence(waiter.process, now));
+            let known = self.queue.processes.get(&process);
+            let listens = known.is_some_and(|known| known.listens);
+            let grant = Granted {
+                owner: waiter.owner,
+                token,
+                acquired: now,
+                claim: waiter.ttl.min(timing.claim),
+            };
+            let (lease, phase) = if requester == Some(waiter.owner) {
+                (Some(waiter.ttl), Phase::Held)
+            } else if own == Some(process) {
+                (Some(grant.claim), Phase::Claimed)
+            } else if unreachable.contains(&process) {
+                (None, Phase::Claimed)
+            } else if !listens {
+                let polls = silence <= timing.silence;
+                (polls.then_some(grant.claim), Phase::Claimed)
+            } else {
+                let lease = match notify.reach(waiter, &grant) {
+                    Reach::Notified => Some(grant.claim),
+                    Reach::MayReturn { within } => Some(within),
+                    Reach::Unreachable => {
+                        unreachable.push(process);
+                        None
+                    }
+                    Reach::Gone => {
+                        self.queue.remove(place);
+                        continue;
+                    }
+                };
+                (lease, Phase::Claimed)
+            };
+            match lease {
+                Some(lease) => {
+                    let waiter = self.queue.remove(place)?;
+                    let request = Requester {
+                        owner: waiter.owner,
+                        process,
+                        ttl: waiter.ttl,
+                        who: waiter.who,
+                    };
+                    self.grant(&request, token, lease, phase, now);
+                    return (own == Some(process)).then_some(grant);
+                }
+                None if silence > timing.dead_after => drop(self.queue.remove(place)),
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// Makes it the holder of a free lock.
+    fn grant(
+        &mut self,
+        request: &Requester<W>,
+        token: u64,
+        lease: u64,
+        phase: Phase,
+        now: StoreTime,
+    ) {
+        self.newest = Some(Holding {
+            owner: request.owner,
+            who: request.who.clone(),
+            token,
+            phase,
+            ttl: request.ttl,
+            acquired: now,
+            heartbeat_at: now.at,
+            expires_at: now.at.saturating_add(lease),
+        });
+    }
+
+    /// Waiters poll far more often than a queue lives: those of an old one are all dead.
+    fn forget_old_queue(&mut self, now: StoreTime) {
+        if now.at >= self.queue.expires_at && !self.queue.is_empty() {
+            self.queue = WaitQueue::default();
+        }
+    }
+}

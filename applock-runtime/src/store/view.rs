@@ -1,0 +1,140 @@
+//! What people are shown of a lock's state: [`LockInfo`], [`LastHolding`].
+//!
+//! For the stores that keep the protocol's own state. Times are nanoseconds.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::info::{Ending, LastHolding, LockInfo, Record};
+use crate::protocol::{Holding, LockState, Phase, StoreTime};
+
+use super::request::{Acquire, Identity, Inspection, OwnerId};
+
+/// Whom a store shows as a holder or a waiter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Who {
+    pub(super) key: Arc<str>,
+    pub(super) app: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) identity: Arc<Identity>,
+}
+
+impl Who {
+    pub(super) fn of(request: &Acquire) -> Self {
+        Self {
+            key: Arc::clone(&request.key.lock),
+            app: request.key.app().map(str::to_owned),
+            name: request.key.name().map(str::to_owned),
+            identity: Arc::clone(&request.identity),
+        }
+    }
+}
+
+/// What holds a [`Who`], and perhaps more that a store needs.
+pub(super) trait Shown {
+    fn who(&self) -> &Who;
+}
+
+impl Shown for Who {
+    fn who(&self) -> &Who {
+        self
+    }
+}
+
+/// Who holds the lock, and who held it last.
+pub(super) fn inspection<W: Shown + Clone>(state: &LockState<W>, now: StoreTime) -> Inspection {
+    let newest = state.newest.as_ref();
+    let waiters = state.waiters(now) as u64;
+    Inspection {
+        holder: newest
+            .filter(|newest| newest.is_taken(now))
+            .map(|newest| lock_info(newest, waiters, now)),
+        last: newest.map(|newest| last_holding(newest, now)),
+    }
+}
+
+pub(super) fn lock_info<W: Shown>(holding: &Holding<W>, waiters: u64, now: StoreTime) -> LockInfo {
+    let who = holding.who.who();
+    let since = |then: u64| Some(Duration::from_nanos(now.at.saturating_sub(then)));
+    Record {
+        key: Arc::clone(&who.key),
+        app: who.app.clone(),
+        name: who.name.clone(),
+        owner: owner_id(holding),
+        instance: who.identity.instance.clone(),
+        host: who.identity.host.clone(),
+        pid: Some(who.identity.pid),
+        token: Some(holding.token),
+        acquired_at: Some(acquired_at(holding)),
+        held_for: since(holding.acquired.at),
+        heartbeat_age: since(holding.heartbeat_at),
+        remaining: Some(Duration::from_nanos(
+            holding.expires_at.saturating_sub(now.at),
+        )),
+        ttl: Some(Duration::from_nanos(holding.ttl)),
+        waiters: Some(waiters),
+        foreign: None,
+    }
+    .into()
+}
+
+fn last_holding<W: Shown>(holding: &Holding<W>, now: StoreTime) -> LastHolding {
+    let who = holding.who.who();
+    let lease_end = || wall(&holding.acquired, holding.expires_at);
+    let (ending, until) = match holding.phase {
+        Phase::Released(at) => (Ending::Released, Some(unix(at.micros))),
+        Phase::Forced(at) => (Ending::Forced, Some(unix(at.micros))),
+        // Also while `at_least` keeps it.
+        _ if holding.is_taken(now) => (Ending::Held, None),
+        // Its holder gave it back; the rest was `at_least`.
+        Phase::Kept => (Ending::Released, Some(lease_end())),
+        Phase::Held | Phase::Claimed => (Ending::Expired, Some(lease_end())),
+    };
+    LastHolding {
+        key: Arc::clone(&who.key),
+        owner_id: owner_id(holding),
+        instance_id: who.identity.instance.clone(),
+        host: who.identity.host.clone(),
+        pid: Some(who.identity.pid),
+        fencing_token: holding.token,
+        from: acquired_at(holding),
+        until,
+        ending,
+    }
+}
+
+/// Since when it is held, by the wall clock.
+pub(super) fn acquired_at<W>(holding: &Holding<W>) -> SystemTime {
+    unix(holding.acquired.micros)
+}
+
+fn owner_id<W>(holding: &Holding<W>) -> String {
+    OwnerId::from_u128(holding.owner).simple().to_string()
+}
+
+/// What the wall clock shows at a time of the other clock, as it went at `known`.
+fn wall(known: &StoreTime, at: u64) -> SystemTime {
+    let passed = at.saturating_sub(known.at) / 1_000;
+    unix(known.micros.saturating_add(passed))
+}
+
+/// The last microsecond of the year 9999: beyond it no date can be shown.
+const LAST_DATE: u64 = 253_402_300_799_999_999;
+
+/// Microseconds since 1970, as a time.
+pub(super) fn unix(micros: u64) -> SystemTime {
+    UNIX_EPOCH
+        .checked_add(Duration::from_micros(micros.min(LAST_DATE)))
+        .unwrap_or(UNIX_EPOCH)
+}
+
+/// A time, as microseconds since 1970.
+pub(super) fn micros(wall: SystemTime) -> u64 {
+    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A length in whole nanoseconds; beyond 584 years it is capped there.
+pub(super) fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
+}
