@@ -35,7 +35,7 @@
 //! applock::init(AppLocker::connect("memory:").await?);
 //! match nightly_report().await {
 //!     Ok(token) => println!("ran, with fencing token {token}"),
-//!     Err(Error::Busy(holder)) => println!("somebody else is at it: {holder}"),
+//!     Err(Error::Busy(holder)) => println!("another instance is at it: {holder}"),
 //!     Err(error) => return Err(error),
 //! }
 //! # Ok(())
@@ -86,7 +86,7 @@ pub use applock_runtime::__private;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-/// The code of the guide for those who move over.
+/// The code of the guide to migrating.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/MIGRATING.md")]
 mod migrating {}

@@ -166,7 +166,7 @@ fn uptime() -> Duration {
     ORIGIN.get_or_init(Instant::now).elapsed()
 }
 
-/// A clock that stands still until it is told to move: for tests.
+/// A clock that stands still until a test moves it.
 ///
 /// Clones show the same time.
 ///

@@ -36,7 +36,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Somebody else holds the lock; who, and since when.
+    /// Another holder has the lock: who, and since when.
     #[error("busy: {0}")]
     Busy(LockInfo),
 
@@ -113,7 +113,7 @@ pub enum Error {
 pub enum Loss {
     /// No renewal was confirmed before the lease ran out.
     Expired,
-    /// The store answered that somebody else holds the lock, or nobody: it was
+    /// The store answered that another holder has the lock, or none: it was
     /// released by force, expired, or was forgotten by the store.
     Taken,
     /// The time given by `at_most` is over.

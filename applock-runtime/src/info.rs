@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Who holds a lock, since when, and for how long still, as the store told it.
+/// Who holds a lock, since when, and for how long still, as the store answered.
 ///
 /// A snapshot: it does not change afterwards. All times are by the store's clock.
 /// Its `Display` is one line for people.
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 /// # use applock::AppLocker;
 /// # let locker = AppLocker::in_memory();
 /// let guard = locker.lock("reports").acquire_blocking()?;
-/// let info = locker.lock("reports").info_blocking()?.expect("somebody holds it");
+/// let info = locker.lock("reports").info_blocking()?.expect("the lock is held");
 /// assert_eq!(info.application(), Some("reports"));
 /// assert_eq!(info.fencing_token(), Some(guard.fencing_token()));
 /// assert_eq!((info.key(), info.name()), ("QUEUE:reports", None));
@@ -153,7 +153,7 @@ impl LockInfo {
         self.0.ttl
     }
 
-    /// How many stood in line for the lock when this was read. `None` in what a guard
+    /// How many waiters stood in the queue when this was read. `None` in what a guard
     /// tells of itself, which asks no store.
     #[must_use]
     pub fn waiters(&self) -> Option<u64> {
@@ -274,7 +274,7 @@ pub enum Ending {
     Released,
     /// Its lease ran out: the holder crashed, hung, or was cut off.
     Expired,
-    /// Somebody released it by force.
+    /// It was released by force.
     Forced,
 }
 

@@ -142,7 +142,7 @@ impl Part {
 pub(crate) enum Side {
     /// The fencing counter and the last holding.
     Fence,
-    /// The order of those who wait.
+    /// The wait queue: the order of the waiters.
     Queue,
     /// Who they are.
     Waiters,
