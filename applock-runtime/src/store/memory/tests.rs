@@ -1,4 +1,4 @@
-//! What the line of this store promises, each promise a test.
+//! What the wait queue of this store promises, each promise a test.
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
@@ -13,18 +13,18 @@ const TTL: Duration = Duration::from_secs(60);
 struct Table {
     store: MemoryStore,
     clock: ManualClock,
-    notices: Notifications,
-    told: UnboundedReceiver<Notification>,
+    notifications: Notifications,
+    notified: UnboundedReceiver<Notification>,
 }
 
 fn table() -> Table {
     let clock = ManualClock::new();
-    let (notices, told) = unbounded_channel();
+    let (notifications, notified) = unbounded_channel();
     Table {
         store: MemoryStore::with_clock(clock.clone()),
         clock,
-        notices,
-        told,
+        notifications,
+        notified,
     }
 }
 
@@ -41,8 +41,8 @@ impl Table {
         Arc::new(self.store.clone())
     }
 
-    async fn ask(&self, owner: u128, line: Option<Notifications>) -> Acquired {
-        let wish = Acquire {
+    async fn ask(&self, owner: u128, queue: Option<Notifications>) -> Acquired {
+        let request = Acquire {
             key: key(),
             owner: id(owner),
             ttl: TTL,
@@ -51,25 +51,25 @@ impl Table {
                 host: "db7".into(),
                 pid: 1,
             }),
-            line,
+            line: queue,
             ticket: None,
         };
-        let mut answers = self.store().acquire(vec![wish], TTL).await;
+        let mut answers = self.store().acquire(vec![request], TTL).await;
         answers.pop().unwrap().unwrap()
     }
 
-    /// Whoever holds it, if this one may not have it.
+    /// The holder, if the requester is refused.
     async fn attempt(&self, owner: u128) -> Option<String> {
         match self.ask(owner, None).await {
             Acquired::Granted { .. } => None,
             Acquired::Busy(info) => Some(info.owner_id().to_owned()),
-            Acquired::Queued(place) => panic!("nobody asked for a place: {place:?}"),
+            Acquired::Queued(position) => panic!("a try does not wait: {position:?}"),
         }
     }
 
     async fn queue(&self, owner: u128) -> QueuePosition {
-        match self.ask(owner, Some(self.notices.clone())).await {
-            Acquired::Queued(place) => place,
+        match self.ask(owner, Some(self.notifications.clone())).await {
+            Acquired::Queued(position) => position,
             other => panic!("{other:?}"),
         }
     }
@@ -100,16 +100,16 @@ impl Table {
         answers.pop().unwrap().unwrap()
     }
 
-    /// Who was told of a grant since the last time.
-    fn told(&mut self) -> Option<Grant> {
-        match self.told.try_recv().ok()? {
+    /// The next grant that a waiter was notified of.
+    fn notified(&mut self) -> Option<Grant> {
+        match self.notified.try_recv().ok()? {
             Notification::Granted(grant) => Some(grant),
-            Notification::Poll => panic!("this store tells of grants at any time"),
+            Notification::Poll => panic!("this store can notify at any time"),
         }
     }
 
     fn granted(&mut self) -> Option<OwnerId> {
-        self.told().map(|grant| grant.owner)
+        self.notified().map(|grant| grant.owner)
     }
 }
 
@@ -118,7 +118,7 @@ fn shown(owner: u128) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_lock_goes_from_one_to_the_next_in_the_order_of_their_coming() {
+async fn the_waiters_get_the_lock_in_the_order_of_their_coming() {
     let mut table = table();
     assert_eq!(table.attempt(1).await, None);
     for owner in [4, 2, 3] {
@@ -139,15 +139,15 @@ async fn a_lock_goes_from_one_to_the_next_in_the_order_of_their_coming() {
 }
 
 #[tokio::test]
-async fn a_grant_is_dated_by_the_clock_that_places_in_line_are_dated_by() {
+async fn a_grant_is_dated_by_the_clock_that_queue_positions_are_dated_by() {
     let mut table = table();
     table.attempt(1).await;
-    let place = table.queue(2).await;
+    let position = table.queue(2).await;
     let passed = Duration::from_millis(1_500);
     table.clock.advance(passed);
     table.release(1).await;
-    let grant = table.told().unwrap();
-    assert_eq!(u128::from(grant.micros - place.at), passed.as_micros());
+    let grant = table.notified().unwrap();
+    assert_eq!(u128::from(grant.micros - position.at), passed.as_micros());
     assert_eq!(grant.claim, CLAIM);
     let holder = table.queue(3).await.holder;
     assert_eq!(holder.fencing_token(), Some(grant.token));
@@ -156,7 +156,7 @@ async fn a_grant_is_dated_by_the_clock_that_places_in_line_are_dated_by() {
 }
 
 #[tokio::test]
-async fn a_try_never_jumps_the_line() {
+async fn a_try_never_jumps_the_queue() {
     let mut table = table();
     table.attempt(1).await;
     table.queue(2).await;
@@ -200,10 +200,10 @@ async fn a_claim_becomes_a_lease_by_the_first_heartbeat_or_is_over() {
     table.release(2).await;
     table.clock.advance(CLAIM);
     assert!(!table.renew(3).await);
-    // The first in line asks, and is answered rather than told.
-    let notices = table.notices.clone();
+    // The first waiter polls, and is answered rather than notified.
+    let notifications = table.notifications.clone();
     assert!(matches!(
-        table.ask(4, Some(notices)).await,
+        table.ask(4, Some(notifications)).await,
         Acquired::Granted { .. }
     ));
     assert_eq!(
@@ -216,7 +216,7 @@ async fn a_claim_becomes_a_lease_by_the_first_heartbeat_or_is_over() {
 }
 
 #[tokio::test]
-async fn a_waiter_whose_engine_is_gone_is_passed_over() {
+async fn a_waiter_whose_engine_has_ended_is_skipped_and_never_shown_as_a_holder() {
     let mut table = table();
     table.attempt(1).await;
     let (gone, their_end) = unbounded_channel();
@@ -233,7 +233,7 @@ async fn a_waiter_whose_engine_is_gone_is_passed_over() {
 }
 
 #[tokio::test]
-async fn whoever_leaves_is_out_of_the_line_and_hands_a_crossing_grant_on() {
+async fn a_waiter_that_leaves_is_out_of_the_queue_and_its_crossing_grant_goes_on() {
     let mut table = table();
     table.attempt(1).await;
     for owner in [2, 3, 4] {
@@ -253,7 +253,7 @@ async fn whoever_leaves_is_out_of_the_line_and_hands_a_crossing_grant_on() {
 }
 
 #[tokio::test]
-async fn a_release_by_force_serves_the_line_and_counts_a_claim_as_a_lease() {
+async fn a_release_by_force_serves_the_waiters_and_counts_a_claim_as_a_lease() {
     let mut table = table();
     table.attempt(1).await;
     table.queue(2).await;
