@@ -11,7 +11,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use applock::AppLocker;
+use applock::{AppLocker, Ending};
 use support::child::{self, ChildProcess};
 use support::lease::{LIMIT, look};
 use support::line::{
@@ -210,4 +210,39 @@ fn a_waiter_that_stood_still_before_its_turn_keeps_its_place() {
     let mut served = joined(threads);
     served.push(told(&children[0]));
     assert_in_order(&served, 0..3);
+}
+
+/// What the last holding tells after its end, where the only waiter has died: on the server
+/// nothing is written for a waiter that does not get the lock.
+#[test]
+fn the_last_holding_is_the_true_one_where_the_waiter_has_died() {
+    if let Some(url) = child::part() {
+        return plays_in_line(&url, |_| ());
+    }
+    let name = "the_last_holding_is_the_true_one_where_the_waiter_has_died";
+    for by_force in [false, true] {
+        let mut line = Line::start();
+        let mut children = children(name, &line.server.url(), 1);
+        let here = AppLocker::connect_blocking(line.server.url()).unwrap();
+        for child in &mut children {
+            line.child_that_stays(child);
+        }
+        let [waiter] = &mut children[..] else {
+            unreachable!("there is one");
+        };
+        killed(&line.server, 1, &mut [waiter]);
+        let held = lock(&here).info_blocking().unwrap().unwrap();
+        let ending = if by_force {
+            assert!(lock(&here).force_release_blocking().unwrap());
+            Ending::Forced
+        } else {
+            line.opens();
+            Ending::Released
+        };
+        assert!(lock(&here).info_blocking().unwrap().is_none());
+        let last = lock(&here).last_holding_blocking().unwrap().unwrap();
+        assert_eq!(last.ending, ending);
+        assert_eq!(last.owner_id, held.owner_id());
+        assert_eq!(Some(last.fencing_token), held.fencing_token());
+    }
 }

@@ -33,7 +33,7 @@ use wire::{Reply, request};
 struct Server {
     world: Rc<World>,
     scripts: Scripts,
-    watch: Rc<Watch>,
+    watch: Watch,
     life: Life,
     subscribers: Rc<Subscribers>,
 }
@@ -169,14 +169,11 @@ impl Server {
             began: elapsed(),
             run: format!("run{:037}", world.next_connection()),
         };
-        let watch = Rc::new(Watch::new(&world));
-        let looked = Rc::clone(&watch);
+        let watch = Watch::new(&world);
         let this = life.clone();
         let command = move |words: &[&str]| {
-            let answer = command(&known, &heard, &this, words)
-                .unwrap_or_else(|| panic!("no such command: {words:?}"));
-            looked.look(&known, words);
-            answer
+            command(&known, &heard, &this, words)
+                .unwrap_or_else(|| panic!("no such command: {words:?}"))
         };
         Ok(Self {
             scripts: Scripts::new(command)?,

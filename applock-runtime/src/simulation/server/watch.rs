@@ -72,31 +72,21 @@ impl Watch {
         }
     }
 
-    /// After each of its commands: one script may pass a lock on several times.
-    pub(super) fn look(&self, world: &World, words: &[&str]) {
-        let [_, key, ..] = words else {
-            return;
-        };
-        let mut locks = self.locks.borrow_mut();
-        let Some(lock) = locks.get_mut(*key) else {
-            return;
-        };
-        let after = world.data.borrow_mut().holder(key);
-        let is_half_written = after.is_some_and(|(.., until)| until == Duration::MAX);
-        if lock.holder != after && !is_half_written {
-            lock.changed(world, after);
-            if let Some(until) = world.data.borrow_mut().kept(key) {
-                world.note(What::Kept(lock.number, until));
-            }
-        }
-    }
-
     /// After the script.
     pub(super) fn end(&self, world: &World, listening: &Listening) {
-        for (key, lock) in std::mem::take(&mut *self.locks.borrow_mut()) {
+        for (key, mut lock) in std::mem::take(&mut *self.locks.borrow_mut()) {
             let mut data = world.data.borrow_mut();
-            let (line, is_kept) = (data.line(&key), data.kept(&key).is_some());
+            let (after, kept) = (data.holder(&key), data.kept(&key));
+            let (line, is_kept) = (data.line(&key), kept.is_some());
             drop(data);
+            // Only now: a script may write a lock for a waiter, and delete it when that can't
+            // be reached.
+            if lock.holder != after {
+                lock.changed(world, after);
+                if let Some(until) = kept {
+                    world.note(What::Kept(lock.number, until));
+                }
+            }
             lock.moved(world, &line);
             let heard = |owner: &Owner| self.can_be_told(world, &lock, *owner, listening);
             let blame = |what: String| {

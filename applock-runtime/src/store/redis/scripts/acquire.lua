@@ -38,19 +38,20 @@ local function contend(lock, fence, queue, waiters, owner, ttl, app, name, ticke
         return told[1] .. ' ' .. told[2]
     end
     local waits, new, count, ahead = ticket ~= '', '0', nil, -1
+    -- What may fail comes before the request stands in the queue.
+    local token = kind == 'none' and next_token(fence)
     if waits then
         new, count, ahead = the_line().join(queue, waiters, owner, ttl, ticket, here, run, app, name,
             instance, host, pid)
     end
-    if kind == 'none' then
-        local served, token = the_line().serve(lock, fence, queue, waiters, life, '', owner,
+    if token then
+        local served = the_line().serve(lock, fence, queue, waiters, life, '', owner, token,
             redis.call('ZPOPMIN', queue))
-        if served == owner then
-            return token .. ' ' .. now
-        end
         if not served then
-            -- Nobody in line is alive.
-            token = write(lock, fence, life, owner, ttl, nil, app, name, instance, host, pid)
+            -- No waiter can be reached.
+            grant(lock, fence, life, token, owner, ttl, nil, app, name, instance, host, pid)
+        end
+        if not served or served == owner then
             return token .. ' ' .. now
         end
         kind, fields, count = 'hash', redis.call('HGETALL', lock), nil
@@ -69,7 +70,9 @@ local function take(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
     if redis.call('EXISTS', lock, queue) > 0 then
         return contend(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
     end
-    return write(lock, fence, life, owner, ttl, nil, app, name, instance, host, pid) .. ' ' .. now
+    local token = next_token(fence)
+    grant(lock, fence, life, token, owner, ttl, nil, app, name, instance, host, pid)
+    return token .. ' ' .. now
 end
 
 return for_each(take, 6, 5)

@@ -9,16 +9,22 @@
 
 local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
 
-local function free()
+-- `owner`: of the holding that ends.
+local function free(owner)
     redis.call('DEL', lock)
     local first = redis.pcall('ZPOPMIN', KEYS[3])
-    if not first[1] then
-        return false
+    if first[1] then
+        -- Whatever is wrong with the queue: the lock is free.
+        local done, served = pcall(function()
+            return (the_line().serve(lock, fence, KEYS[3], KEYS[4], ARGV[2], '', nil,
+                next_token(fence), first))
+        end)
+        if done and served then
+            return
+        end
     end
-    -- Whatever is wrong with the line: the lock is free.
-    local done, served = pcall(the_line().serve, lock, fence, KEYS[3], KEYS[4], ARGV[2], '', nil,
-        first)
-    return done and served
+    redis.pcall('HSET', fence, 'ended', owner .. ' forced ' .. now)
+    redis.pcall('PEXPIRE', fence, ARGV[2])
 end
 
 local kind = redis.call('TYPE', lock).ok
@@ -35,7 +41,7 @@ if not (holder and holder[1]) then
     if kind ~= 'string' then
         return kind
     end
-    free()
+    free('')
     return 1
 end
 if stale >= 0 then
@@ -50,9 +56,5 @@ if stale >= 0 then
     end
 end
 
-if not free() then
-    local owner = holder and holder[1] or ''
-    redis.pcall('HSET', fence, 'ended', owner .. ' forced ' .. now)
-    redis.pcall('PEXPIRE', fence, ARGV[2])
-end
+free(holder[1])
 return 1

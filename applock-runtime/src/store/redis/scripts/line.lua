@@ -64,13 +64,15 @@ local function next_token(fence)
     return whole(number + 1)
 end
 
--- Writes a lock that is free. A script is not rolled back when it fails half-way (rule
--- R3): the fence, whose writing can fail (type, rights, memory), comes first.
-local function write(lock, fence, life, owner, ttl, claim, app, name, instance, host, pid)
-    local token = next_token(fence)
+-- Notes in the fence who holds the lock from now on.
+local function write_fence(fence, life, token, owner, ttl, instance, host, pid)
     redis.call('HSET', fence, 'token', token, 'last', owner .. ' ' .. now .. ' ' .. ttl .. ' ' .. pid,
         'instance', instance, 'host', host)
     redis.call('PEXPIRE', fence, life)
+end
+
+-- Writes a lock that is free. A claim is a short lease, which the first heartbeat lengthens.
+local function write_lock(lock, token, owner, ttl, claim, app, name, instance, host, pid)
     if claim then
         redis.call('HSET', lock, 'owner', owner, 'token', token, 'app', app, 'name', name,
             'instance', instance, 'host', host, 'pid', pid, 'acquired_at', now, 'ttl', ttl,
@@ -80,7 +82,14 @@ local function write(lock, fence, life, owner, ttl, claim, app, name, instance, 
             'instance', instance, 'host', host, 'pid', pid, 'acquired_at', now, 'ttl', ttl)
     end
     redis.call('PEXPIRE', lock, claim or ttl)
-    return token
+end
+
+-- Gives a free lock to one that is certain to have it. A script is not rolled back when it
+-- fails half-way (rule R3): the fence, whose writing can fail (type, rights, memory), comes
+-- first.
+local function grant(lock, fence, life, token, owner, ttl, claim, app, name, instance, host, pid)
+    write_fence(fence, life, token, owner, ttl, instance, host, pid)
+    write_lock(lock, token, owner, ttl, claim, app, name, instance, host, pid)
 end
 
 local function make_line()
@@ -126,50 +135,57 @@ local function make_line()
         return known and known ~= run
     end
 
-    -- Offers a free lock to one who stands in line. Answers its token if it has it.
+    -- Offers a free lock to a waiter. Answers whether it has the lock now, and its claim.
     --
-    -- `here` is the channel of the process that asks: its waiters are told by the answer,
+    -- `here` is the channel of the process that asks: its waiters are notified by the answer,
     -- and nothing is published. `asker` asks for itself: it gets a full lease.
-    local function offer(lock, fence, life, here, asker, gone, owner, who, silence, run)
+    --
+    -- Where a waiter has to be reached first, the lock is written before the message (two can
+    -- never have it), and the fence only after it: a waiter that can't be reached leaves nothing
+    -- behind, so the last holding stays the true one. That the fence is one was found out before, by
+    -- reading its token; and were it not written, the next token were larger all the same, by the clock.
+    local function offer(lock, fence, life, here, asker, gone, token, owner, who, silence, run)
         local ttl, channel = who[1], who[2]
         local claim = tonumber(ttl) > CLAIM and CLAIM or ttl
         if owner == asker then
-            claim = nil
-        elseif channel ~= here and (gone[channel] or run == '0' and silence > SILENCE) then
-            return nil
+            grant(lock, fence, life, token, owner, ttl, nil, who[3], who[4], who[5], who[6], who[7])
+            return true, nil
         end
-        local token = write(lock, fence, life, owner, ttl, claim, who[3], who[4], who[5],
-            who[6], who[7])
-        if owner == asker or channel == here or run == '0' then
-            return token, claim
+        if channel == here or run == '0' and silence <= SILENCE then
+            grant(lock, fence, life, token, owner, ttl, claim, who[3], who[4], who[5], who[6], who[7])
+            return true, claim
         end
+        if gone[channel] or run == '0' then
+            return false, nil
+        end
+        write_lock(lock, token, owner, ttl, claim, who[3], who[4], who[5], who[6], who[7])
         -- An error (no right to publish) is no 0: it finds out when it asks again.
         local receivers = redis.pcall('PUBLISH', channel,
             owner .. ' ' .. token .. ' ' .. micros .. ' ' .. claim)
-        if receivers ~= 0 then
-            return token
-        end
-        if has_restarted(run) then
+        if receivers == 0 and has_restarted(run) then
             -- Its subscription may be on its way back: it has time to ask.
             redis.call('PEXPIRE', lock, GRACE)
-            return token
+        elseif receivers == 0 then
+            gone[channel] = true
+            redis.call('DEL', lock)
+            return false, nil
         end
-        gone[channel] = true
-        redis.call('DEL', lock)
-        return nil
+        write_fence(fence, life, token, owner, ttl, who[5], who[6], who[7])
+        return true, claim
     end
 
-    -- Hands a lock that is over to the first in line who is alive; `first` was taken out of
-    -- the line. Answers the owner, its token, and its claim if it is of the process that
-    -- asks. If there is none, the lock may stand there still. See `offer`.
+    -- Hands a lock that is over to the first waiter that can be reached; `first` was taken
+    -- out of the queue, and `token` is the next. Answers the owner, and its claim if it is of
+    -- the process that asks. If there is none, a lock that was there before may be there
+    -- still. See `offer`.
     --
     -- What is known of a process that waits no more is forgotten with the lock's end, or
     -- with time.
-    function line.serve(lock, fence, queue, waiters, life, here, asker, first)
+    function line.serve(lock, fence, queue, waiters, life, here, asker, token, first)
         local gone, passed = {}, {}
-        local served, token, claim = nil, nil, nil
+        local served, claim = nil, nil
         while not served and first[1] do
-            local owner, silence, run = first[1], 0, '0'
+            local owner, silence, run, is_served = first[1], 0, '0', false
             local read, who = pcall(cjson.decode, redis.call('HGET', waiters, owner) or '')
             if not read then
                 silence = PATIENCE + 1
@@ -179,19 +195,19 @@ local function make_line()
                 silence, run = at and now - at or PATIENCE + 1, listens or '0'
             end
             if read then
-                token, claim = offer(lock, fence, life, here, asker, gone, owner, who, silence,
-                    run)
+                is_served, claim = offer(lock, fence, life, here, asker, gone, token, owner, who,
+                    silence, run)
             end
-            if token then
+            if is_served then
                 served = owner
                 claim = who[2] == here and claim or nil
             end
-            if not token and silence <= PATIENCE then
+            if not is_served and silence <= PATIENCE then
                 passed[#passed + 1] = first
             else
                 redis.call('HDEL', waiters, owner)
             end
-            if not token then
+            if not is_served then
                 first = redis.call('ZPOPMIN', queue)
             end
         end
@@ -199,10 +215,11 @@ local function make_line()
             redis.call('ZADD', queue, passed[i][2], passed[i][1])
         end
         if #passed > 0 then
-            -- It may have been empty for a moment, and lost its time to live.
-            redis.call('PEXPIRE', queue, LINE_LIFE)
+            -- It may have been empty for a moment, and lost its time to live: that of what is
+            -- known of its waiters.
+            redis.call('PEXPIRE', queue, math.max(redis.call('PTTL', waiters), 1))
         end
-        return served, token, claim
+        return served, claim
     end
 
     return line

@@ -29,6 +29,13 @@ local function refuse(holder, fence, queue, waiters, owner)
     return 0
 end
 
+local function hand_over(lock, fence, queue, waiters, first)
+    local token = next_token(fence)
+    local served, claim =
+        the_line().serve(lock, fence, queue, waiters, life, here, nil, token, first)
+    return served, token, claim
+end
+
 local function give_back(lock, fence, queue, waiters, owner, keep)
     local holder = redis.pcall('HGET', lock, 'owner')
     if holder ~= owner then
@@ -45,13 +52,12 @@ local function give_back(lock, fence, queue, waiters, owner, keep)
         if not first[1] then
             redis.call('DEL', lock, waiters)
         else
-            local done, served, token, claim =
-                pcall(the_line().serve, lock, fence, queue, waiters, life, here, nil, first)
+            local done, served, token, claim = pcall(hand_over, lock, fence, queue, waiters, first)
             if done and served then
                 return claim and {served, token, now, micros, claim} or 1
             end
-            -- Whatever is wrong with the line, the lock is free; unless it went to one who
-            -- may have been told already.
+            -- Whatever is wrong with the queue, the lock is free; unless it went to a waiter
+            -- that may have been notified already.
             if redis.call('HGET', lock, 'owner') == owner then
                 redis.call('DEL', lock)
             end
