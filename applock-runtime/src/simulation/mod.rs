@@ -45,6 +45,7 @@ mod faults;
 mod host;
 mod ledger;
 mod lines;
+mod scripts;
 mod server;
 mod world;
 
@@ -131,12 +132,15 @@ fn run(seed: u64) -> Run {
     }
 }
 
+/// The seed that is to be run alone.
+fn asked_seed() -> Option<u64> {
+    let asked = std::env::var(VARIABLE).ok();
+    asked.map(|seed| seed.parse().expect("APPLOCK_SEED is a number"))
+}
+
 /// Runs the seeds, and tells how to run the first one again that fails.
 fn seeds(all: std::ops::Range<u64>) {
-    let asked: Option<u64> = std::env::var(VARIABLE)
-        .ok()
-        .map(|seed| seed.parse().expect("APPLOCK_SEED is a number"));
-    match asked {
+    match asked_seed() {
         // Any number will do, but one test is enough to run it.
         Some(seed) if all.start == 0 => check(seed, true),
         Some(_) => eprintln!("{VARIABLE} is set: its seed is run by another test"),

@@ -17,7 +17,7 @@ pub(crate) mod memory;
 pub(crate) mod redis;
 mod request;
 pub(crate) mod url;
-mod view;
+pub(crate) mod view;
 
 pub(crate) use error::{StoreError, StoreErrorKind};
 pub(crate) use request::{

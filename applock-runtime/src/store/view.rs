@@ -12,15 +12,15 @@ use super::request::{Acquire, Identity, Inspection, OwnerId};
 
 /// Whom a store shows as a holder or a waiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Who {
-    pub(super) key: Arc<str>,
-    pub(super) app: Option<String>,
-    pub(super) name: Option<String>,
-    pub(super) identity: Arc<Identity>,
+pub(crate) struct Who {
+    pub(crate) key: Arc<str>,
+    pub(crate) app: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) identity: Arc<Identity>,
 }
 
 impl Who {
-    pub(super) fn of(request: &Acquire) -> Self {
+    pub(crate) fn of(request: &Acquire) -> Self {
         Self {
             key: Arc::clone(&request.key.lock),
             app: request.key.app().map(str::to_owned),
@@ -31,7 +31,7 @@ impl Who {
 }
 
 /// What holds a [`Who`], and perhaps more that a store needs.
-pub(super) trait Shown {
+pub(crate) trait Shown {
     fn who(&self) -> &Who;
 }
 
@@ -42,7 +42,7 @@ impl Shown for Who {
 }
 
 /// Who holds the lock, and who held it last.
-pub(super) fn inspection<W: Shown + Clone>(state: &LockState<W>, now: StoreTime) -> Inspection {
+pub(crate) fn inspection<W: Shown + Clone>(state: &LockState<W>, now: StoreTime) -> Inspection {
     let newest = state.newest.as_ref();
     let waiters = state.waiters(now) as u64;
     Inspection {
@@ -53,7 +53,7 @@ pub(super) fn inspection<W: Shown + Clone>(state: &LockState<W>, now: StoreTime)
     }
 }
 
-pub(super) fn lock_info<W: Shown>(holding: &Holding<W>, waiters: u64, now: StoreTime) -> LockInfo {
+pub(crate) fn lock_info<W: Shown>(holding: &Holding<W>, waiters: u64, now: StoreTime) -> LockInfo {
     let who = holding.who.who();
     let since = |then: u64| Some(Duration::from_nanos(now.at.saturating_sub(then)));
     Record {
@@ -104,7 +104,7 @@ fn last_holding<W: Shown>(holding: &Holding<W>, now: StoreTime) -> LastHolding {
 }
 
 /// Since when it is held, by the wall clock.
-pub(super) fn acquired_at<W>(holding: &Holding<W>) -> SystemTime {
+pub(crate) fn acquired_at<W>(holding: &Holding<W>) -> SystemTime {
     unix(holding.acquired.micros)
 }
 
@@ -122,19 +122,19 @@ fn wall(known: &StoreTime, at: u64) -> SystemTime {
 const LAST_DATE: u64 = 253_402_300_799_999_999;
 
 /// Microseconds since 1970, as a time.
-pub(super) fn unix(micros: u64) -> SystemTime {
+pub(crate) fn unix(micros: u64) -> SystemTime {
     UNIX_EPOCH
         .checked_add(Duration::from_micros(micros.min(LAST_DATE)))
         .unwrap_or(UNIX_EPOCH)
 }
 
 /// A time, as microseconds since 1970.
-pub(super) fn micros(wall: SystemTime) -> u64 {
+pub(crate) fn micros(wall: SystemTime) -> u64 {
     let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A length in whole nanoseconds; beyond 584 years it is capped there.
-pub(super) fn nanos(length: Duration) -> u64 {
+pub(crate) fn nanos(length: Duration) -> u64 {
     u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }

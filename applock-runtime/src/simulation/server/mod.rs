@@ -2,6 +2,7 @@
 //! that expire ([`data`]), runs the very scripts of `store/redis/scripts` in a Lua of the
 //! same version ([`lua`]), and passes messages on to who subscribed.
 
+mod bare;
 mod data;
 mod lua;
 mod sorted;
@@ -23,6 +24,7 @@ use turmoil::net::{TcpListener, TcpStream};
 
 use super::ledger::What;
 use super::world::{Ambush, PORT, World, elapsed};
+pub(super) use bare::Bare;
 pub(super) use data::Data;
 use lua::Scripts;
 use watch::Watch;

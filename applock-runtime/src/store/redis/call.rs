@@ -27,7 +27,7 @@ impl Source {
 const HEADER: usize = 3;
 
 /// A call that is being written: first all of its keys, then the arguments.
-pub(super) struct Call {
+pub(crate) struct Call {
     source: &'static Source,
     command: Cmd,
 }
@@ -42,12 +42,12 @@ impl Call {
     }
 
     /// The command that names the script by its hash.
-    pub(super) fn by_hash(&self) -> &Cmd {
+    pub(crate) fn by_hash(&self) -> &Cmd {
         &self.command
     }
 
     /// The command that brings the script with it, for a server that does not know it.
-    pub(super) fn by_text(&self) -> Cmd {
+    pub(crate) fn by_text(&self) -> Cmd {
         let mut command = redis::cmd("EVAL");
         command.arg(self.source.code);
         for argument in self.command.args_iter().skip(HEADER - 1) {

@@ -4,23 +4,24 @@
 //! file, and say what they take and answer.
 
 mod advice;
-mod call;
+pub(crate) mod call;
 mod fault;
 mod link;
 mod listener;
-mod reply;
+pub(crate) mod reply;
+pub(crate) mod requests;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{ConnectionInfo, ErrorKind, ServerErrorKind, Value};
 
-use crate::key::{Key, Side};
+use crate::key::Key;
 
-use call::{Call, Source};
+use call::Call;
 pub(crate) use link::Connector;
 use link::{About, Dialer, Link};
 use listener::Listener;
@@ -30,29 +31,12 @@ use super::{
     StoreResult,
 };
 
-/// How long the fence (token counter and last holding) outlives its last use.
-pub(super) const FENCE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
-
 /// So many renewals travel in one script call at most: the server does nothing else
 /// meanwhile (about 3 µs each).
 const RENEWALS_A_CALL: usize = 100;
 
 /// And so many acquires or releases (about 10 µs each).
 const LOCKS_A_CALL: usize = 32;
-
-macro_rules! script {
-    ($($file:literal),+) => {
-        LazyLock::new(|| {
-            Source::new(concat!($(include_str!(concat!("scripts/", $file, ".lua"))),+))
-        })
-    };
-}
-
-static ACQUIRE: LazyLock<Source> = script!("line", "acquire");
-static RENEW: LazyLock<Source> = script!("renew");
-static RELEASE: LazyLock<Source> = script!("line", "release");
-static INSPECT: LazyLock<Source> = script!("inspect");
-static FORCE_RELEASE: LazyLock<Source> = script!("line", "force_release");
 
 /// One Redis server.
 pub(crate) struct RedisStore {
@@ -132,27 +116,7 @@ impl RedisStore {
             return Vec::new();
         };
         let run = self.listener.listens_at();
-        let identity = &first.identity;
-        let mut call = Call::new(&ACQUIRE, wishes.len() * 4, 6 + wishes.len() * 5);
-        for wish in wishes {
-            call.sides(&wish.key);
-        }
-        call.millis(FENCE_LIFE)
-            .text(self.listener.channel())
-            .text(run.as_deref().unwrap_or("0"))
-            .text(&identity.instance)
-            .text(&identity.host)
-            .number(u64::from(identity.pid));
-        for wish in wishes {
-            call.owner(wish.owner)
-                .millis(wish.ttl)
-                .text(wish.key.app().unwrap_or_default())
-                .text(wish.key.name().unwrap_or_default());
-            match &wish.line {
-                None => call.text(""),
-                Some(_) => call.number(wish.ticket.unwrap_or(0)),
-            };
-        }
+        let call = requests::acquire(wishes, self.listener.channel(), run.as_deref());
         let about = About {
             key: Some(&first.key.lock),
             owner: Some(first.owner),
@@ -182,15 +146,7 @@ impl RedisStore {
         let Some(first) = ends.first() else {
             return Vec::new();
         };
-        let mut call = Call::new(&RELEASE, ends.len() * 4, 2 + ends.len() * 2);
-        for end in ends {
-            call.sides(&end.key);
-        }
-        call.millis(FENCE_LIFE).text(self.listener.channel());
-        for end in ends {
-            call.owner(end.owner)
-                .millis(end.keep.unwrap_or(Duration::ZERO));
-        }
+        let call = requests::release(ends, self.listener.channel());
         let about = About {
             key: Some(&first.key.lock),
             owner: Some(first.owner),
@@ -221,14 +177,7 @@ impl RedisStore {
     }
 
     async fn renew_some(&self, beats: &[Renew], within: Duration) -> Vec<StoreResult<bool>> {
-        let mut call = Call::new(&RENEW, beats.len() * 2, 1 + beats.len() * 2);
-        for beat in beats {
-            call.lock(&beat.key).side(&beat.key, Side::Fence);
-        }
-        call.millis(FENCE_LIFE);
-        for beat in beats {
-            call.owner(beat.owner).millis(beat.ttl);
-        }
+        let call = requests::renew(beats);
         let about = beats.first().map_or_else(About::default, |beat| About {
             key: Some(&beat.key.lock),
             owner: Some(beat.owner),
@@ -336,11 +285,9 @@ impl Store for RedisStore {
         within: Duration,
     ) -> StoreFuture<StoreResult<Inspection>> {
         Box::pin(async move {
-            let mut call = Call::new(&INSPECT, 3, 0);
-            call.lock(&key)
-                .side(&key, Side::Fence)
-                .side(&key, Side::Queue);
-            let answer = self.run(call, About::of(&key), within).await?;
+            let answer = self
+                .run(requests::inspect(&key), About::of(&key), within)
+                .await?;
             reply::inspection(&key, &answer)
         })
     }
@@ -352,14 +299,13 @@ impl Store for RedisStore {
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         Box::pin(async move {
-            let mut call = Call::new(&FORCE_RELEASE, 4, 2);
-            call.sides(&key);
-            match stale {
-                None => call.text("-1"),
-                Some(stale) => call.millis(stale),
-            };
-            call.millis(FENCE_LIFE);
-            let answer = self.run(call, About::of(&key), within).await?;
+            let answer = self
+                .run(
+                    requests::force_release(&key, stale),
+                    About::of(&key),
+                    within,
+                )
+                .await?;
             reply::forced(&answer)
         })
     }

@@ -13,7 +13,8 @@ use crate::store::{
     StoreResult,
 };
 
-use super::{FENCE_LIFE, fault};
+use super::fault;
+use super::requests::FENCE_LIFE;
 
 /// What ends the owner id of a lock that its holder gave back and `at_least` keeps.
 const KEPT: &str = ":kept";
@@ -89,7 +90,7 @@ fn millis(value: i64) -> Option<Duration> {
 
 /// One of the answers of a script that does something with several locks: what came of
 /// it, or the error that it met.
-pub(super) fn done(value: Value) -> StoreResult<Value> {
+pub(crate) fn done(value: Value) -> StoreResult<Value> {
     let failed = || {
         let items = array(&value)?;
         match (items, number(items.first()?)) {
@@ -104,7 +105,7 @@ pub(super) fn done(value: Value) -> StoreResult<Value> {
 }
 
 /// The answer of `acquire.lua` for one lock.
-pub(super) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResult<Acquired> {
+pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResult<Acquired> {
     let read = || -> Option<Acquired> {
         if let Value::BulkString(bytes) = value {
             let (token, at) = str::from_utf8(bytes).ok()?.split_once(' ')?;
@@ -138,7 +139,7 @@ pub(super) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResu
 }
 
 /// The answer of `release.lua` for one lock.
-pub(super) fn released(value: &Value) -> StoreResult<Released> {
+pub(crate) fn released(value: &Value) -> StoreResult<Released> {
     let read = || -> Option<Released> {
         match value {
             Value::Array(items) => match items.as_slice() {
@@ -161,7 +162,7 @@ pub(super) fn released(value: &Value) -> StoreResult<Released> {
 }
 
 /// What `line.lua` publishes to the process of one who stood in line.
-pub(super) fn grant(message: &str) -> Option<Grant> {
+pub(crate) fn grant(message: &str) -> Option<Grant> {
     let mut parts = message.split(' ');
     let owner = OwnerId::try_parse(parts.next()?).ok()?;
     let mut number = || parts.next()?.parse::<u64>().ok();
@@ -176,7 +177,7 @@ pub(super) fn grant(message: &str) -> Option<Grant> {
 }
 
 /// The answer of `renew.lua`.
-pub(super) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {
+pub(crate) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {
     let read = || -> Option<Vec<bool>> {
         let items = array(value)?;
         if items.len() != count {
@@ -195,7 +196,7 @@ pub(super) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {
 }
 
 /// The answer of `force_release.lua`.
-pub(super) fn forced(value: &Value) -> StoreResult<bool> {
+pub(crate) fn forced(value: &Value) -> StoreResult<bool> {
     match value {
         Value::Int(0) => Ok(false),
         Value::Int(1) => Ok(true),
@@ -211,7 +212,7 @@ pub(super) fn forced(value: &Value) -> StoreResult<bool> {
 }
 
 /// The answer of `inspect.lua`.
-pub(super) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
+pub(crate) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
     let read = || -> Option<Inspection> {
         let items = array(value)?;
         let now = u64::try_from(number(items.first()?)?).ok()?;

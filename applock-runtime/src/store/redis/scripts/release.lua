@@ -47,6 +47,7 @@ local function give_back(lock, fence, queue, waiters, owner, keep)
         redis.call('PEXPIRE', lock, keep)
         -- It is nobody's now: a heartbeat that was on its way must not lengthen it.
         redis.pcall('HSET', lock, 'owner', owner .. ':kept', 'ttl', keep)
+        redis.pcall('HDEL', lock, 'claim')
     else
         local first = redis.pcall('ZPOPMIN', queue)
         if not first[1] then

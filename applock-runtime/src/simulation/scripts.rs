@@ -1,0 +1,783 @@
+//! The scripts held against the protocol: random steps of several processes that come and
+//! go, carried out by the real scripts and by [`crate::protocol`], and compared.
+//!
+//! A step is drawn from a seed: an acquire, a heartbeat, a release (also by the wrong owner), a
+//! release by force, a look; or something that befalls the processes and the server: a
+//! subscription that breaks or comes back, a restart, a key that is evicted, a flush, and time
+//! that passes up to, and beyond, each bound of [`Timing`]. After each step these must be the same:
+//!
+//! | | |
+//! |---|---|
+//! | the answer | read by the product's own parser |
+//! | the lock | holder, token, claimed or kept or held, time left |
+//! | the fence | the token, the last holding, how and when it ended |
+//! | the queue | owners and tickets, in order |
+//! | the notifications | which process heard of which grant |
+//!
+//! The requests are written by the product's own code. The server is the simulation's, whose Lua is
+//! of the same version as Redis's and whose clock stands still during a step; a shorter run
+//! meets a real `redis-server`, whose scripts are given the time of the step.
+//!
+//! `APPLOCK_SEED=17 cargo test -p applock-runtime scripts -- --nocapture` runs one seed.
+
+mod real;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use redis::Value;
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::server::Bare;
+use crate::info::{Ending, LastHolding, LockInfo};
+use crate::key::Key;
+use crate::protocol::{
+    Decision, Granted, LockState, Notify, Phase, Process, Reach, Requester, StoreTime, Timing,
+    Waiter, WhenBusy,
+};
+use crate::store::redis::call::Call;
+use crate::store::redis::{reply, requests};
+use crate::store::view::{self, Who};
+use crate::store::{Acquire, Acquired, Grant, Identity, OwnerId, Release, Renew};
+
+const TIMING: Timing = Timing::NANOS;
+const MILLI: u64 = 1_000_000;
+
+/// Owners that come and go are drawn from so many at a time.
+const OWNERS: usize = 10;
+const PROCESSES: usize = 4;
+
+/// What the scripts run on.
+trait Server {
+    /// The time of the next step, in milliseconds since 1970.
+    fn begin(&mut self) -> u64;
+    fn ask(&mut self, call: &Call) -> Value;
+    fn command(&mut self, words: &[&str]) -> Value;
+    /// Lets so many milliseconds pass.
+    fn pass(&mut self, millis: u64);
+    /// Which lengths of time are worth a try.
+    fn lengths(&self) -> &'static [u64];
+    fn ttls(&self) -> &'static [u64];
+    /// For how many milliseconds `at_least` keeps a lock.
+    fn keep(&self, rng: &mut Rng) -> u64;
+    fn subscribe(&mut self, channel: &str, listens: bool);
+    /// What was heard since the last time.
+    fn published(&mut self) -> Vec<(String, String)>;
+    /// Restarts with the data, if it can: answers the new run id.
+    fn restart(&mut self) -> Option<String>;
+    fn run_id(&self) -> String;
+    fn forget(&mut self);
+    /// By how many milliseconds a time may be off.
+    fn slack(&self) -> u64;
+}
+
+/// The simulation's server.
+struct Simulated {
+    bare: Bare,
+    now: u64,
+    lives: u64,
+}
+
+/// What its clock showed at its start, in milliseconds.
+const EPOCH: u64 = 1_800_000_000_000;
+
+impl Simulated {
+    fn new() -> Self {
+        let bare = Bare::new();
+        bare.restart("run0");
+        Self {
+            bare,
+            now: 1_000,
+            lives: 0,
+        }
+    }
+}
+
+impl Server for Simulated {
+    fn begin(&mut self) -> u64 {
+        self.bare.set_time(Duration::from_millis(self.now));
+        EPOCH + self.now
+    }
+
+    fn ask(&mut self, call: &Call) -> Value {
+        self.bare.ask(&call.by_text().get_packed_command())
+    }
+
+    fn command(&mut self, words: &[&str]) -> Value {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        self.bare.ask(&command.get_packed_command())
+    }
+
+    fn pass(&mut self, millis: u64) {
+        self.now += millis;
+    }
+
+    fn lengths(&self) -> &'static [u64] {
+        &[
+            1, 2, 10, 100, 499, 501, 999, 1_500, 2_999, 3_001, 3_500, 10_000, 20_000, 30_000,
+            39_999, 40_001, 44_999, 45_001, 60_000,
+        ]
+    }
+
+    fn ttls(&self) -> &'static [u64] {
+        &[100, 1_000, 2_500, 5_000, 60_000, 300_000]
+    }
+
+    fn keep(&self, rng: &mut Rng) -> u64 {
+        rng.u64(1..20_000)
+    }
+
+    fn subscribe(&mut self, channel: &str, listens: bool) {
+        self.bare.subscribe(channel, listens);
+    }
+
+    fn published(&mut self) -> Vec<(String, String)> {
+        self.bare.published()
+    }
+
+    fn restart(&mut self) -> Option<String> {
+        self.lives += 1;
+        self.bare.restart(&self.run_id());
+        Some(self.run_id())
+    }
+
+    fn run_id(&self) -> String {
+        format!("run{}", self.lives)
+    }
+
+    fn forget(&mut self) {
+        self.bare.forget();
+    }
+
+    fn slack(&self) -> u64 {
+        0
+    }
+}
+
+/// A process as the test knows it.
+#[derive(Clone)]
+struct Peer {
+    channel: String,
+    identity: Arc<Identity>,
+    /// Whether a connection of it is subscribed at the server.
+    is_subscribed: bool,
+    /// The run of the server that it believes to be subscribed at.
+    believes: Option<String>,
+    /// The same, as it last said with a request that stood in the queue then.
+    said: Option<String>,
+}
+
+/// How the module reaches a process: as the server would.
+struct Subscriptions<'a> {
+    peers: &'a [Peer],
+    run: &'a str,
+    notified: Vec<(Process, Granted)>,
+}
+
+impl Notify<Who> for Subscriptions<'_> {
+    fn reach(&mut self, waiter: &Waiter<Who>, grant: &Granted) -> Reach {
+        let peer = &self.peers[usize::try_from(waiter.process).unwrap()];
+        if peer.is_subscribed {
+            self.notified.push((waiter.process, *grant));
+            Reach::Notified
+        } else if peer.said.as_deref().is_some_and(|said| said != self.run) {
+            Reach::MayReturn {
+                within: TIMING.grace,
+            }
+        } else {
+            Reach::Unreachable
+        }
+    }
+}
+
+/// The scripts on a server, the protocol beside them, and what has happened.
+struct Pair<S> {
+    server: S,
+    state: LockState<Who>,
+    key: Key,
+    peers: Vec<Peer>,
+    rng: Rng,
+    now: StoreTime,
+    /// Owners, the process of each, and the last ticket that it heard of.
+    owners: Vec<(OwnerId, usize, Option<u64>)>,
+    /// The ttl of each owner that has asked.
+    ttls: BTreeMap<OwnerId, u64>,
+    /// The lease of the newest holding was cut: by an eviction, or to the grace.
+    is_cut: bool,
+    history: Vec<String>,
+}
+
+impl<S: Server> Pair<S> {
+    fn new(server: S, seed: u64) -> Self {
+        let peers = (0..PROCESSES).map(|number| Peer {
+            channel: format!("applock:{number}"),
+            identity: Arc::new(Identity {
+                instance: format!("web-{number}"),
+                host: "db7".into(),
+                pid: u32::try_from(number).unwrap() + 1,
+            }),
+            is_subscribed: false,
+            believes: None,
+            said: None,
+        });
+        let mut this = Self {
+            peers: peers.collect(),
+            server,
+            state: LockState::default(),
+            key: Key::of("QUEUE:", "reports", Some("eu")).unwrap(),
+            rng: Rng::with_seed(seed),
+            now: StoreTime::default(),
+            owners: Vec::new(),
+            ttls: BTreeMap::new(),
+            is_cut: false,
+            history: Vec::new(),
+        };
+        for _ in 0..OWNERS {
+            let owner = this.new_owner();
+            this.owners.push(owner);
+        }
+        this
+    }
+
+    fn new_owner(&mut self) -> (OwnerId, usize, Option<u64>) {
+        let owner = OwnerId::from_u128(self.rng.u128(..));
+        (owner, self.rng.usize(..PROCESSES), None)
+    }
+
+    fn note(&mut self, what: String) {
+        let at = self.now.at / MILLI;
+        self.history.push(format!("{at}: {what}"));
+    }
+
+    /// Runs so many steps; panics at the first difference.
+    fn run(&mut self, steps: usize) {
+        for _ in 0..steps {
+            self.pass_a_bound();
+            let millis = self.server.begin();
+            self.now = StoreTime {
+                at: millis * MILLI,
+                micros: millis * 1_000,
+            };
+            self.step();
+            self.compare();
+        }
+    }
+
+    /// At the very millisecond of a lease's end Redis has the key still.
+    fn pass_a_bound(&mut self) {
+        let slack = self.server.slack() + 1;
+        loop {
+            let now = self.server.begin();
+            let newest = self.state.newest.as_ref().map(|newest| newest.expires_at);
+            let bounds = [newest, Some(self.state.queue.expires_at)];
+            let is_near = |bound: u64| (bound / MILLI).abs_diff(now) < slack;
+            if !bounds.into_iter().flatten().any(is_near) {
+                return;
+            }
+            self.server.pass(slack);
+        }
+    }
+
+    fn step(&mut self) {
+        let which = self.rng.usize(..OWNERS);
+        match self.rng.u32(..100) {
+            0..30 => self.acquire(which),
+            30..42 => self.renew(which),
+            42..62 => self.release(which),
+            62..66 => self.force_release(),
+            66..80 => {
+                let lengths = self.server.lengths();
+                let length = lengths[self.rng.usize(..lengths.len())];
+                self.note(format!("{length} ms pass"));
+                self.server.pass(length);
+                // Whatever follows is judged by the new time.
+                let millis = self.server.begin();
+                self.now.at = millis * MILLI;
+                self.now.micros = millis * 1_000;
+                self.pass_a_bound();
+                let millis = self.server.begin();
+                self.now.at = millis * MILLI;
+                self.now.micros = millis * 1_000;
+            }
+            80..88 => self.change_subscription(),
+            88..94 => {
+                self.owners[which] = self.new_owner();
+                self.note(format!("owner {which} is another"));
+            }
+            94..96 => {
+                if let Some(run) = self.server.restart() {
+                    self.note(format!("the server restarts as {run}"));
+                    for peer in &mut self.peers {
+                        peer.is_subscribed = false;
+                    }
+                }
+            }
+            96..98 => self.evict(),
+            98 => {
+                self.note("flush".into());
+                self.server.forget();
+                self.state = LockState::default();
+            }
+            _ => {}
+        }
+    }
+
+    fn change_subscription(&mut self) {
+        let which = self.rng.usize(..PROCESSES);
+        let run = self.server.run_id();
+        let change = self.rng.u32(..4);
+        let peer = &mut self.peers[which];
+        match change {
+            // As it should be.
+            0 | 1 => {
+                peer.is_subscribed = true;
+                peer.believes = Some(run);
+            }
+            // It breaks, and the process does not know yet.
+            2 => peer.is_subscribed = false,
+            // It breaks, and the process knows.
+            _ => {
+                peer.is_subscribed = false;
+                peer.believes = None;
+            }
+        }
+        let (channel, listens) = (peer.channel.clone(), peer.is_subscribed);
+        let believes = peer.believes.clone();
+        self.server.subscribe(&channel, listens);
+        self.note(format!(
+            "process {which}: subscribed {listens}, believes {believes:?}"
+        ));
+    }
+
+    fn evict(&mut self) {
+        self.note("the lock is evicted".into());
+        let key = self.key.lock.to_string();
+        self.server.command(&["DEL", &key]);
+        if let Some(newest) = &mut self.state.newest
+            && newest.is_taken(self.now)
+        {
+            newest.expires_at = self.now.at;
+            self.is_cut = true;
+        }
+    }
+
+    /// Calls the module with the server's subscriptions, and compares who was notified.
+    fn decide<T>(
+        &mut self,
+        decide: impl FnOnce(&mut LockState<Who>, StoreTime, &mut Subscriptions<'_>) -> T,
+    ) -> T {
+        let run = self.server.run_id();
+        let before = self.state.newest.clone();
+        let mut wires = Subscriptions {
+            peers: &self.peers,
+            run: &run,
+            notified: Vec::new(),
+        };
+        let answer = decide(&mut self.state, self.now, &mut wires);
+        let expected: Vec<(String, Grant)> = wires
+            .notified
+            .iter()
+            .map(|(process, granted)| {
+                let peer = &self.peers[usize::try_from(*process).unwrap()];
+                (peer.channel.clone(), grant(granted))
+            })
+            .collect();
+        if before.as_ref().map(|one| one.token) != self.state.newest.as_ref().map(|one| one.token) {
+            let newest = self.state.newest.as_ref();
+            self.is_cut = newest.is_some_and(|newest| {
+                newest.phase == Phase::Claimed
+                    && newest.expires_at - newest.acquired.at != newest.term(&TIMING)
+            });
+        }
+        let heard: Vec<(String, Grant)> = self
+            .server
+            .published()
+            .into_iter()
+            .map(|(channel, message)| (channel, reply::grant(&message).unwrap()))
+            .collect();
+        self.same(
+            "notifications",
+            &format!("{expected:?}"),
+            &format!("{heard:?}"),
+        );
+        answer
+    }
+
+    fn acquire(&mut self, which: usize) {
+        let (owner, process, known) = self.owners[which];
+        let ttls = self.server.ttls();
+        let drawn = ttls[self.rng.usize(..ttls.len())];
+        let ttl = *self.ttls.entry(owner).or_insert(drawn);
+        let waits = self.rng.u32(..4) > 0;
+        let ticket = match self.rng.u32(..4) {
+            0 => None,
+            // One that is older than all that are there, or of nobody.
+            1 if self.rng.u32(..8) == 0 => Some(self.now.micros - self.rng.u64(..60_000_000)),
+            _ => known,
+        };
+        let peer = self.peers[process].clone();
+        let request = Acquire {
+            key: self.key.clone(),
+            owner,
+            ttl: Duration::from_millis(ttl),
+            identity: Arc::clone(&peer.identity),
+            line: waits.then(|| unbounded_channel().0),
+            ticket,
+        };
+        self.note(format!(
+            "owner {which} ({}) of process {process} acquires, ttl {ttl}, waits {waits}, ticket \
+             {ticket:?}, listens {:?}",
+            owner.simple(),
+            peer.believes
+        ));
+        let is_its = |state: &LockState<Who>, now| {
+            let newest = state.newest.as_ref();
+            newest.is_some_and(|newest| newest.is_held_by(owner.as_u128(), now))
+        };
+        let joins = waits
+            && !is_its(&self.state, self.now)
+            && (self.state.is_taken(self.now) || self.state.waiters(self.now) > 0);
+        if joins {
+            self.peers[process].said.clone_from(&peer.believes);
+        }
+        let requests = [request];
+        let call = requests::acquire(&requests, &peer.channel, peer.believes.as_deref());
+        let answer = self.one(&call);
+        let found = reply::acquired(&self.key, &answer, peer.believes.is_some()).unwrap();
+        let [request] = requests;
+        let who = Who::of(&request);
+        let decision = self.decide(|state, now, wires| {
+            let requester = Requester {
+                owner: owner.as_u128(),
+                process: process as Process,
+                ttl: ttl * MILLI,
+                who,
+            };
+            let when_busy = match waits {
+                false => WhenBusy::Refuse,
+                true => WhenBusy::Wait {
+                    ticket: ticket.filter(|ticket| *ticket > 0),
+                    listens: peer.believes.is_some(),
+                },
+            };
+            state.acquire(requester, when_busy, now, &TIMING, wires)
+        });
+        let newest = self.state.newest.clone().unwrap();
+        match (decision.unwrap(), found) {
+            (Decision::Granted, Acquired::Granted { token, at }) => {
+                self.same("token", &newest.token, &token);
+                self.same("since", &view::acquired_at(&newest), &at);
+                // Its next ask is by its name alone.
+                self.owners[which].2 = None;
+            }
+            (Decision::Busy, Acquired::Busy(info)) => self.same_holder(Some(&info)),
+            (Decision::Queued { ahead, ticket }, Acquired::Queued(position)) => {
+                self.same("ahead", &(ahead as u64), &position.ahead);
+                self.same("ticket", &ticket, &position.ticket);
+                self.same("is new", &ticket.is_some(), &position.is_new);
+                self.same_holder(Some(&position.holder));
+                self.owners[which].2 = ticket.or(self.owners[which].2);
+            }
+            (decided, found) => self.differ("answer", &decided, &found),
+        }
+    }
+
+    fn renew(&mut self, which: usize) {
+        let owner = self.an_owner(which);
+        let ttl = self.ttls.get(&owner).copied().unwrap_or(1_000);
+        self.note(format!("{} renews", owner.simple()));
+        let beat = Renew {
+            key: self.key.clone(),
+            owner,
+            token: 0,
+            ttl: Duration::from_millis(ttl),
+        };
+        let answer = self.server.ask(&requests::renew(&[beat]));
+        let found = reply::flags(&answer, 1).unwrap()[0];
+        let now = self.now;
+        let decided = self.state.renew(owner.as_u128(), ttl * MILLI, now);
+        if decided {
+            self.is_cut = false;
+        }
+        self.same("renewed", &decided, &found);
+    }
+
+    fn release(&mut self, which: usize) {
+        let owner = self.an_owner(which);
+        let process = self.process_of(owner);
+        let keep = match self.rng.u32(..5) {
+            0 => self.server.keep(&mut self.rng),
+            _ => 0,
+        };
+        let end = Release {
+            key: self.key.clone(),
+            owner,
+            token: None,
+            keep: (keep > 0).then(|| Duration::from_millis(keep)),
+        };
+        self.note(format!("{} releases, keep {keep}", owner.simple()));
+        let channel = self.peers[process].channel.clone();
+        let answer = self.one(&requests::release(&[end], &channel));
+        let found = reply::released(&answer).unwrap();
+        let decided = self.decide(|state, now, wires| {
+            let own = Some(process as Process);
+            state.release(owner.as_u128(), keep * MILLI, own, now, &TIMING, wires)
+        });
+        self.same("ended", &decided.ended, &found.ended);
+        if decided.ended {
+            self.retire(owner);
+        }
+        let granted = decided.granted.as_ref().map(grant);
+        self.same(
+            "next",
+            &format!("{granted:?}"),
+            &format!("{:?}", found.next),
+        );
+    }
+
+    fn force_release(&mut self) {
+        let stale = match self.rng.u32(..3) {
+            0 => None,
+            1 => Some(0),
+            _ => Some(self.rng.u64(..40_000)),
+        };
+        self.note(format!("forced, stale {stale:?}"));
+        let asked = stale.map(Duration::from_millis);
+        if let Some(stale) = stale
+            && self.is_at_the_bound(stale)
+        {
+            return;
+        }
+        let newest = self.state.newest.as_ref().map(|newest| newest.owner);
+        let answer = self.server.ask(&requests::force_release(&self.key, asked));
+        let found = reply::forced(&answer).unwrap();
+        let decided = self.decide(|state, now, wires| {
+            state.force_release(stale.map(|stale| stale * MILLI), now, &TIMING, wires)
+        });
+        self.same("forced", &decided, &found);
+        if let Some(owner) = newest.filter(|_| decided) {
+            self.retire(OwnerId::from_u128(owner));
+        }
+    }
+
+    /// An owner id belongs to one acquisition (rule R6): it is not drawn again after its end.
+    fn retire(&mut self, owner: OwnerId) {
+        if let Some(at) = self.owners.iter().position(|known| known.0 == owner) {
+            self.owners[at] = self.new_owner();
+        }
+    }
+
+    /// Where a real clock may decide either way; or where the expiry does not tell the age of the
+    /// last heartbeat.
+    fn is_at_the_bound(&self, stale: u64) -> bool {
+        let Some(newest) = &self.state.newest else {
+            return false;
+        };
+        let age = (self.now.at - newest.heartbeat_at) / MILLI;
+        let slack = self.server.slack();
+        let half = newest.term(&TIMING) / MILLI / 2;
+        self.is_cut || slack > 0 && age.abs_diff(stale.max(half)) <= slack
+    }
+
+    /// Mostly the holder, or one that waits.
+    fn an_owner(&mut self, which: usize) -> OwnerId {
+        let newest = self.state.newest.as_ref().map(|newest| newest.owner);
+        match (self.rng.u32(..3), newest) {
+            (0 | 1, Some(owner)) => OwnerId::from_u128(owner),
+            _ => self.owners[which].0,
+        }
+    }
+
+    fn process_of(&mut self, owner: OwnerId) -> usize {
+        let known = self.owners.iter().find(|known| known.0 == owner);
+        known.map_or_else(|| self.rng.usize(..PROCESSES), |known| known.1)
+    }
+
+    /// The answer of a script that answers for each lock.
+    fn one(&mut self, call: &Call) -> Value {
+        match self.server.ask(call) {
+            Value::Array(mut answers) if answers.len() == 1 => answers.remove(0),
+            other => panic!("{other:?}\n{}", self.story()),
+        }
+    }
+
+    /// What stands at the server is what the state says.
+    fn compare(&mut self) {
+        let answer = self.server.ask(&requests::inspect(&self.key));
+        let found = reply::inspection(&self.key, &answer).unwrap();
+        self.same_holder(found.holder.as_ref());
+        let expected = view::inspection(&self.state, self.now).last;
+        self.same_last(expected.as_ref(), found.last.as_ref());
+        self.same_phase();
+        self.same_queue();
+    }
+
+    fn same_holder(&mut self, found: Option<&LockInfo>) {
+        let expected = view::inspection(&self.state, self.now).holder;
+        let shown = |info: &LockInfo| {
+            (
+                info.owner_id().to_owned(),
+                info.fencing_token(),
+                info.instance_id().to_owned(),
+                info.pid(),
+                info.acquired_at(),
+                info.ttl(),
+                info.waiters(),
+            )
+        };
+        self.same("holder", &expected.as_ref().map(shown), &found.map(shown));
+        let (Some(expected), Some(found)) = (expected, found) else {
+            return;
+        };
+        self.near("time left", expected.remaining(), found.remaining());
+        if !self.is_cut {
+            self.near(
+                "last heartbeat",
+                expected.heartbeat_age(),
+                found.heartbeat_age(),
+            );
+        }
+    }
+
+    fn same_last(&mut self, expected: Option<&LastHolding>, found: Option<&LastHolding>) {
+        let shown = |last: &LastHolding| {
+            (
+                last.owner_id.clone(),
+                last.instance_id.clone(),
+                last.pid,
+                last.fencing_token,
+                last.from,
+                last.ending,
+            )
+        };
+        self.same("last holding", &expected.map(shown), &found.map(shown));
+        let (Some(expected), Some(found)) = (expected, found) else {
+            return;
+        };
+        // Of a key that was evicted the fence knows nothing; and that a lease has run out is
+        // told by the fence's own time left, which counts a claim as a lease.
+        if expected.ending != Ending::Expired && !self.is_cut {
+            self.same("its end", &expected.until, &found.until);
+        }
+    }
+
+    /// Held, claimed or kept: as the lock's own fields say.
+    fn same_phase(&mut self) {
+        let key = self.key.lock.to_string();
+        let fields = self.server.command(&["HMGET", &key, "owner", "claim"]);
+        let Value::Array(fields) = fields else {
+            panic!("{fields:?}");
+        };
+        let text = |value: &Value| match value {
+            Value::BulkString(bytes) => String::from_utf8(bytes.clone()).unwrap(),
+            _ => String::new(),
+        };
+        let (owner, claim) = (text(&fields[0]), text(&fields[1]));
+        let newest = self.state.newest.as_ref();
+        let expected = match newest.filter(|newest| newest.is_taken(self.now)) {
+            None => (String::new(), String::new()),
+            Some(newest) => {
+                let owner = OwnerId::from_u128(newest.owner).simple().to_string();
+                match newest.phase {
+                    Phase::Kept => (owner + ":kept", String::new()),
+                    Phase::Claimed => (owner, (newest.term(&TIMING) / MILLI).to_string()),
+                    _ => (owner, String::new()),
+                }
+            }
+        };
+        self.same("phase", &expected, &(owner, claim));
+    }
+
+    fn same_queue(&mut self) {
+        let queue = format!("{{{}}}:queue", self.key.lock);
+        let words = ["ZRANGE", &queue, "0", "-1", "WITHSCORES"];
+        let found: Vec<String> = redis::from_redis_value(self.server.command(&words)).unwrap();
+        let mut expected = Vec::new();
+        if self.state.waiters(self.now) > 0 {
+            for (ticket, owner) in self.state.queue.waiters.keys() {
+                expected.push(OwnerId::from_u128(*owner).simple().to_string());
+                expected.push(ticket.to_string());
+            }
+        }
+        self.same("queue", &expected, &found);
+    }
+
+    fn near(&mut self, what: &str, expected: Option<Duration>, found: Option<Duration>) {
+        let slack = Duration::from_millis(self.server.slack());
+        let is_near = match (expected, found) {
+            (Some(expected), Some(found)) => expected.abs_diff(found) <= slack,
+            (expected, found) => expected == found,
+        };
+        if !is_near {
+            self.differ(what, &expected, &found);
+        }
+    }
+
+    fn same<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, expected: &T, found: &T) {
+        if expected != found {
+            self.differ(what, expected, found);
+        }
+    }
+
+    fn differ(&self, what: &str, expected: &dyn std::fmt::Debug, found: &dyn std::fmt::Debug) {
+        panic!(
+            "{what}: the protocol says {expected:?}, the scripts say {found:?}\n{}",
+            self.story()
+        );
+    }
+
+    /// The last steps.
+    fn story(&self) -> String {
+        let mut story = String::new();
+        let from = self.history.len().saturating_sub(40);
+        for step in &self.history[from..] {
+            let _ = writeln!(story, "  {step}");
+        }
+        story
+    }
+}
+
+fn grant(granted: &Granted) -> Grant {
+    Grant {
+        owner: OwnerId::from_u128(granted.owner),
+        token: granted.token,
+        at: view::unix(granted.acquired.micros / 1_000 * 1_000),
+        micros: granted.acquired.micros,
+        claim: Duration::from_nanos(granted.claim),
+    }
+}
+
+/// Steps of a seed.
+const STEPS: usize = 1_500;
+
+fn check(seed: u64) {
+    eprintln!(
+        "replay: {}={seed} cargo test -p applock-runtime scripts -- --nocapture",
+        super::VARIABLE
+    );
+    Pair::new(Simulated::new(), seed).run(STEPS);
+}
+
+fn seeds(all: std::ops::Range<u64>) {
+    match super::asked_seed() {
+        Some(seed) if all.start == 0 => check(seed),
+        Some(_) => {}
+        None => all.for_each(check),
+    }
+}
+
+#[test]
+fn the_scripts_decide_as_the_protocol_does_1() {
+    seeds(0..14);
+}
+
+#[test]
+fn the_scripts_decide_as_the_protocol_does_2() {
+    seeds(14..28);
+}
