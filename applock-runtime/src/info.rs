@@ -160,11 +160,6 @@ impl LockInfo {
         self.0.waiters
     }
 
-    pub(crate) fn with_waiters(mut self, waiters: u64) -> Self {
-        Arc::make_mut(&mut self.0).waiters = Some(waiters);
-        self
-    }
-
     /// Whether the key holds something that this library did not write, such as
     /// another program's plain lock. It counts as held, and is never changed.
     #[must_use]

@@ -334,7 +334,7 @@ impl DirPlace {
     }
 
     fn record(&self, key: &str) -> PathBuf {
-        let line = format!("\nkey {key}\n");
+        let line = format!("{{\"key\":{key:?},");
         self.records()
             .into_iter()
             .find(|path| fs::read_to_string(path).unwrap().contains(&line))
@@ -377,10 +377,14 @@ impl Place for DirPlace {
         let mut stays_for_ever = 0;
         for entry in fs::read_dir(self.0.path()).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            let known = name.ends_with(".lock") || name.ends_with(".latch");
+            let known = name.ends_with(".lock") || name.ends_with(".flock");
             stays_for_ever += usize::from(!known);
         }
-        let held = |path: &PathBuf| fs::read_to_string(path).unwrap().contains("phase held");
+        let held = |path: &PathBuf| {
+            fs::read_to_string(path)
+                .unwrap()
+                .contains("\"phase\":\"held\"")
+        };
         Leftovers {
             locks: self.records().iter().filter(|path| held(path)).count(),
             stays_for_ever,
@@ -389,8 +393,8 @@ impl Place for DirPlace {
 
     /// As a process would that was stopped inside of every critical section.
     fn stall(&self) -> Stalled {
-        let latches: Vec<File> = self
-            .files(".latch")
+        let lock_files: Vec<File> = self
+            .files(".flock")
             .into_iter()
             .map(|path| {
                 let file = File::options().write(true).open(path).unwrap();
@@ -398,8 +402,8 @@ impl Place for DirPlace {
                 file
             })
             .collect();
-        assert!(!latches.is_empty(), "take the lock once before");
-        Stalled(Some(Box::new(move || drop(latches))))
+        assert!(!lock_files.is_empty(), "take the lock once before");
+        Stalled(Some(Box::new(move || drop(lock_files))))
     }
 
     fn ruin(&self) {

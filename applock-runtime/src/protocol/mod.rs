@@ -47,7 +47,7 @@ mod wait_queue;
 pub(crate) use lock_state::{Decision, Granted, Holding, LockState, Phase, Requester, WhenBusy};
 pub(crate) use notify::{Notify, Reach};
 pub(crate) use timing::{MAX_TOKEN, StoreTime, Timing};
-pub(crate) use wait_queue::Waiter;
+pub(crate) use wait_queue::{WaitQueue, Waiter};
 
 /// Unique to one acquisition (rule R6): 128 random bits.
 pub(crate) type Owner = u128;

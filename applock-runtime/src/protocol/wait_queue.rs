@@ -162,4 +162,23 @@ impl<W> WaitQueue<W> {
         }
         Some(waiter)
     }
+
+    /// Puts a waiter where it stood, as a store has written it down.
+    pub(crate) fn restore(
+        &mut self,
+        ticket: u64,
+        waiter: Waiter<W>,
+        polled_at: u64,
+        listens: bool,
+    ) {
+        let known = self.processes.get(&waiter.process);
+        let attendance = Attendance {
+            polled_at,
+            listens,
+            waiters: known.map_or(0, |known| known.waiters) + 1,
+        };
+        self.processes.insert(waiter.process, attendance);
+        self.tickets.insert(waiter.owner, ticket);
+        self.waiters.insert((ticket, waiter.owner), waiter);
+    }
 }

@@ -20,8 +20,10 @@ pub(crate) mod url;
 pub(crate) mod view;
 
 pub(crate) use error::{StoreError, StoreErrorKind};
+#[cfg(test)]
+pub(crate) use request::CLAIM;
 pub(crate) use request::{
-    Acquire, Acquired, CLAIM, Grant, Identity, Inspection, Notification, Notifications, OwnerId,
+    Acquire, Acquired, Grant, Identity, Inspection, Notification, Notifications, OwnerId,
     QueuePosition, Release, Released, Renew,
 };
 
@@ -83,18 +85,4 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// The store as a URL without its password, for messages.
     fn describe(&self) -> Arc<str>;
-}
-
-/// Whether a holding counts as stale whose last heartbeat is `age` ago.
-///
-/// Where less than half of the ttl was asked for, half of it counts: a heart beats each
-/// third of the ttl, and a shorter silence is none.
-pub(crate) fn is_stale(age: Duration, asked: Duration, ttl: Duration) -> bool {
-    age >= asked.max(ttl / 2)
-}
-
-/// The fencing token after `last`, at `micros` of the store's clock (rule R8: it
-/// only grows, also where the counter or the clock was lost).
-pub(crate) fn next_token(last: u64, micros: u64) -> u64 {
-    last.saturating_add(1).max(micros)
 }

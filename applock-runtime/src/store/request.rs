@@ -7,7 +7,6 @@ use tokio::sync::mpsc;
 
 use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
-use crate::protocol::Timing;
 
 /// Unique to one acquisition (rule R6).
 pub(crate) type OwnerId = uuid::Uuid;
@@ -88,9 +87,6 @@ pub(crate) struct Grant {
     pub(crate) claim: Duration,
 }
 
-/// How long a lock that was handed over stays with one who does not confirm it.
-pub(crate) const CLAIM: Duration = Duration::from_nanos(Timing::NANOS.claim);
-
 /// One heartbeat.
 #[derive(Clone, Debug)]
 pub(crate) struct Renew {
@@ -133,3 +129,7 @@ pub(crate) struct Inspection {
     pub(crate) holder: Option<LockInfo>,
     pub(crate) last: Option<LastHolding>,
 }
+
+/// The lease of a waiter that was granted a lock and has not confirmed it.
+#[cfg(test)]
+pub(crate) const CLAIM: Duration = Duration::from_nanos(crate::protocol::Timing::NANOS.claim);

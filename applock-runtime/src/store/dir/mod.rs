@@ -1,33 +1,34 @@
 //! The embedded store, `dir:PATH`: a directory that the processes of one machine
 //! share, without a server.
 //!
+//! An adapter of [`crate::protocol`]: each step reads the state of a lock from its files, has
+//! the protocol decide, and writes what has changed. No decision about a lock stands here.
+//!
 //! | file | what lives there |
 //! |---|---|
-//! | `lease.rs` | every decision, as functions without I/O |
-//! | `line.rs` | who waits, whose turn it is, and the text of that file, without I/O |
-//! | `record.rs` | the text of a record file |
-//! | `text.rs` | the lines that both texts are made of |
-//! | `names.rs` | the names of the files |
-//! | `place.rs` | the directory: reading and writing a record |
-//! | `steps.rs` | the steps in which that line matters |
-//! | `latch.rs` | the critical section, by OS file locks |
-//! | `patience.rs` | blocking threads, time limits, and what is known after them |
-//! | `prepare.rs` | creating a directory and trying it out |
-//! | `sweep.rs` | removing what nobody needs any more |
-//! | `time.rs` | one steady time for all processes of the machine |
-//! | `fault.rs` | errors that name the path and the way out |
+//! | `mod.rs` | the steps: read, decide, write |
+//! | `codec.rs` | the text of the two files of a lock |
+//! | `file_names.rs` | the names of the files |
+//! | `directory.rs` | the directory: reading and writing a file |
+//! | `lock_file.rs` | the critical section, by OS file locks |
+//! | `blocking.rs` | blocking threads, time limits, and what is known after them |
+//! | `open.rs` | creating a directory and trying it out |
+//! | `cleanup.rs` | removing what nobody needs any more |
+//! | `boot_clock.rs` | one steady time for all processes of the machine |
+//! | `error.rs` | errors that name the path and the way out |
 //!
 //! What it promises: at most one holder for each key among the processes of one
 //! machine that use the same directory, also when they crash, are killed or stopped
 //! at any point, when the machine loses power, and when the wall clock jumps.
 //! Leases run out while the machine is suspended, and are over after a restart.
 //!
-//! In which order: whoever waits stands in line, across processes, and a lock that is free
-//! is taken by the first of them whose process asked lately. That is a courtesy: a line
+//! In which order: waiters stand in a queue, across processes. No process can be notified
+//! here: a lock that is released goes to the first waiter whose process polled lately, and
+//! that waiter finds its grant by its next poll, within the claim. The queue is a courtesy: one
 //! that is damaged or lost is begun anew, and never stands in a lock's way.
 //!
-//! What it asks of the disk: an acquisition waits for two syncs (the record, the
-//! directory), a release for one, a heartbeat, a refusal and waiting for none; so a disk that
+//! What it asks of the disk: a grant waits for two syncs (the record, the directory), a
+//! release that nobody waits for one, a heartbeat, a refusal and waiting for none; so a disk that
 //! is slow for a while delays new holders and takes no lease from an old one.
 //!
 //! What breaks it: deleting records by hand while locks are held; a network file
@@ -37,21 +38,17 @@
 //! it beforehand with a common group and mode 2770; files get the same rights. A
 //! sticky directory such as `/tmp` itself does not work for several users.
 
-mod fault;
-mod latch;
-mod lease;
-mod line;
-mod names;
-mod patience;
-mod place;
-mod prepare;
-mod record;
-mod steps;
-mod sweep;
+mod blocking;
+mod boot_clock;
+mod cleanup;
+mod codec;
+mod directory;
+mod error;
+mod file_names;
+mod lock_file;
+mod open;
 #[cfg(test)]
 mod tests;
-mod text;
-mod time;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -62,127 +59,358 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use self::latch::{Latch, shut};
-use self::names::Files;
-use self::patience::{Attempt, Leave, Stop, carry_out};
-use self::place::{Directory, Manner};
-use self::record::Holding;
-use self::time::Now;
+use self::blocking::{Attempt, CommitPermit, Stop, carry_out};
+use self::boot_clock::BootTime;
+use self::codec::{MAX_WAITERS, QueueFile, Record, store_time};
+use self::directory::{Directory, Durability};
+use self::file_names::Files;
+use self::lock_file::{LockFile, shut};
+use super::view::{self, Who, nanos};
 use super::{
-    Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreError, StoreErrorKind,
-    StoreFuture, StoreResult,
+    Acquire, Acquired, Grant, Inspection, OwnerId, QueuePosition, Release, Released, Renew, Store,
+    StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 use crate::key::Key;
+use crate::protocol::{
+    Decision, Granted, Holding, LockState, Notify, Phase, Reach, Requester, StoreTime, Timing,
+    WaitQueue, Waiter, WhenBusy,
+};
 
 /// How many blocking threads one store uses at most, so that a disk that hangs does
 /// not take all 512 of the runtime's.
 const THREADS: usize = 32;
 
-/// How long a sweep may take: unnoticed beside the start of a process.
-const SWEEP: Duration = Duration::from_millis(100);
+/// How long a cleanup may take: unnoticed beside the start of a process.
+const CLEANUP: Duration = Duration::from_millis(100);
 
-/// After how many new records a process that runs on sweeps again.
-const SWEEP_EVERY: u32 = 1_000;
+/// After how many new records a process that runs on cleans up again.
+const CLEANUP_EVERY: u32 = 1_000;
+
+/// How often it is written down that a process polls, while the lock is taken.
+const REFRESH: Duration = Duration::from_millis(300);
 
 /// Locks in a directory.
 pub(crate) struct DirStore {
-    /// One store, one engine: so it is known whose waiters ask still.
+    /// One store, one engine: so it is known whose waiters poll still.
     id: Uuid,
-    place: Directory,
+    directory: Directory,
     url: Arc<str>,
     threads: Arc<Semaphore>,
-    clock: Arc<dyn Fn() -> Now + Send + Sync>,
+    clock: Arc<dyn Fn() -> BootTime + Send + Sync>,
     created: AtomicU32,
-    /// How many locks were asked for.
-    asked: AtomicU64,
+    /// The last ticket that was given to a request of this engine.
+    ticket: AtomicU64,
     /// Whether the directory was created and tried out: by `open`, or by the first step
     /// of a locker that connects on first use. One that is missing afterwards was
     /// deleted, which is an error.
-    prepared: Mutex<bool>,
+    is_open: Mutex<bool>,
+}
+
+/// No process can be notified here, and all of them say so: this is never asked.
+struct NobodyListens;
+
+impl Notify<Who> for NobodyListens {
+    fn reach(&mut self, _waiter: &Waiter<Who>, _grant: &Granted) -> Reach {
+        Reach::Unreachable
+    }
+}
+
+/// A lock as its files have it.
+struct Found {
+    files: Files,
+    /// What the protocol goes by.
+    state: LockState<Who>,
+    written: Written,
+    now: BootTime,
+}
+
+/// What stands in the file of the wait queue.
+enum Written {
+    Queue(WaitQueue<Who>),
+    /// Nothing that can be used: the next writer begins anew.
+    Damaged,
+    /// It was not read, or is another version's, and is left alone.
+    Untouched,
+}
+
+/// What a step needs of the wait queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Queue,
+    /// A holder lets go, also where the queue can't be read.
+    QueueIfReadable,
+    /// A heartbeat is none of its business.
+    Nothing,
+}
+
+impl Found {
+    fn at(&self) -> StoreTime {
+        store_time(&self.now)
+    }
+}
+
+/// Being alone with one key, and what was found there.
+struct Inside {
+    _lock_file: LockFile,
+    found: Found,
 }
 
 impl DirStore {
     /// The store in the directory `path`. Touches no file yet.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self::with_clock(path, Arc::new(time::now))
+        Self::with_clock(path, Arc::new(boot_clock::now))
     }
 
-    fn with_clock(path: PathBuf, clock: Arc<dyn Fn() -> Now + Send + Sync>) -> Self {
-        let place = Directory::new(&path);
+    fn with_clock(path: PathBuf, clock: Arc<dyn Fn() -> BootTime + Send + Sync>) -> Self {
+        let directory = Directory::new(&path);
         Self {
             id: Uuid::new_v4(),
-            url: format!("dir:{}", place.path().display()).into(),
-            place,
+            url: format!("dir:{}", directory.path().display()).into(),
+            directory,
             threads: Arc::new(Semaphore::new(THREADS)),
             clock,
             created: AtomicU32::new(0),
-            asked: AtomicU64::new(0),
-            prepared: Mutex::new(false),
+            ticket: AtomicU64::new(0),
+            is_open: Mutex::new(false),
         }
     }
 
-    fn prepare_once(&self) -> StoreResult<()> {
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*prepared {
-            prepare::prepare(&self.place)?;
-            *prepared = true;
+    fn open_once(&self) -> StoreResult<()> {
+        let mut is_open = self.is_open.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_open {
+            open::open(&self.directory)?;
+            *is_open = true;
         }
         Ok(())
     }
 
-    /// Goes inside, where one is alone with a key, and looks what is there.
-    fn inside(&self, key: &Key) -> Attempt<Inside> {
-        let files = self.place.files(&key.lock);
-        let Some(latch) = Latch::try_take(&self.place, &files.latch)? else {
-            return Err(Stop::Shut(shut(&files.latch)));
-        };
-        let found = self.place.read(&files, &key.lock)?;
-        // Only now: however long the latch took, the lease counts from here, later
-        // than the asking, from which the holder counts it (rule R1).
+    /// Reads a lock. Needs no lock file: each file is only ever replaced whole.
+    fn look(&self, key: &Key, needs: Needs) -> StoreResult<Found> {
+        let files = Files::of(self.directory.path(), &key.lock);
+        let record = self.directory.read(&files, &key.lock)?;
+        // Only now: however long it took to get here, the lease counts from here, later than the
+        // asking, from which the holder counts it (rule R1).
         let now = (self.clock)();
-        Ok(Inside {
-            _latch: latch,
+        let written = match needs {
+            Needs::Nothing => Written::Untouched,
+            _ => match self.directory.read_queue(&files, &now) {
+                Ok(Some(queue)) => Written::Queue(queue),
+                Ok(None) => Written::Damaged,
+                Err(_) if needs == Needs::QueueIfReadable => Written::Untouched,
+                Err(error) => return Err(error),
+            },
+        };
+        let mut state = LockState {
+            newest: record.map(|record| record.into_holding(&now)),
+            queue: match &written {
+                Written::Queue(queue) => queue.clone(),
+                _ => WaitQueue::default(),
+            },
+        };
+        if let Some(newest) = &state.newest {
+            // A crash between the two files: the holder waits no more.
+            state.queue.leave(newest.owner);
+        }
+        Ok(Found {
             files,
-            found,
+            state,
+            written,
             now,
         })
     }
 
-    /// One step under the key's latch: what `decide` makes of the record that it
-    /// finds is put in its place. `false`: there is nothing to change.
-    fn change(
+    /// Goes inside, where one is alone with a key, and reads what is there.
+    fn inside(&self, key: &Key, needs: Needs) -> Attempt<Inside> {
+        let files = Files::of(self.directory.path(), &key.lock);
+        match LockFile::try_take(&self.directory, &files.lock_file)? {
+            Some(lock_file) => Ok(Inside {
+                _lock_file: lock_file,
+                found: self.look(key, needs)?,
+            }),
+            None => Err(Stop::Shut(shut(&files.lock_file))),
+        }
+    }
+
+    /// Writes what a decision has changed: first who holds the lock, then who waits.
+    fn commit(
+        &self,
+        found: &Found,
+        decided: &LockState<Who>,
+        permit: &CommitPermit<'_>,
+    ) -> StoreResult<()> {
+        let newest = decided.newest.as_ref();
+        let durability = newest.and_then(|new| durability(found.state.newest.as_ref(), new));
+        if let Some((newest, durability)) = newest.zip(durability) {
+            let record = Record {
+                holding: newest.clone(),
+                boot: found.now.boot(),
+            };
+            self.directory
+                .write(&found.files, &record, durability, permit)?;
+            if found.state.newest.is_none() {
+                self.created.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        match &found.written {
+            Written::Untouched => return Ok(()),
+            Written::Queue(written) if *written == decided.queue => return Ok(()),
+            Written::Queue(_) | Written::Damaged => {}
+        }
+        let file = QueueFile {
+            queue: decided.queue.clone(),
+            boot: found.now.boot(),
+        };
+        let written = self.directory.write_queue(&found.files, &file, permit);
+        match durability {
+            None => written,
+            // The step is carried out, whatever becomes of the queue: its next writer takes the
+            // holder out of it.
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn acquire_one(
+        &self,
+        (ticket, ask): &(u64, Acquire),
+        permit: &CommitPermit<'_>,
+    ) -> Attempt<Acquired> {
+        // Many who poll do not hinder the one who works: what changes nothing of account is
+        // answered without the lock file.
+        let outside = self.look(&ask.key, Needs::Queue)?;
+        let (decided, answer) = self.decide_acquire(&outside, *ticket, ask)?;
+        if is_of_no_account(&outside, &decided) {
+            return Ok(answer);
+        }
+        let Inside { _lock_file, found } = self.inside(&ask.key, Needs::Queue)?;
+        let (decided, answer) = self.decide_acquire(&found, *ticket, ask)?;
+        self.commit(&found, &decided, permit)?;
+        Ok(answer)
+    }
+
+    fn decide_acquire(
+        &self,
+        found: &Found,
+        ticket: u64,
+        ask: &Acquire,
+    ) -> StoreResult<(LockState<Who>, Acquired)> {
+        let now = found.at();
+        let mut state = found.state.clone();
+        let requester = Requester {
+            owner: ask.owner.as_u128(),
+            process: self.id.as_u128(),
+            ttl: nanos(ask.ttl),
+            who: Who::of(ask),
+        };
+        let has_room =
+            state.queue.len() < MAX_WAITERS || state.queue.ahead(requester.owner).is_some();
+        let when_busy = if ask.line.is_some() && has_room {
+            WhenBusy::Wait {
+                ticket: Some(ask.ticket.unwrap_or(ticket)),
+                listens: false,
+            }
+        } else {
+            WhenBusy::Refuse
+        };
+        let decision = state
+            .acquire(
+                requester,
+                when_busy,
+                now,
+                &Timing::NANOS,
+                &mut NobodyListens,
+            )
+            .map_err(|_| error::tokens_used_up(&found.files.record))?;
+        let Some(newest) = &state.newest else {
+            return Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""));
+        };
+        let holder = || view::lock_info(newest, state.waiters(now) as u64, now);
+        let answer = match decision {
+            Decision::Granted => Acquired::Granted {
+                token: newest.token,
+                at: view::acquired_at(newest),
+            },
+            Decision::Busy => Acquired::Busy(holder()),
+            Decision::Queued { ahead, ticket } => Acquired::Queued(QueuePosition {
+                holder: holder(),
+                ahead: ahead as u64,
+                at: now.at / 1_000,
+                is_new: ticket.is_some(),
+                ticket,
+                is_notified: false,
+            }),
+        };
+        Ok((state, answer))
+    }
+
+    fn renew_one(&self, ask: &Renew, permit: &CommitPermit<'_>) -> Attempt<bool> {
+        self.step(&ask.key, Needs::Nothing, permit, |state, now| {
+            state.renew(ask.owner.as_u128(), nanos(ask.ttl), now)
+        })
+    }
+
+    fn release_one(&self, ask: &Release, permit: &CommitPermit<'_>) -> Attempt<Released> {
+        let own = Some(self.id.as_u128());
+        self.step(&ask.key, Needs::QueueIfReadable, permit, |state, now| {
+            let (owner, keep) = (ask.owner.as_u128(), ask.keep.map_or(0, nanos));
+            let answer = state.release(owner, keep, own, now, &Timing::NANOS, &mut NobodyListens);
+            Released {
+                ended: answer.ended,
+                next: answer.granted.as_ref().map(grant),
+            }
+        })
+    }
+
+    fn force_release_one(
+        &self,
+        (key, stale): &(Key, Option<Duration>),
+        permit: &CommitPermit<'_>,
+    ) -> Attempt<bool> {
+        let stale = stale.map(nanos);
+        self.step(key, Needs::QueueIfReadable, permit, |state, now| {
+            state.force_release(stale, now, &Timing::NANOS, &mut NobodyListens)
+        })
+    }
+
+    /// One step alone with a key: read, decide, write what has changed.
+    fn step<T>(
         &self,
         key: &Key,
-        manner: Manner,
-        leave: &Leave<'_>,
-        decide: impl FnOnce(Option<Holding>, &Now) -> Option<Holding>,
-    ) -> Attempt<bool> {
-        let Inside {
-            _latch,
-            files,
-            found,
-            now,
-        } = self.inside(key)?;
-        let Some(holding) = decide(found, &now) else {
-            return Ok(false);
-        };
-        self.place.write(&files, &holding, manner, leave)?;
-        Ok(true)
+        needs: Needs,
+        permit: &CommitPermit<'_>,
+        decide: impl FnOnce(&mut LockState<Who>, StoreTime) -> T,
+    ) -> Attempt<T> {
+        let Inside { _lock_file, found } = self.inside(key, needs)?;
+        let mut decided = found.state.clone();
+        let answer = decide(&mut decided, found.at());
+        self.commit(&found, &decided, permit)?;
+        Ok(answer)
     }
 
-    fn renew_one(&self, ask: &Renew, leave: &Leave<'_>) -> Attempt<bool> {
-        self.change(&ask.key, Manner::Heartbeat, leave, |found, now| {
-            lease::renew(found, ask, now)
-        })
+    fn inspect_one(&self, key: &Key) -> StoreResult<Inspection> {
+        let found = self.look(key, Needs::Queue)?;
+        Ok(view::inspection(&found.state, found.at()))
     }
 
-    fn sweep(&self) {
-        sweep::sweep(&self.place, || (self.clock)(), SWEEP);
+    /// A ticket for a request that is asked now: of two of one engine the second may find the
+    /// lock file free first, and they stand in the order of their asking all the same.
+    fn next_ticket(&self) -> u64 {
+        let now = (self.clock)().up_ns / 1_000;
+        let next = |last: u64| now.max(last.saturating_add(1));
+        let last = self
+            .ticket
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                Some(next(last))
+            });
+        next(last.unwrap_or_default())
     }
 
-    /// Sweeps beside the work, now and then, in a process that never opens anew.
-    fn sweep_if_due(self: Arc<Self>) {
-        if self.created.load(Ordering::Relaxed) < SWEEP_EVERY {
+    fn clean_up(&self) {
+        cleanup::clean_up(&self.directory, || (self.clock)(), CLEANUP);
+    }
+
+    /// Cleans up beside the work, now and then, in a process that never opens anew.
+    fn clean_up_if_due(self: Arc<Self>) {
+        if self.created.load(Ordering::Relaxed) < CLEANUP_EVERY {
             return;
         }
         let Ok(permit) = Arc::clone(&self.threads).try_acquire_owned() else {
@@ -191,7 +419,7 @@ impl DirStore {
         self.created.store(0, Ordering::Relaxed);
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            self.sweep();
+            self.clean_up();
         });
     }
 
@@ -199,7 +427,7 @@ impl DirStore {
         self: Arc<Self>,
         batch: Vec<Q>,
         within: Duration,
-        step: fn(&Self, &Q, &Leave<'_>) -> Attempt<T>,
+        step: fn(&Self, &Q, &CommitPermit<'_>) -> Attempt<T>,
     ) -> StoreFuture<Vec<StoreResult<T>>>
     where
         Q: Send + 'static,
@@ -208,12 +436,12 @@ impl DirStore {
         Box::pin(async move {
             let store = Arc::clone(&self);
             let threads = Arc::clone(&self.threads);
-            let outcomes = carry_out(threads, batch, within, move |ask, leave| {
-                store.prepare_once()?;
-                step(&store, ask, leave)
+            let outcomes = carry_out(threads, batch, within, move |ask, permit| {
+                store.open_once()?;
+                step(&store, ask, permit)
             })
             .await;
-            self.sweep_if_due();
+            self.clean_up_if_due();
             outcomes
         })
     }
@@ -222,7 +450,7 @@ impl DirStore {
         self: Arc<Self>,
         ask: Q,
         within: Duration,
-        step: fn(&Self, &Q, &Leave<'_>) -> Attempt<T>,
+        step: fn(&Self, &Q, &CommitPermit<'_>) -> Attempt<T>,
     ) -> StoreFuture<StoreResult<T>>
     where
         Q: Send + 'static,
@@ -238,20 +466,56 @@ impl DirStore {
     }
 }
 
-/// Being alone with one key, and what was found there.
-struct Inside {
-    _latch: Latch,
-    files: Files,
-    found: Option<Holding>,
-    now: Now,
+/// How a record has to be written, if it has changed.
+fn durability(old: Option<&Holding<Who>>, new: &Holding<Who>) -> Option<Durability> {
+    let beats = |phase| matches!(phase, Phase::Held | Phase::Claimed);
+    match old {
+        Some(old) if old == new => None,
+        // A new token: it must not be given out again.
+        Some(old) if old.token != new.token => Some(Durability::Durable),
+        None => Some(Durability::Durable),
+        Some(old) if beats(old.phase) && beats(new.phase) => Some(Durability::Heartbeat),
+        Some(_) => Some(Durability::Whole),
+    }
+}
+
+/// Whether a decision changes nothing but that a process has polled again soon.
+fn is_of_no_account(found: &Found, decided: &LockState<Who>) -> bool {
+    if decided.newest != found.state.newest {
+        return false;
+    }
+    let Written::Queue(written) = &found.written else {
+        return decided.queue.is_empty();
+    };
+    let mut written = written.clone();
+    for (process, known) in &mut written.processes {
+        if let Some(now) = decided.queue.processes.get(process)
+            && now.polled_at.saturating_sub(known.polled_at) < nanos(REFRESH)
+        {
+            known.polled_at = now.polled_at;
+        }
+    }
+    written.expires_at = decided.queue.expires_at;
+    written == decided.queue
+}
+
+/// A grant, for the engine of the waiter.
+fn grant(granted: &Granted) -> Grant {
+    Grant {
+        owner: OwnerId::from_u128(granted.owner),
+        token: granted.token,
+        at: view::unix(granted.acquired.micros),
+        micros: granted.acquired.at / 1_000,
+        claim: Duration::from_nanos(granted.claim),
+    }
 }
 
 impl Store for DirStore {
     fn open(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<()>> {
         self.once((), within, |store, (), _| {
-            // Always anew: whoever connects wants to know how it is now.
-            prepare::prepare(&store.place)?;
-            store.sweep();
+            // Always anew: a caller that connects wants to know how it is now.
+            open::open(&store.directory)?;
+            store.clean_up();
             Ok(())
         })
     }
@@ -261,8 +525,8 @@ impl Store for DirStore {
         batch: Vec<Acquire>,
         within: Duration,
     ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
-        let number = |ask| (self.asked.fetch_add(1, Ordering::Relaxed), ask);
-        let batch = batch.into_iter().map(number).collect();
+        let stamp = |ask| (self.next_ticket(), ask);
+        let batch = batch.into_iter().map(stamp).collect();
         self.each(batch, within, Self::acquire_one)
     }
 
@@ -279,11 +543,7 @@ impl Store for DirStore {
         batch: Vec<Release>,
         within: Duration,
     ) -> StoreFuture<Vec<StoreResult<Released>>> {
-        let ended = self.each(batch, within, Self::release_one);
-        Box::pin(async move {
-            let answers = ended.await.into_iter();
-            answers.map(|ended| ended.map(Released::from)).collect()
-        })
+        self.each(batch, within, Self::release_one)
     }
 
     fn inspect(
@@ -300,11 +560,7 @@ impl Store for DirStore {
         stale: Option<Duration>,
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
-        self.once((key, stale), within, |store, (key, stale), leave| {
-            store.change(key, Manner::Whole, leave, |found, now| {
-                lease::force_release(found, *stale, now)
-            })
-        })
+        self.once((key, stale), within, Self::force_release_one)
     }
 
     fn describe(&self) -> Arc<str> {
@@ -315,7 +571,7 @@ impl Store for DirStore {
 impl fmt::Debug for DirStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DirStore")
-            .field("path", &self.place.path())
+            .field("path", &self.directory.path())
             .finish_non_exhaustive()
     }
 }

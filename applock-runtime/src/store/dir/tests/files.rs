@@ -5,30 +5,43 @@ use std::io::Read as _;
 use std::path::Path;
 use std::thread;
 
-use super::super::patience::Leave;
-use super::super::place::{Directory, Manner};
-use super::super::record::{Holding, tests::sample};
+use super::super::blocking::CommitPermit;
+use super::super::codec::{Record, tests::sample};
+use super::super::directory::{Directory, Durability};
+use super::super::file_names::Files;
 use super::scratch;
+use crate::protocol::Phase;
 use crate::store::{StoreErrorKind, StoreResult};
 
 fn home() -> (tempfile::TempDir, Directory) {
     let home = scratch();
-    let place = Directory::new(home.path());
-    (home, place)
+    let directory = Directory::new(home.path());
+    (home, directory)
 }
 
-fn replace(place: &Directory, holding: &Holding, leave: bool) -> StoreResult<()> {
-    let files = place.files(&holding.key);
-    place.write(&files, holding, Manner::Durable, &Leave(&|| leave))
+fn replace(directory: &Directory, record: &Record, permit: bool) -> StoreResult<()> {
+    let files = files(directory);
+    let permit = CommitPermit(&|| permit);
+    directory.write(&files, record, Durability::Durable, &permit)
 }
 
-fn read(place: &Directory) -> StoreResult<Option<Holding>> {
-    let key = sample().key;
-    place.read(&place.files(&key), &key)
+fn read(directory: &Directory) -> StoreResult<Option<Record>> {
+    directory.read(&files(directory), &sample().holding.who.key)
 }
 
-fn names(place: &Directory) -> Vec<String> {
-    let entries = fs::read_dir(place.path()).unwrap();
+/// Of the sample's key.
+fn files(directory: &Directory) -> Files {
+    Files::of(directory.path(), &sample().holding.who.key)
+}
+
+fn with_token(token: u64) -> Record {
+    let mut record = sample();
+    record.holding.token = token;
+    record
+}
+
+fn names(directory: &Directory) -> Vec<String> {
+    let entries = fs::read_dir(directory.path()).unwrap();
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect()
@@ -36,142 +49,138 @@ fn names(place: &Directory) -> Vec<String> {
 
 #[test]
 fn a_relative_path_means_what_it_meant_when_it_was_given() {
-    let place = Directory::new(Path::new("locks"));
-    assert_eq!(place.path(), std::env::current_dir().unwrap().join("locks"));
+    let directory = Directory::new(Path::new("locks"));
+    assert_eq!(
+        directory.path(),
+        std::env::current_dir().unwrap().join("locks")
+    );
 }
 
 #[test]
 fn a_record_is_read_back_and_leaves_nothing_beside_it() {
-    let (_home, place) = home();
-    assert_eq!(read(&place).unwrap(), None);
+    let (_home, directory) = home();
+    assert_eq!(read(&directory).unwrap(), None);
     for token in [1, 2] {
-        let holding = Holding { token, ..sample() };
-        replace(&place, &holding, true).unwrap();
-        assert_eq!(read(&place).unwrap(), Some(holding));
-        assert_eq!(names(&place).len(), 1);
+        let holding = with_token(token);
+        replace(&directory, &holding, true).unwrap();
+        assert_eq!(read(&directory).unwrap(), Some(holding));
+        assert_eq!(names(&directory).len(), 1);
     }
 }
 
 #[test]
 fn a_heartbeat_changes_its_line_and_nothing_else() {
-    let (_home, place) = home();
-    let files = place.files(&sample().key);
-    let beat = |holding, leave| place.write(&files, &holding, Manner::Heartbeat, &Leave(&|| leave));
-    let next = Holding {
-        beat_ns: 7,
-        end_ns: u64::MAX,
-        ttl_ns: 9,
-        ..sample()
+    let (_home, directory) = home();
+    let files = files(&directory);
+    let beat = |record: Record, permit: bool| {
+        let permit = CommitPermit(&|| permit);
+        directory.write(&files, &record, Durability::Heartbeat, &permit)
     };
+    let mut next = sample();
+    next.holding.heartbeat_at += 7;
+    next.holding.expires_at = u64::MAX;
+    next.holding.phase = Phase::Claimed;
     let none = beat(next.clone(), true).unwrap_err();
     assert_eq!(
         none.kind,
         StoreErrorKind::Misconfigured,
         "it never makes a record"
     );
-    replace(&place, &sample(), true).unwrap();
+    replace(&directory, &sample(), true).unwrap();
     let file = File::open(&files.record).unwrap();
     assert_eq!(
         beat(next.clone(), false).unwrap_err().kind,
         StoreErrorKind::NotDone
     );
-    assert_eq!(read(&place).unwrap(), Some(sample()));
+    assert_eq!(read(&directory).unwrap(), Some(sample()));
     beat(next.clone(), true).unwrap();
-    assert_eq!(read(&place).unwrap(), Some(next.clone()));
-    assert_eq!(names(&place).len(), 1);
+    assert_eq!(read(&directory).unwrap(), Some(next.clone()));
+    assert_eq!(names(&directory).len(), 1);
     let mut text = String::new();
     (&file).read_to_string(&mut text).unwrap();
     assert_eq!(text, next.render(), "in place, without a new file");
 }
 
 #[test]
-fn whoever_reads_while_a_heart_beats_reads_a_whole_record() {
-    let (_home, place) = home();
-    let files = place.files(&sample().key);
-    replace(&place, &sample(), true).unwrap();
+fn a_reader_finds_a_whole_record_while_a_heart_beats() {
+    let (_home, directory) = home();
+    let files = files(&directory);
+    replace(&directory, &sample(), true).unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             for beat in 0..5_000 {
-                let next = Holding {
-                    beat_ns: beat * 0x0101_0101_0101,
-                    ..sample()
-                };
-                place
-                    .write(&files, &next, Manner::Heartbeat, &Leave(&|| true))
+                let mut next = sample();
+                next.holding.heartbeat_at += beat * 0x0101_0101_0101;
+                directory
+                    .write(
+                        &files,
+                        &next,
+                        Durability::Heartbeat,
+                        &CommitPermit(&|| true),
+                    )
                     .unwrap();
             }
             done.store(true, std::sync::atomic::Ordering::SeqCst);
         });
         while !done.load(std::sync::atomic::Ordering::SeqCst) {
-            assert!(read(&place).unwrap().is_some());
+            assert!(read(&directory).unwrap().is_some());
         }
     });
 }
 
 #[test]
-fn a_step_without_leave_leaves_the_old_record_and_nothing_beside_it() {
-    let (_home, place) = home();
-    replace(&place, &sample(), true).unwrap();
-    let error = replace(
-        &place,
-        &Holding {
-            token: 1,
-            ..sample()
-        },
-        false,
-    )
-    .unwrap_err();
+fn a_step_without_a_permit_leaves_the_old_record_and_nothing_beside_it() {
+    let (_home, directory) = home();
+    replace(&directory, &sample(), true).unwrap();
+    let error = replace(&directory, &with_token(1), false).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::NotDone);
-    assert_eq!(read(&place).unwrap(), Some(sample()));
-    assert_eq!(names(&place).len(), 1);
+    assert_eq!(read(&directory).unwrap(), Some(sample()));
+    assert_eq!(names(&directory).len(), 1);
 }
 
 #[test]
 fn a_crash_while_writing_harms_neither_the_old_record_nor_the_next_writer() {
-    let (_home, place) = home();
-    let temporary = place.files(&sample().key).temporary;
+    let (_home, directory) = home();
+    let temporary = files(&directory).temporary;
     let text = sample().render();
     for length in (0..=text.len()).step_by(7) {
         fs::write(&temporary, &text[..length]).unwrap();
-        assert_eq!(read(&place).unwrap(), None);
+        assert_eq!(read(&directory).unwrap(), None);
     }
-    replace(&place, &sample(), true).unwrap();
+    replace(&directory, &sample(), true).unwrap();
     fs::write(&temporary, "half").unwrap();
-    assert_eq!(read(&place).unwrap(), Some(sample()));
-    let next = Holding {
-        token: 9,
-        ..sample()
-    };
-    replace(&place, &next, true).unwrap();
-    assert_eq!(read(&place).unwrap(), Some(next));
-    assert_eq!(names(&place).len(), 1);
+    assert_eq!(read(&directory).unwrap(), Some(sample()));
+    let next = with_token(9);
+    replace(&directory, &next, true).unwrap();
+    assert_eq!(read(&directory).unwrap(), Some(next));
+    assert_eq!(names(&directory).len(), 1);
 }
 
 #[test]
 fn damaged_and_foreign_files_are_named_and_never_changed() {
-    let (_home, place) = home();
-    let path = place.files(&sample().key).record;
+    let (_home, directory) = home();
+    let path = files(&directory).record;
     let text = sample().render();
     let mut contents: Vec<Vec<u8>> = (0..text.len())
         .map(|length| text.as_bytes()[..length].to_vec())
         .collect();
-    contents.push(b"applock 2\n".to_vec());
-    contents.push(vec![b'a'; 2 << 20]);
-    contents.push(
-        Holding {
-            key: "QUEUE:other".into(),
-            ..sample()
-        }
-        .render()
-        .into_bytes(),
-    );
+    contents.push(b"applock 1\n".to_vec());
+    contents.push(b"applock 3\n".to_vec());
+    contents.push(vec![b'a'; 3 << 20]);
+    let mut other = sample();
+    other.holding.who.key = "QUEUE:other".into();
+    contents.push(other.render().into_bytes());
     for content in contents {
         fs::write(&path, &content).unwrap();
-        let error = read(&place).unwrap_err();
+        let error = read(&directory).unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Misconfigured);
         assert!(error.what.contains(&format!("{path:?}")), "{}", error.what);
-        assert!(error.remedy.contains("move it away") || error.remedy.contains("same version"));
+        assert!(
+            ["move it away", "same version", "older version"]
+                .iter()
+                .any(|way| error.remedy.contains(way))
+        );
         assert_eq!(fs::read(&path).unwrap(), content);
     }
 }
@@ -179,8 +188,8 @@ fn damaged_and_foreign_files_are_named_and_never_changed() {
 #[cfg(unix)]
 #[test]
 fn what_is_no_file_is_refused_without_opening_it() {
-    let (_home, place) = home();
-    let path = place.files(&sample().key).record;
+    let (_home, directory) = home();
+    let path = files(&directory).record;
     let pipe = |path: &Path| {
         assert!(
             std::process::Command::new("mkfifo")
@@ -201,7 +210,7 @@ fn what_is_no_file_is_refused_without_opening_it() {
     for (kind, make) in kinds {
         make(&path);
         assert_eq!(
-            read(&place).unwrap_err().kind,
+            read(&directory).unwrap_err().kind,
             StoreErrorKind::Misconfigured,
             "{kind}"
         );
@@ -215,56 +224,46 @@ fn what_is_no_file_is_refused_without_opening_it() {
 #[cfg(unix)]
 #[test]
 fn a_link_in_the_place_of_the_temporary_file_is_not_followed() {
-    let (home, place) = home();
+    let (home, directory) = home();
     let target = home.path().join("precious");
     fs::write(&target, "mine").unwrap();
-    std::os::unix::fs::symlink(&target, place.files(&sample().key).temporary).unwrap();
-    replace(&place, &sample(), true).unwrap();
+    std::os::unix::fs::symlink(&target, files(&directory).temporary).unwrap();
+    replace(&directory, &sample(), true).unwrap();
     assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
-    assert_eq!(read(&place).unwrap(), Some(sample()));
+    assert_eq!(read(&directory).unwrap(), Some(sample()));
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_write_that_fails_is_not_done_and_leaves_nothing() {
-    let (home, place) = home();
-    replace(&place, &sample(), true).unwrap();
+    let (home, directory) = home();
+    replace(&directory, &sample(), true).unwrap();
     // A directory with something inside: it can't be removed as a left-over.
-    let temporary = place.files(&sample().key).temporary;
+    let temporary = files(&directory).temporary;
     fs::create_dir(&temporary).unwrap();
-    let error = replace(
-        &place,
-        &Holding {
-            token: 1,
-            ..sample()
-        },
-        true,
-    )
-    .unwrap_err();
+    let error = replace(&directory, &with_token(1), true).unwrap_err();
     assert_ne!(error.kind, StoreErrorKind::Unknown);
-    assert_eq!(read(&place).unwrap(), Some(sample()));
+    assert_eq!(read(&directory).unwrap(), Some(sample()));
     drop(home);
 }
 
 #[test]
 fn a_record_too_long_to_be_read_again_is_not_written() {
-    let (_home, place) = home();
-    let holding = Holding {
-        instance: "x".repeat(1 << 20),
-        ..sample()
-    };
+    let (_home, directory) = home();
+    let mut holding = sample();
+    holding.holding.who.app = Some("x".repeat(2 << 20));
     assert_eq!(
-        replace(&place, &holding, true).unwrap_err().kind,
+        replace(&directory, &holding, true).unwrap_err().kind,
         StoreErrorKind::Misconfigured
     );
-    assert!(names(&place).is_empty());
+    assert!(names(&directory).is_empty());
 }
 
 #[test]
 fn no_directory_is_an_error_and_not_a_free_lock() {
-    let (home, place) = home();
+    let (home, directory) = home();
     drop(home);
-    let error = read(&place).unwrap_err();
+    let error = read(&directory).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Misconfigured);
-    assert!(error.what.contains(&format!("{:?}", place.path())));
+    assert!(error.what.contains(&format!("{:?}", directory.path())));
 }

@@ -1,8 +1,6 @@
 //! What this store promises, each promise a test; and what those tests share.
 
 mod files;
-mod leases;
-mod line;
 mod processes;
 mod queue;
 mod steps;
@@ -15,7 +13,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::DirStore;
-use super::time::{self, Now, nanos};
+use super::boot_clock::{self, BootTime};
+use super::nanos;
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::store::{
@@ -40,8 +39,8 @@ impl Home {
         let ahead = Arc::new(AtomicU64::new(0));
         let offset = Arc::clone(&ahead);
         let clock = move || {
-            let (now, ahead) = (time::now(), offset.load(Ordering::SeqCst));
-            Now {
+            let (now, ahead) = (boot_clock::now(), offset.load(Ordering::SeqCst));
+            BootTime {
                 up_ns: now.up_ns + ahead,
                 wall_us: now.wall_us + ahead / 1_000,
                 ..now
@@ -71,7 +70,7 @@ impl Home {
         match self.try_acquire(key, owner, LONG).await.unwrap() {
             Acquired::Granted { token, .. } => Ok(token),
             Acquired::Busy(info) => Err(info),
-            Acquired::Queued(place) => panic!("nobody asked for a place in line: {place:?}"),
+            Acquired::Queued(position) => panic!("a try does not wait: {position:?}"),
         }
     }
 

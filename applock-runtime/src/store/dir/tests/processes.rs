@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use super::super::latch::Latch;
-use super::super::place::Directory;
+use super::super::directory::Directory;
+use super::super::file_names::Files;
+use super::super::lock_file::LockFile;
 use super::*;
 use crate::error::Error;
 use crate::info::Ending;
@@ -90,7 +91,7 @@ async fn child() {
             ready_for_ever();
         }
         "inside" => {
-            let _latch = latch(&home.store.place, &key);
+            let _taken = lock_file(&home.store.directory, &key);
             ready_for_ever();
         }
         "churn" => churn(&home).await,
@@ -108,8 +109,8 @@ fn ready_for_ever() -> ! {
     }
 }
 
-fn latch(place: &Directory, key: &Key) -> Latch {
-    Latch::try_take(place, &place.files(&key.lock).latch)
+fn lock_file(directory: &Directory, key: &Key) -> LockFile {
+    LockFile::try_take(directory, &Files::of(directory.path(), &key.lock).lock_file)
         .unwrap()
         .unwrap()
 }
@@ -205,12 +206,12 @@ fn until_in_line(locker: &AppLocker, count: u64) {
     }
 }
 
-/// Nothing but the record and its latch.
+/// Nothing but the record and its lock file.
 fn is_tidy(path: &Path) -> bool {
     let entries = fs::read_dir(path.join("locks")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names
-        .filter(|name| !name.ends_with(".lock") && !name.ends_with(".latch"))
+        .filter(|name| !name.ends_with(".lock") && !name.ends_with(".flock"))
         .count()
         == 0
 }
@@ -244,7 +245,7 @@ async fn open_files(home: &Home) {
         assert!(home.release(&key, 1, None).await);
         home.acquire(&key, 1).await.unwrap();
     }
-    let shut = latch(&home.store.place, &key);
+    let shut = lock_file(&home.store.directory, &key);
     for _ in 0..50 {
         let renew = Renew {
             token: 1,

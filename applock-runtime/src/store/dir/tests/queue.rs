@@ -1,12 +1,14 @@
-//! Standing in line, by the steps of the store as the engines call them.
+//! The wait queue, by the steps of the store as the engines call them.
 
 use std::fs;
 
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::super::latch::Latch;
+use super::super::file_names::Files;
+use super::super::lock_file::LockFile;
 use super::*;
 use crate::clock::ManualClock;
+use crate::info::Ending;
 use crate::locker::AppLocker;
 use crate::store::{CLAIM, QueuePosition};
 
@@ -41,18 +43,22 @@ async fn two() -> Two {
 
 impl Home {
     async fn wait(&self, key: &Key, owner: u128) -> StoreResult<Acquired> {
-        let wish = Acquire {
+        let request = Acquire {
             line: Some(unbounded_channel().0),
             ticket: None,
             ..ask(key, owner)
         };
-        self.store().acquire(vec![wish], LONG).await.pop().unwrap()
+        self.store()
+            .acquire(vec![request], LONG)
+            .await
+            .pop()
+            .unwrap()
     }
 
-    /// Its place in line.
+    /// Its position in the queue.
     async fn queue(&self, key: &Key, owner: u128) -> QueuePosition {
         match self.wait(key, owner).await {
-            Ok(Acquired::Queued(place)) => place,
+            Ok(Acquired::Queued(position)) => position,
             other => panic!("{other:?}"),
         }
     }
@@ -70,7 +76,7 @@ impl Home {
     }
 
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.store.place.path()).unwrap();
+        let entries = fs::read_dir(self.store.directory.path()).unwrap();
         let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
         let mut names: Vec<String> = entries
             .map(|entry| name(entry).into_string().unwrap())
@@ -81,11 +87,11 @@ impl Home {
 }
 
 impl Two {
-    fn line(&self) -> std::path::PathBuf {
-        self.one.store.place.files(&self.key.lock).line
+    fn queue_file(&self) -> std::path::PathBuf {
+        Files::of(self.one.store.directory.path(), &self.key.lock).queue
     }
 
-    /// Who has it, for one who will not wait.
+    /// The holder, for a request that does not wait.
     async fn tried(&self, owner: u128) -> Option<u128> {
         let info = self.other.acquire(&self.key, owner).await.err()?;
         Some(Uuid::parse_str(info.owner_id()).unwrap().as_u128())
@@ -93,30 +99,35 @@ impl Two {
 }
 
 #[tokio::test]
-async fn the_order_of_coming_holds_across_engines_and_nobody_jumps_the_line() {
+async fn the_order_of_coming_holds_across_engines_and_no_try_jumps_the_queue() {
     let two = two().await;
     let (one, other, key) = (&two.one, &two.other, &two.key);
     one.acquire(key, 1).await.unwrap();
-    for (place, (home, owner)) in [(other, 2), (one, 3), (other, 4)].into_iter().enumerate() {
+    for (ahead, (home, owner)) in (0..).zip([(other, 2), (one, 3), (other, 4)]) {
         let queued = home.queue(key, owner).await;
         assert!(queued.is_new && !queued.is_notified);
-        assert_eq!(queued.ahead, place as u64);
-        assert_eq!(queued.holder.waiters(), Some(place as u64 + 1));
+        assert_eq!(queued.ahead, ahead);
+        assert_eq!(queued.holder.waiters(), Some(ahead + 1));
         assert!(!home.queue(key, owner).await.is_new);
     }
     for (home, holder, next, then) in [(one, 1, other, 2), (other, 2, one, 3), (one, 3, other, 4)] {
         assert_eq!(two.tried(9).await, Some(holder));
         assert!(home.release(key, holder, None).await);
-        assert_eq!(two.tried(9).await, Some(then), "it is the next");
-        assert!(one.inspect(key).await.holder.is_none());
+        assert_eq!(
+            two.tried(9).await,
+            Some(then),
+            "it has the lock for a claim"
+        );
+        let claimed = one.inspect(key).await.holder.unwrap();
+        assert!(claimed.remaining() <= Some(CLAIM));
         if then != 4 {
-            let place = other.queue(key, 4).await;
-            assert_eq!(
-                place.holder.waiters(),
-                Some(5 - u64::try_from(then).unwrap())
-            );
+            let position = other.queue(key, 4).await;
+            let waiters = 4 - u64::try_from(then).unwrap();
+            assert_eq!(position.holder.waiters(), Some(waiters));
         }
         next.takes(key, then).await;
+        let confirmed = one.inspect(key).await.holder.unwrap();
+        assert!(confirmed.remaining() > Some(CLAIM));
     }
     assert_eq!(two.tried(9).await, Some(4));
     assert!(other.release(key, 4, None).await);
@@ -124,7 +135,7 @@ async fn the_order_of_coming_holds_across_engines_and_nobody_jumps_the_line() {
 }
 
 #[tokio::test]
-async fn whoever_leaves_leaves_nothing_behind() {
+async fn a_waiter_that_leaves_leaves_nothing_behind() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
     let before = two.one.names();
@@ -143,20 +154,20 @@ async fn whoever_leaves_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn one_who_comes_to_hold_what_it_left_hands_it_on() {
+async fn a_waiter_that_is_granted_what_it_gave_up_hands_it_on() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
     two.one.queue(&two.key, 2).await;
     two.other.queue(&two.key, 3).await;
     two.one.release(&two.key, 1, None).await;
-    // Its asking is carried out, and it gives up before it hears of that.
+    // The grant is carried out, and the waiter gives up before it hears of that.
     two.one.takes(&two.key, 2).await;
     assert!(two.one.release(&two.key, 2, None).await);
     assert_eq!(two.tried(9).await, Some(3));
 }
 
 #[tokio::test]
-async fn every_way_in_which_a_lock_becomes_free_serves_the_line() {
+async fn every_way_in_which_a_lock_becomes_free_serves_the_waiters() {
     let two = two().await;
     let (one, other, key) = (&two.one, &two.other, &two.key);
     one.acquire(key, 1).await.unwrap();
@@ -181,25 +192,26 @@ async fn every_way_in_which_a_lock_becomes_free_serves_the_line() {
 }
 
 #[tokio::test]
-async fn a_silent_engine_is_passed_over_and_one_who_asks_keeps_the_places_of_all() {
+async fn a_silent_engine_is_skipped_and_one_poll_keeps_the_places_of_all_its_waiters() {
     let two = two().await;
     let (one, other, key) = (&two.one, &two.other, &two.key);
-    one.acquire(key, 1).await.unwrap();
+    other.acquire(key, 1).await.unwrap();
     for (home, owner) in [(one, 2), (other, 3), (other, 4)] {
         home.queue(key, owner).await;
     }
     one.advance(SILENT);
     other.queue(key, 3).await;
-    one.release(key, 1, None).await;
+    other.release(key, 1, None).await;
     other.takes(key, 3).await;
     other.release(key, 3, None).await;
-    assert_eq!(two.tried(9).await, Some(4), "it has not asked itself");
+    assert_eq!(two.tried(9).await, Some(4), "it has not polled itself");
     one.queue(key, 5).await;
+    other.release(key, 4, None).await;
     assert_eq!(two.tried(9).await, Some(2), "it is back");
 }
 
 #[tokio::test]
-async fn one_who_never_takes_its_turn_does_not_keep_the_lock_from_others() {
+async fn a_claim_that_is_never_confirmed_does_not_keep_the_lock_from_others() {
     let two = two().await;
     let (one, other, key) = (&two.one, &two.other, &two.key);
     one.acquire(key, 1).await.unwrap();
@@ -208,7 +220,7 @@ async fn one_who_never_takes_its_turn_does_not_keep_the_lock_from_others() {
     one.release(key, 1, None).await;
     let mut waited = Duration::ZERO;
     while two.tried(9).await == Some(2) {
-        // Its engine asks for another: it is alive, and has lost this one.
+        // Its engine polls for another waiter: it is alive, and has lost this grant.
         one.queue(key, 3).await;
         one.advance(CLAIM / 4);
         waited += CLAIM / 4;
@@ -221,17 +233,17 @@ async fn one_who_never_takes_its_turn_does_not_keep_the_lock_from_others() {
 }
 
 #[tokio::test]
-async fn whoever_took_the_lock_and_died_before_it_left_the_line_is_out_of_it() {
+async fn a_crash_between_the_two_files_leaves_no_holder_in_the_queue() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
     two.one.queue(&two.key, 2).await;
+    let before = fs::read(two.queue_file()).unwrap();
     two.one.release(&two.key, 1, None).await;
-    let before = fs::read(two.line()).unwrap();
+    fs::write(two.queue_file(), before).unwrap();
     two.one.takes(&two.key, 2).await;
-    fs::write(two.line(), before).unwrap();
     two.one.release(&two.key, 2, None).await;
     assert_eq!(two.tried(9).await, None);
-    assert!(!two.line().exists());
+    assert!(!two.queue_file().exists());
 }
 
 #[tokio::test]
@@ -251,104 +263,129 @@ async fn the_dead_are_forgotten() {
         assert!(two.one.renew(&two.key, 1).await);
     }
     assert_eq!(waiters().await, Some(0));
+    assert!(two.queue_file().exists());
     assert!(two.one.release(&two.key, 1, None).await);
-    assert!(two.line().exists());
+    assert!(!two.queue_file().exists());
     assert_eq!(two.tried(9).await, None);
-    assert!(!two.line().exists());
 }
 
+/// Nothing is written for a waiter that does not get the lock.
 #[tokio::test]
-async fn whoever_waits_for_a_lock_that_is_held_does_not_hinder_its_holder() {
-    let two = two().await;
-    two.one.acquire(&two.key, 1).await.unwrap();
-    two.other.queue(&two.key, 2).await;
-    let files = two.one.store.place.files(&two.key.lock);
-    let before = fs::read(&files.line).unwrap();
-    let shut = Latch::try_take(&two.one.store.place, &files.latch)
-        .unwrap()
-        .unwrap();
-    two.other.queue(&two.key, 2).await;
-    assert_eq!(fs::read(&files.line).unwrap(), before);
-    drop(shut);
-    two.one.advance(Duration::from_secs(1));
-    two.other.queue(&two.key, 2).await;
-    assert_ne!(fs::read(&files.line).unwrap(), before, "it is alive");
-}
-
-#[tokio::test]
-async fn a_damaged_line_is_begun_anew_and_stands_in_no_locks_way() {
-    for damage in ["", "4711", "applock line 1\nsum\n"] {
+async fn the_last_holding_is_the_true_one_where_the_waiter_has_died() {
+    for by_force in [false, true] {
         let two = two().await;
-        two.one.acquire(&two.key, 1).await.unwrap();
+        let token = two.one.acquire(&two.key, 1).await.unwrap();
         two.other.queue(&two.key, 2).await;
-        fs::write(two.line(), damage).unwrap();
-        let seen = two.one.inspect(&two.key).await.holder.unwrap();
-        assert_eq!(seen.waiters(), Some(0));
-        assert!(!two.one.release(&two.key, 7, None).await);
-        assert!(two.other.queue(&two.key, 2).await.is_new);
-        fs::write(two.line(), damage).unwrap();
-        assert!(two.one.release(&two.key, 1, None).await);
-        assert_eq!(two.tried(9).await, None);
-        assert!(!two.line().exists());
+        two.one.advance(SILENT);
+        if by_force {
+            assert!(two.one.force(&two.key).await);
+        } else {
+            assert!(two.one.release(&two.key, 1, None).await);
+        }
+        let seen = two.one.inspect(&two.key).await;
+        assert!(seen.holder.is_none());
+        let last = seen.last.unwrap();
+        assert_eq!(last.fencing_token, token);
+        let ending = match by_force {
+            true => Ending::Forced,
+            false => Ending::Released,
+        };
+        assert_eq!(last.ending, ending);
     }
 }
 
 #[tokio::test]
-async fn what_is_no_file_in_a_lines_place_stops_only_those_who_would_wait() {
+async fn a_waiter_that_polls_does_not_hinder_the_holder() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
-    fs::create_dir(two.line()).unwrap();
+    two.other.queue(&two.key, 2).await;
+    let files = Files::of(two.one.store.directory.path(), &two.key.lock);
+    let before = fs::read(&files.queue).unwrap();
+    let shut = LockFile::try_take(&two.one.store.directory, &files.lock_file)
+        .unwrap()
+        .unwrap();
+    two.other.queue(&two.key, 2).await;
+    assert_eq!(fs::read(&files.queue).unwrap(), before);
+    drop(shut);
+    two.one.advance(Duration::from_secs(1));
+    two.other.queue(&two.key, 2).await;
+    assert_ne!(fs::read(&files.queue).unwrap(), before, "it is alive");
+}
+
+#[tokio::test]
+async fn a_damaged_queue_is_begun_anew_and_stands_in_no_locks_way() {
+    for damage in ["", "4711", "applock-queue 2\n{}\n"] {
+        let two = two().await;
+        two.one.acquire(&two.key, 1).await.unwrap();
+        two.other.queue(&two.key, 2).await;
+        fs::write(two.queue_file(), damage).unwrap();
+        let seen = two.one.inspect(&two.key).await.holder.unwrap();
+        assert_eq!(seen.waiters(), Some(0));
+        assert!(!two.one.release(&two.key, 7, None).await);
+        assert!(two.other.queue(&two.key, 2).await.is_new);
+        fs::write(two.queue_file(), damage).unwrap();
+        assert!(two.one.release(&two.key, 1, None).await);
+        assert_eq!(two.tried(9).await, None);
+        assert!(!two.queue_file().exists());
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_file_in_a_queues_place_stops_waiters_only() {
+    let two = two().await;
+    two.one.acquire(&two.key, 1).await.unwrap();
+    fs::create_dir(two.queue_file()).unwrap();
     let outcome = two.other.wait(&two.key, 2).await;
     assert_eq!(kind(&outcome), Some(StoreErrorKind::Misconfigured));
     let what = outcome.unwrap_err().what;
-    assert!(what.contains(&format!("{:?}", two.line())), "{what}");
+    assert!(what.contains(&format!("{:?}", two.queue_file())), "{what}");
     assert_eq!(two.tried(9).await, Some(1));
     assert!(two.one.release(&two.key, 1, None).await);
     assert_eq!(two.tried(9).await, None);
 }
 
 #[tokio::test]
-async fn the_line_of_a_newer_version_is_never_jumped_nor_changed() {
+async fn the_queue_of_a_newer_version_is_never_jumped_nor_changed() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
-    let newer = "applock line 2\nwho knows\n";
-    fs::write(two.line(), newer).unwrap();
+    let newer = "applock-queue 3\nwho knows\n";
+    fs::write(two.queue_file(), newer).unwrap();
     assert!(two.one.renew(&two.key, 1).await);
     assert!(two.one.release(&two.key, 1, None).await);
     let outcome = two.other.try_acquire(&two.key, 9, LONG).await;
     assert_eq!(kind(&outcome), Some(StoreErrorKind::Misconfigured));
-    assert_eq!(fs::read_to_string(two.line()).unwrap(), newer);
+    assert_eq!(fs::read_to_string(two.queue_file()).unwrap(), newer);
 }
 
 #[tokio::test]
-async fn a_wait_given_up_before_it_stood_in_line_never_stands_there() {
+async fn a_wait_given_up_before_it_stood_in_the_queue_never_stands_there() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
-    let files = two.one.store.place.files(&two.key.lock);
+    let files = Files::of(two.one.store.directory.path(), &two.key.lock);
     for _ in 0..20 {
-        let shut = Latch::try_take(&two.one.store.place, &files.latch).unwrap();
+        let shut = LockFile::try_take(&two.one.store.directory, &files.lock_file).unwrap();
         let given_up = tokio::time::timeout(SHORT / 8, two.other.wait(&two.key, 2)).await;
         assert!(given_up.is_err());
         drop(shut);
         while two.other.store.threads.available_permits() < super::super::THREADS {
             tokio::task::yield_now().await;
         }
-        assert!(!two.line().exists());
+        assert!(!two.queue_file().exists());
     }
 }
 
 #[tokio::test]
-async fn those_of_one_engine_stand_in_the_order_in_which_it_asked_for_them() {
+async fn the_waiters_of_one_engine_stand_in_the_order_of_their_asking() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
-    let shut = Latch::try_take(
-        &two.one.store.place,
-        &two.one.store.place.files(&two.key.lock).latch,
+    let shut = LockFile::try_take(
+        &two.one.store.directory,
+        &Files::of(two.one.store.directory.path(), &two.key.lock).lock_file,
     );
     let asks = (2..30).map(|owner| two.other.wait(&two.key, owner));
     let asks = futures_util::future::join_all(asks);
     tokio::pin!(asks);
-    // All of them have found the latch shut before any of them stands in line.
+    // All of them have found the lock file taken before any of them stands in the queue.
     assert!(tokio::time::timeout(SHORT, &mut asks).await.is_err());
     drop(shut);
     asks.await;
@@ -359,10 +396,10 @@ async fn those_of_one_engine_stand_in_the_order_in_which_it_asked_for_them() {
 }
 
 #[tokio::test]
-async fn a_release_lets_the_next_of_its_own_process_ask_at_once() {
+async fn a_release_tells_the_next_waiter_of_its_own_process_by_its_answer() {
     let directory = scratch();
     let url = format!("dir:{}", directory.path().display());
-    // A clock that stands: nobody's next look ever comes.
+    // A clock that stands: no next poll ever comes.
     let clock = ManualClock::new();
     let locker = AppLocker::builder().store(url).clock(clock);
     let locker = locker.connect().await.unwrap();

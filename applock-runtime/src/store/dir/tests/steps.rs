@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::super::latch::Latch;
-use super::super::{SWEEP_EVERY, THREADS};
+use super::super::file_names::Files;
+use super::super::lock_file::LockFile;
+use super::super::{CLEANUP_EVERY, THREADS};
 use super::*;
 use crate::info::Ending;
 
@@ -19,9 +20,9 @@ async fn opened() -> (tempfile::TempDir, Home) {
     (directory, home)
 }
 
-fn latch(home: &Home, key: &Key) -> Latch {
-    let place = &home.store.place;
-    Latch::try_take(place, &place.files(&key.lock).latch)
+fn lock_file(home: &Home, key: &Key) -> LockFile {
+    let directory = &home.store.directory;
+    LockFile::try_take(directory, &Files::of(directory.path(), &key.lock).lock_file)
         .unwrap()
         .unwrap()
 }
@@ -66,7 +67,7 @@ async fn an_expired_lease_is_neither_renewed_nor_released_and_then_free() {
     let key = key("a");
     let token = home.acquire(&key, 1).await.unwrap();
     home.advance(TTL);
-    let path = home.store.place.files(&key.lock).record;
+    let path = Files::of(home.store.directory.path(), &key.lock).record;
     let before = fs::read(&path).unwrap();
     assert!(!home.renew(&key, 1).await);
     assert!(!home.release(&key, 1, None).await);
@@ -106,7 +107,7 @@ async fn each_of_a_batch_has_its_own_outcome() {
     let (_directory, home) = opened().await;
     let keys = ["free", "busy", "damaged", "last"].map(key);
     home.acquire(&keys[1], 9).await.unwrap();
-    let path = |key: &Key| home.store.place.files(&key.lock).record;
+    let path = |key: &Key| Files::of(home.store.directory.path(), &key.lock).record;
     fs::write(path(&keys[2]), "4711").unwrap();
     let batch = keys.iter().map(|key| ask(key, 1)).collect();
     let outcomes = home.store().acquire(batch, LONG).await;
@@ -137,7 +138,7 @@ async fn tokens_used_up_are_an_error_that_changes_nothing() {
     let key = key("a");
     home.acquire(&key, 1).await.unwrap();
     home.release(&key, 1, None).await;
-    let files = home.store.place.files(&key.lock);
+    let files = Files::of(home.store.directory.path(), &key.lock);
     home.advance(DAY * 365 * 400);
     let before = fs::read(&files.record).unwrap();
     let error = home.try_acquire(&key, 2, LONG).await.unwrap_err();
@@ -151,32 +152,35 @@ async fn tokens_used_up_are_an_error_that_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_latch_that_stays_shut_is_told_in_time_and_nothing_was_done() {
+async fn a_lock_file_that_stays_taken_is_told_in_time_and_nothing_was_done() {
     let (_directory, home) = opened().await;
     let key = key("a");
-    let shut = latch(&home, &key);
+    let shut = lock_file(&home, &key);
     let asked = Instant::now();
     let outcome = home.try_acquire(&key, 1, SHORT).await;
     assert!(asked.elapsed() < LONG / 2);
     assert_eq!(kind(&outcome), Some(StoreErrorKind::NotDone));
     assert!(
         home.inspect(&key).await.last.is_none(),
-        "reading needs no latch"
+        "reading needs no lock file"
     );
     drop(shut);
     home.acquire(&key, 2).await.unwrap();
-    let _shut = latch(&home, &key);
-    assert!(home.acquire(&key, 1).await.is_err(), "busy needs no latch");
+    let _shut = lock_file(&home, &key);
+    assert!(
+        home.acquire(&key, 1).await.is_err(),
+        "busy needs no lock file"
+    );
 }
 
 #[tokio::test]
-async fn a_latch_that_stays_shut_costs_the_rest_of_a_batch_nothing() {
+async fn a_lock_file_that_stays_taken_costs_the_rest_of_a_batch_nothing() {
     let (_directory, home) = opened().await;
     let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
     for name in &names {
         home.acquire(&key(name), 1).await.unwrap();
     }
-    let _shut = latch(&home, &key(&names[0]));
+    let _shut = lock_file(&home, &key(&names[0]));
     let renew = |name: &String| Renew {
         token: 1,
         key: key(name),
@@ -195,7 +199,7 @@ async fn an_acquisition_given_up_is_never_carried_out_afterwards() {
     let (_directory, home) = opened().await;
     let key = key("a");
     for _ in 0..20 {
-        let shut = latch(&home, &key);
+        let shut = lock_file(&home, &key);
         let given_up = tokio::time::timeout(SHORT / 8, home.try_acquire(&key, 1, LONG)).await;
         assert!(given_up.is_err());
         drop(shut);
@@ -212,7 +216,7 @@ async fn threads_that_all_want_one_lock_get_it_one_by_one_with_growing_tokens() 
     std::thread::scope(|scope| {
         for _ in 0..8 {
             let (inside, tokens) = (&inside, &tokens);
-            let path = home.store.place.path();
+            let path = home.store.directory.path();
             scope.spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_time()
@@ -314,9 +318,9 @@ async fn a_directory_deleted_while_locks_are_held_is_an_error_until_it_is_back()
 }
 
 #[tokio::test]
-async fn the_unused_is_swept_at_open_and_now_and_then() {
+async fn the_unused_is_cleaned_up_at_open_and_now_and_then() {
     let (_directory, home) = opened().await;
-    let exists = |name: &str| home.store.place.files(name).record.exists();
+    let exists = |name: &str| Files::of(home.store.directory.path(), name).record.exists();
     home.acquire(&key("old"), 1).await.unwrap();
     home.advance(DAY * 8);
     home.acquire(&key("held"), 1).await.unwrap();
@@ -325,7 +329,9 @@ async fn the_unused_is_swept_at_open_and_now_and_then() {
 
     home.acquire(&key("old"), 1).await.unwrap();
     home.advance(DAY * 8);
-    home.store.created.store(SWEEP_EVERY - 1, Ordering::Relaxed);
+    home.store
+        .created
+        .store(CLEANUP_EVERY - 1, Ordering::Relaxed);
     home.acquire(&key("new"), 1).await.unwrap();
     quiet(&home).await;
     assert!(!exists("old") && exists("new"));

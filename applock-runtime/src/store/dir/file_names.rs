@@ -2,20 +2,19 @@
 //!
 //! ```text
 //! QUEUE_reports.0b7e….lock    a record: the readable part of the key, its digest
-//! .QUEUE_reports.0b7e….latch  its critical section (latch.rs)
-//! .QUEUE_reports.0b7e….line   who waits for it (line.rs); none where nobody does
+//! .QUEUE_reports.0b7e….lock_file  its critical section (lock_file.rs)
+//! .QUEUE_reports.0b7e….queue  its waiters; no file where there are none
 //! .QUEUE_reports.0b7e….new    either being written; left behind only by a crash
 //! .probe-…                    whether the directory can be used; the same
 //! ```
 //!
-//! All processes that share a directory must agree on them, so they stay as they
-//! are as long as the format is version 1.
+//! All processes that share a directory must agree on them, of whatever version: the record and
+//! the lock file keep their names, so that a process of another version finds a record that it
+//! refuses, and not a lock that is free.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
-
-use super::place::Directory;
 
 pub(super) const PROBE: &str = ".probe-";
 
@@ -29,8 +28,8 @@ const KEYS: Uuid = Uuid::from_u128(0x2c1a_6f0e_77c9_4b0b_a2b4_35c9_0d1e_5f42);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Files {
     pub(super) record: PathBuf,
-    pub(super) latch: PathBuf,
-    pub(super) line: PathBuf,
+    pub(super) lock_file: PathBuf,
+    pub(super) queue: PathBuf,
     pub(super) temporary: PathBuf,
 }
 
@@ -38,13 +37,14 @@ pub(super) struct Files {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Record,
-    Latch,
-    Line,
+    LockFile,
+    Queue,
     Temporary,
 }
 
-impl Directory {
-    pub(super) fn files(&self, key: &str) -> Files {
+impl Files {
+    /// The files of `key` in a directory.
+    pub(super) fn of(directory: &Path, key: &str) -> Self {
         let digest = Uuid::new_v5(&KEYS, key.as_bytes());
         let mut readable: String = key
             .chars()
@@ -60,18 +60,18 @@ impl Directory {
             // Names that begin with a dot are those of the other files.
             readable.push('_');
         }
-        self.files_of(&format!("{readable}.{}", digest.simple()))
+        Self::of_stem(directory, &format!("{readable}.{}", digest.simple()))
     }
 
     /// The files of which this is the name of one, if it is.
-    pub(super) fn files_named(&self, file_name: &str) -> Option<(Files, Kind)> {
+    pub(super) fn named(directory: &Path, file_name: &str) -> Option<(Self, Kind)> {
         let (stem, kind) = match file_name.strip_prefix('.') {
             None => (file_name.strip_suffix(".lock")?, Kind::Record),
             Some(hidden) => {
                 let (stem, ending) = hidden.rsplit_once('.')?;
                 let kind = match ending {
-                    "latch" => Kind::Latch,
-                    "line" => Kind::Line,
+                    "flock" => Kind::LockFile,
+                    "queue" => Kind::Queue,
                     "new" => Kind::Temporary,
                     _ => return None,
                 };
@@ -82,15 +82,15 @@ impl Directory {
         if digest.len() != 32 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
-        Some((self.files_of(stem), kind))
+        Some((Self::of_stem(directory, stem), kind))
     }
 
-    fn files_of(&self, stem: &str) -> Files {
-        Files {
-            record: self.path().join(format!("{stem}.lock")),
-            latch: self.path().join(format!(".{stem}.latch")),
-            line: self.path().join(format!(".{stem}.line")),
-            temporary: self.path().join(format!(".{stem}.new")),
+    fn of_stem(directory: &Path, stem: &str) -> Self {
+        Self {
+            record: directory.join(format!("{stem}.lock")),
+            lock_file: directory.join(format!(".{stem}.flock")),
+            queue: directory.join(format!(".{stem}.queue")),
+            temporary: directory.join(format!(".{stem}.new")),
         }
     }
 }
@@ -99,11 +99,10 @@ impl Directory {
 mod tests {
     use super::*;
     use std::collections::HashSet;
-    use std::path::Path;
 
     #[test]
     fn every_key_has_a_file_of_its_own_with_a_harmless_name() {
-        let place = Directory::new(Path::new("/x"));
+        let directory = Path::new("/x");
         let (long, longer) = ("k".repeat(65_534), "k".repeat(65_535));
         let keys = [
             "",
@@ -134,7 +133,7 @@ mod tests {
             "é",
             "e\u{301}",
             "🦀",
-            ".latch-00",
+            ".lock_file-00",
             ".new-",
             "a.lock",
             "a:b",
@@ -144,7 +143,7 @@ mod tests {
         ];
         let mut folded = HashSet::new();
         for key in keys {
-            let files = place.files(key);
+            let files = Files::of(directory, key);
             let name = files
                 .record
                 .file_name()
@@ -162,19 +161,19 @@ mod tests {
             assert!(folded.insert(name.to_ascii_lowercase()), "{key:?}");
             for (path, kind) in [
                 (&files.record, Kind::Record),
-                (&files.latch, Kind::Latch),
-                (&files.line, Kind::Line),
+                (&files.lock_file, Kind::LockFile),
+                (&files.queue, Kind::Queue),
                 (&files.temporary, Kind::Temporary),
             ] {
                 let name = path.file_name().unwrap().to_str().unwrap();
-                assert_eq!(place.files_named(name), Some((files.clone(), kind)));
+                assert_eq!(Files::named(directory, name), Some((files.clone(), kind)));
             }
         }
     }
 
     #[test]
-    fn the_names_of_version_1_stay_as_they_are() {
-        let place = Directory::new(Path::new("/x"));
+    fn the_names_stay_as_they_are() {
+        let directory = Path::new("/x");
         for (key, expected) in [
             (
                 "QUEUE:reports",
@@ -185,7 +184,7 @@ mod tests {
                 "QUEUE_reports_eu__a.cedf0b16a8165395aaf202efa3e7352a.lock",
             ),
         ] {
-            let files = place.files(key);
+            let files = Files::of(directory, key);
             let name = files.record.file_name().unwrap().to_str().unwrap();
             assert_eq!(name, expected);
         }

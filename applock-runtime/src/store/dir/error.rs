@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::record::Damage;
+use super::codec::Damage;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// What `error` means for a step. `passing` says which of the two passing kinds it
@@ -57,9 +57,13 @@ pub(super) fn damaged(path: &Path, damage: &Damage) -> StoreError {
         StoreErrorKind::Misconfigured,
         format!("the file {path:?} {damage}; it was not changed"),
         match damage {
+            Damage::Older => {
+                "end the processes of the older version, which do not know the locks of this one, then \
+                 move the file away"
+            }
             Damage::Newer => "run the same version of applock in all processes of this directory",
             Damage::Foreign | Damage::Broken(_) => {
-                "look at it, then move it away; whoever holds that lock must have ended before"
+                "look at it, then move it away; the holder of that lock must have ended before"
             }
         },
     )

@@ -1,35 +1,35 @@
 //! The critical section: one process and one thread at a time, by an OS file lock.
 //!
-//! Each key has its own latch file, so nobody waits for another key's disk. Whoever
-//! has locked a latch looks whether it is still the file of that name, and begins
-//! anew if it is not: so a sweep, or a person, may delete one that is not locked.
+//! Each key has its own lock file, so no step waits for another key's disk. A step that
+//! has locked it checks whether it is still the file of that name, and begins
+//! anew if it is not: so a cleanup, or a person, may delete one that is not locked.
 //!
-//! The operating system opens the latch when its holder dies, however it dies. A
+//! The operating system unlocks the file when its holder dies, however it dies. A
 //! holder that is stopped (SIGSTOP) inside keeps it: safety before progress, for
-//! this one key. So nobody ever blocks on one: whoever finds it shut
-//! asks again later (patience.rs).
+//! this one key. So nothing ever blocks on one: a step that finds it taken
+//! asks again later (`blocking.rs`).
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::fault::io_fault;
-use super::place::Directory;
+use super::directory::Directory;
+use super::error::io_fault;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// Being alone with one key.
 #[derive(Debug)]
-pub(super) struct Latch(File);
+pub(super) struct LockFile(File);
 
-impl Latch {
-    /// The latch, if it is free.
-    pub(super) fn try_take(place: &Directory, path: &Path) -> StoreResult<Option<Self>> {
+impl LockFile {
+    /// The lock file, if it is free.
+    pub(super) fn try_take(directory: &Directory, path: &Path) -> StoreResult<Option<Self>> {
         let fault = |error| {
             let doing = "open the lock file";
             io_fault(StoreErrorKind::NotDone, doing, path, error)
         };
         loop {
-            let file = place.open_latch(path).map_err(fault)?;
+            let file = directory.open_lock_file(path).map_err(fault)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
@@ -38,20 +38,20 @@ impl Latch {
                     return Err(io_fault(StoreErrorKind::NotDone, doing, path, error));
                 }
             }
-            if let Some(latch) = Self::of(file, path).map_err(fault)? {
-                return Ok(Some(latch));
+            if let Some(taken) = Self::of(file, path).map_err(fault)? {
+                return Ok(Some(taken));
             }
         }
     }
 
-    /// A locked file as the latch, if it is the one that others will find.
+    /// A locked file, if it is the one that others will find.
     fn of(file: File, path: &Path) -> io::Result<Option<Self>> {
-        let latch = Self(file);
-        Ok(is_still_there(&latch.0, path)?.then_some(latch))
+        let taken = Self(file);
+        Ok(is_still_there(&taken.0, path)?.then_some(taken))
     }
 }
 
-/// What is told of a latch that stayed shut.
+/// What is answered where a lock file stayed taken.
 pub(super) fn shut(path: &Path) -> StoreError {
     StoreError::new(
         StoreErrorKind::NotDone,
@@ -60,7 +60,7 @@ pub(super) fn shut(path: &Path) -> StoreError {
     )
 }
 
-impl Drop for Latch {
+impl Drop for LockFile {
     fn drop(&mut self) {
         // Closing would do, but for a process forked at this very moment, which has
         // the same open file until it executes its program.
@@ -88,6 +88,7 @@ fn is_still_there(_file: &File, _path: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::file_names::Files;
     use super::super::tests::scratch;
     use super::*;
     use std::fs;
@@ -96,56 +97,56 @@ mod tests {
 
     fn home() -> (tempfile::TempDir, Directory) {
         let home = scratch();
-        let place = Directory::new(home.path());
-        (home, place)
+        let directory = Directory::new(home.path());
+        (home, directory)
     }
 
-    fn path_of(place: &Directory, n: u32) -> std::path::PathBuf {
-        place.files(&n.to_string()).latch
+    fn path_of(directory: &Directory, n: u32) -> std::path::PathBuf {
+        Files::of(directory.path(), &n.to_string()).lock_file
     }
 
     #[test]
-    fn one_at_a_time_is_inside_and_other_latches_are_free() {
-        let (_home, place) = home();
-        let inside = Latch::try_take(&place, &path_of(&place, 7)).unwrap();
+    fn one_at_a_time_is_inside_and_other_lock_files_are_free() {
+        let (_home, directory) = home();
+        let inside = LockFile::try_take(&directory, &path_of(&directory, 7)).unwrap();
         assert!(
-            Latch::try_take(&place, &path_of(&place, 7))
+            LockFile::try_take(&directory, &path_of(&directory, 7))
                 .unwrap()
                 .is_none()
         );
         assert!(
-            Latch::try_take(&place, &path_of(&place, 8))
+            LockFile::try_take(&directory, &path_of(&directory, 8))
                 .unwrap()
                 .is_some()
         );
         drop(inside);
         assert!(
-            Latch::try_take(&place, &path_of(&place, 7))
+            LockFile::try_take(&directory, &path_of(&directory, 7))
                 .unwrap()
                 .is_some()
         );
     }
 
     #[test]
-    fn a_latch_that_stays_shut_is_named() {
-        let (_home, place) = home();
-        let error = shut(&path_of(&place, 7));
-        let path = path_of(&place, 7);
+    fn a_lock_file_that_stays_taken_is_named() {
+        let (_home, directory) = home();
+        let error = shut(&path_of(&directory, 7));
+        let path = path_of(&directory, 7);
         assert!(error.what.contains(&format!("{path:?}")), "{}", error.what);
         assert_eq!(error.kind, StoreErrorKind::NotDone);
     }
 
     #[test]
     fn threads_exclude_one_another() {
-        let (_home, place) = home();
+        let (_home, directory) = home();
         let inside = AtomicU32::new(0);
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let _latch = loop {
-                            match Latch::try_take(&place, &path_of(&place, 0)).unwrap() {
-                                Some(latch) => break latch,
+                        let _taken = loop {
+                            match LockFile::try_take(&directory, &path_of(&directory, 0)).unwrap() {
+                                Some(taken) => break taken,
                                 None => thread::yield_now(),
                             }
                         };
@@ -160,25 +161,25 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_latch_deleted_by_hand_while_somebody_waits_does_not_let_two_in() {
-        let (_home, place) = home();
-        let path = path_of(&place, 7);
-        let old = place.open_latch(&path).unwrap();
+    fn a_lock_file_deleted_by_hand_while_a_step_waits_does_not_let_two_in() {
+        let (_home, directory) = home();
+        let path = path_of(&directory, 7);
+        let old = directory.open_lock_file(&path).unwrap();
         fs::remove_file(&path).unwrap();
-        let inside = Latch::try_take(&place, &path_of(&place, 7))
+        let inside = LockFile::try_take(&directory, &path_of(&directory, 7))
             .unwrap()
             .unwrap();
         // Who had opened the old file gets its lock, and sees that it is worthless.
         old.try_lock().unwrap();
-        assert!(Latch::of(old, &path).unwrap().is_none());
+        assert!(LockFile::of(old, &path).unwrap().is_none());
         assert!(
-            Latch::try_take(&place, &path_of(&place, 7))
+            LockFile::try_take(&directory, &path_of(&directory, 7))
                 .unwrap()
                 .is_none()
         );
         fs::remove_file(&path).unwrap();
         assert!(
-            Latch::of(inside.0.try_clone().unwrap(), &path)
+            LockFile::of(inside.0.try_clone().unwrap(), &path)
                 .unwrap()
                 .is_none()
         );
@@ -186,19 +187,17 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn latches_have_the_rights_of_the_directory() {
+    fn lock_files_have_the_rights_of_the_directory() {
         use std::os::unix::fs::PermissionsExt;
-        let (home, place) = home();
-        for (latch, directory, expected) in
-            [(1, 0o700, 0o600), (2, 0o770, 0o660), (3, 0o777, 0o666)]
-        {
-            fs::set_permissions(home.path(), fs::Permissions::from_mode(directory)).unwrap();
+        let (home, directory) = home();
+        for (number, mode, expected) in [(1, 0o700, 0o600), (2, 0o770, 0o660), (3, 0o777, 0o666)] {
+            fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
             drop(
-                Latch::try_take(&place, &path_of(&place, latch))
+                LockFile::try_take(&directory, &path_of(&directory, number))
                     .unwrap()
                     .unwrap(),
             );
-            let mode = fs::metadata(path_of(&place, latch))
+            let mode = fs::metadata(path_of(&directory, number))
                 .unwrap()
                 .permissions()
                 .mode();
@@ -208,10 +207,10 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_gone_is_not_created_again_by_a_step() {
-        let (home, place) = home();
+        let (home, directory) = home();
         drop(home);
-        let error = Latch::try_take(&place, &path_of(&place, 7)).unwrap_err();
+        let error = LockFile::try_take(&directory, &path_of(&directory, 7)).unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Misconfigured);
-        assert!(!place.path().exists());
+        assert!(!directory.path().exists());
     }
 }

@@ -21,7 +21,7 @@ const SAME_START: Duration = Duration::from_secs(5);
 
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Now {
+pub(super) struct BootTime {
     /// Nanoseconds of the machine's steady clock: by these leases are judged.
     pub(super) up_ns: u64,
     /// Microseconds of the wall clock: for people and for fencing tokens.
@@ -38,7 +38,7 @@ pub(super) struct Boot {
     pub(super) began_ms: u64,
 }
 
-impl Now {
+impl BootTime {
     pub(super) fn wall_ms(&self) -> u64 {
         (self.wall_us / 1_000).min(LAST_WALL_MS)
     }
@@ -76,19 +76,14 @@ pub(super) fn system_time(wall_ms: u64) -> SystemTime {
         .unwrap_or(UNIX_EPOCH)
 }
 
-/// A length in whole nanoseconds; beyond 584 years it is capped there.
-pub(super) fn nanos(length: Duration) -> u64 {
-    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// Reads the machine's clocks.
-pub(super) fn now() -> Now {
+pub(super) fn now() -> BootTime {
     let wall = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
     let (up_ns, boot) = steady(wall);
-    Now {
+    BootTime {
         up_ns,
         wall_us,
         boot,
@@ -144,7 +139,7 @@ fn read(clock: rustix::time::ClockId) -> u64 {
 /// The wall clock runs through restarts: one long boot.
 #[cfg(not(unix))]
 fn steady(wall: Duration) -> (u64, Option<Uuid>) {
-    (nanos(wall), Some(Uuid::nil()))
+    (crate::store::view::nanos(wall), Some(Uuid::nil()))
 }
 
 #[cfg(test)]
@@ -153,8 +148,8 @@ mod tests {
 
     const MINUTE: u64 = 60_000_000_000;
 
-    fn at(up_ns: u64, wall_ms: u64, boot: Option<u128>) -> Now {
-        Now {
+    fn at(up_ns: u64, wall_ms: u64, boot: Option<u128>) -> BootTime {
+        BootTime {
             up_ns,
             wall_us: wall_ms * 1_000,
             boot: boot.map(Uuid::from_u128),
@@ -218,6 +213,5 @@ mod tests {
         assert_eq!(at(0, u64::MAX / 1_000, None).wall_ms(), LAST_WALL_MS);
         let shown = humantime::format_rfc3339_millis(system_time(u64::MAX)).to_string();
         assert_eq!(shown, "9999-12-31T23:59:59.999Z");
-        assert_eq!(nanos(Duration::MAX), u64::MAX);
     }
 }

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use super::fault::{damaged, io_fault, misplaced};
-use super::line::Line;
-use super::names::Files;
-use super::patience::Leave;
-use super::record::{Damage, HEARTBEAT, HEARTBEAT_AT, Holding, MAX_RECORD};
-use super::time::Now;
+use super::blocking::CommitPermit;
+use super::boot_clock::BootTime;
+use super::codec::{Damage, HEARTBEAT, HEARTBEAT_AT, MAX_QUEUE, MAX_RECORD, QueueFile, Record};
+use super::error::{damaged, io_fault, misplaced};
+use super::file_names::Files;
+use crate::protocol::WaitQueue;
+use crate::store::view::Who;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// How often a record is read again whose heartbeat is torn: it was being written.
@@ -27,7 +28,7 @@ pub(super) struct Directory {
 
 /// How a record is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Manner {
+pub(super) enum Durability {
     /// Replaced, and sure to be there after a failure of power: a fencing token that
     /// was given out must not be given again.
     Durable,
@@ -51,8 +52,8 @@ impl Directory {
         &self.path
     }
 
-    /// Opens a latch file, and creates it if this is its first use.
-    pub(super) fn open_latch(&self, path: &Path) -> io::Result<File> {
+    /// Opens a lock file, and creates it if this is its first use.
+    pub(super) fn open_lock_file(&self, path: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         match options.open(path) {
@@ -92,23 +93,23 @@ impl Directory {
         Ok(())
     }
 
-    /// The record of `key`, if it has one. Needs no latch: a record is only ever
+    /// The record of `key`, if it has one. Needs no lock file: a record is only ever
     /// replaced whole.
-    pub(super) fn read(&self, files: &Files, key: &str) -> StoreResult<Option<Holding>> {
+    pub(super) fn read(&self, files: &Files, key: &str) -> StoreResult<Option<Record>> {
         let Some(found) = self.read_any(files)? else {
             return Ok(None);
         };
-        if *found.key != *key {
+        if *found.holding.who.key != *key {
             return Err(misplaced(&files.record));
         }
         Ok(Some(found))
     }
 
-    pub(super) fn read_any(&self, files: &Files) -> StoreResult<Option<Holding>> {
+    pub(super) fn read_any(&self, files: &Files) -> StoreResult<Option<Record>> {
         let path = &files.record;
         let mut torn = 0;
         let read = loop {
-            let read = slurp(path).map(|bytes| Holding::parse(&bytes));
+            let read = slurp(path, MAX_RECORD).map(|bytes| Record::parse(&bytes));
             let is_torn = matches!(read, Ok(Err(Damage::Broken(HEARTBEAT))));
             if !is_torn || torn == TORN_READS {
                 break read;
@@ -139,41 +140,43 @@ impl Directory {
         }
     }
 
-    /// Writes `holding` in the place of what stands there. The caller holds the latch.
+    /// Writes `record` in the place of what stands there. The caller holds the lock file.
     pub(super) fn write(
         &self,
         files: &Files,
-        holding: &Holding,
-        manner: Manner,
-        leave: &Leave<'_>,
+        record: &Record,
+        durability: Durability,
+        permit: &CommitPermit<'_>,
     ) -> StoreResult<()> {
-        match manner {
-            Manner::Heartbeat => self.beat(files, holding, leave),
-            Manner::Durable | Manner::Whole => self.replace(files, holding, manner, leave),
+        match durability {
+            Durability::Heartbeat => self.beat(files, record, permit),
+            Durability::Durable | Durability::Whole => {
+                self.replace(files, record, durability, permit)
+            }
         }
     }
 
-    fn beat(&self, files: &Files, holding: &Holding, leave: &Leave<'_>) -> StoreResult<()> {
+    fn beat(&self, files: &Files, record: &Record, permit: &CommitPermit<'_>) -> StoreResult<()> {
         let fault =
             |kind| move |error| io_fault(kind, "write the heartbeat to", &files.record, error);
         let mut file = OpenOptions::new()
             .write(true)
             .open(&files.record)
             .map_err(fault(StoreErrorKind::NotDone))?;
-        leave.ask()?;
+        permit.ask()?;
         file.seek(SeekFrom::Start(HEARTBEAT_AT))
-            .and_then(|_| file.write_all(holding.heartbeat().as_bytes()))
+            .and_then(|_| file.write_all(record.heartbeat().as_bytes()))
             .map_err(fault(StoreErrorKind::Unknown))
     }
 
     fn replace(
         &self,
         files: &Files,
-        holding: &Holding,
-        manner: Manner,
-        leave: &Leave<'_>,
+        record: &Record,
+        durability: Durability,
+        permit: &CommitPermit<'_>,
     ) -> StoreResult<()> {
-        let text = holding.render();
+        let text = record.render();
         if text.len() as u64 > MAX_RECORD {
             return Err(StoreError::new(
                 StoreErrorKind::Misconfigured,
@@ -182,7 +185,7 @@ impl Directory {
             ));
         }
         // Opened beforehand: what can fail comes before what cannot be taken back.
-        let directory = if manner == Manner::Durable {
+        let directory = if durability == Durability::Durable {
             open_directory(&self.path).map_err(|error| {
                 let doing = "open the lock directory";
                 io_fault(StoreErrorKind::NotDone, doing, &self.path, error)
@@ -190,7 +193,7 @@ impl Directory {
         } else {
             None
         };
-        self.put(files, &files.record, text.as_bytes(), true, leave)?;
+        self.put(files, &files.record, text.as_bytes(), true, permit)?;
         if let Some(directory) = directory {
             directory.sync_all().map_err(|error| StoreError {
                 // Whatever the reason: it has been carried out.
@@ -214,12 +217,12 @@ impl Directory {
         path: &Path,
         bytes: &[u8],
         synced: bool,
-        leave: &Leave<'_>,
+        permit: &CommitPermit<'_>,
     ) -> StoreResult<()> {
         let written = self
             .write_temporary(&files.temporary, bytes, synced)
             .map_err(|error| io_fault(StoreErrorKind::NotDone, "write", &files.temporary, error))
-            .and_then(|()| leave.ask())
+            .and_then(|()| permit.ask())
             .and_then(|()| {
                 fs::rename(&files.temporary, path).map_err(|error| {
                     let doing = "put the new file in the place of";
@@ -235,7 +238,7 @@ impl Directory {
 
     fn write_temporary(&self, path: &Path, bytes: &[u8], synced: bool) -> io::Result<()> {
         let mut file = match self.create(path) {
-            // A crash left it: whoever wrote it has lost the latch, which we hold.
+            // A crash left it: the process that wrote it has lost the lock file, which we hold.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 fs::remove_file(path)?;
                 self.create(path)?
@@ -251,42 +254,58 @@ impl Directory {
         Ok(())
     }
 
-    /// Who waits for a lock. Needs no latch, as with a record.
-    pub(super) fn read_line(&self, files: &Files, now: &Now) -> StoreResult<Line> {
-        match slurp(&files.line) {
-            Ok(bytes) => match Line::parse(&bytes, now) {
-                Err(damage @ Damage::Newer) => Err(damaged(&files.line, &damage)),
-                found => Ok(found.unwrap_or_else(|_| Line::anew())),
+    /// The waiters of a lock. Needs no lock file, as with a record. A queue is a courtesy: one
+    /// that is damaged, or is of an earlier start of the machine, is begun anew (`None`), and its
+    /// waiters come back to their places when they poll.
+    pub(super) fn read_queue(
+        &self,
+        files: &Files,
+        now: &BootTime,
+    ) -> StoreResult<Option<WaitQueue<Who>>> {
+        match slurp(&files.queue, MAX_QUEUE) {
+            Ok(bytes) => match QueueFile::parse(&bytes, now) {
+                Err(damage @ (Damage::Newer | Damage::Older)) => {
+                    Err(damaged(&files.queue, &damage))
+                }
+                found => Ok(found.ok()),
             },
-            Err(Slurp::Foreign) => Ok(Line::anew()),
-            Err(Slurp::Io(error)) if error.kind() == ErrorKind::NotFound => Ok(Line::default()),
+            Err(Slurp::Foreign) => Ok(None),
+            Err(Slurp::Io(error)) if error.kind() == ErrorKind::NotFound => {
+                Ok(Some(WaitQueue::default()))
+            }
             Err(Slurp::Io(error)) => {
-                let doing = "read who waits in";
-                Err(io_fault(StoreErrorKind::NotDone, doing, &files.line, error))
+                let doing = "read the wait queue in";
+                Err(io_fault(
+                    StoreErrorKind::NotDone,
+                    doing,
+                    &files.queue,
+                    error,
+                ))
             }
         }
     }
 
-    /// Writes down who waits, if that has changed. The caller holds the latch.
-    pub(super) fn write_line(
+    /// Writes the waiters down. The caller holds the lock file.
+    pub(super) fn write_queue(
         &self,
         files: &Files,
-        line: &Line,
-        now: &Now,
-        leave: &Leave<'_>,
+        file: &QueueFile,
+        permit: &CommitPermit<'_>,
     ) -> StoreResult<()> {
-        if !line.is_changed {
-            return Ok(());
+        if !file.queue.is_empty() {
+            let text = file.render();
+            return self.put(files, &files.queue, text.as_bytes(), false, permit);
         }
-        if !line.is_empty() {
-            let text = line.render(&now.boot());
-            return self.put(files, &files.line, text.as_bytes(), false, leave);
-        }
-        leave.ask()?;
-        match fs::remove_file(&files.line) {
+        permit.ask()?;
+        match fs::remove_file(&files.queue) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                let doing = "remove the empty line";
-                Err(io_fault(StoreErrorKind::Unknown, doing, &files.line, error))
+                let doing = "remove the empty wait queue";
+                Err(io_fault(
+                    StoreErrorKind::Unknown,
+                    doing,
+                    &files.queue,
+                    error,
+                ))
             }
             _ => Ok(()),
         }
@@ -306,15 +325,14 @@ impl From<io::Error> for Slurp {
 
 /// Reads a whole file if it may be a record: opening a pipe would wait for ever,
 /// and a file of gigabytes would fill the memory.
-fn slurp(path: &Path) -> Result<Vec<u8>, Slurp> {
+fn slurp(path: &Path, most: u64) -> Result<Vec<u8>, Slurp> {
     if !fs::symlink_metadata(path)?.is_file() {
         return Err(Slurp::Foreign);
     }
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_RECORD + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_RECORD {
+    // Room for a record, so that one read takes all of it: a heartbeat may be written between two.
+    let mut bytes = Vec::with_capacity(4 << 10);
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
         return Err(Slurp::Foreign);
     }
     Ok(bytes)

@@ -7,25 +7,25 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::fault::io_fault;
-use super::names::PROBE;
-use super::place::{Directory, open_directory};
+use super::directory::{Directory, open_directory};
+use super::error::io_fault;
+use super::file_names::PROBE;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// Creates the directory with its parents if need be, and checks that it can be
 /// used. If it cannot, nothing that was created here stays behind.
-pub(super) fn prepare(place: &Directory) -> StoreResult<()> {
-    prepare_and(place, try_out)
+pub(super) fn open(directory: &Directory) -> StoreResult<()> {
+    open_and(directory, try_out)
 }
 
-fn prepare_and(
-    place: &Directory,
+fn open_and(
+    directory: &Directory,
     try_out: impl FnOnce(&Directory) -> StoreResult<()>,
 ) -> StoreResult<()> {
-    let path = place.path();
+    let path = directory.path();
     refuse_network(path)?;
     let created = create(path)?;
-    let usable = try_out(place);
+    let usable = try_out(directory);
     if usable.is_err() {
         remove(&created);
     }
@@ -92,12 +92,12 @@ fn remove(created: &[PathBuf]) {
 }
 
 /// Does once, with a file of its own, all that a step will do.
-fn try_out(place: &Directory) -> StoreResult<()> {
-    let path = place.path();
+fn try_out(directory: &Directory) -> StoreResult<()> {
+    let path = directory.path();
     let fault =
         |doing| move |error: io::Error| io_fault(StoreErrorKind::NotDone, doing, path, error);
     let probe = path.join(format!("{PROBE}{}", Uuid::new_v4().simple()));
-    let mut file = place
+    let mut file = directory
         .create(&probe)
         .map_err(fault("create a file in the lock directory"))?;
     let tried = (|| {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     fn refused(path: &Path) -> StoreError {
-        let error = prepare(&Directory::new(path)).unwrap_err();
+        let error = open(&Directory::new(path)).unwrap_err();
         let shown = format!("{path:?}");
         assert!(
             error.what.contains(&shown),
@@ -193,8 +193,8 @@ mod tests {
     fn a_missing_directory_is_created_with_its_parents_for_this_user_only() {
         let home = scratch();
         let path = home.path().join("a/b/../c d");
-        prepare(&Directory::new(&path)).unwrap();
-        prepare(&Directory::new(&path)).unwrap();
+        open(&Directory::new(&path)).unwrap();
+        open(&Directory::new(&path)).unwrap();
         assert_eq!(entries(&path), Vec::<String>::new());
         #[cfg(unix)]
         for created in ["a", "a/c d"] {
@@ -242,7 +242,7 @@ mod tests {
             if stays {
                 fs::create_dir_all(&path).unwrap();
             }
-            prepare_and(&Directory::new(&path), refuse).unwrap_err();
+            open_and(&Directory::new(&path), refuse).unwrap_err();
             assert_eq!(home.path().join("a").exists(), stays);
         }
     }
@@ -255,7 +255,7 @@ mod tests {
         std::os::unix::fs::symlink(home.path().join("gone"), &link).unwrap();
         assert_eq!(refused(&link).kind, StoreErrorKind::Misconfigured);
         fs::create_dir(home.path().join("gone")).unwrap();
-        prepare(&Directory::new(&link)).unwrap();
+        open(&Directory::new(&link)).unwrap();
     }
 
     #[cfg(target_os = "linux")]

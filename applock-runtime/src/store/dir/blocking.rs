@@ -1,17 +1,17 @@
 //! How long a step may take, and what is known of it when it takes longer.
 //!
 //! File work happens on threads of tokio's blocking pool and cannot be interrupted
-//! there: a disk may hang. So each step asks for leave at the one moment that
-//! counts, just before the rename that carries it out. Whoever stopped waiting has
-//! taken that leave away, and then the step certainly was not carried out, and
-//! never will be; only between leave and answer is the outcome unknown.
+//! there: a disk may hang. So each step asks for a *commit permit* at the one moment that
+//! counts, just before the rename that carries it out. A caller that stopped waiting has
+//! taken that permit away, and then the step certainly was not carried out, and
+//! never will be; only between permit and answer is the outcome unknown.
 //!
-//! Leave is asked for while the latch is held. A release that comes after an
+//! The permit is asked for while the lock file is held. A release that comes after an
 //! acquisition was given up therefore either finds it carried out, or knows that it
-//! never will be (rule R6): there are no ghosts.
+//! never will be (rule R6): there are no orphans.
 //!
-//! Waiting for a latch takes no thread, and in a batch nobody else's time: what
-//! finds its latch shut is tried again after all the others.
+//! Waiting for a lock file takes no thread, and in a batch no time of the others: a step
+//! that finds its lock file taken is tried again after all the others.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
-/// The first pause between two attempts at a latch: a critical section without a
+/// The first pause between two attempts at a lock file: a critical section without a
 /// sync of the disk takes some tens of microseconds. (The runtime's timer makes a
 /// millisecond of it.)
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
@@ -36,7 +36,7 @@ pub(super) type Attempt<T> = Result<T, Stop>;
 pub(super) enum Stop {
     /// That is the answer.
     Fault(StoreError),
-    /// Its latch is shut: try again, and if the time runs out, tell this.
+    /// Its lock file is taken: try again, and if the time runs out, answer this.
     Shut(StoreError),
 }
 
@@ -46,10 +46,10 @@ impl From<StoreError> for Stop {
     }
 }
 
-/// Leave to carry a step out.
-pub(super) struct Leave<'a>(pub(super) &'a dyn Fn() -> bool);
+/// CommitPermit to carry a step out.
+pub(super) struct CommitPermit<'a>(pub(super) &'a dyn Fn() -> bool);
 
-impl Leave<'_> {
+impl CommitPermit<'_> {
     /// Asks for it. From here on the step's outcome is unknown until it has
     /// answered.
     pub(super) fn ask(&self) -> StoreResult<()> {
@@ -64,7 +64,7 @@ impl Leave<'_> {
 /// What is known of a batch.
 struct Progress<T> {
     answers: Vec<Known<T>>,
-    /// Which one has leave.
+    /// Which one has its permit.
     under_way: Option<usize>,
     given_up: bool,
 }
@@ -83,25 +83,25 @@ impl<T> Shared<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tries each of `batch` once; returns those whose latch was shut.
+    /// Tries each of `batch` once; returns those whose lock file was taken.
     fn pass<Q>(
         &self,
         batch: Vec<(usize, Q)>,
-        step: &impl Fn(&Q, &Leave<'_>) -> Attempt<T>,
+        step: &impl Fn(&Q, &CommitPermit<'_>) -> Attempt<T>,
     ) -> Vec<(usize, Q)> {
         let mut shut = Vec::new();
         for (index, question) in batch {
             if self.lock().given_up {
                 return Vec::new();
             }
-            let leave = || {
+            let permit = || {
                 let mut progress = self.lock();
                 if !progress.given_up {
                     progress.under_way = Some(index);
                 }
                 !progress.given_up
             };
-            let answer = match step(&question, &Leave(&leave)) {
+            let answer = match step(&question, &CommitPermit(&permit)) {
                 Ok(answer) => Known::Came(Ok(answer)),
                 Err(Stop::Fault(error)) => Known::Came(Err(error)),
                 Err(Stop::Shut(error)) => {
@@ -119,7 +119,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// Takes the leave away when the caller stops waiting, also by dropping the future.
+/// Takes the permit away when the caller stops waiting, also by dropping the future.
 struct GiveUp<T>(Arc<Shared<T>>);
 
 impl<T> Drop for GiveUp<T> {
@@ -139,7 +139,7 @@ pub(super) async fn carry_out<Q, T, F>(
 where
     Q: Send + 'static,
     T: Send + 'static,
-    F: Fn(&Q, &Leave<'_>) -> Attempt<T> + Send + Sync + 'static,
+    F: Fn(&Q, &CommitPermit<'_>) -> Attempt<T> + Send + Sync + 'static,
 {
     let shared = Arc::new(Shared(Mutex::new(Progress {
         answers: batch.iter().map(|_| Known::Open).collect(),
@@ -164,7 +164,7 @@ where
                 // A panic in a step shows below, as answers that never came.
                 _ => return,
             };
-            // Jitter, so that those who collided once do not collide again.
+            // Jitter, so that steps that collided once do not collide again.
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             pause = (pause * 2).min(LAST_PAUSE);
         }
@@ -258,11 +258,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_step_that_had_leave_is_unknown() {
+    async fn only_a_step_that_had_its_permit_is_unknown() {
         let (go, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
-        let outcomes = carry_out(threads(), vec![1, 2], SHORT, move |&n, leave| {
-            leave.ask()?;
+        let outcomes = carry_out(threads(), vec![1, 2], SHORT, move |&n, permit| {
+            permit.ask()?;
             let _ = wait.lock().unwrap().recv();
             Ok(n)
         })
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_step_that_was_given_up_gets_no_leave_afterwards() {
+    async fn a_step_that_was_given_up_gets_no_permit_afterwards() {
         for by_dropping in [false, true] {
             let (started, starts) = tokio::sync::oneshot::channel();
             let started = Mutex::new(Some(started));
@@ -283,11 +283,11 @@ mod tests {
             let wait = Mutex::new(wait);
             let (told, tells) = mpsc::channel();
             let within = if by_dropping { LONG } else { SHORT };
-            let work = carry_out(threads(), vec![1], within, move |&n, leave| {
+            let work = carry_out(threads(), vec![1], within, move |&n, permit| {
                 let _ = started.lock().unwrap().take().unwrap().send(());
                 let _ = wait.lock().unwrap().recv();
-                let leave = leave.ask().map_err(|error| error.kind);
-                told.send(leave).unwrap();
+                let permit = permit.ask().map_err(|error| error.kind);
+                told.send(permit).unwrap();
                 Ok(n)
             });
             if by_dropping {
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_shut_latch_delays_none_of_the_others_and_is_tried_until_it_opens() {
+    async fn a_taken_lock_file_delays_none_of_the_others_and_is_tried_until_it_is_free() {
         let tries = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&tries);
         let outcomes = carry_out(threads(), vec![1, 2, 3], LONG, move |&n, _| {
@@ -327,12 +327,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiting_for_a_shut_latch_takes_no_thread_and_is_told_in_the_end() {
+    async fn waiting_for_a_lock_file_takes_no_thread_and_ends_in_time() {
         let threads = Arc::new(Semaphore::new(1));
         // Long enough that each of them has tried, however busy the machine is.
-        let patience = Duration::from_secs(2);
+        let within = Duration::from_secs(2);
         let waiting: Vec<_> = (0..20)
-            .map(|_| carry_out(Arc::clone(&threads), vec![1], patience, |_, _| Err(shut())))
+            .map(|_| carry_out(Arc::clone(&threads), vec![1], within, |_, _| Err(shut())))
             .collect();
         let other = carry_out(Arc::clone(&threads), vec![7], LONG, |&n, _| Ok(n));
         let (waited, other) = tokio::join!(futures_util::future::join_all(waiting), other);

@@ -1,0 +1,285 @@
+//! Removing what nobody needs any more: records unused for a week, lock files without a
+//! record, lines of the dead, and what a crash left half-written. Without it a directory of locks named
+//! after days or tenants would grow for ever.
+//!
+//! A file is removed only under its key's lock file, after it was read again there, so
+//! an acquisition finds it or does not, but never loses it.
+
+use std::fs::{self, DirEntry};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::boot_clock::{BootTime, system_time};
+use super::codec::{Record, store_time, up_ns};
+use super::directory::Directory;
+use super::file_names::{Files, Kind, PROBE};
+use super::lock_file::LockFile;
+use crate::protocol::Phase;
+
+/// How long a released lock's record answers 'who held it last?' and keeps its
+/// fencing counter, as on Redis.
+const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A file half-written for so long is nobody's, nor is a queue that did not change: its waiters
+/// poll every second.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Goes through the directory for at most `spend`. Whatever is unclear stays.
+pub(super) fn clean_up(directory: &Directory, now: impl Fn() -> BootTime, spend: Duration) {
+    let began = Instant::now();
+    let Ok(entries) = fs::read_dir(directory.path()) else {
+        return;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        if began.elapsed() >= spend {
+            return;
+        }
+        remove_if_unused(directory, &entry, &now);
+    }
+}
+
+/// `None`: it is none of ours, or a step is at it.
+fn remove_if_unused(
+    directory: &Directory,
+    entry: &DirEntry,
+    now: &impl Fn() -> BootTime,
+) -> Option<bool> {
+    let name = entry.file_name();
+    let name = name.to_str()?;
+    let age = |now: &BootTime| {
+        let written = entry.metadata().ok()?.modified().ok()?;
+        system_time(now.wall_ms()).duration_since(written).ok()
+    };
+    if name.starts_with(PROBE) {
+        let old = age(&now())? > ABANDONED;
+        return Some(old && fs::remove_file(entry.path()).is_ok());
+    }
+    let (files, kind) = Files::named(directory.path(), name)?;
+    let limit = match kind {
+        Kind::Temporary | Kind::Queue => ABANDONED,
+        Kind::Record | Kind::LockFile => KEPT_FOR,
+    };
+    // By the file's date first: that costs no lock file and no reading.
+    if age(&now())? <= limit {
+        return Some(false);
+    }
+    if kind == Kind::LockFile && (files.record.exists() || cfg!(not(unix))) {
+        return Some(false);
+    }
+    let _lock_file = LockFile::try_take(directory, &files.lock_file).ok()??;
+    let now = now();
+    let unused = match kind {
+        Kind::Temporary | Kind::Queue => age(&now)? > limit,
+        // A step that waits for it finds that it is gone, and makes a new one.
+        Kind::LockFile => !files.record.exists(),
+        Kind::Record => {
+            let found = directory.read_any(&files).ok()??;
+            // Not a copy that somebody made of it under another name.
+            let ours = Files::of(directory.path(), &found.holding.who.key) == files;
+            let used = last_use_ms(&found);
+            let is_taken = found.into_holding(&now).is_taken(store_time(&now));
+            ours && !is_taken && is_before(used, limit, &now)
+        }
+    };
+    Some(unused && fs::remove_file(entry.path()).is_ok())
+}
+
+/// When the lock was last of use to anyone, in milliseconds of the wall clock.
+fn last_use_ms(found: &Record) -> u64 {
+    match found.holding.phase {
+        Phase::Released(at) | Phase::Forced(at) => at.micros / 1_000,
+        _ => found
+            .boot
+            .began_ms
+            .saturating_add(up_ns(found.holding.expires_at) / 1_000_000),
+    }
+}
+
+fn is_before(used_ms: u64, limit: Duration, now: &BootTime) -> bool {
+    let used: SystemTime = system_time(used_ms);
+    system_time(now.wall_ms())
+        .duration_since(used)
+        .is_ok_and(|age| age > limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::blocking::CommitPermit;
+    use super::super::boot_clock;
+    use super::super::codec::tests::sample;
+    use super::super::directory::Durability;
+    use super::super::tests::scratch;
+    use super::*;
+    use crate::store::view::nanos;
+    use std::collections::BTreeSet;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn later(length: Duration) -> BootTime {
+        let now = boot_clock::now();
+        BootTime {
+            up_ns: now.up_ns + nanos(length),
+            wall_us: now.wall_us + nanos(length) / 1_000,
+            ..now
+        }
+    }
+
+    fn put(directory: &Directory, key: &str, phase: Phase, ttl: Duration) -> String {
+        let now = boot_clock::now();
+        let mut record = sample();
+        record.holding.who.key = key.into();
+        record.holding.phase = phase;
+        record.holding.heartbeat_at = store_time(&now).at;
+        record.holding.expires_at = store_time(&now).at + nanos(ttl);
+        record.boot = now.boot();
+        let files = Files::of(directory.path(), key);
+        let permit = CommitPermit(&|| true);
+        directory
+            .write(&files, &record, Durability::Whole, &permit)
+            .unwrap();
+        files
+            .record
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    fn names(directory: &Directory) -> BTreeSet<String> {
+        let entries = fs::read_dir(directory.path()).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.ends_with(".flock"))
+            .collect()
+    }
+
+    #[test]
+    fn only_what_was_unused_for_a_week_and_is_ours_goes() {
+        let home = scratch();
+        let directory = Directory::new(home.path());
+        let released = Phase::Released(store_time(&boot_clock::now()));
+        let lately = Phase::Forced(store_time(&later(DAY * 5)));
+        put(&directory, "released", released, MINUTE);
+        put(&directory, "expired", Phase::Held, MINUTE);
+        put(&directory, "kept and over", Phase::Kept, MINUTE);
+        let mut stays: BTreeSet<String> = [
+            put(&directory, "held for long", Phase::Held, DAY * 30),
+            put(&directory, "kept for long", Phase::Kept, DAY * 30),
+            put(&directory, "expired lately", Phase::Held, DAY * 5),
+            put(&directory, "forced lately", lately, MINUTE),
+            put(&directory, "damaged", released, MINUTE),
+        ]
+        .into();
+        fs::write(Files::of(home.path(), "damaged").record, "4711").unwrap();
+        for foreign in ["notes.txt", ".hidden", "a.lock", ".x.new", "x.0.lock"] {
+            fs::write(home.path().join(foreign), "mine").unwrap();
+            stays.insert(foreign.into());
+        }
+        for left in [
+            ".x.0b7e0000000000000000000000000000.new",
+            ".x.0b7e0000000000000000000000000000.queue",
+            ".probe-0b7e",
+        ] {
+            fs::write(home.path().join(left), "half").unwrap();
+        }
+        let copy = "x.0b7e0000000000000000000000000000.lock";
+        fs::copy(
+            Files::of(directory.path(), "released").record,
+            home.path().join(copy),
+        )
+        .unwrap();
+        stays.insert(copy.into());
+        let before = names(&directory);
+        let swept_after = |length| {
+            let old = names(&directory);
+            clean_up(&directory, || later(length), MINUTE);
+            old.len() - names(&directory).len()
+        };
+        assert_eq!(swept_after(Duration::ZERO), 0);
+        assert_eq!(swept_after(DAY - MINUTE), 0);
+        assert_eq!(names(&directory), before);
+        assert_eq!(swept_after(DAY + MINUTE), 3);
+        assert_eq!(swept_after(DAY * 7 - MINUTE), 0);
+        assert_eq!(swept_after(DAY * 8), 3);
+        assert_eq!(names(&directory), stays);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_file_goes_once_it_has_no_record_and_no_step_is_inside() {
+        let home = scratch();
+        let directory = Directory::new(home.path());
+        let [held, gone, inside] =
+            ["held", "gone", "inside"].map(|key| Files::of(directory.path(), key).lock_file);
+        for file in [&held, &gone] {
+            drop(LockFile::try_take(&directory, file).unwrap());
+        }
+        put(&directory, "held", Phase::Held, DAY * 30);
+        let taken = LockFile::try_take(&directory, &inside).unwrap();
+        clean_up(&directory, || later(DAY * 7 - MINUTE), MINUTE);
+        assert!(gone.exists());
+        clean_up(&directory, || later(DAY * 8), MINUTE);
+        assert_eq!(
+            [&held, &gone, &inside].map(|file| file.exists()),
+            [true, false, true]
+        );
+        drop(taken);
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_ahead_removes_no_lock_that_is_held() {
+        let home = scratch();
+        let directory = Directory::new(home.path());
+        put(&directory, "held", Phase::Held, MINUTE);
+        let jumped = || BootTime {
+            wall_us: later(DAY * 30).wall_us,
+            ..boot_clock::now()
+        };
+        clean_up(&directory, jumped, MINUTE);
+        assert_eq!(names(&directory).len(), 1);
+        clean_up(&directory, || later(DAY * 30), MINUTE);
+        assert!(names(&directory).is_empty());
+    }
+
+    #[test]
+    fn a_cleanup_waits_for_no_step_and_keeps_to_its_time() {
+        let home = scratch();
+        let directory = Directory::new(home.path());
+        put(&directory, "old", Phase::Held, MINUTE);
+        let taken =
+            LockFile::try_take(&directory, &Files::of(directory.path(), "old").lock_file).unwrap();
+        clean_up(&directory, || later(DAY * 8), MINUTE);
+        drop(taken);
+        clean_up(&directory, || later(DAY * 8), Duration::ZERO);
+        assert_eq!(names(&directory).len(), 1);
+        clean_up(&directory, || later(DAY * 8), MINUTE);
+        assert!(names(&directory).is_empty());
+        drop(home);
+        clean_up(&directory, || later(DAY * 8), MINUTE);
+    }
+
+    #[test]
+    fn a_lock_taken_between_the_check_and_the_lock_file_is_not_removed() {
+        let home = scratch();
+        let directory = Directory::new(home.path());
+        put(&directory, "old", Phase::Held, MINUTE);
+        let entry = fs::read_dir(home.path()).unwrap().next().unwrap().unwrap();
+        // The first question is the date of the file; then somebody takes the lock.
+        let asked = std::cell::Cell::new(0);
+        let removed = remove_if_unused(&directory, &entry, &|| {
+            asked.set(asked.get() + 1);
+            if asked.get() == 1 {
+                put(&directory, "old", Phase::Held, DAY * 30);
+            }
+            later(DAY * 8)
+        });
+        assert_eq!((removed, asked.get()), (Some(false), 2));
+        let found = directory
+            .read(&Files::of(directory.path(), "old"), "old")
+            .unwrap()
+            .unwrap();
+        let now = later(DAY * 8);
+        assert!(found.into_holding(&now).is_taken(store_time(&now)));
+    }
+}

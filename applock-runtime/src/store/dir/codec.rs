@@ -1,0 +1,723 @@
+//! The text of the two files of a lock, as JSON: its record (who holds it, or held it last)
+//! and its wait queue.
+//!
+//! ```text
+//! applock 2
+//! {"heartbeat_at":101000000000,"expires_at":161000000000,"claimed":false,…}      3d5e…
+//! {"key":"QUEUE:reports","app":"reports","owner":"6f1c…","token":1790000000000000,…}
+//! {"sum":"9c0d…"}
+//! ```
+//!
+//! The second line of a record is the heartbeat: what a renewal changes, and a digest of it.
+//! It is padded with spaces to one length and lies within the first 512 bytes, so it can be written in
+//! place: a disk writes a sector at once or not at all. Times are nanoseconds of the uptime, and
+//! microseconds or milliseconds of the wall clock where their names say so.
+//!
+//! The danger that this room guards against: a file that was cut short, changed, or written by
+//! another program must never be taken for a lock that is free. So only the very text that
+//! we would write passes, and each text is closed by a digest. This is the format of every process that
+//! shares the directory: a change needs a new number in the first line.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::boot_clock::{Boot, BootTime, LAST_WALL_MS};
+use crate::protocol::{Holding, MAX_TOKEN, Phase, StoreTime, WaitQueue, Waiter};
+use crate::store::Identity;
+use crate::store::view::Who;
+
+/// The largest record, in bytes: three texts of 64 KiB, each byte escaped, and the rest. A
+/// larger file is none of ours and is not read.
+pub(super) const MAX_RECORD: u64 = 2 << 20;
+
+/// The largest wait queue, in bytes: [`MAX_WAITERS`] waiters and their processes.
+pub(super) const MAX_QUEUE: u64 = 4 << 20;
+
+/// A queue that is longer takes no more waiters.
+pub(super) const MAX_WAITERS: usize = 10_000;
+
+/// The first word of every record, and of every queue.
+const RECORD: &str = "applock";
+const QUEUE: &str = "applock-queue";
+const VERSION: u32 = 2;
+
+/// Where the heartbeat begins: after the first line.
+pub(super) const HEARTBEAT_AT: u64 = 10;
+
+/// How long the JSON of a heartbeat is, with its padding.
+const PADDED: usize = 140;
+
+/// What a record lacks whose heartbeat is wrong, or was being written.
+pub(super) const HEARTBEAT: &str = "heartbeat";
+
+/// What stands between the digest of a file and every other use of SHA-1.
+const SUM: Uuid = Uuid::from_u128(0x5b2f_4f0a_9d53_4e0d_8f21_7a61_70c4_b1d1);
+
+/// The protocol's time counts from so long before the machine's start, so that times of an
+/// earlier start can be told in it.
+const BEFORE_START: u64 = 1 << 62;
+
+/// The newest holding of a lock, and the start of the machine in which it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) holding: Holding<Who>,
+    pub(super) boot: Boot,
+}
+
+/// The waiters of a lock, and the start of the machine in which they were written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct QueueFile {
+    pub(super) queue: WaitQueue<Who>,
+    pub(super) boot: Boot,
+}
+
+/// Why a file is none that we may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Damage {
+    Foreign,
+    Older,
+    Newer,
+    Broken(&'static str),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign => f.write_str("was not written by applock"),
+            Self::Older => f.write_str("was written by an older version of applock"),
+            Self::Newer => f.write_str("was written by a newer version of applock"),
+            Self::Broken(what) => write!(f, "is damaged (its {what} is missing or wrong)"),
+        }
+    }
+}
+
+/// What a renewal writes.
+#[derive(Serialize, Deserialize)]
+struct HeartbeatLine {
+    heartbeat_at: u64,
+    expires_at: u64,
+    /// It was granted to a waiter, and has no heartbeat yet.
+    claimed: bool,
+    boot_began_ms: u64,
+}
+
+/// The rest of a record.
+#[derive(Serialize, Deserialize)]
+struct Body {
+    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    app: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    owner: Uuid128,
+    token: u64,
+    instance: String,
+    host: String,
+    pid: u32,
+    phase: WrittenPhase,
+    ttl: u64,
+    acquired_at: u64,
+    acquired_micros: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<Uuid128>,
+}
+
+/// [`Phase`], but for what the heartbeat tells.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenPhase {
+    Held,
+    Kept,
+    Released { at: u64, micros: u64 },
+    Forced { at: u64, micros: u64 },
+}
+
+/// The wait queue.
+#[derive(Serialize, Deserialize)]
+struct QueueBody {
+    boot_began_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<Uuid128>,
+    expires_at: u64,
+    processes: Vec<WrittenProcess>,
+    /// In their order: ticket, owner id, which process, ttl.
+    waiters: Vec<(u64, Uuid128, usize, u64)>,
+}
+
+/// What the waiters of a process have in common.
+#[derive(Serialize, Deserialize, PartialEq)]
+struct WrittenProcess {
+    process: Uuid128,
+    polled_at: u64,
+    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    app: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    instance: String,
+    host: String,
+    pid: u32,
+}
+
+/// 128 bits, as text.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Uuid128(u128);
+
+impl From<Uuid128> for String {
+    fn from(id: Uuid128) -> Self {
+        format!("{:032x}", id.0)
+    }
+}
+
+impl TryFrom<String> for Uuid128 {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        u128::from_str_radix(&text, 16).map(Self)
+    }
+}
+
+/// The protocol's time, of a reading of the machine's clocks.
+pub(super) fn store_time(now: &BootTime) -> StoreTime {
+    StoreTime {
+        at: in_protocol(now.up_ns),
+        micros: now.wall_us,
+    }
+}
+
+fn in_protocol(up_ns: u64) -> u64 {
+    up_ns.saturating_add(BEFORE_START)
+}
+
+/// A time of the protocol's, in nanoseconds of the uptime.
+pub(super) fn up_ns(at: u64) -> u64 {
+    at.saturating_sub(BEFORE_START)
+}
+
+impl Record {
+    /// The holding as it is now: one of an earlier start of the machine is over.
+    pub(super) fn into_holding(self, now: &BootTime) -> Holding<Who> {
+        let mut holding = self.holding;
+        let at = in_protocol(now.up_ns);
+        if !now.is_in(&self.boot, up_ns(holding.heartbeat_at)) && holding.expires_at > at {
+            let by = holding.expires_at - at;
+            holding.expires_at = at;
+            holding.heartbeat_at = holding.heartbeat_at.saturating_sub(by);
+            holding.acquired.at = holding.acquired.at.saturating_sub(by);
+        }
+        holding
+    }
+
+    pub(super) fn render(&self) -> String {
+        let holding = &self.holding;
+        let who = &holding.who;
+        let end = |at: StoreTime| (up_ns(at.at), at.micros);
+        let body = Body {
+            key: who.key.to_string(),
+            app: who.app.clone(),
+            name: who.name.clone(),
+            owner: Uuid128(holding.owner),
+            token: holding.token,
+            instance: who.identity.instance.clone(),
+            host: who.identity.host.clone(),
+            pid: who.identity.pid,
+            phase: match holding.phase {
+                Phase::Held | Phase::Claimed => WrittenPhase::Held,
+                Phase::Kept => WrittenPhase::Kept,
+                Phase::Released(at) => {
+                    let (at, micros) = end(at);
+                    WrittenPhase::Released { at, micros }
+                }
+                Phase::Forced(at) => {
+                    let (at, micros) = end(at);
+                    WrittenPhase::Forced { at, micros }
+                }
+            },
+            ttl: holding.ttl,
+            acquired_at: up_ns(holding.acquired.at),
+            acquired_micros: holding.acquired.micros,
+            boot: self.boot.id.map(|id| Uuid128(id.as_u128())),
+        };
+        // Without the heartbeat, which changes alone.
+        let body = json(&body);
+        let sum = sum(&body);
+        format!("{RECORD} {VERSION}\n{}{body}\n{sum}\n", self.heartbeat())
+    }
+
+    /// The second line.
+    pub(super) fn heartbeat(&self) -> String {
+        let told = json(&HeartbeatLine {
+            heartbeat_at: up_ns(self.holding.heartbeat_at),
+            expires_at: up_ns(self.holding.expires_at),
+            claimed: self.holding.phase == Phase::Claimed,
+            boot_began_ms: self.boot.began_ms,
+        });
+        let padded = format!("{told:PADDED$}");
+        let sum = Uuid::new_v5(&SUM, padded.as_bytes());
+        format!("{padded} {sum}\n")
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Damage> {
+        let text = version_of(bytes, RECORD)?;
+        let mut lines = text.lines().skip(1);
+        let heartbeat = lines.next().unwrap_or_default();
+        let (told, sum) = heartbeat
+            .split_at_checked(PADDED)
+            .ok_or(Damage::Broken(HEARTBEAT))?;
+        let expected = Uuid::new_v5(&SUM, told.as_bytes()).to_string();
+        if sum.strip_prefix(' ') != Some(&expected) {
+            return Err(Damage::Broken(HEARTBEAT));
+        }
+        let beat: HeartbeatLine =
+            serde_json::from_str(told.trim_end()).map_err(|_| Damage::Broken(HEARTBEAT))?;
+        let body: Body = serde_json::from_str(lines.next().unwrap_or_default())
+            .map_err(|_| Damage::Broken("body"))?;
+        let is_possible = body.token <= MAX_TOKEN && beat.boot_began_ms <= LAST_WALL_MS;
+        let record = read(beat, body);
+        // Whatever the fields say, only the very text that we would write passes: nothing missing
+        // at the end, nothing after it, no second spelling.
+        if is_possible && record.render() == text {
+            Ok(record)
+        } else {
+            Err(Damage::Broken("digest"))
+        }
+    }
+}
+
+fn read(beat: HeartbeatLine, body: Body) -> Record {
+    let end = |at, micros| StoreTime {
+        at: in_protocol(at),
+        micros,
+    };
+    Record {
+        boot: Boot {
+            id: body.boot.map(|id| Uuid::from_u128(id.0)),
+            began_ms: beat.boot_began_ms,
+        },
+        holding: Holding {
+            owner: body.owner.0,
+            who: Who {
+                key: body.key.into(),
+                app: body.app,
+                name: body.name,
+                identity: Arc::new(Identity {
+                    instance: body.instance,
+                    host: body.host,
+                    pid: body.pid,
+                }),
+            },
+            token: body.token,
+            phase: match body.phase {
+                WrittenPhase::Held if beat.claimed => Phase::Claimed,
+                WrittenPhase::Held => Phase::Held,
+                WrittenPhase::Kept => Phase::Kept,
+                WrittenPhase::Released { at, micros } => Phase::Released(end(at, micros)),
+                WrittenPhase::Forced { at, micros } => Phase::Forced(end(at, micros)),
+            },
+            ttl: body.ttl,
+            acquired: end(body.acquired_at, body.acquired_micros),
+            heartbeat_at: in_protocol(beat.heartbeat_at),
+            expires_at: in_protocol(beat.expires_at),
+        },
+    }
+}
+
+impl QueueFile {
+    pub(super) fn render(&self) -> String {
+        let mut processes: Vec<WrittenProcess> = Vec::new();
+        let mut waiters = Vec::with_capacity(self.queue.len());
+        for ((ticket, owner), waiter) in &self.queue.waiters {
+            let known = self.queue.processes.get(&waiter.process);
+            let who = &waiter.who;
+            let process = WrittenProcess {
+                process: Uuid128(waiter.process),
+                polled_at: up_ns(known.map_or(0, |known| known.polled_at)),
+                key: who.key.to_string(),
+                app: who.app.clone(),
+                name: who.name.clone(),
+                instance: who.identity.instance.clone(),
+                host: who.identity.host.clone(),
+                pid: who.identity.pid,
+            };
+            let which = processes.iter().position(|known| *known == process);
+            let which = which.unwrap_or(processes.len());
+            if which == processes.len() {
+                processes.push(process);
+            }
+            waiters.push((*ticket, Uuid128(*owner), which, waiter.ttl));
+        }
+        let body = json(&QueueBody {
+            boot_began_ms: self.boot.began_ms,
+            boot: self.boot.id.map(|id| Uuid128(id.as_u128())),
+            expires_at: up_ns(self.queue.expires_at),
+            processes,
+            waiters,
+        });
+        let sum = sum(&body);
+        format!("{QUEUE} {VERSION}\n{body}\n{sum}\n")
+    }
+
+    /// What a file tells of waiters that may be there still. [`Damage::Newer`] and
+    /// [`Damage::Older`] are the only kinds that are not begun anew.
+    pub(super) fn parse(bytes: &[u8], now: &BootTime) -> Result<WaitQueue<Who>, Damage> {
+        let found = Self::read(bytes)?;
+        let processes = found.queue.processes.values();
+        let newest = processes.map(|process| up_ns(process.polled_at)).max();
+        if now.is_in(&found.boot, newest.unwrap_or_default()) {
+            Ok(found.queue)
+        } else {
+            Err(Damage::Broken("start of the machine"))
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, Damage> {
+        let text = version_of(bytes, QUEUE)?;
+        let body: QueueBody = text
+            .lines()
+            .nth(1)
+            .and_then(|body| serde_json::from_str(body).ok())
+            .ok_or(Damage::Broken("body"))?;
+        let mut queue = WaitQueue::default();
+        let parties: Vec<(Who, &WrittenProcess)> = body.processes.iter().map(party).collect();
+        for (ticket, owner, which, ttl) in body.waiters {
+            let (who, process) = parties.get(which).ok_or(Damage::Broken("process"))?;
+            let waiter = Waiter {
+                owner: owner.0,
+                process: process.process.0,
+                ttl,
+                who: who.clone(),
+            };
+            // Nobody can be notified here: a grant is found by polling.
+            queue.restore(ticket, waiter, in_protocol(process.polled_at), false);
+        }
+        queue.expires_at = in_protocol(body.expires_at);
+        let found = Self {
+            queue,
+            boot: Boot {
+                id: body.boot.map(|id| Uuid::from_u128(id.0)),
+                began_ms: body.boot_began_ms,
+            },
+        };
+        // As with a record: only the very text that we would write passes.
+        if found.render() == text {
+            Ok(found)
+        } else {
+            Err(Damage::Broken("digest"))
+        }
+    }
+}
+
+fn party(process: &WrittenProcess) -> (Who, &WrittenProcess) {
+    let who = Who {
+        key: process.key.as_str().into(),
+        app: process.app.clone(),
+        name: process.name.clone(),
+        identity: Arc::new(Identity {
+            instance: process.instance.clone(),
+            host: process.host.clone(),
+            pid: process.pid,
+        }),
+    };
+    (who, process)
+}
+
+/// The text, if its first line says that it is of this kind and version.
+fn version_of<'a>(bytes: &'a [u8], kind: &str) -> Result<&'a str, Damage> {
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
+    let first = std::str::from_utf8(first).ok();
+    let version = match first.and_then(|first| first.split_once(' ')) {
+        Some((found, version)) if found == kind => version.parse::<u32>().ok(),
+        _ => None,
+    };
+    match version {
+        Some(VERSION) => std::str::from_utf8(bytes).map_err(|_| Damage::Broken("encoding")),
+        Some(version) if version < VERSION => Err(Damage::Older),
+        Some(_) => Err(Damage::Newer),
+        None => Err(Damage::Foreign),
+    }
+}
+
+fn sum(body: &str) -> String {
+    format!("{{\"sum\":\"{}\"}}", Uuid::new_v5(&SUM, body.as_bytes()))
+}
+
+fn json(value: &impl Serialize) -> String {
+    // Structs of texts and numbers can always be written; an empty text is damage when it is read.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn sample() -> Record {
+        Record {
+            holding: Holding {
+                owner: 7,
+                who: Who {
+                    key: "QUEUE:reports:eu".into(),
+                    app: Some("reports".into()),
+                    name: Some("eu".into()),
+                    identity: Arc::new(Identity {
+                        instance: "web-1".into(),
+                        host: "db7".into(),
+                        pid: 4711,
+                    }),
+                },
+                token: 1_790_000_000_000_000,
+                phase: Phase::Held,
+                ttl: 60_000_000_000,
+                acquired: StoreTime {
+                    at: in_protocol(81_000_000_000),
+                    micros: 1_790_000_000_000_000,
+                },
+                heartbeat_at: in_protocol(101_000_000_000),
+                expires_at: in_protocol(161_000_000_000),
+            },
+            boot: Boot {
+                id: Some(Uuid::from_u128(9)),
+                began_ms: 1_789_999_919_000,
+            },
+        }
+    }
+
+    fn end() -> StoreTime {
+        StoreTime {
+            at: in_protocol(90_000_000_000),
+            micros: 1_790_000_009_000_000,
+        }
+    }
+
+    #[test]
+    fn every_record_is_read_back_as_it_was_written() {
+        let long = "\0/%\n".repeat(16_384);
+        let texts = [
+            "",
+            " ",
+            "a",
+            "\"",
+            "\\u0041",
+            "\n",
+            "\r\n",
+            "\0\u{7f}\u{85}",
+            "ıİ🦀\u{2028}",
+            &long,
+        ];
+        for text in texts {
+            for phase in [
+                Phase::Held,
+                Phase::Claimed,
+                Phase::Kept,
+                Phase::Released(end()),
+                Phase::Forced(end()),
+            ] {
+                let mut record = sample();
+                record.holding.phase = phase;
+                record.holding.who = Who {
+                    key: text.into(),
+                    app: Some(text.into()),
+                    name: (phase != Phase::Held).then(|| text.into()),
+                    identity: Arc::new(Identity {
+                        instance: text.into(),
+                        host: text.into(),
+                        pid: u32::MAX,
+                    }),
+                };
+                record.holding.expires_at = u64::MAX;
+                record.boot.id = (phase == Phase::Held).then(Uuid::max);
+                let written = record.render();
+                assert!(written.len() as u64 <= MAX_RECORD);
+                assert_eq!(Record::parse(written.as_bytes()), Ok(record));
+            }
+        }
+    }
+
+    #[test]
+    fn the_text_of_version_2_stays_as_it_is() {
+        let golden = concat!(
+            "applock 2\n",
+            r#"{"heartbeat_at":101000000000,"expires_at":161000000000,"claimed":false,"#,
+            r#""boot_began_ms":1789999919000}                                        "#,
+            "4e660d7b-2764-52bc-bea6-a1fd52275439\n",
+            r#"{"key":"QUEUE:reports:eu","app":"reports","name":"eu","#,
+            r#""owner":"00000000000000000000000000000007","token":1790000000000000,"#,
+            r#""instance":"web-1","host":"db7","pid":4711,"phase":"held","ttl":60000000000,"#,
+            r#""acquired_at":81000000000,"acquired_micros":1790000000000000,"#,
+            r#""boot":"00000000000000000000000000000009"}"#,
+            "\n",
+            r#"{"sum":"32661741-b3df-5989-a893-665fbf84caaa"}"#,
+            "\n",
+        );
+        assert_eq!(sample().render(), golden);
+    }
+
+    #[test]
+    fn the_heartbeat_lies_in_the_first_sector_and_always_has_the_same_length() {
+        let mut far = sample();
+        far.holding.phase = Phase::Claimed;
+        far.holding.heartbeat_at = u64::MAX;
+        far.holding.expires_at = u64::MAX;
+        far.boot.began_ms = LAST_WALL_MS;
+        for record in [sample(), far] {
+            let at = usize::try_from(HEARTBEAT_AT).unwrap();
+            let (text, line) = (record.render(), record.heartbeat());
+            assert_eq!(line.len(), PADDED + 1 + 36 + 1);
+            assert!(at + line.len() <= 512);
+            assert_eq!(text.get(at..at + line.len()), Some(line.as_str()));
+            assert!(text[at + line.len()..].starts_with("{\"key\""));
+        }
+    }
+
+    #[test]
+    fn a_file_cut_short_anywhere_is_damaged() {
+        for (written, parses) in both() {
+            for length in 0..written.len() {
+                assert!(!parses(&written.as_bytes()[..length]), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_with_any_bit_changed_is_damaged() {
+        for (written, parses) in both() {
+            let written = written.into_bytes();
+            for place in 0..written.len() {
+                for bit in 0..8 {
+                    let mut changed = written.clone();
+                    changed[place] ^= 1 << bit;
+                    assert!(!parses(&changed), "byte {place}, bit {bit}");
+                }
+            }
+        }
+    }
+
+    type Parses = fn(&[u8]) -> bool;
+
+    /// A record and a queue, and whether a text is one.
+    fn both() -> [(String, Parses); 2] {
+        [
+            (sample().render(), |bytes| Record::parse(bytes).is_ok()),
+            (queue(3).render(), |bytes| QueueFile::read(bytes).is_ok()),
+        ]
+    }
+
+    #[test]
+    fn garbage_foreign_older_and_newer_files_are_told_apart() {
+        let foreign: [&[u8]; 7] = [
+            b"",
+            b"\n",
+            b"4711\n",
+            b"applock",
+            b"applock one",
+            b"\xff\xfe",
+            &[0; 4096],
+        ];
+        for bytes in foreign {
+            assert_eq!(Record::parse(bytes), Err(Damage::Foreign), "{bytes:?}");
+        }
+        assert_eq!(Record::parse(b"applock 1\nbeat 0\n"), Err(Damage::Older));
+        assert_eq!(Record::parse(b"applock 3\nwho knows\n"), Err(Damage::Newer));
+        assert_eq!(
+            Record::parse(b"applock 2\n"),
+            Err(Damage::Broken(HEARTBEAT))
+        );
+        assert_eq!(
+            Record::parse(b"applock 2\nkey \xff\n"),
+            Err(Damage::Broken("encoding"))
+        );
+        assert_eq!(QueueFile::read(b"applock-queue 3\n"), Err(Damage::Newer));
+    }
+
+    #[test]
+    fn anything_before_between_or_after_is_damage() {
+        let written = sample().render();
+        for changed in [
+            format!("\n{written}"),
+            format!("{written}\n"),
+            format!("{written}{written}"),
+            written.replace('\n', "\r\n"),
+            written.replace("\"pid\":4711", "\"pid\": 4711"),
+            written.replace("\"pid\":4711", "\"pid\":4711,\"pid\":4711"),
+            written.replace("1790000000000000,\"inst", "9007199254740992,\"inst"),
+            written.replace("\"pid\":4711,", ""),
+        ] {
+            assert!(Record::parse(changed.as_bytes()).is_err(), "{changed}");
+        }
+    }
+
+    /// A queue of so many waiters, of two processes in turn.
+    fn queue(waiters: u64) -> QueueFile {
+        let mut queue = WaitQueue::default();
+        for number in 0..waiters {
+            let mut who = sample().holding.who;
+            who.identity = Arc::new(Identity {
+                instance: format!("web-{}", number % 2),
+                host: "db7".into(),
+                pid: 1,
+            });
+            let waiter = Waiter {
+                owner: u128::MAX - u128::from(number),
+                process: u128::from(number % 2),
+                ttl: u64::MAX,
+                who,
+            };
+            let polled_at = in_protocol(5_000_000_000 + number % 2);
+            queue.restore(1_790_000_000_000_000 + number, waiter, polled_at, false);
+        }
+        queue.expires_at = in_protocol(50_000_000_000);
+        QueueFile {
+            queue,
+            boot: sample().boot,
+        }
+    }
+
+    #[test]
+    fn every_queue_is_read_back_as_it_was_written_and_fits_its_file() {
+        for waiters in [0, 1, 2, 50, MAX_WAITERS as u64] {
+            let file = queue(waiters);
+            let written = file.render();
+            assert!(written.len() as u64 <= MAX_QUEUE, "{}", written.len());
+            assert_eq!(QueueFile::read(written.as_bytes()), Ok(file));
+        }
+    }
+
+    #[test]
+    fn the_queue_of_another_start_of_the_machine_is_begun_anew() {
+        let written = queue(3).render();
+        let now = |boot| BootTime {
+            up_ns: 6_000_000_000,
+            wall_us: 1_790_000_100_000_000,
+            boot: Some(Uuid::from_u128(boot)),
+        };
+        let waiters = |boot| {
+            let queue = QueueFile::parse(written.as_bytes(), &now(boot));
+            queue.map(|queue| queue.len()).ok()
+        };
+        assert_eq!((waiters(9), waiters(10)), (Some(3), None));
+    }
+
+    #[test]
+    fn a_holding_of_another_start_of_the_machine_is_over_and_keeps_its_times_apart() {
+        let record = sample();
+        let now = BootTime {
+            up_ns: 5_000_000_000,
+            wall_us: 1_790_003_600_000_000,
+            boot: Some(Uuid::from_u128(10)),
+        };
+        let holding = record.clone().into_holding(&now);
+        assert!(!holding.is_taken(store_time(&now)));
+        let length = |one: &Holding<Who>| one.expires_at - one.acquired.at;
+        assert_eq!(length(&holding), length(&record.holding));
+        assert_eq!(holding.token, record.holding.token);
+        let same = BootTime {
+            boot: Some(Uuid::from_u128(9)),
+            up_ns: 110_000_000_000,
+            ..now
+        };
+        assert_eq!(record.clone().into_holding(&same), record.holding);
+    }
+}
