@@ -38,7 +38,7 @@ use crate::protocol::{
     Decision, Granted, LockState, Notify, Phase, Process, Reach, Requester, StoreTime, Timing,
     Waiter, WhenBusy,
 };
-use crate::store::redis::call::Call;
+use crate::store::redis::script::ScriptCall;
 use crate::store::redis::{reply, requests};
 use crate::store::view::{self, Who};
 use crate::store::{Acquire, Acquired, Grant, Identity, OwnerId, Release, Renew};
@@ -54,7 +54,7 @@ const PROCESSES: usize = 4;
 trait Server {
     /// The time of the next step, in milliseconds since 1970.
     fn begin(&mut self) -> u64;
-    fn ask(&mut self, call: &Call) -> Value;
+    fn ask(&mut self, call: &ScriptCall) -> Value;
     fn command(&mut self, words: &[&str]) -> Value;
     /// Lets so many milliseconds pass.
     fn pass(&mut self, millis: u64);
@@ -102,7 +102,7 @@ impl Server for Simulated {
         EPOCH + self.now
     }
 
-    fn ask(&mut self, call: &Call) -> Value {
+    fn ask(&mut self, call: &ScriptCall) -> Value {
         self.bare.ask(&call.by_text().get_packed_command())
     }
 
@@ -600,7 +600,7 @@ impl<S: Server> Pair<S> {
     }
 
     /// The answer of a script that answers for each lock.
-    fn one(&mut self, call: &Call) -> Value {
+    fn one(&mut self, call: &ScriptCall) -> Value {
         match self.server.ask(call) {
             Value::Array(mut answers) if answers.len() == 1 => answers.remove(0),
             other => panic!("{other:?}\n{}", self.story()),

@@ -13,7 +13,7 @@ use redis::{Cmd, Connection, ConnectionLike as _, Value};
 
 use super::{Pair, Server};
 use crate::simulation::asked_seed;
-use crate::store::redis::call::Call;
+use crate::store::redis::script::ScriptCall;
 
 /// How much a busy machine may hold a step up.
 const SLACK: u64 = 700;
@@ -115,7 +115,7 @@ impl Server for Real {
         self.now
     }
 
-    fn ask(&mut self, call: &Call) -> Value {
+    fn ask(&mut self, call: &ScriptCall) -> Value {
         let clock = format!("{{'{}','{}'}}", self.now / 1_000, self.now % 1_000 * 1_000);
         let told = call.by_text();
         let mut command = Cmd::new();

@@ -3,13 +3,13 @@
 //! Each step is one script, one round trip (rule R3); the scripts stand beside this
 //! file, and say what they take and answer.
 
-mod advice;
-pub(crate) mod call;
-mod fault;
-mod link;
-mod listener;
+mod connection;
+mod error;
+mod eviction;
 pub(crate) mod reply;
 pub(crate) mod requests;
+pub(crate) mod script;
+mod subscription;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use redis::{ConnectionInfo, ErrorKind, ServerErrorKind, Value};
 
 use crate::key::Key;
 
-use call::Call;
-pub(crate) use link::Connector;
-use link::{About, Dialer, Link};
-use listener::Listener;
+pub(crate) use connection::Connector;
+use connection::{About, Connection, Dialer};
+use script::ScriptCall;
+use subscription::Subscriber;
 
 use super::{
     Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreError, StoreFuture,
@@ -40,8 +40,8 @@ const LOCKS_A_CALL: usize = 32;
 
 /// One Redis server.
 pub(crate) struct RedisStore {
-    link: Arc<Link>,
-    listener: Arc<Listener>,
+    connection: Arc<Connection>,
+    subscriber: Arc<Subscriber>,
     /// Whether the server's settings were looked at.
     advised: AtomicBool,
     shown: Arc<str>,
@@ -64,8 +64,8 @@ impl RedisStore {
     /// Over connections that `connector` makes.
     pub(crate) fn over(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {
-            link: Arc::new(Link::new(connector, Arc::clone(&shown))),
-            listener: Arc::default(),
+            connection: Arc::new(Connection::new(connector, Arc::clone(&shown))),
+            subscriber: Arc::default(),
             advised: AtomicBool::new(false),
             shown,
         }
@@ -73,9 +73,14 @@ impl RedisStore {
 
     /// Runs a script: by its hash, and where the server does not know it (a new one, a
     /// flush, a failover) with its text, which teaches it.
-    async fn run(&self, call: Call, about: About<'_>, within: Duration) -> StoreResult<Value> {
+    async fn run(
+        &self,
+        call: ScriptCall,
+        about: About<'_>,
+        within: Duration,
+    ) -> StoreResult<Value> {
         let started = tokio::time::Instant::now();
-        let failed = match self.link.send(call.by_hash(), about, within).await {
+        let failed = match self.connection.send(call.by_hash(), about, within).await {
             Ok(value) => return Ok(value),
             Err(failed) => failed,
         };
@@ -83,7 +88,7 @@ impl RedisStore {
             return Err(failed.into());
         }
         let left = within.saturating_sub(started.elapsed());
-        self.link
+        self.connection
             .send(&call.by_text(), about, left)
             .await
             .map_err(Into::into)
@@ -93,13 +98,13 @@ impl RedisStore {
     /// nobody waits for it.
     fn advise(&self, wish: &Acquire, token: u64) {
         if !self.advised.swap(true, Ordering::Relaxed) {
-            let taken = advice::Taken {
+            let taken = eviction::FirstLock {
                 key: Arc::clone(&wish.key.lock),
                 owner: wish.owner,
                 token,
             };
-            tokio::spawn(advice::on_eviction(
-                Arc::clone(&self.link),
+            tokio::spawn(eviction::on_eviction(
+                Arc::clone(&self.connection),
                 Arc::clone(&self.shown),
                 taken,
             ));
@@ -115,8 +120,8 @@ impl RedisStore {
         let Some(first) = wishes.first() else {
             return Vec::new();
         };
-        let run = self.listener.listens_at();
-        let call = requests::acquire(wishes, self.listener.channel(), run.as_deref());
+        let run = self.subscriber.listens_at();
+        let call = requests::acquire(wishes, self.subscriber.channel(), run.as_deref());
         let about = About {
             key: Some(&first.key.lock),
             owner: Some(first.owner),
@@ -128,7 +133,7 @@ impl RedisStore {
             match (&acquired, &wish.line) {
                 (Acquired::Granted { token, .. }, _) => self.advise(wish, *token),
                 (Acquired::Queued(_), Some(notices)) => {
-                    self.listener.start(&self.link, notices);
+                    self.subscriber.start(&self.connection, notices);
                 }
                 _ => (),
             }
@@ -146,7 +151,7 @@ impl RedisStore {
         let Some(first) = ends.first() else {
             return Vec::new();
         };
-        let call = requests::release(ends, self.listener.channel());
+        let call = requests::release(ends, self.subscriber.channel());
         let about = About {
             key: Some(&first.key.lock),
             owner: Some(first.owner),
@@ -162,7 +167,7 @@ impl RedisStore {
     /// Runs a script that answers for each of `count` locks.
     async fn run_for_each(
         &self,
-        call: Call,
+        call: ScriptCall,
         count: usize,
         about: About<'_>,
         within: Duration,
@@ -234,10 +239,10 @@ where
 impl Store for RedisStore {
     fn open(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<()>> {
         Box::pin(async move {
-            self.link.open(within).await?;
+            self.connection.open(within).await?;
             // Logging in does not show everything: without a password it succeeds.
             let ping = redis::cmd("PING");
-            match self.link.send(&ping, About::default(), within).await {
+            match self.connection.send(&ping, About::default(), within).await {
                 Ok(_) => Ok(()),
                 // The right to PING is not needed for anything else.
                 Err(failed) if is_about_ping(&failed.error) => Ok(()),

@@ -13,7 +13,7 @@ use crate::store::{
     StoreResult,
 };
 
-use super::fault;
+use super::error;
 use super::requests::FENCE_LIFE;
 
 /// What ends the owner id of a lock that its holder gave back and `at_least` keeps.
@@ -99,7 +99,7 @@ pub(crate) fn done(value: Value) -> StoreResult<Value> {
         }
     };
     match failed() {
-        Some(said) => Err(fault::of_text(&said)),
+        Some(said) => Err(error::of_text(&said)),
         None => Ok(value),
     }
 }
@@ -161,7 +161,7 @@ pub(crate) fn released(value: &Value) -> StoreResult<Released> {
     read().ok_or_else(|| unreadable(value))
 }
 
-/// What `line.lua` publishes to the process of one who stood in line.
+/// What `queue.lua` publishes to the process of one who stood in line.
 pub(crate) fn grant(message: &str) -> Option<Grant> {
     let mut parts = message.split(' ');
     let owner = OwnerId::try_parse(parts.next()?).ok()?;

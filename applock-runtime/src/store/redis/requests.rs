@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::key::{Key, Side};
 use crate::store::{Acquire, Release, Renew};
 
-use super::call::{Call, Source};
+use super::script::{Script, ScriptCall};
 
 /// How long the fence (token counter and last holding) outlives its last use.
 pub(super) const FENCE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -14,20 +14,20 @@ pub(super) const FENCE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 macro_rules! script {
     ($($file:literal),+) => {
         LazyLock::new(|| {
-            Source::new(concat!($(include_str!(concat!("scripts/", $file, ".lua"))),+))
+            Script::new(concat!($(include_str!(concat!("scripts/", $file, ".lua"))),+))
         })
     };
 }
 
-static ACQUIRE: LazyLock<Source> = script!("line", "acquire");
-static RENEW: LazyLock<Source> = script!("renew");
-static RELEASE: LazyLock<Source> = script!("line", "release");
-static INSPECT: LazyLock<Source> = script!("inspect");
-static FORCE_RELEASE: LazyLock<Source> = script!("line", "force_release");
+static ACQUIRE: LazyLock<Script> = script!("queue", "acquire");
+static RENEW: LazyLock<Script> = script!("renew");
+static RELEASE: LazyLock<Script> = script!("queue", "release");
+static INSPECT: LazyLock<Script> = script!("inspect");
+static FORCE_RELEASE: LazyLock<Script> = script!("queue", "force_release");
 
 /// Takes locks for one process. `run` is the server where it listens on `channel`, if it does.
-pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) -> Call {
-    let mut call = Call::new(&ACQUIRE, requests.len() * 4, 6 + requests.len() * 5);
+pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) -> ScriptCall {
+    let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, 6 + requests.len() * 5);
     for request in requests {
         call.sides(&request.key);
     }
@@ -53,8 +53,8 @@ pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) ->
 }
 
 /// Sends heartbeats.
-pub(crate) fn renew(beats: &[Renew]) -> Call {
-    let mut call = Call::new(&RENEW, beats.len() * 2, 1 + beats.len() * 2);
+pub(crate) fn renew(beats: &[Renew]) -> ScriptCall {
+    let mut call = ScriptCall::new(&RENEW, beats.len() * 2, 1 + beats.len() * 2);
     for beat in beats {
         call.lock(&beat.key).side(&beat.key, Side::Fence);
     }
@@ -66,8 +66,8 @@ pub(crate) fn renew(beats: &[Renew]) -> Call {
 }
 
 /// Gives locks back, for the process of that channel.
-pub(crate) fn release(ends: &[Release], channel: &str) -> Call {
-    let mut call = Call::new(&RELEASE, ends.len() * 4, 2 + ends.len() * 2);
+pub(crate) fn release(ends: &[Release], channel: &str) -> ScriptCall {
+    let mut call = ScriptCall::new(&RELEASE, ends.len() * 4, 2 + ends.len() * 2);
     for end in ends {
         call.sides(&end.key);
     }
@@ -80,15 +80,15 @@ pub(crate) fn release(ends: &[Release], channel: &str) -> Call {
 }
 
 /// Reads a lock.
-pub(crate) fn inspect(key: &Key) -> Call {
-    let mut call = Call::new(&INSPECT, 3, 0);
+pub(crate) fn inspect(key: &Key) -> ScriptCall {
+    let mut call = ScriptCall::new(&INSPECT, 3, 0);
     call.lock(key).side(key, Side::Fence).side(key, Side::Queue);
     call
 }
 
 /// Ends whatever holding there is, or only a stale one.
-pub(crate) fn force_release(key: &Key, stale: Option<Duration>) -> Call {
-    let mut call = Call::new(&FORCE_RELEASE, 4, 2);
+pub(crate) fn force_release(key: &Key, stale: Option<Duration>) -> ScriptCall {
+    let mut call = ScriptCall::new(&FORCE_RELEASE, 4, 2);
     call.sides(key);
     match stale {
         None => call.text("-1"),

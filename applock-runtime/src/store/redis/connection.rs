@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::key::Key;
 use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreFuture, StoreResult};
 
-use super::fault::{Fault, LinkState, classify};
+use super::error::{Classified, ConnectionState, classify};
 
 /// Makes connections. A test puts a simulated network in its place.
 pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
@@ -98,16 +98,16 @@ impl Connector for Dialer {
     }
 }
 
-/// The link to one server.
+/// The connection to one server.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Connection {
     connector: Arc<dyn Connector>,
     shown: Arc<str>,
-    state: Mutex<State>,
+    state: Mutex<DialState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct DialState {
     live: Option<Live>,
     /// Counts connections, so that a late error of an old one can't end a new one.
     epoch: u64,
@@ -159,7 +159,7 @@ impl From<Failed> for StoreError {
     }
 }
 
-impl Link {
+impl Connection {
     /// `shown` is the server's URL without its password, for the log.
     pub(super) fn new(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {
@@ -169,7 +169,7 @@ impl Link {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DialState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -225,10 +225,10 @@ impl Link {
             }
             Ok(Err(error)) => {
                 let dead = error.is_io_error() || error.is_connection_dropped();
-                let Fault { error, link } = classify(error);
-                match link {
-                    LinkState::Good => self.answered(live.epoch),
-                    LinkState::Redial => self.drop_connection(live.epoch, &error, about),
+                let Classified { error, connection } = classify(error);
+                match connection {
+                    ConnectionState::Good => self.answered(live.epoch),
+                    ConnectionState::Redial => self.drop_connection(live.epoch, &error, about),
                 }
                 Err(Failed {
                     error,
@@ -367,7 +367,7 @@ impl Link {
 
 /// A dial under way. Dropped with its task (the engine's runtime has ended), it lets
 /// the next one begin, and nobody waits for it any more.
-struct Dialling<'a>(&'a Link);
+struct Dialling<'a>(&'a Connection);
 
 impl Drop for Dialling<'_> {
     fn drop(&mut self) {

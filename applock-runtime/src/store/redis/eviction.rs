@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::{About, Link};
+use super::connection::{About, Connection};
 use crate::store::OwnerId;
 
 /// The first lock that was taken there.
-pub(super) struct Taken {
+pub(super) struct FirstLock {
     pub(super) key: Arc<str>,
     pub(super) owner: OwnerId,
     pub(super) token: u64,
@@ -22,10 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// Asks by INFO, not by CONFIG GET, which hosted servers forbid. A user without the
 /// right to ask is not warned.
-pub(super) async fn on_eviction(link: Arc<Link>, store: Arc<str>, lock: Taken) {
+pub(super) async fn on_eviction(connection: Arc<Connection>, store: Arc<str>, lock: FirstLock) {
     let mut info = redis::cmd("INFO");
     info.arg("memory");
-    let Ok(answer) = link.send(&info, About::default(), PATIENCE).await else {
+    let Ok(answer) = connection.send(&info, About::default(), PATIENCE).await else {
         return;
     };
     let Ok(text) = redis::from_redis_value::<String>(answer) else {

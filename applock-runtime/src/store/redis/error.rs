@@ -5,14 +5,14 @@ use redis::{ErrorKind, RedisError, Value};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// A classified error, and what it says of the connection.
-pub(super) struct Fault {
+pub(super) struct Classified {
     pub(super) error: StoreError,
-    pub(super) link: LinkState,
+    pub(super) connection: ConnectionState,
 }
 
 /// What an error says of the connection that it came over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LinkState {
+pub(super) enum ConnectionState {
     /// The server answered; the connection is good.
     Good,
     /// It leads nowhere, or to a server that can't serve us: dial anew.
@@ -24,13 +24,13 @@ pub(super) enum LinkState {
 /// The answers of a server that was asked to do something and did not: our scripts do
 /// whatever can fail before the write that counts (rule R3), so an error of the
 /// server's means 'not done'. An error of the connection's means 'unknown'.
-pub(super) fn classify(error: RedisError) -> Fault {
-    use LinkState::{Good, Redial};
+pub(super) fn classify(error: RedisError) -> Classified {
+    use ConnectionState::{Good, Redial};
     use StoreErrorKind::{Misconfigured, NotDone, Unknown};
 
     let text = error.to_string();
     let code = code_of(&error, &text);
-    let (kind, what, remedy, link): (_, String, &'static str, _) = match code {
+    let (kind, what, remedy, connection): (_, String, &'static str, _) = match code {
         "NOPERM" => denied_right(&text),
         "LOADING" => (
             NotDone,
@@ -157,9 +157,9 @@ pub(super) fn classify(error: RedisError) -> Fault {
             Good,
         ),
     };
-    Fault {
+    Classified {
         error: StoreError::new(kind, what, remedy).caused_by(error),
-        link,
+        connection,
     }
 }
 
@@ -201,30 +201,30 @@ fn code_of<'a>(error: &'a RedisError, text: &str) -> &'a str {
     error.code().unwrap_or_default()
 }
 
-fn no_password() -> (StoreErrorKind, String, &'static str, LinkState) {
+fn no_password() -> (StoreErrorKind, String, &'static str, ConnectionState) {
     (
         StoreErrorKind::Denied,
         "Redis asks for a password, and the URL has none".into(),
         "write it into the URL: redis://user:password@host:6379",
-        LinkState::Redial,
+        ConnectionState::Redial,
     )
 }
 
-fn wrong_password() -> (StoreErrorKind, String, &'static str, LinkState) {
+fn wrong_password() -> (StoreErrorKind, String, &'static str, ConnectionState) {
     (
         StoreErrorKind::Denied,
         "Redis refused the user name or password".into(),
         "put the right ones into the URL: redis://user:password@host:6379",
-        LinkState::Redial,
+        ConnectionState::Redial,
     )
 }
 
-fn denied_right(text: &str) -> (StoreErrorKind, String, &'static str, LinkState) {
+fn denied_right(text: &str) -> (StoreErrorKind, String, &'static str, ConnectionState) {
     (
         StoreErrorKind::Denied,
         format!("this Redis user lacks a right ({text})"),
         "give it the commands and keys that the README lists under 'Rights'",
-        LinkState::Good,
+        ConnectionState::Good,
     )
 }
 
@@ -232,62 +232,66 @@ fn denied_right(text: &str) -> (StoreErrorKind, String, &'static str, LinkState)
 mod tests {
     use super::*;
 
-    fn answered(text: &str) -> Fault {
+    fn answered(text: &str) -> Classified {
         let value = redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).unwrap();
         classify(value.extract_error().unwrap_err())
     }
 
     #[test]
     fn an_error_inside_a_script_is_known_on_old_and_new_servers() {
-        for (text, kind, link) in [
+        for (text, kind, connection) in [
             (
                 "READONLY You can't write against a read only replica. script: 5a, on @user_script:22.",
                 StoreErrorKind::NotDone,
-                LinkState::Redial,
+                ConnectionState::Redial,
             ),
             (
                 "ERR Error running script (call to f_5a): @user_script:22: @user_script: 22: -READONLY You can't write against a read only replica.",
                 StoreErrorKind::NotDone,
-                LinkState::Redial,
+                ConnectionState::Redial,
             ),
             (
                 "ERR Error running script (call to f_5a): @user_script:43: -OOM command not allowed when used memory > 'maxmemory'.",
                 StoreErrorKind::NotDone,
-                LinkState::Good,
+                ConnectionState::Good,
             ),
             (
                 "ERR Error running script (call to f_5a): @user_script:43: WRONGTYPE Operation against a key holding the wrong kind of value",
                 StoreErrorKind::Misconfigured,
-                LinkState::Good,
+                ConnectionState::Good,
             ),
             (
                 "ERR Error running script (call to f_5a): @user_script:3: @user_script: 3: The user executing the script can't run this command or subcommand",
                 StoreErrorKind::Denied,
-                LinkState::Good,
+                ConnectionState::Good,
             ),
             (
                 "LOADING Redis is loading the dataset in memory",
                 StoreErrorKind::NotDone,
-                LinkState::Redial,
+                ConnectionState::Redial,
             ),
             (
                 "NOAUTH Authentication required.",
                 StoreErrorKind::Denied,
-                LinkState::Redial,
+                ConnectionState::Redial,
             ),
             (
                 "MOVED 1 127.0.0.1:1",
                 StoreErrorKind::Misconfigured,
-                LinkState::Good,
+                ConnectionState::Good,
             ),
             (
                 "ERR something new",
                 StoreErrorKind::Unknown,
-                LinkState::Good,
+                ConnectionState::Good,
             ),
         ] {
-            let fault = answered(text);
-            assert_eq!((fault.error.kind, fault.link), (kind, link), "{text}");
+            let classified = answered(text);
+            assert_eq!(
+                (classified.error.kind, classified.connection),
+                (kind, connection),
+                "{text}"
+            );
         }
     }
 }

@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::store::{Notification, Notifications, StoreError, StoreErrorKind, StoreResult};
 
-use super::fault::classify;
-use super::link::{About, Link};
+use super::connection::{About, Connection};
+use super::error::classify;
 use super::reply;
 
 /// Between two attempts to subscribe: the first pause, and the longest.
@@ -42,7 +42,7 @@ const UNKNOWN: &str = "1";
 
 /// The subscription of one store.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct Subscriber {
     channel: String,
     /// The run id of the server where it listens, if it does.
     listens: Mutex<Option<Arc<str>>>,
@@ -50,7 +50,7 @@ pub(super) struct Listener {
     told: Mutex<Option<Notifications>>,
 }
 
-impl Default for Listener {
+impl Default for Subscriber {
     fn default() -> Self {
         Self {
             channel: format!("applock:{}", Uuid::new_v4().simple()),
@@ -60,7 +60,7 @@ impl Default for Listener {
     }
 }
 
-impl Listener {
+impl Subscriber {
     /// The channel of this process.
     pub(super) fn channel(&self) -> &str {
         &self.channel
@@ -76,24 +76,24 @@ impl Listener {
     }
 
     /// Begins to listen, unless that has been done.
-    pub(super) fn start(self: &Arc<Self>, link: &Arc<Link>, notices: &Notifications) {
+    pub(super) fn start(self: &Arc<Self>, connection: &Arc<Connection>, notices: &Notifications) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.as_ref().is_some_and(|told| told.same_channel(notices)) {
             return;
         }
         *told = Some(notices.clone());
         *self.run() = None;
-        tokio::spawn(Arc::clone(self).listen(Arc::clone(link), notices.clone()));
+        tokio::spawn(Arc::clone(self).listen(Arc::clone(connection), notices.clone()));
     }
 
-    async fn listen(self: Arc<Self>, link: Arc<Link>, notices: Notifications) {
+    async fn listen(self: Arc<Self>, connection: Arc<Connection>, notices: Notifications) {
         let mut failures = 0;
         let mut warned = false;
         while !notices.is_closed() {
-            let failed = match timeout(TIMEOUT, self.subscribe(&link)).await {
+            let failed = match timeout(TIMEOUT, self.subscribe(&connection)).await {
                 Ok(Ok((sink, stream, run))) => {
                     if warned {
-                        tracing::info!(store = %link.shown(), "listening for released locks again");
+                        tracing::info!(store = %connection.shown(), "listening for released locks again");
                     }
                     (failures, warned) = (0, false);
                     self.tell(Some(run), &notices);
@@ -113,7 +113,7 @@ impl Listener {
             if !warned && (denied || failures >= TOLD_AFTER) {
                 warned = true;
                 tracing::warn!(
-                    store = %link.shown(), reason = %failed.what,
+                    store = %connection.shown(), reason = %failed.what,
                     "can't listen for released locks, so whoever waits asks again and again; \
                      waiting takes longer. Grant the user SUBSCRIBE and PUBLISH on channels \
                      that begin with applock:"
@@ -138,10 +138,10 @@ impl Listener {
 
     async fn subscribe(
         &self,
-        link: &Arc<Link>,
+        connection: &Arc<Connection>,
     ) -> StoreResult<(PubSubSink, PubSubStream, Arc<str>)> {
         let subscribing = async {
-            let mut subscription: PubSub = link.subscription().await?;
+            let mut subscription: PubSub = connection.subscription().await?;
             subscription.subscribe(&self.channel).await?;
             RedisResult::Ok(subscription.split())
         };
@@ -150,18 +150,18 @@ impl Listener {
         // log in as the same user.
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(&self.channel).arg("");
-        match link.send(&publish, About::default(), TIMEOUT).await {
+        match connection.send(&publish, About::default(), TIMEOUT).await {
             Err(failed) if !failed.error.is_passing() => Err(failed.error),
-            _ => Ok((sink, stream, run_id(link).await)),
+            _ => Ok((sink, stream, run_id(connection).await)),
         }
     }
 }
 
 /// Which run of the server this is; the right to ask is not needed for anything else.
-async fn run_id(link: &Arc<Link>) -> Arc<str> {
+async fn run_id(connection: &Arc<Connection>) -> Arc<str> {
     let mut info = redis::cmd("INFO");
     info.arg("server");
-    let told = link.send(&info, About::default(), TIMEOUT).await.ok();
+    let told = connection.send(&info, About::default(), TIMEOUT).await.ok();
     told.and_then(|value| redis::from_redis_value::<String>(value).ok())
         .and_then(|text| {
             let run = text.lines().find_map(|line| line.strip_prefix("run_id:"))?;

@@ -3,22 +3,22 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use redis::{Arg, Cmd, RedisWrite as _, Script};
+use redis::{Arg, Cmd, RedisWrite as _};
 
 use crate::key::{Key, Side};
 use crate::store::OwnerId;
 
 /// A script, and the hash that a server which has seen it knows it by.
-pub(super) struct Source {
+pub(super) struct Script {
     code: &'static str,
     hash: String,
 }
 
-impl Source {
+impl Script {
     pub(super) fn new(code: &'static str) -> Self {
         Self {
             code,
-            hash: Script::new(code).get_hash().to_owned(),
+            hash: redis::Script::new(code).get_hash().to_owned(),
         }
     }
 }
@@ -27,18 +27,18 @@ impl Source {
 const HEADER: usize = 3;
 
 /// A call that is being written: first all of its keys, then the arguments.
-pub(crate) struct Call {
-    source: &'static Source,
+pub(crate) struct ScriptCall {
+    script: &'static Script,
     command: Cmd,
 }
 
-impl Call {
+impl ScriptCall {
     /// Of so many keys, and about so many arguments.
-    pub(super) fn new(source: &'static Source, keys: usize, arguments: usize) -> Self {
+    pub(super) fn new(script: &'static Script, keys: usize, arguments: usize) -> Self {
         let count = HEADER + keys + arguments;
         let mut command = Cmd::with_capacity(count, count * 32);
-        command.arg("EVALSHA").arg(&*source.hash).arg(keys);
-        Self { source, command }
+        command.arg("EVALSHA").arg(&*script.hash).arg(keys);
+        Self { script, command }
     }
 
     /// The command that names the script by its hash.
@@ -49,7 +49,7 @@ impl Call {
     /// The command that brings the script with it, for a server that does not know it.
     pub(crate) fn by_text(&self) -> Cmd {
         let mut command = redis::cmd("EVAL");
-        command.arg(self.source.code);
+        command.arg(self.script.code);
         for argument in self.command.args_iter().skip(HEADER - 1) {
             if let Arg::Simple(bytes) = argument {
                 command.write_arg(bytes);
