@@ -13,7 +13,7 @@
 --          '0', {field, value, ...}}                            held by another
 --         {-1, error}                                           not done
 
-local life, here, run, instance, host, pid = unpack(ARGV, 1, 6)
+local fence_ttl, own_channel, run, instance, host, pid = unpack(ARGV, 1, 6)
 
 -- There is a lock already, or somebody waits for it.
 local function contend(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
@@ -41,15 +41,15 @@ local function contend(lock, fence, queue, waiters, owner, ttl, app, name, ticke
     -- What may fail comes before the request stands in the queue.
     local token = kind == 'none' and next_token(fence)
     if waits then
-        new, count, ahead = the_line().join(queue, waiters, owner, ttl, ticket, here, run, app, name,
-            instance, host, pid)
+        new, count, ahead = wait_queue().join(queue, waiters, owner, ttl, ticket, own_channel,
+            run, app, name, instance, host, pid)
     end
     if token then
-        local served = the_line().serve(lock, fence, queue, waiters, life, '', owner, token,
-            redis.call('ZPOPMIN', queue))
+        local served = wait_queue().serve(lock, fence, queue, waiters, fence_ttl, '', owner,
+            token, redis.call('ZPOPMIN', queue))
         if not served then
             -- No waiter can be reached.
-            grant(lock, fence, life, token, owner, ttl, nil, app, name, instance, host, pid)
+            grant(lock, fence, fence_ttl, token, owner, ttl, nil, app, name, instance, host, pid)
         end
         if not served or served == owner then
             return token .. ' ' .. now
@@ -60,7 +60,7 @@ local function contend(lock, fence, queue, waiters, owner, ttl, app, name, ticke
         -- A write that changes nothing, so that a replica or a server that can't write
         -- says so instead of answering from what it remembers.
         local rest = redis.call('PTTL', fence)
-        redis.call('PEXPIRE', fence, rest > 0 and rest or life)
+        redis.call('PEXPIRE', fence, rest > 0 and rest or fence_ttl)
     end
     return {0, kind, redis.call('PTTL', lock), micros, count or redis.call('ZCARD', queue), ahead,
         new, fields}
@@ -71,7 +71,7 @@ local function take(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
         return contend(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
     end
     local token = next_token(fence)
-    grant(lock, fence, life, token, owner, ttl, nil, app, name, instance, host, pid)
+    grant(lock, fence, fence_ttl, token, owner, ttl, nil, app, name, instance, host, pid)
     return token .. ' ' .. now
 end
 

@@ -16,7 +16,7 @@ local function free(owner)
     if first[1] then
         -- Whatever is wrong with the queue: the lock is free.
         local done, served = pcall(function()
-            return (the_line().serve(lock, fence, KEYS[3], KEYS[4], ARGV[2], '', nil,
+            return (wait_queue().serve(lock, fence, KEYS[3], KEYS[4], ARGV[2], '', nil,
                 next_token(fence), first))
         end)
         if done and served then

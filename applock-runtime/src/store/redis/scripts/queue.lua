@@ -8,7 +8,7 @@
 --     the run id of the server where it has subscribed, '1' if it may not know that)
 --
 -- A script is compiled once and runs often: what is needed only where somebody waits is
--- made inside `the_line`, and numbers stay text where nothing is counted.
+-- made inside `wait_queue`, and numbers stay text where nothing is counted.
 
 local clock = redis.call('TIME')
 local micros = clock[1] .. string.sub('00000' .. clock[2], -6)
@@ -65,10 +65,10 @@ local function next_token(fence)
 end
 
 -- Notes in the fence who holds the lock from now on.
-local function write_fence(fence, life, token, owner, ttl, instance, host, pid)
+local function write_fence(fence, fence_ttl, token, owner, ttl, instance, host, pid)
     redis.call('HSET', fence, 'token', token, 'last', owner .. ' ' .. now .. ' ' .. ttl .. ' ' .. pid,
         'instance', instance, 'host', host)
-    redis.call('PEXPIRE', fence, life)
+    redis.call('PEXPIRE', fence, fence_ttl)
 end
 
 -- Writes a lock that is free. A claim is a short lease, which the first heartbeat lengthens.
@@ -87,29 +87,30 @@ end
 -- Gives a free lock to one that is certain to have it. A script is not rolled back when it
 -- fails half-way (rule R3): the fence, whose writing can fail (type, rights, memory), comes
 -- first.
-local function grant(lock, fence, life, token, owner, ttl, claim, app, name, instance, host, pid)
-    write_fence(fence, life, token, owner, ttl, instance, host, pid)
+local function grant(lock, fence, fence_ttl, token, owner, ttl, claim, app, name, instance,
+    host, pid)
+    write_fence(fence, fence_ttl, token, owner, ttl, instance, host, pid)
     write_lock(lock, token, owner, ttl, claim, app, name, instance, host, pid)
 end
 
-local function make_line()
+local function make_wait_queue()
     -- A lock that was handed over stays so long with one who does not confirm it.
     local CLAIM = 3000
     -- A process that can only ask is thought dead after so long a silence.
     local SILENCE = 3000
     -- The waiters of one that can't be reached keep their places for so long after it asked.
-    local PATIENCE = 40000
+    local DEAD_AFTER = 40000
     -- Everybody in line asks more often than this: a line of the dead expires.
-    local LINE_LIFE = 45000
+    local QUEUE_LIFE = 45000
     -- After a restart of the server each has so long to come back and ask.
     local GRACE = 500
 
-    local line = {}
+    local methods = {}
 
     -- Puts one into the line, or leaves it where it stands. Answers the ticket of one who
     -- did not stand there (the one it brings from a place that was lost, or a new one), how
     -- many wait now, and how many of them before it.
-    function line.join(queue, waiters, owner, ttl, ticket, channel, run, app, name, instance,
+    function methods.join(queue, waiters, owner, ttl, ticket, channel, run, app, name, instance,
         host, pid)
         local is_last = ticket == '0'
         if is_last then
@@ -121,8 +122,8 @@ local function make_line()
         redis.call('HSET', waiters, owner,
             cjson.encode({ttl, channel, app, name, instance, host, pid}),
             '@' .. channel, now .. ' ' .. run)
-        redis.call('PEXPIRE', queue, LINE_LIFE)
-        redis.call('PEXPIRE', waiters, LINE_LIFE)
+        redis.call('PEXPIRE', queue, QUEUE_LIFE)
+        redis.call('PEXPIRE', waiters, QUEUE_LIFE)
         local count = redis.call('ZCARD', queue)
         local ahead = new and is_last and count - 1 or redis.call('ZRANK', queue, owner)
         return new and ticket or '0', count, ahead
@@ -137,25 +138,28 @@ local function make_line()
 
     -- Offers a free lock to a waiter. Answers whether it has the lock now, and its claim.
     --
-    -- `here` is the channel of the process that asks: its waiters are notified by the answer,
-    -- and nothing is published. `asker` asks for itself: it gets a full lease.
+    -- `own_channel` is the channel of the process that asks: its waiters are notified by the answer,
+    -- and nothing is published. `requester` asks for itself: it gets a full lease.
     --
     -- Where a waiter has to be reached first, the lock is written before the message (two can
     -- never have it), and the fence only after it: a waiter that can't be reached leaves nothing
     -- behind, so the last holding stays the true one. That the fence is one was found out before, by
     -- reading its token; and were it not written, the next token were larger all the same, by the clock.
-    local function offer(lock, fence, life, here, asker, gone, token, owner, who, silence, run)
+    local function offer(lock, fence, fence_ttl, own_channel, requester, unreachable, token, owner,
+        who, silence, run)
         local ttl, channel = who[1], who[2]
         local claim = tonumber(ttl) > CLAIM and CLAIM or ttl
-        if owner == asker then
-            grant(lock, fence, life, token, owner, ttl, nil, who[3], who[4], who[5], who[6], who[7])
+        if owner == requester then
+            grant(lock, fence, fence_ttl, token, owner, ttl, nil, who[3], who[4], who[5], who[6],
+                who[7])
             return true, nil
         end
-        if channel == here or run == '0' and silence <= SILENCE then
-            grant(lock, fence, life, token, owner, ttl, claim, who[3], who[4], who[5], who[6], who[7])
+        if channel == own_channel or run == '0' and silence <= SILENCE then
+            grant(lock, fence, fence_ttl, token, owner, ttl, claim, who[3], who[4], who[5], who[6],
+                who[7])
             return true, claim
         end
-        if gone[channel] or run == '0' then
+        if unreachable[channel] or run == '0' then
             return false, nil
         end
         write_lock(lock, token, owner, ttl, claim, who[3], who[4], who[5], who[6], who[7])
@@ -166,11 +170,11 @@ local function make_line()
             -- Its subscription may be on its way back: it has time to ask.
             redis.call('PEXPIRE', lock, GRACE)
         elseif receivers == 0 then
-            gone[channel] = true
+            unreachable[channel] = true
             redis.call('DEL', lock)
             return false, nil
         end
-        write_fence(fence, life, token, owner, ttl, who[5], who[6], who[7])
+        write_fence(fence, fence_ttl, token, owner, ttl, who[5], who[6], who[7])
         return true, claim
     end
 
@@ -181,29 +185,30 @@ local function make_line()
     --
     -- What is known of a process that waits no more is forgotten with the lock's end, or
     -- with time.
-    function line.serve(lock, fence, queue, waiters, life, here, asker, token, first)
-        local gone, passed = {}, {}
+    function methods.serve(lock, fence, queue, waiters, fence_ttl, own_channel, requester, token,
+        first)
+        local unreachable, skipped = {}, {}
         local served, claim = nil, nil
         while not served and first[1] do
             local owner, silence, run, is_served = first[1], 0, '0', false
             local read, who = pcall(cjson.decode, redis.call('HGET', waiters, owner) or '')
             if not read then
-                silence = PATIENCE + 1
-            elseif who[2] ~= here and owner ~= asker then
+                silence = DEAD_AFTER + 1
+            elseif who[2] ~= own_channel and owner ~= requester then
                 local seen = redis.call('HGET', waiters, '@' .. who[2])
                 local at, listens = string.match(seen or '', '^(%d+) (%w+)$')
-                silence, run = at and now - at or PATIENCE + 1, listens or '0'
+                silence, run = at and now - at or DEAD_AFTER + 1, listens or '0'
             end
             if read then
-                is_served, claim = offer(lock, fence, life, here, asker, gone, token, owner, who,
-                    silence, run)
+                is_served, claim = offer(lock, fence, fence_ttl, own_channel, requester,
+                    unreachable, token, owner, who, silence, run)
             end
             if is_served then
                 served = owner
-                claim = who[2] == here and claim or nil
+                claim = who[2] == own_channel and claim or nil
             end
-            if not is_served and silence <= PATIENCE then
-                passed[#passed + 1] = first
+            if not is_served and silence <= DEAD_AFTER then
+                skipped[#skipped + 1] = first
             else
                 redis.call('HDEL', waiters, owner)
             end
@@ -211,10 +216,10 @@ local function make_line()
                 first = redis.call('ZPOPMIN', queue)
             end
         end
-        for i = 1, #passed do
-            redis.call('ZADD', queue, passed[i][2], passed[i][1])
+        for i = 1, #skipped do
+            redis.call('ZADD', queue, skipped[i][2], skipped[i][1])
         end
-        if #passed > 0 then
+        if #skipped > 0 then
             -- It may have been empty for a moment, and lost its time to live: that of what is
             -- known of its waiters.
             redis.call('PEXPIRE', queue, math.max(redis.call('PTTL', waiters), 1))
@@ -222,11 +227,11 @@ local function make_line()
         return served, claim
     end
 
-    return line
+    return methods
 end
 
-local made = nil
-local function the_line()
-    made = made or make_line()
-    return made
+local the_queue = nil
+local function wait_queue()
+    the_queue = the_queue or make_wait_queue()
+    return the_queue
 end

@@ -9,7 +9,7 @@
 --                       ended, and handed to a waiter of this process, who was not told
 --         {-1, error}   not done
 
-local life, here = ARGV[1], ARGV[2]
+local fence_ttl, own_channel = ARGV[1], ARGV[2]
 
 -- It is not that owner's, or was not found out.
 local function refuse(holder, fence, queue, waiters, owner)
@@ -18,7 +18,7 @@ local function refuse(holder, fence, queue, waiters, owner)
     end
     -- A replica that lacks the key must say READONLY, not 'not yours'.
     local rest = redis.call('PTTL', fence)
-    redis.call('PEXPIRE', fence, rest > 0 and rest or life)
+    redis.call('PEXPIRE', fence, rest > 0 and rest or fence_ttl)
     if redis.call('ZREM', queue, owner) > 0 then
         if redis.call('EXISTS', queue) > 0 then
             redis.call('HDEL', waiters, owner)
@@ -32,11 +32,11 @@ end
 local function hand_over(lock, fence, queue, waiters, first)
     local token = next_token(fence)
     local served, claim =
-        the_line().serve(lock, fence, queue, waiters, life, here, nil, token, first)
+        wait_queue().serve(lock, fence, queue, waiters, fence_ttl, own_channel, nil, token, first)
     return served, token, claim
 end
 
-local function give_back(lock, fence, queue, waiters, owner, keep)
+local function end_holding(lock, fence, queue, waiters, owner, keep)
     local holder = redis.pcall('HGET', lock, 'owner')
     if holder ~= owner then
         return refuse(holder, fence, queue, waiters, owner)
@@ -69,4 +69,4 @@ local function give_back(lock, fence, queue, waiters, owner, keep)
     return 1
 end
 
-return for_each(give_back, 2, 2)
+return for_each(end_holding, 2, 2)
