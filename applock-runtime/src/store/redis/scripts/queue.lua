@@ -1,30 +1,53 @@
--- What every script begins with: the clock, the fencing token, and the line of those who
--- wait for a lock.
+-- What every script that changes a lock begins with: the clock, the fencing token, the writing
+-- of a lock, and the wait queue. This text stands before `acquire`, `release` and
+-- `force_release`; it takes and answers nothing by itself.
 --
--- The line is a sorted set (owner ids by ticket), and a hash of who they are:
---   owner id -> JSON of {ttl in ms, channel of the process, app, name, instance, host, pid}
---   '@' .. channel -> 'when a waiter of that process last asked, in ms' .. ' ' ..
---     ('0': it can't listen on its channel, and asks again and again instead; otherwise
---     the run id of the server where it has subscribed, '1' if it may not know that)
+-- These are the decisions of the runtime's module `protocol/`, in Lua: a test compares the two,
+-- random step by random step. Change a rule there first. What belongs to one request alone is
+-- in the script of that request.
 --
--- A script is compiled once and runs often: what is needed only where somebody waits is
--- made inside `wait_queue`, and numbers stay text where nothing is counted.
+-- The wait queue of a lock is two keys. They are gone when no request waits.
+--   queue    sorted set: owner id by ticket (the server's clock in microseconds, or the last
+--            ticket + 1), so that the first is the one that has waited longest
+--   waiters  hash:
+--     owner id -> JSON of {ttl in ms, channel of the process, app, name, instance, host, pid}
+--     '@' .. channel -> 'when a waiter of that process last polled, in ms' .. ' ' .. run
+--       run: '0' if the process can't be notified on its channel, and polls instead; otherwise
+--       the run id of the server where it has subscribed, '1' if it may not know that
+--
+-- Dangers, and the rules that guard against them:
+--   - A script that fails half-way is not rolled back. What can fail (type, right, memory) comes
+--     before the write that counts (rule R3).
+--   - A lock that is offered to a dead waiter. Nothing stays written for a waiter that does not
+--     get the lock; see `offer`.
+--   - A waiter that loses its place to a short cut of the network. A skipped waiter keeps its
+--     place for as long as its process may be alive.
+--
+-- The server compiles a script once and runs it often. So the functions that are needed only where
+-- a request waits are made inside `wait_queue`, and numbers stay text where nothing is counted.
+
+-- The largest fencing token. This number, and those in `make_wait_queue`, are the protocol's: a
+-- unit test in requests.rs compares them.
+local MAX_TOKEN = 9007199254740991
 
 local clock = redis.call('TIME')
 local micros = clock[1] .. string.sub('00000' .. clock[2], -6)
 local now = string.sub(micros, 1, -4)
 
+-- A number as text with all its digits: `tostring` rounds to 14.
 local function whole(number)
     return string.format('%.0f', number)
 end
 
--- For the pcall in `for_each`.
+-- Ends the step for this lock with an error of our own, in the form that `pcall` in `for_each`
+-- expects.
 local function fail(text)
     error({err = text})
 end
 
--- Does something for each of the locks in KEYS; one that fails does not undo another.
--- What fails for a single lock, or for all (on a replica), is the script's own error.
+-- Calls `act` with each lock's keys and its `width` arguments after the first `header` ones, and
+-- answers its answers. Locks in one call share a round trip, and no more: one that fails does not
+-- undo another. An error of a single lock, or of all (on a replica), is the script's own error.
 local function for_each(act, header, width)
     local answers = {}
     for i = 0, #KEYS / 4 - 1 do
@@ -33,7 +56,7 @@ local function for_each(act, header, width)
             KEYS[key + 4], unpack(ARGV, arg + 1, arg + width))
         if not done then
             local text = type(answer) == 'table' and answer.err or tostring(answer)
-            -- Redis 6.2 tells where it was, and puts a dash before.
+            -- Redis 6.2 writes the place in the script before the error, and a dash.
             text = string.match(text, ': %-?(%u%u+ .*)$') or text
             if #KEYS == 4 or i == 0 and string.find(text, 'READONLY', 1, true) == 1 then
                 return redis.error_reply(text)
@@ -45,7 +68,9 @@ local function for_each(act, header, width)
     return answers
 end
 
--- The larger of (last token + 1) and the clock in microseconds (rule R8).
+-- The next fencing token: the larger of (last token + 1) and the clock in microseconds (rule R8).
+-- A token that is lost with its fence, or was never written, does not make the next one smaller:
+-- the clock has gone on. Reading it also finds out a fence that is not a hash.
 local function next_token(fence)
     local last = redis.call('HGET', fence, 'token')
     if not last then
@@ -58,7 +83,7 @@ local function next_token(fence)
     if number < tonumber(micros) then
         return micros
     end
-    if number >= 9007199254740991 then
+    if number >= MAX_TOKEN then
         fail('BADFENCE the fencing token is at its largest value')
     end
     return whole(number + 1)
@@ -66,12 +91,13 @@ end
 
 -- Notes in the fence who holds the lock from now on.
 local function write_fence(fence, fence_ttl, token, owner, ttl, instance, host, pid)
-    redis.call('HSET', fence, 'token', token, 'last', owner .. ' ' .. now .. ' ' .. ttl .. ' ' .. pid,
-        'instance', instance, 'host', host)
+    redis.call('HSET', fence, 'token', token, 'last',
+        owner .. ' ' .. now .. ' ' .. ttl .. ' ' .. pid, 'instance', instance, 'host', host)
     redis.call('PEXPIRE', fence, fence_ttl)
 end
 
--- Writes a lock that is free. A claim is a short lease, which the first heartbeat lengthens.
+-- Writes a lock that is free. With a `claim` (in ms) it begins as a short lease, which the
+-- holder's first heartbeat makes a full one.
 local function write_lock(lock, token, owner, ttl, claim, app, name, instance, host, pid)
     if claim then
         redis.call('HSET', lock, 'owner', owner, 'token', token, 'app', app, 'name', name,
@@ -84,9 +110,8 @@ local function write_lock(lock, token, owner, ttl, claim, app, name, instance, h
     redis.call('PEXPIRE', lock, claim or ttl)
 end
 
--- Gives a free lock to one that is certain to have it. A script is not rolled back when it
--- fails half-way (rule R3): the fence, whose writing can fail (type, rights, memory), comes
--- first.
+-- Gives a free lock to a holder that is certain to have it. The fence, whose writing can fail
+-- (type, rights, memory), comes first (rule R3).
 local function grant(lock, fence, fence_ttl, token, owner, ttl, claim, app, name, instance,
     host, pid)
     write_fence(fence, fence_ttl, token, owner, ttl, instance, host, pid)
@@ -94,22 +119,26 @@ local function grant(lock, fence, fence_ttl, token, owner, ttl, claim, app, name
 end
 
 local function make_wait_queue()
-    -- A lock that was handed over stays so long with one who does not confirm it.
+    -- All in ms, and each the protocol's (`Timing::MILLIS`).
+    -- The longest lease of a waiter that was granted the lock and has not confirmed it.
     local CLAIM = 3000
-    -- A process that can only ask is thought dead after so long a silence.
+    -- A process that can't be notified, and has not polled for longer, is skipped.
     local SILENCE = 3000
-    -- The waiters of one that can't be reached keep their places for so long after it asked.
+    -- A process that can't be reached, and has not polled for longer, is dead: its waiters leave
+    -- the queue.
     local DEAD_AFTER = 40000
-    -- Everybody in line asks more often than this: a line of the dead expires.
+    -- Every waiter polls more often than this. A queue that no waiter polls expires.
     local QUEUE_LIFE = 45000
-    -- After a restart of the server each has so long to come back and ask.
+    -- After a restart of the server, how long a lock is kept for a waiter whose subscription may
+    -- be on its way back.
     local GRACE = 500
 
     local methods = {}
 
-    -- Puts one into the line, or leaves it where it stands. Answers the ticket of one who
-    -- did not stand there (the one it brings from a place that was lost, or a new one), how
-    -- many wait now, and how many of them before it.
+    -- Puts a request into the queue, or leaves it where it stands, and notes that its process has
+    -- polled. `ticket`: '0', or that of a place it had and the server has lost.
+    -- Answers: the ticket of a request that did not stand there before, or '0'; how many wait now;
+    -- how many of them stand before it.
     function methods.join(queue, waiters, owner, ttl, ticket, channel, run, app, name, instance,
         host, pid)
         local is_last = ticket == '0'
@@ -129,22 +158,31 @@ local function make_wait_queue()
         return new and ticket or '0', count, ahead
     end
 
-    -- Whether this server is not the one that a process has subscribed to: it has restarted.
+    -- Whether the process has subscribed to an earlier run of this server: to one that has
+    -- restarted since. `false` where that can't be known.
     local function has_restarted(run)
         local info = run ~= '1' and redis.pcall('INFO', 'server')
         local known = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
         return known and known ~= run
     end
 
-    -- Offers a free lock to a waiter. Answers whether it has the lock now, and its claim.
+    -- Offers a free lock to a waiter: `owner`, as `who` (its JSON) describes it; its process has
+    -- been silent for `silence` ms, and is notified as `run` says.
+    -- Answers: whether the waiter has the lock now; its claim in ms, `nil` for a full lease.
     --
-    -- `own_channel` is the channel of the process that asks: its waiters are notified by the answer,
-    -- and nothing is published. `requester` asks for itself: it gets a full lease.
+    -- `own_channel`: the channel of the process that asks. Its waiters are notified by the
+    -- answer, and nothing is published. `requester`: the owner id that asks for itself, and gets
+    -- a full lease. `unreachable`: the channels that this call has found without a subscriber.
     --
-    -- Where a waiter has to be reached first, the lock is written before the message (two can
-    -- never have it), and the fence only after it: a waiter that can't be reached leaves nothing
-    -- behind, so the last holding stays the true one. That the fence is one was found out before, by
-    -- reading its token; and were it not written, the next token were larger all the same, by the clock.
+    -- A waiter that needs no message is certain to have the lock: see `grant`. A waiter that has
+    -- to be notified may be dead, and PUBLISH alone tells. There the order is: the lock, the
+    -- message, the fence.
+    --   - The lock before the message, so that no other request can take it between the two, and
+    --     two processes never think they hold it.
+    --   - The fence after the message, so that a dead waiter leaves nothing behind: its lock is
+    --     deleted here, and the last holding stays the one that was. Writing the fence is not
+    --     expected to fail: `next_token` has read it, so its type and the rights are known. If it
+    --     fails all the same, the next token is still larger, by the clock.
     local function offer(lock, fence, fence_ttl, own_channel, requester, unreachable, token, owner,
         who, silence, run)
         local ttl, channel = who[1], who[2]
@@ -163,11 +201,11 @@ local function make_wait_queue()
             return false, nil
         end
         write_lock(lock, token, owner, ttl, claim, who[3], who[4], who[5], who[6], who[7])
-        -- An error (no right to publish) is no 0: it finds out when it asks again.
+        -- An error (no right to publish) is not 0 receivers: that waiter finds its grant when it
+        -- polls.
         local receivers = redis.pcall('PUBLISH', channel,
             owner .. ' ' .. token .. ' ' .. micros .. ' ' .. claim)
         if receivers == 0 and has_restarted(run) then
-            -- Its subscription may be on its way back: it has time to ask.
             redis.call('PEXPIRE', lock, GRACE)
         elseif receivers == 0 then
             unreachable[channel] = true
@@ -178,13 +216,14 @@ local function make_wait_queue()
         return true, claim
     end
 
-    -- Hands a lock that is over to the first waiter that can be reached; `first` was taken
-    -- out of the queue, and `token` is the next. Answers the owner, and its claim if it is of
-    -- the process that asks. If there is none, a lock that was there before may be there
-    -- still. See `offer`.
+    -- Hands a free lock to the first waiter that can be reached. `token` is the next fencing
+    -- token; `first` is what ZPOPMIN took out of the queue: {owner id, ticket}, or {}.
+    -- Answers: the owner id that has the lock now, or `nil`; its claim in ms, if it is of the
+    -- process that asks. Where no waiter has it, the key of the holding that has ended may still
+    -- be there: the caller deletes it.
     --
-    -- What is known of a process that waits no more is forgotten with the lock's end, or
-    -- with time.
+    -- A skipped waiter keeps its place until its process is dead. What the hash knows of a
+    -- process that waits no more goes with the hash, at the lock's release or with time.
     function methods.serve(lock, fence, queue, waiters, fence_ttl, own_channel, requester, token,
         first)
         local unreachable, skipped = {}, {}
@@ -220,8 +259,8 @@ local function make_wait_queue()
             redis.call('ZADD', queue, skipped[i][2], skipped[i][1])
         end
         if #skipped > 0 then
-            -- It may have been empty for a moment, and lost its time to live: that of what is
-            -- known of its waiters.
+            -- ZPOPMIN may have emptied the key and dropped its expiry. It gets that of the hash,
+            -- not a fresh one: the last poll bounds it, and a queue of dead waiters expires.
             redis.call('PEXPIRE', queue, math.max(redis.call('PTTL', waiters), 1))
         end
         return served, claim
@@ -230,6 +269,7 @@ local function make_wait_queue()
     return methods
 end
 
+-- The functions of the wait queue, made when first needed: the uncontended path makes none.
 local the_queue = nil
 local function wait_queue()
     the_queue = the_queue or make_wait_queue()
