@@ -1,10 +1,18 @@
-//! What a Redis error lets us conclude (rule R9), and what to tell a person.
+//! What a Redis error lets us conclude (rule R9), and what a person can do about it.
+//!
+//! Three questions for each error: was the step carried out (not done, unknown, refused until a
+//! person mends it)? Is the connection still good? What should a person do? Sending again and
+//! dialling anew are not here: the engine and `connection.rs` do so, by these answers.
+//!
+//! Danger: 'not done' said of a step that was done. Its caller would ask again under a new owner
+//! id while the old holding blocks the lock, or give up and leave it. So an error is 'not done'
+//! only if the server says so, or no command can have left; all else is 'unknown'.
 
 use redis::{ErrorKind, RedisError, Value};
 
 use crate::store::{StoreError, StoreErrorKind};
 
-/// A classified error, and what it says of the connection.
+/// An error by what may be concluded from it, and what it says of the connection.
 pub(super) struct Classified {
     pub(super) error: StoreError,
     pub(super) connection: ConnectionState,
@@ -15,15 +23,15 @@ pub(super) struct Classified {
 pub(super) enum ConnectionState {
     /// The server answered; the connection is good.
     Good,
-    /// It leads nowhere, or to a server that can't serve us: dial anew.
+    /// The connection leads nowhere, or to a server that can't serve us: dial anew.
     Redial,
 }
 
 /// Sorts an error by what may be concluded from it.
 ///
-/// The answers of a server that was asked to do something and did not: our scripts do
-/// whatever can fail before the write that counts (rule R3), so an error of the
-/// server's means 'not done'. An error of the connection's means 'unknown'.
+/// An error that the server answers with means 'not done': our scripts do what can fail before
+/// the write that counts (rule R3). An error of the connection means 'unknown': the command may
+/// have arrived, and only its answer been lost. An answer that is not in this list is unknown too.
 pub(super) fn classify(error: RedisError) -> Classified {
     use ConnectionState::{Good, Redial};
     use StoreErrorKind::{Misconfigured, NotDone, Unknown};
@@ -111,8 +119,8 @@ pub(super) fn classify(error: RedisError) -> Classified {
         {
             denied_right(&text)
         }
-        // To a command as long as ours, a server that was given no password says so (and
-        // hangs up) before it says NOAUTH.
+        // A server that asks for a password answers a command as long as ours with this, and
+        // hangs up, before it comes to say NOAUTH.
         _ if text.contains("unauthenticated") => no_password(),
         _ if error.is_connection_refusal() => (
             NotDone,
@@ -163,19 +171,19 @@ pub(super) fn classify(error: RedisError) -> Classified {
     }
 }
 
-/// What the error means that one lock of several met inside a script, which told it as
-/// a text.
+/// The error that one lock of several met inside a script, from the text that the script
+/// answers it with.
 pub(super) fn of_text(said: &str) -> StoreError {
     let line = said.replace(['\r', '\n'], " ");
-    let told = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
-    match told.and_then(Value::extract_error) {
+    let parsed = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
+    match parsed.and_then(Value::extract_error) {
         Err(error) => classify(error).error,
-        // No line that begins with a dash is anything else.
+        // Not reached: a line that begins with a dash is an error.
         Ok(_) => StoreError::new(StoreErrorKind::Unknown, line, ""),
     }
 }
 
-/// Codes that a command inside a script may answer with.
+/// The codes that a command inside a script may answer with.
 const INSIDE_SCRIPTS: [&str; 8] = [
     "READONLY",
     "MASTERDOWN",

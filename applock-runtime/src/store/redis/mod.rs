@@ -1,7 +1,37 @@
 //! The distributed store: one Redis (6.2 or later) or Valkey server.
 //!
-//! Each step is one script, one round trip (rule R3); the scripts stand beside this
-//! file, and say what they take and answer.
+//! An adapter of the protocol. Every decision about a lock is made on the server, by a script
+//! that is the same decision as in [`crate::protocol`] in Lua; one step is one script and one
+//! round trip (rule R3). This side writes the request, reads the answer, and judges what an
+//! error lets us conclude. It keeps no state of a lock, so nothing here can disagree with the
+//! server.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `scripts/` | the decisions, in Lua; `queue.lua` stands before those that change a lock |
+//! | [`requests`] | each request as a script's keys and arguments |
+//! | [`script`] | how a script call is written and travels: by hash, or with its text |
+//! | [`reply`] | the scripts' answers, read |
+//! | [`connection`] | the one connection for commands, supervised |
+//! | [`subscription`] | the connection that hears of grants |
+//! | [`error`] | what an error lets us conclude (rule R9) |
+//! | [`eviction`] | a warning where the server may evict locks |
+//! | this file | the store's methods: batches, cut into calls |
+//!
+//! Who waits for a lock, how long, and what to do after an error is the engine's, not this
+//! store's.
+//!
+//! # The dangers
+//!
+//! - *An answer that is lost.* The script may have run. Every such error is `Unknown`, never a
+//!   no; and each script may run twice for one request: an owner id that holds the lock already is
+//!   granted it again with the same token (rule R6).
+//! - *A script that fails half-way.* It is not rolled back. What can fail comes before the write
+//!   that counts.
+//! - *One lock that spoils a batch.* A script answers for each lock by itself. Only a right that is
+//!   missing refuses the call as a whole; then the locks are tried one by one.
+//! - *A server that is not there.* Every command has a deadline of ours, and none is queued for
+//!   later: a caller that has given up must not be granted a lock.
 
 mod connection;
 mod error;
@@ -31,19 +61,19 @@ use super::{
     StoreResult,
 };
 
-/// So many renewals travel in one script call at most: the server does nothing else
-/// meanwhile (about 3 µs each).
+/// The most renewals in one script call. The server does nothing else meanwhile (about 3 µs
+/// each), and a long script would delay every other client.
 const RENEWALS_A_CALL: usize = 100;
 
-/// And so many acquires or releases (about 10 µs each).
+/// The most acquires or releases in one script call (about 10 µs each).
 const LOCKS_A_CALL: usize = 32;
 
 /// One Redis server.
 pub(crate) struct RedisStore {
     connection: Arc<Connection>,
     subscriber: Arc<Subscriber>,
-    /// Whether the server's settings were looked at.
-    advised: AtomicBool,
+    /// Whether the server's eviction policy was checked.
+    eviction_checked: AtomicBool,
     shown: Arc<str>,
 }
 
@@ -66,13 +96,14 @@ impl RedisStore {
         Self {
             connection: Arc::new(Connection::new(connector, Arc::clone(&shown))),
             subscriber: Arc::default(),
-            advised: AtomicBool::new(false),
+            eviction_checked: AtomicBool::new(false),
             shown,
         }
     }
 
-    /// Runs a script: by its hash, and where the server does not know it (a new one, a
-    /// flush, a failover) with its text, which teaches it.
+    /// Runs a script by its hash. Where the server does not know it (a new server, a flush, a
+    /// failover), sends it again with its text. A server that does not know a script has
+    /// carried out nothing of it, so the second try is safe; both share one deadline.
     async fn run(
         &self,
         call: ScriptCall,
@@ -94,55 +125,57 @@ impl RedisStore {
             .map_err(Into::into)
     }
 
-    /// Looks at the server's settings, once, when the first lock was taken and while
-    /// nobody waits for it.
-    fn advise(&self, wish: &Acquire, token: u64) {
-        if !self.advised.swap(true, Ordering::Relaxed) {
-            let taken = eviction::FirstLock {
-                key: Arc::clone(&wish.key.lock),
-                owner: wish.owner,
+    /// Checks the server's eviction policy, once, after the first lock was granted. A task of
+    /// its own, so that no caller waits for it.
+    fn check_eviction(&self, request: &Acquire, token: u64) {
+        if !self.eviction_checked.swap(true, Ordering::Relaxed) {
+            let first_lock = eviction::FirstLock {
+                key: Arc::clone(&request.key.lock),
+                owner: request.owner,
                 token,
             };
-            tokio::spawn(eviction::on_eviction(
+            tokio::spawn(eviction::warn_if_locks_can_be_evicted(
                 Arc::clone(&self.connection),
                 Arc::clone(&self.shown),
-                taken,
+                first_lock,
             ));
         }
     }
 
-    /// Takes some locks in one call.
+    /// Takes locks in one call. The first request that has to wait opens the subscription: a
+    /// process without waiters needs no second connection.
     async fn acquire_some(
         self: &Arc<Self>,
-        wishes: &[Acquire],
+        requests: &[Acquire],
         within: Duration,
     ) -> Vec<StoreResult<Acquired>> {
-        let Some(first) = wishes.first() else {
+        let Some(first) = requests.first() else {
             return Vec::new();
         };
-        let run = self.subscriber.listens_at();
-        let call = requests::acquire(wishes, self.subscriber.channel(), run.as_deref());
+        let run = self.subscriber.subscribed_at();
+        let call = requests::acquire(requests, self.subscriber.channel(), run.as_deref());
         let about = About {
             key: Some(&first.key.lock),
             owner: Some(first.owner),
             token: None,
         };
-        let answers = self.run_for_each(call, wishes.len(), about, within).await;
-        let read = |(wish, answer): (&Acquire, StoreResult<Value>)| {
-            let acquired = reply::acquired(&wish.key, &answer?, run.is_some())?;
-            match (&acquired, &wish.line) {
-                (Acquired::Granted { token, .. }, _) => self.advise(wish, *token),
-                (Acquired::Queued(_), Some(notices)) => {
-                    self.subscriber.start(&self.connection, notices);
+        let answers = self.run_for_each(call, requests.len(), about, within).await;
+        let read = |(request, answer): (&Acquire, StoreResult<Value>)| {
+            let acquired = reply::acquired(&request.key, &answer?, run.is_some())?;
+            match (&acquired, &request.line) {
+                (Acquired::Granted { token, .. }, _) => self.check_eviction(request, *token),
+                (Acquired::Queued(_), Some(notifications)) => {
+                    self.subscriber.start(&self.connection, notifications);
                 }
                 _ => (),
             }
             Ok(acquired)
         };
-        wishes.iter().zip(answers).map(read).collect()
+        requests.iter().zip(answers).map(read).collect()
     }
 
-    /// Ends some holdings in one call.
+    /// Ends holdings in one call. The channel tells the script which waiters are of this
+    /// process: the answer notifies them, and no message is published.
     async fn release_some(
         self: &Arc<Self>,
         ends: &[Release],
@@ -164,7 +197,8 @@ impl RedisStore {
             .collect()
     }
 
-    /// Runs a script that answers for each of `count` locks.
+    /// Runs a script that answers for each of `count` locks. An error of the call is the error of
+    /// every lock in it; an answer of the wrong length says nothing of any.
     async fn run_for_each(
         &self,
         call: ScriptCall,
@@ -181,6 +215,7 @@ impl RedisStore {
         }
     }
 
+    /// Sends heartbeats in one call.
     async fn renew_some(&self, beats: &[Renew], within: Duration) -> Vec<StoreResult<bool>> {
         let call = requests::renew(beats);
         let about = beats.first().map_or_else(About::default, |beat| About {
@@ -196,7 +231,7 @@ impl RedisStore {
     }
 }
 
-/// Carries a batch out, so many in a call.
+/// Carries a batch out, in calls of at most `a_call`, which travel at the same time.
 async fn in_calls<'a, Q, A, F>(
     batch: &'a [Q],
     a_call: usize,
@@ -214,8 +249,9 @@ where
     join_all(calls).await.into_iter().flatten().collect()
 }
 
-/// One key that is refused (a right withdrawn) refuses the whole call, before anything
-/// of it is done: the others must not suffer for it.
+/// Carries one call out; where a right is missing, its locks one by one. The server refuses the
+/// whole call for one key that the user may not touch, before it does anything of it: the
+/// other locks must not suffer for it.
 async fn whole_or_one_by_one<'a, Q, A, F>(
     some: &'a [Q],
     call: &impl Fn(&'a [Q]) -> F,
@@ -240,7 +276,8 @@ impl Store for RedisStore {
     fn open(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<()>> {
         Box::pin(async move {
             self.connection.open(within).await?;
-            // Logging in does not show everything: without a password it succeeds.
+            // A login without a password succeeds on a server that asks for one: a command
+            // shows it.
             let ping = redis::cmd("PING");
             match self.connection.send(&ping, About::default(), within).await {
                 Ok(_) => Ok(()),
@@ -257,7 +294,7 @@ impl Store for RedisStore {
         within: Duration,
     ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
         Box::pin(async move {
-            let call = |wishes| self.acquire_some(wishes, within);
+            let call = |requests| self.acquire_some(requests, within);
             in_calls(&batch, LOCKS_A_CALL, call).await
         })
     }
@@ -320,6 +357,7 @@ impl Store for RedisStore {
     }
 }
 
+/// The server does not know the hash: it has restarted, was flushed, or is another.
 fn is_unknown_script(error: &StoreError) -> bool {
     error
         .source
@@ -328,6 +366,7 @@ fn is_unknown_script(error: &StoreError) -> bool {
         .is_some_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
 }
 
+/// The user lacks the right to PING, which is a right to nothing that a lock needs.
 fn is_about_ping(error: &StoreError) -> bool {
     error.kind == super::StoreErrorKind::Denied && error.what.to_lowercase().contains("'ping'")
 }

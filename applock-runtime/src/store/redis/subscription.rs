@@ -1,7 +1,22 @@
-//! The one subscription of a process: what it hears is passed on to the engine.
+//! The one subscription of a store: what it hears of grants is passed on to the engine.
 //!
-//! Dialled when the first waiter stands in line, on a connection of its own, and kept. It
-//! is only ever a hint: while it is down the engine asks, and nothing is lost but time.
+//! Dialled when the first waiter stands in the wait queue, on a connection of its own, and kept.
+//! Each process has one channel with a random name, for all of its locks. Every request of a
+//! waiter tells the server whether its process listens there, and at which run of the server.
+//!
+//! Here: subscribing, staying subscribed, and reading messages. Not here: what a grant means. A
+//! message is only ever a hint: while the subscription is down the engine polls, and nothing is
+//! lost but time.
+//!
+//! # The dangers
+//!
+//! - *A process that says it listens, and does not.* A grant to it would cost all others a claim.
+//!   So it says so only after it has subscribed, and no more once the connection is gone; a
+//!   silent connection is tested by a PING.
+//! - *A server that has restarted.* The subscription went with it, and PUBLISH reaches no
+//!   process. The run id tells the script why, and the waiters get a moment to come back.
+//! - *A right that is missing.* Without SUBSCRIBE or PUBLISH waiting still works, by polling; one
+//!   warning says so.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -25,37 +40,38 @@ use super::reply;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where the right is missing, it is tried again so often, for a person may grant it.
+/// The pause where the right is missing: a person may grant it at any time.
 const WITHOUT_RIGHT: Duration = Duration::from_secs(30);
 
 /// The longest that one attempt may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a silent subscription is asked whether it is still there.
+/// How often a PING tests that the connection is still there.
 const PING: Duration = Duration::from_secs(5);
 
 /// So many failed attempts in a row are worth a warning.
-const TOLD_AFTER: u32 = 4;
+const WARN_AFTER: u32 = 4;
 
-/// Instead of a run id that may not be asked for.
+/// In place of a run id that the user may not ask for.
 const UNKNOWN: &str = "1";
 
 /// The subscription of one store.
 #[derive(Debug)]
 pub(super) struct Subscriber {
+    /// The channel of this process: random, so that no other process listens there.
     channel: String,
-    /// The run id of the server where it listens, if it does.
-    listens: Mutex<Option<Arc<str>>>,
-    /// Whom it tells; of another engine than before, it starts anew.
-    told: Mutex<Option<Notifications>>,
+    /// The run id of the server where it is subscribed, if it is.
+    subscribed_at: Mutex<Option<Arc<str>>>,
+    /// The engine that it notifies. For the waiters of another engine it starts anew.
+    notified: Mutex<Option<Notifications>>,
 }
 
 impl Default for Subscriber {
     fn default() -> Self {
         Self {
             channel: format!("applock:{}", Uuid::new_v4().simple()),
-            listens: Mutex::default(),
-            told: Mutex::default(),
+            subscribed_at: Mutex::default(),
+            notified: Mutex::default(),
         }
     }
 }
@@ -66,39 +82,50 @@ impl Subscriber {
         &self.channel
     }
 
-    /// Where what is published there is heard: the run id of that server, or [`UNKNOWN`].
-    pub(super) fn listens_at(&self) -> Option<Arc<str>> {
+    /// The run id of the server where the process is subscribed, or [`UNKNOWN`]; `None` while it
+    /// is not subscribed.
+    pub(super) fn subscribed_at(&self) -> Option<Arc<str>> {
         self.run().clone()
     }
 
     fn run(&self) -> MutexGuard<'_, Option<Arc<str>>> {
-        self.listens.lock().unwrap_or_else(PoisonError::into_inner)
+        self.subscribed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to listen, unless that has been done.
-    pub(super) fn start(self: &Arc<Self>, connection: &Arc<Connection>, notices: &Notifications) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.as_ref().is_some_and(|told| told.same_channel(notices)) {
+    /// Begins to listen for that engine, unless that has been done.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        notifications: &Notifications,
+    ) {
+        let mut notified = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
+        if notified
+            .as_ref()
+            .is_some_and(|engine| engine.same_channel(notifications))
+        {
             return;
         }
-        *told = Some(notices.clone());
+        *notified = Some(notifications.clone());
         *self.run() = None;
-        tokio::spawn(Arc::clone(self).listen(Arc::clone(connection), notices.clone()));
+        tokio::spawn(Arc::clone(self).listen(Arc::clone(connection), notifications.clone()));
     }
 
-    async fn listen(self: Arc<Self>, connection: Arc<Connection>, notices: Notifications) {
+    /// Subscribes again and again, until the engine has ended.
+    async fn listen(self: Arc<Self>, connection: Arc<Connection>, notifications: Notifications) {
         let mut failures = 0;
         let mut warned = false;
-        while !notices.is_closed() {
+        while !notifications.is_closed() {
             let failed = match timeout(TIMEOUT, self.subscribe(&connection)).await {
                 Ok(Ok((sink, stream, run))) => {
                     if warned {
                         tracing::info!(store = %connection.shown(), "listening for released locks again");
                     }
                     (failures, warned) = (0, false);
-                    self.tell(Some(run), &notices);
-                    hear(sink, stream, &notices).await;
-                    self.tell(None, &notices);
+                    self.set_subscribed_at(Some(run), &notifications);
+                    hear(sink, stream, &notifications).await;
+                    self.set_subscribed_at(None, &notifications);
                     continue;
                 }
                 Ok(Err(failed)) => failed,
@@ -110,12 +137,12 @@ impl Subscriber {
             };
             failures += 1;
             let denied = !failed.is_passing();
-            if !warned && (denied || failures >= TOLD_AFTER) {
+            if !warned && (denied || failures >= WARN_AFTER) {
                 warned = true;
                 tracing::warn!(
                     store = %connection.shown(), reason = %failed.what,
-                    "can't listen for released locks, so whoever waits asks again and again; \
-                     waiting takes longer. Grant the user SUBSCRIBE and PUBLISH on channels \
+                    "can't listen for released locks, so waiters poll, and waiting takes longer. \
+                     Grant the user SUBSCRIBE and PUBLISH on channels \
                      that begin with applock:"
                 );
             }
@@ -130,12 +157,15 @@ impl Subscriber {
         }
     }
 
-    fn tell(&self, run: Option<Arc<str>>, notices: &Notifications) {
+    /// Notes whether the process is subscribed, and has the engine poll: grants from before a
+    /// subscription began, or since it broke, were not heard.
+    fn set_subscribed_at(&self, run: Option<Arc<str>>, notifications: &Notifications) {
         *self.run() = run;
-        // An engine that has ended does not mind.
-        let _ = notices.send(Notification::Poll);
+        // An engine that has ended has dropped its receiver.
+        let _ = notifications.send(Notification::Poll);
     }
 
+    /// Subscribes once, and checks the right to publish.
     async fn subscribe(
         &self,
         connection: &Arc<Connection>,
@@ -146,8 +176,8 @@ impl Subscriber {
             RedisResult::Ok(subscription.split())
         };
         let (sink, stream) = subscribing.await.map_err(|error| classify(error).error)?;
-        // Whoever may not publish can't hand a lock over, and neither can its peers, who
-        // log in as the same user.
+        // A user without the right to publish can't notify a waiter, and this process's peers
+        // log in as the same user: no message would come, so it must poll.
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(&self.channel).arg("");
         match connection.send(&publish, About::default(), TIMEOUT).await {
@@ -157,12 +187,13 @@ impl Subscriber {
     }
 }
 
-/// Which run of the server this is; the right to ask is not needed for anything else.
+/// The server's run id. [`UNKNOWN`] if the user may not ask for it: nothing else needs that right.
 async fn run_id(connection: &Arc<Connection>) -> Arc<str> {
     let mut info = redis::cmd("INFO");
     info.arg("server");
-    let told = connection.send(&info, About::default(), TIMEOUT).await.ok();
-    told.and_then(|value| redis::from_redis_value::<String>(value).ok())
+    let answer = connection.send(&info, About::default(), TIMEOUT).await.ok();
+    answer
+        .and_then(|value| redis::from_redis_value::<String>(value).ok())
         .and_then(|text| {
             let run = text.lines().find_map(|line| line.strip_prefix("run_id:"))?;
             let run = run.trim();
@@ -172,14 +203,14 @@ async fn run_id(connection: &Arc<Connection>) -> Arc<str> {
         .unwrap_or_else(|| UNKNOWN.into())
 }
 
-/// Passes on what is heard, until the connection is gone.
-async fn hear(mut sink: PubSubSink, mut stream: PubSubStream, notices: &Notifications) {
+/// Passes grants on, until the connection is gone or the engine has ended.
+async fn hear(mut sink: PubSubSink, mut stream: PubSubStream, notifications: &Notifications) {
     let mut pings = interval(PING);
     pings.tick().await;
     loop {
         let message = {
             let mut heard = pin!(stream.next());
-            let mut over = pin!(notices.closed());
+            let mut over = pin!(notifications.closed());
             poll_fn(|context| {
                 if let Poll::Ready(message) = heard.as_mut().poll(context) {
                     return Poll::Ready(message.map(Some));
@@ -196,7 +227,7 @@ async fn hear(mut sink: PubSubSink, mut stream: PubSubStream, notices: &Notifica
             Some(Some(message)) => {
                 let text: Option<String> = message.get_payload().ok();
                 if let Some(grant) = text.as_deref().and_then(reply::grant) {
-                    let _ = notices.send(Notification::Granted(grant));
+                    let _ = notifications.send(Notification::Granted(grant));
                 }
             }
             Some(None) => match timeout(TIMEOUT, sink.ping::<redis::Value>()).await {

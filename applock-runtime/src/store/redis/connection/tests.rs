@@ -1,4 +1,4 @@
-//! The connection against a server that the test writes, over real sockets.
+//! The connection against a server that is written here, over real sockets.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
