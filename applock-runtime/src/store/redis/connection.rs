@@ -142,7 +142,9 @@ struct DialState {
 /// One connection that was dialled, and that no error has ended.
 #[derive(Clone, Debug)]
 struct Live {
+    /// A handle: clones share one socket, and their commands travel in the order they are sent.
     connection: MultiplexedConnection,
+    /// Its number: see [`DialState::epoch`].
     epoch: u64,
     /// Commands in a row without an answer in time.
     timeouts: u32,
@@ -157,6 +159,7 @@ pub(super) struct About<'a> {
 }
 
 impl<'a> About<'a> {
+    /// A command about a lock that this process need not hold.
     pub(super) fn of(key: &'a Key) -> Self {
         Self {
             key: Some(&key.lock),
@@ -408,6 +411,7 @@ impl Drop for Dialling<'_> {
     }
 }
 
+/// No answer in time. The kind says whether the command may have left.
 fn unanswered(kind: StoreErrorKind) -> StoreError {
     StoreError::new(
         kind,

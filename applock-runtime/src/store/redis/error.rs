@@ -209,6 +209,8 @@ fn code_of<'a>(error: &'a RedisError, text: &str) -> &'a str {
     error.code().unwrap_or_default()
 }
 
+/// The server asks for a password, and none was sent. Dialling anew logs in anew, which may
+/// succeed once the server was set up otherwise.
 fn no_password() -> (StoreErrorKind, String, &'static str, ConnectionState) {
     (
         StoreErrorKind::Denied,
@@ -218,6 +220,7 @@ fn no_password() -> (StoreErrorKind, String, &'static str, ConnectionState) {
     )
 }
 
+/// The same, for a name or password that the server does not accept.
 fn wrong_password() -> (StoreErrorKind, String, &'static str, ConnectionState) {
     (
         StoreErrorKind::Denied,
@@ -227,6 +230,8 @@ fn wrong_password() -> (StoreErrorKind, String, &'static str, ConnectionState) {
     )
 }
 
+/// A right that is missing says nothing of the connection. The server's own text names the
+/// command or the key.
 fn denied_right(text: &str) -> (StoreErrorKind, String, &'static str, ConnectionState) {
     (
         StoreErrorKind::Denied,

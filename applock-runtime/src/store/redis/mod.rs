@@ -68,12 +68,15 @@ const RENEWALS_A_CALL: usize = 100;
 /// The most acquires or releases in one script call (about 10 µs each).
 const LOCKS_A_CALL: usize = 32;
 
-/// One Redis server.
+/// One Redis server, as one locker sees it.
 pub(crate) struct RedisStore {
+    /// Every command travels here.
     connection: Arc<Connection>,
+    /// Messages come here, on a connection of its own: one that has subscribed takes no commands.
     subscriber: Arc<Subscriber>,
     /// Whether the server's eviction policy was checked.
     eviction_checked: AtomicBool,
+    /// The URL without its password: what messages and logs show.
     shown: Arc<str>,
 }
 
@@ -91,7 +94,7 @@ impl RedisStore {
         Ok(Self::over(Arc::new(Dialer::new(info)?), shown))
     }
 
-    /// Over connections that `connector` makes.
+    /// Over connections that `connector` makes: those of a simulated network, in a test.
     pub(crate) fn over(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {
             connection: Arc::new(Connection::new(connector, Arc::clone(&shown))),
@@ -281,7 +284,7 @@ impl Store for RedisStore {
             let ping = redis::cmd("PING");
             match self.connection.send(&ping, About::default(), within).await {
                 Ok(_) => Ok(()),
-                // The right to PING is not needed for anything else.
+                // The user lacks the right to PING: the server has answered, and that is enough.
                 Err(failed) if is_about_ping(&failed.error) => Ok(()),
                 Err(failed) => Err(failed.error),
             }

@@ -150,7 +150,8 @@ pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResu
     read().ok_or_else(|| unreadable(value))
 }
 
-/// The answer of `release.lua` for one lock.
+/// The answer of `release.lua` for one lock: a number, or the grant to a waiter of this process,
+/// which no message tells of.
 pub(crate) fn released(value: &Value) -> StoreResult<Released> {
     let read = || -> Option<Released> {
         match value {
@@ -189,7 +190,8 @@ pub(crate) fn grant(message: &str) -> Option<Grant> {
     })
 }
 
-/// The answer of `renew.lua`.
+/// The answer of `renew.lua`: one flag for each lock. As a whole or not at all: a flag that is
+/// missing would make another lock's flag this lock's.
 pub(crate) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {
     let read = || -> Option<Vec<bool>> {
         let items = array(value)?;
@@ -208,7 +210,8 @@ pub(crate) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {
     read().ok_or_else(|| unreadable(value))
 }
 
-/// The answer of `force_release.lua`.
+/// The answer of `force_release.lua`. The name of a type means that the key is no lock: an error
+/// for a person, and nothing was deleted.
 pub(crate) fn forced(value: &Value) -> StoreResult<bool> {
     match value {
         Value::Int(0) => Ok(false),
@@ -224,7 +227,8 @@ pub(crate) fn forced(value: &Value) -> StoreResult<bool> {
     }
 }
 
-/// The answer of `inspect.lua`.
+/// The answer of `inspect.lua`. All times are compared by the server's clock, which is in the
+/// answer: this machine's may be wrong.
 pub(crate) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
     let read = || -> Option<Inspection> {
         let items = array(value)?;

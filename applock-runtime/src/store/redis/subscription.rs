@@ -77,7 +77,7 @@ impl Default for Subscriber {
 }
 
 impl Subscriber {
-    /// The channel of this process.
+    /// The channel of this process: by it the scripts tell processes apart.
     pub(super) fn channel(&self) -> &str {
         &self.channel
     }
