@@ -8,6 +8,14 @@
 //! Not the crate's `ConnectionManager`: that one never redials after time-outs, keeps
 //! commands waiting, and runs them out of order.
 //!
+//! ```text
+//!   none ──a command comes──▶ dialling ──────▶ live
+//!    ▲                         │   ▲            │ an I/O error, two time-outs in a row,
+//!    │   the dial fails: a     │   │            │ or an answer like LOADING or READONLY
+//!    └── pause, and the error ─┘   └────────────┘
+//!        for all that waited         (when the next command comes)
+//! ```
+//!
 //! # The dangers
 //!
 //! - *A connection that swallows commands* (a firewall that has forgotten it, a dead host). No

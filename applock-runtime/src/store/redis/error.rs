@@ -4,6 +4,14 @@
 //! person mends it)? Is the connection still good? What should a person do? Sending again and
 //! dialling anew are not here: the engine and `connection.rs` do so, by these answers.
 //!
+//! | the error comes from | outcome |
+//! |---|---|
+//! | the server, which refused the step before its first write that counts | not done |
+//! | a dial that failed: no command has left | not done |
+//! | the login, or a right that is missing | denied |
+//! | a key beside the lock, the database number, a cluster | misconfigured |
+//! | the connection, a deadline, an answer that is not known here | unknown |
+//!
 //! Danger: 'not done' said of a step that was done. Its caller would ask again under a new owner
 //! id while the old holding blocks the lock, or give up and leave it. So an error is 'not done'
 //! only if the server says so, or no command can have left; all else is 'unknown'.

@@ -21,6 +21,15 @@
 //! Who waits for a lock, how long, and what to do after an error is the engine's, not this
 //! store's.
 //!
+//! # How a step travels
+//!
+//! 1. The engine gives a batch of requests of one kind: those that were due together.
+//! 2. The batch is cut into calls of at most 32 locks (100 heartbeats), which are sent at once,
+//!    over the one connection, and answered in order.
+//! 3. Each call is one script. Its answer has one part for each lock.
+//! 4. A request that has to wait is answered with its place in the queue. From then on the engine
+//!    polls with it, and a message may tell of the grant sooner.
+//!
 //! # The dangers
 //!
 //! - *An answer that is lost.* The script may have run. Every such error is `Unknown`, never a

@@ -15,6 +15,11 @@
 --       run: '0' if the process can't be notified on its channel, and polls instead; otherwise
 --       the run id of the server where it has subscribed, '1' if it may not know that
 --
+-- For example, A holds; B of a process that was killed waits, then C. A is released:
+--   ZPOPMIN takes B; the lock is written for B; PUBLISH reaches no client; the lock is deleted.
+--   ZPOPMIN takes C; the lock is written for C; PUBLISH reaches one; the fence is written for C.
+--   B is put back, with its ticket: its process polled less than 40 seconds ago.
+--
 -- Dangers, and the rules that guard against them:
 --   - A script that fails half-way is not rolled back. What can fail (type, right, memory) comes
 --     before the write that counts (rule R3).
