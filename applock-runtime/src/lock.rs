@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocking::block_on;
-use crate::engine::lease::{MAX_TTL, check_length};
+use crate::engine::lease_time::{MAX_TTL, check_length};
 use crate::engine::{Wait, Want};
 use crate::error::{Error, Result};
 use crate::guard::LockGuard;

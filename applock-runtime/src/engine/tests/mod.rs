@@ -21,7 +21,7 @@ use crate::store::{
     StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 
-use super::lease::margin;
+use super::lease_time::margin;
 use super::{Engine, Held, Parts, Wait, Want};
 
 /// Its third is a whole number, so that sums of it are exact.

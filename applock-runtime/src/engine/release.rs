@@ -4,119 +4,17 @@
 //! may have been taken, or may be taken still by a command that is on its way.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::oneshot;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
-use crate::key::Key;
-use crate::store::{Acquire, OwnerId, Released, StoreErrorKind, StoreResult};
+use crate::store::{OwnerId, Released, StoreErrorKind, StoreResult};
 
-use super::actor::{Actor, State};
-use super::lease::{Lease, Sent};
-use super::pace;
-
-/// How long a command may come to life after its connection was given up: a release
-/// that found nothing is repeated until then.
-///
-/// Longer than the kernel goes on sending what a connection has not acknowledged
-/// (`TCP_USER_TIMEOUT`, four seconds).
-const GHOST_WATCH: Duration = Duration::from_secs(5);
-
-/// A holding, or the ghost of one, on its way out.
-pub(super) struct Ending {
-    pub(super) key: Key,
-    /// `None` for a ghost.
-    pub(super) lease: Option<Arc<Lease>>,
-    reply: Option<oneshot::Sender<Result<()>>>,
-    /// What its holder is told rather than 'released'.
-    lost: Option<Error>,
-    /// Nothing but a place in line: whatever the answer, it is over.
-    is_place: bool,
-    in_flight: bool,
-    failures: u32,
-    /// A release of it may have been carried out unheard.
-    unknown: bool,
-    /// By then the ttl has freed it.
-    until: Moment,
-    /// A ghost that was not there is looked for until then.
-    watch: Option<Moment>,
-    /// Until when an earlier try of its acquire may come to life, after its release.
-    doubt: Option<Moment>,
-}
-
-impl Ending {
-    /// Of a lock that its holder lets go.
-    pub(super) fn of(
-        lease: Arc<Lease>,
-        reply: Option<oneshot::Sender<Result<()>>>,
-        now: Moment,
-        unknown: Option<Moment>,
-    ) -> Self {
-        Self {
-            key: lease.key.clone(),
-            lost: lease.lost_error(),
-            is_place: false,
-            until: now + lease.ttl,
-            lease: Some(lease),
-            reply,
-            in_flight: true,
-            failures: 0,
-            unknown: false,
-            watch: None,
-            doubt: unknown.map(|at| at + GHOST_WATCH).filter(|end| *end > now),
-        }
-    }
-
-    /// Of an acquire that may have been carried out unheard.
-    pub(super) fn ghost(acquire: &Acquire, now: Moment) -> Self {
-        Self {
-            key: acquire.key.clone(),
-            lease: None,
-            reply: None,
-            lost: None,
-            is_place: false,
-            in_flight: true,
-            failures: 0,
-            unknown: false,
-            until: now + acquire.ttl + GHOST_WATCH,
-            watch: None,
-            doubt: None,
-        }
-    }
-
-    /// Of one who leaves the line. If it was granted the lock meanwhile, that goes on.
-    pub(super) fn place(acquire: &Acquire, now: Moment) -> Self {
-        Self {
-            is_place: true,
-            ..Self::ghost(acquire, now)
-        }
-    }
-
-    /// Only watched for what may come to life: nothing that is known to be held.
-    pub(super) fn is_watch(&self) -> bool {
-        self.watch.is_some()
-    }
-
-    fn tell(&mut self, outcome: Result<()>) {
-        if let Some(reply) = self.reply.take() {
-            let outcome = match self.lost.take() {
-                Some(lost) => Err(lost),
-                None => outcome,
-            };
-            // Whoever stopped waiting does not mind.
-            let _ = reply.send(outcome);
-        }
-    }
-}
+use super::backoff;
+use super::core::Actor;
+use super::lease_time::Sent;
+use super::state::{GHOST_WATCH, State};
 
 impl Actor {
-    pub(super) fn end(&mut self, owner: OwnerId, ending: Ending) {
-        self.put(owner, State::Ending(Box::new(ending)));
-        self.queue_release(owner);
-    }
-
     /// Its next try has come.
     pub(super) fn ending_due(&mut self, owner: OwnerId, now: Moment) {
         let Some(State::Ending(ending)) = self.state(owner) else {
@@ -170,7 +68,7 @@ impl Actor {
             // may come.
             Ok(_) if ending.lease.is_none() => {
                 let watch = *ending.watch.get_or_insert(now + GHOST_WATCH);
-                let pause = pace::retry(ending.failures);
+                let pause = backoff::retry(ending.failures);
                 ending.failures += 1;
                 self.wake(owner, Some(watch.min(now + pause)));
             }
@@ -206,7 +104,7 @@ impl Actor {
                 }
                 let told = error.into_error(store, Some(key));
                 if passing {
-                    let pause = pace::retry(ending.failures);
+                    let pause = backoff::retry(ending.failures);
                     ending.tell(Err(told));
                     let next = ending.until.min(now + pause);
                     self.wake(owner, Some(next));
@@ -233,7 +131,7 @@ impl Actor {
                 ending.watch = Some(end);
                 ending.until = end;
                 ending.failures = 0;
-                self.wake(owner, Some(end.min(now + pace::retry(0))));
+                self.wake(owner, Some(end.min(now + backoff::retry(0))));
             }
             None => self.retire(owner),
         }

@@ -4,72 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use crate::clock::Moment;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::store::{
-    Acquire, Acquired, Grant, OwnerId, QueuePosition, StoreError, StoreErrorKind, StoreResult,
+    Acquired, Grant, OwnerId, QueuePosition, StoreError, StoreErrorKind, StoreResult,
 };
 
-use super::actor::{Actor, State};
-use super::ending::Ending;
-use super::holding::Holding;
-use super::lease::{Lease, Sent, Terms, valid_until};
-use super::{Held, Patience, WeakMailbox, Wish, pace};
-
-/// A wish that is in flight, stands in line, or waits for its next try.
-pub(super) struct Waiting {
-    pub(super) acquire: Acquire,
-    patience: Patience,
-    at_least: Option<Duration>,
-    at_most: Option<Duration>,
-    /// `None` once the caller was told.
-    reply: Option<oneshot::Sender<Result<Held>>>,
-    mailbox: WeakMailbox,
-    since: Moment,
-    /// Its turn among those of this process who wait.
-    turn: Option<u64>,
-    in_flight: bool,
-    looks: u32,
-    failures: u32,
-    /// The one try at once after a dead connection was made.
-    again: bool,
-    /// When it asks again, whether it is the first in line or not.
-    retry: Option<Moment>,
-    /// It stands in line: when the request left that was answered so, and when the store
-    /// looked, by its own clock.
-    queued: Option<(Sent, u64)>,
-    /// A grant that was told while a question was in flight.
-    told: Option<Grant>,
-    /// When a try last failed that may have been carried out unheard, or may be still.
-    unknown: Option<Moment>,
-    last: Option<Error>,
-}
-
-impl Waiting {
-    pub(super) fn tell(&mut self, outcome: Result<Held>) {
-        if let Some(reply) = self.reply.take() {
-            // A Held that nobody receives releases itself (rule R6).
-            drop(reply.send(outcome));
-        }
-    }
-
-    fn is_given_up(&self) -> bool {
-        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
-    }
-
-    fn deadline(&self) -> Option<Moment> {
-        match self.patience {
-            Patience::Until(deadline) => Some(deadline),
-            Patience::None | Patience::Forever => None,
-        }
-    }
-
-    fn is_late(&self, now: Moment) -> bool {
-        self.deadline().is_some_and(|deadline| now >= deadline)
-    }
-}
+use super::backoff;
+use super::core::Actor;
+use super::lease::{Lease, Terms};
+use super::lease_time::{Sent, valid_until};
+use super::mailbox::{Held, Patience, Wish};
+use super::state::{Ending, Holding, State, Waiting};
 
 impl Actor {
     pub(super) fn wish(&mut self, wish: Wish) {
@@ -215,7 +161,7 @@ impl Actor {
                     "use a longer ttl, or a faster way to the store",
                 );
                 waiting.last = Some(late.into_error(store, Some(key)));
-                pace::retry(waiting.failures)
+                backoff::retry(waiting.failures)
             }
             Ok(Acquired::Queued(place)) => {
                 self.queued(owner, sent, place);
@@ -225,7 +171,7 @@ impl Actor {
                 return;
             }
             Ok(Acquired::Busy(info)) => {
-                let poll = pace::poll(waiting.looks);
+                let poll = backoff::poll(waiting.looks);
                 let pause = info.remaining().map_or(poll, |left| poll.min(left + TICK));
                 waiting.looks += 1;
                 waiting.failures = 0;
@@ -247,7 +193,7 @@ impl Actor {
                 }
                 waiting.failures += 1;
                 let passing = error.is_passing();
-                let pause = pace::retry(waiting.failures);
+                let pause = backoff::retry(waiting.failures);
                 waiting.last = Some(error.into_error(store, Some(key)));
                 if !passing {
                     self.give_up(owner);
@@ -378,9 +324,9 @@ impl Actor {
         };
         let key = &waiting.acquire.key.lock;
         let pause = if self.lines.is_untold(key) {
-            pace::poll(0)
+            backoff::poll(0)
         } else {
-            pace::knock(0)
+            backoff::knock(0)
         };
         let knock = self.now() + pause;
         if let Some(next) = self.lines.leave(key, turn, knock) {
@@ -457,12 +403,12 @@ const ON_ITS_WAY: Duration = Duration::from_millis(10);
 /// known, and now and then, for a grant that was lost and a holder that died.
 fn until_knock(place: &QueuePosition, looks: u32) -> Duration {
     let pause = if !place.is_notified {
-        pace::poll(looks) * u32::try_from(place.ahead.clamp(1, 4)).unwrap_or(4)
+        backoff::poll(looks) * u32::try_from(place.ahead.clamp(1, 4)).unwrap_or(4)
     } else if place.holder.is_foreign() {
         // It knows nothing of those who wait.
-        pace::poll(looks)
+        backoff::poll(looks)
     } else {
-        pace::knock(place.ahead)
+        backoff::knock(place.ahead)
     };
     match place.holder.remaining() {
         Some(left) => pause.min(left + TICK),

@@ -59,6 +59,7 @@ fn jittered(first: Duration, longest: Duration, doublings: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::lease_time::{COMMAND_TIMEOUT, MAX_TTL, MIN_TTL, heartbeat_timeout, margin};
 
     #[test]
     fn pauses_grow_to_their_longest_and_differ() {
@@ -72,5 +73,19 @@ mod tests {
         assert!(poll(30) >= POLL_LONGEST / 2);
         let different: std::collections::HashSet<_> = (0..50).map(|_| retry(3)).collect();
         assert!(different.len() > 10);
+    }
+
+    #[test]
+    fn two_attempts_fit_between_a_heartbeat_and_the_end_of_every_lease() {
+        let mut ttl = MIN_TTL;
+        while ttl < MAX_TTL {
+            let attempts =
+                2 * heartbeat_timeout(ttl, COMMAND_TIMEOUT) + longest_heartbeat_pause(ttl);
+            assert!(
+                crate::engine::lease_time::heartbeat(ttl) + attempts + margin(ttl) < ttl,
+                "{ttl:?}"
+            );
+            ttl = ttl * 101 / 100;
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Holdings: the heartbeat, and the loss that no answer is needed for (rule R4).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -9,96 +8,11 @@ use crate::clock::Moment;
 use crate::error::{Error, Loss, Result};
 use crate::store::{OwnerId, StoreResult};
 
-use super::actor::{Actor, State};
-use super::ending::Ending;
-use super::lease::{Lease, Sent, Standing, heartbeat, valid_until};
-use super::pace;
-
-/// A lock that is held, and whose heart is kept beating.
-pub(super) struct Holding {
-    pub(super) lease: Arc<Lease>,
-    /// What a heartbeat has to keep: the ttl, or until the first one the claim of a lock
-    /// that was handed over.
-    pub(super) term: Duration,
-    /// When the next heartbeat is due.
-    due: Moment,
-    in_flight: bool,
-    failures: u32,
-    told: bool,
-    /// Who asked the store, and is answered by the heartbeat in flight.
-    asking: Vec<oneshot::Sender<Result<bool>>>,
-    /// Who asked while a heartbeat was in flight: answered by the next one.
-    asked: Vec<oneshot::Sender<Result<bool>>>,
-    /// When an earlier try of its acquire failed that may come to life still.
-    unknown: Option<Moment>,
-    /// Another heartbeat is wanted as soon as this one is answered.
-    again: bool,
-    /// Its holder let go while a heartbeat was in flight.
-    let_go: Option<Option<oneshot::Sender<Result<()>>>>,
-}
-
-/// A lock that was handed over is confirmed after so long, if it is held still: a shorter
-/// work spares the command.
-const CONFIRM: Duration = Duration::from_millis(50);
-
-impl Holding {
-    pub(super) fn new(lease: Arc<Lease>, sent: Moment, unknown: Option<Moment>) -> Self {
-        Self {
-            term: lease.ttl,
-            due: sent + pace::heartbeat(heartbeat(lease.ttl)),
-            lease,
-            in_flight: false,
-            failures: 0,
-            told: false,
-            asking: Vec::new(),
-            asked: Vec::new(),
-            unknown,
-            again: false,
-            let_go: None,
-        }
-    }
-
-    /// A lock that was handed over, and has to be confirmed.
-    pub(super) fn claimed(
-        lease: Arc<Lease>,
-        sent: Moment,
-        claim: Duration,
-        now: Moment,
-        unknown: Option<Moment>,
-    ) -> Self {
-        Self {
-            term: claim,
-            due: (now + CONFIRM).min(sent + pace::heartbeat(heartbeat(claim))),
-            ..Self::new(lease, sent, unknown)
-        }
-    }
-
-    /// Whether there is anything to ask the store for. Where the lease reaches the cap of
-    /// `at_most` nothing more can be gained, unless it has to be confirmed.
-    fn wants_beat(&self) -> bool {
-        self.wants_beat_if(self.lease.standing())
-    }
-
-    fn wants_beat_if(&self, standing: Standing) -> bool {
-        match standing {
-            Standing::Held => !self.lease.is_capped(),
-            Standing::Suspect => true,
-            Standing::Over => false,
-        }
-    }
-
-    /// How much too early a heartbeat may leave with others: a tenth of its interval.
-    pub(super) fn earliness(&self) -> Duration {
-        heartbeat(self.term) / 10
-    }
-
-    /// Whether the next heartbeat may leave now with others. One that failed keeps its
-    /// pause.
-    pub(super) fn may_beat_at(&self, now: Moment) -> bool {
-        let soon = now + self.earliness();
-        !self.in_flight && self.failures == 0 && soon >= self.due && self.wants_beat()
-    }
-}
+use super::backoff;
+use super::core::Actor;
+use super::lease::{Lease, Standing};
+use super::lease_time::{Sent, heartbeat, valid_until};
+use super::state::{Ending, State};
 
 impl Actor {
     /// Its next heartbeat is due, or its lease has run out.
@@ -127,22 +41,14 @@ impl Actor {
         self.queue_renewal(owner);
     }
 
-    /// A jump of the wall clock has made the lease suspect: the store is asked at once.
-    pub(super) fn doubt(&mut self, owner: OwnerId) {
-        let Some(State::Holding(holding)) = self.state(owner) else {
-            return;
-        };
-        let lease = &holding.lease;
-        // A heartbeat may have cleared it meanwhile.
-        if lease.standing() != Standing::Suspect {
-            lease.settle();
-        } else {
-            tracing::debug!(
-                key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
-                "the wall clock has jumped ahead; asking whether the lock is ours still"
-            );
-            self.beat(owner);
-            self.rest(owner);
+    /// The holdings of one key in this process.
+    pub(super) fn beat_now(&mut self, key: &Arc<str>) {
+        for owner in self.owners() {
+            if let Some(State::Holding(holding)) = self.state(owner)
+                && holding.lease.key.lock == *key
+            {
+                self.beat(owner);
+            }
         }
     }
 
@@ -196,7 +102,7 @@ impl Actor {
                 }
                 holding.failures = 0;
                 holding.term = lease.ttl;
-                holding.due = sent.at + pace::heartbeat(heartbeat(lease.ttl));
+                holding.due = sent.at + backoff::heartbeat(heartbeat(lease.ttl));
                 Ok(lease.extend(sent, valid_until(sent.at, lease.ttl)))
             }
             Ok(false) => {
@@ -217,7 +123,7 @@ impl Actor {
                     holding.asked.append(&mut asking);
                     now
                 } else {
-                    now + pace::heartbeat_retry(holding.failures, holding.term)
+                    now + backoff::heartbeat_retry(holding.failures, holding.term)
                 };
                 holding.failures += 1;
                 Err(error)
@@ -253,21 +159,6 @@ impl Actor {
             self.holding_due(owner, now);
         } else {
             self.rest(owner);
-        }
-    }
-
-    /// Asks the store whether the lock is ours still, by a heartbeat.
-    pub(super) fn verify(&mut self, lease: &Arc<Lease>, reply: oneshot::Sender<Result<bool>>) {
-        let owner = lease.owner;
-        match self.state(owner) {
-            Some(State::Holding(holding)) if holding.lease.is_valid() => {
-                holding.asked.push(reply);
-                if !holding.in_flight {
-                    self.beat(owner);
-                    self.rest(owner);
-                }
-            }
-            _ => drop(reply.send(Ok(false))),
         }
     }
 

@@ -1,0 +1,161 @@
+//! The engine's loop: what came in, what was answered, what is due, what goes out.
+//!
+//! One entry an owner id; its life is wish → holding → ending, and each of the three
+//! has a file of its own. One step at a time per entry, so that a release never
+//! overtakes a heartbeat in flight. Steps that are due together travel together.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::stream::StreamExt as _;
+use tokio::sync::mpsc;
+
+use crate::error::Error;
+use crate::store::Notification;
+
+use super::core::{Actor, Done, Parts};
+use super::mailbox::Command;
+use super::state::State;
+use super::unfinished::Unfinished;
+
+/// Runs until every handle and every holding is gone.
+pub(super) async fn run(
+    parts: Arc<Parts>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    unfinished: Arc<Unfinished>,
+) {
+    let mut actor = Actor::new(parts, commands, unfinished);
+    poll_fn(|context| actor.poll(context)).await;
+}
+
+impl Actor {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut moved = false;
+            while !self.abandoned {
+                match self.commands.poll_recv(context) {
+                    Poll::Ready(Some(command)) => {
+                        self.command(command);
+                        moved = true;
+                    }
+                    Poll::Ready(None) => self.abandoned = true,
+                    Poll::Pending => break,
+                }
+            }
+            while let Poll::Ready(Some(done)) = self.inflight.poll_next_unpin(context) {
+                self.done(done);
+                moved = true;
+            }
+            while let Poll::Ready(Some(notice)) = self.noticed.poll_recv(context) {
+                match notice {
+                    Notification::Granted(grant) => self.told(grant),
+                    Notification::Poll => self.knock_for_all(),
+                }
+                moved = true;
+            }
+            moved |= self.due();
+            self.look_at_the_wall_clock();
+            self.close();
+            moved |= self.flush();
+            if moved {
+                continue;
+            }
+            if self.abandoned && self.entries.is_empty() && self.inflight.is_empty() {
+                return Poll::Ready(());
+            }
+            if self.sleep(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Waits for the earliest timer.
+    fn sleep(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let now = self.now();
+        let closing = self.closing.as_ref().and_then(|closing| closing.next(now));
+        let first = self.timers.first().map(|(at, _)| *at);
+        let timers = first.into_iter().chain(closing).chain(self.next_look);
+        let Some(at) = timers.min() else {
+            return Poll::Pending;
+        };
+        let alarm = match &mut self.alarm {
+            // One that rings too early does no harm.
+            Some((armed, sleep)) if *armed <= at => sleep,
+            other => &mut other.insert((at, self.parts.clock.sleep_until(at))).1,
+        };
+        let rung = alarm.as_mut().poll(context);
+        if rung.is_ready() {
+            self.alarm = None;
+        }
+        rung
+    }
+
+    /// Wakes every entry whose moment has come.
+    fn due(&mut self) -> bool {
+        let now = self.now();
+        let mut moved = false;
+        while let Some((at, owner)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            if let Some(entry) = self.entries.get_mut(&owner) {
+                entry.wake = None;
+                match entry.state {
+                    State::Wish(_) => self.wish_due(owner, now),
+                    State::Holding(_) => self.holding_due(owner, now),
+                    State::Ending(_) => self.ending_due(owner, now),
+                }
+            }
+            moved = true;
+        }
+        self.gather(now);
+        moved
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Open(reply) => self.open(reply),
+            Command::Acquire(wish) => {
+                if self.closing.is_some() {
+                    let key = Arc::clone(&wish.acquire.key.lock);
+                    let _ = wish.reply.send(Err(Error::Closed { key }));
+                    self.unfinished.done();
+                } else {
+                    self.wish(wish);
+                }
+            }
+            Command::Forget(owner) => self.forget(owner),
+            Command::Verify(lease, reply) => self.verify(&lease, reply),
+            Command::Doubt(owner) => self.doubt(owner),
+            Command::Release(lease, reply) => self.let_go(&lease, reply),
+            Command::Inspect(key, reply) => self.inspect(key, reply),
+            Command::Force(key, stale, reply) => self.force(key, stale, reply),
+            Command::Shutdown(within, reply) => self.shutdown(within, reply),
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Acquired(owners, sent, outcomes) => {
+                for (owner, outcome) in owners.into_iter().zip(outcomes) {
+                    self.acquired(owner, sent, outcome);
+                }
+            }
+            Done::Renewed(owners, sent, outcomes) => {
+                for (owner, outcome) in owners.into_iter().zip(outcomes) {
+                    self.renewed(owner, sent, outcome);
+                }
+            }
+            Done::Released(owners, sent, outcomes) => {
+                for (owner, outcome) in owners.into_iter().zip(outcomes) {
+                    self.released(owner, sent, outcome);
+                }
+            }
+            // A holder of this very process is told at once.
+            Done::Forced(key) => self.beat_now(&key),
+            Done::Nothing => (),
+        }
+    }
+}

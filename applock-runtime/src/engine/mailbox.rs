@@ -1,0 +1,214 @@
+//! What the engine is asked: its commands, and the handle of a lock that is held.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::unconstrained;
+
+use crate::clock::Moment;
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::store::{Acquire, Inspection, OwnerId, StoreError, StoreErrorKind};
+
+use super::lease::{Lease, Standing};
+
+/// What the engine is asked to do.
+pub(super) enum Command {
+    Open(oneshot::Sender<Result<()>>),
+    Acquire(Wish),
+    /// The caller of this acquire, which may wait for long, has gone.
+    Forget(OwnerId),
+    Verify(Arc<Lease>, oneshot::Sender<Result<bool>>),
+    /// A heartbeat at once, and no answer: the lease is suspect.
+    Doubt(OwnerId),
+    Release(Arc<Lease>, Option<oneshot::Sender<Result<()>>>),
+    Inspect(Key, oneshot::Sender<Result<Inspection>>),
+    Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
+    Shutdown(Duration, oneshot::Sender<Result<()>>),
+}
+
+// Answers are awaited unconstrained: inside a tokio task that somebody else's `block_on`
+// blocks, the task's cooperative budget is never given anew.
+
+pub(super) type Mailbox = mpsc::UnboundedSender<Command>;
+
+/// Of a wish: that somebody once waited keeps no engine alive.
+pub(super) type WeakMailbox = mpsc::WeakUnboundedSender<Command>;
+
+/// How long an acquire waits for a busy lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Busy is an answer, at once.
+    None,
+    /// Until this moment.
+    Until(Moment),
+    Forever,
+}
+
+/// The wish to hold a lock.
+pub(super) struct Wish {
+    pub(super) acquire: Acquire,
+    pub(super) patience: Patience,
+    pub(super) at_least: Option<Duration>,
+    pub(super) at_most: Option<Duration>,
+    pub(super) reply: oneshot::Sender<Result<Held>>,
+    /// Goes into the holding, so that the engine lives as long as anything is held.
+    pub(super) mailbox: WeakMailbox,
+}
+
+/// What an acquire asks for, apart from who asks.
+pub(crate) struct Want {
+    pub(crate) acquire: Acquire,
+    pub(crate) wait: Wait,
+    pub(crate) at_least: Option<Duration>,
+    pub(crate) at_most: Option<Duration>,
+}
+
+/// How long to wait for a busy lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Wait {
+    #[default]
+    Not,
+    For(Duration),
+    Forever,
+}
+
+/// A lock that is held: dropping it lets go, in the background (rule R6).
+pub(crate) struct Held {
+    lease: Arc<Lease>,
+    /// Whether somebody has let go already.
+    ended: AtomicBool,
+    mailbox: Mailbox,
+    store: Arc<str>,
+    /// How long it took from the wish to the lock, in nanoseconds.
+    waited: u64,
+}
+
+impl Held {
+    pub(super) fn new(
+        lease: Arc<Lease>,
+        mailbox: Mailbox,
+        store: Arc<str>,
+        waited: Duration,
+    ) -> Self {
+        Self {
+            lease,
+            ended: AtomicBool::new(false),
+            mailbox,
+            store,
+            waited: u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// How long it took from the wish to the lock, by the engine's clock.
+    pub(crate) fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited)
+    }
+
+    fn stopped(&self) -> Error {
+        stopped(&self.store, Some(&self.lease.key))
+    }
+
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// What is known of the lease; a suspect one is verified, in the background.
+    pub(crate) fn standing(&self) -> Standing {
+        let standing = self.lease.standing();
+        if standing == Standing::Suspect && self.lease.asks_first() {
+            // An engine that has stopped has ended the lease.
+            let _ = self.mailbox.send(Command::Doubt(self.lease.owner));
+        }
+        standing
+    }
+
+    /// What is told of a lease that is suspect.
+    pub(crate) fn doubt(&self) -> Error {
+        StoreError::new(
+            StoreErrorKind::Unknown,
+            "this machine's wall clock has jumped ahead, as after a pause of a virtual machine, \
+             and the store has not confirmed the lock since",
+            "a heartbeat is on its way: ask again, or await verify()",
+        )
+        .into_error(
+            Arc::clone(&self.store),
+            Some(Arc::clone(&self.lease.key.lock)),
+        )
+    }
+
+    /// Asks the store whether the lock is ours still, with a heartbeat.
+    pub(crate) async fn verify(&self) -> Result<bool> {
+        let (reply, answer) = oneshot::channel();
+        let lease = Arc::clone(&self.lease);
+        self.mailbox
+            .send(Command::Verify(lease, reply))
+            .map_err(|_| self.stopped())?;
+        unconstrained(answer).await.map_err(|_| self.stopped())?
+    }
+
+    /// Lets go, and waits for the store's answer.
+    pub(crate) async fn release(self) -> Result<()> {
+        self.end().await
+    }
+
+    /// Lets go though others may still look at the lease, and waits for the answer.
+    pub(crate) async fn end(&self) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return Err(Error::NotHeld {
+                key: Arc::clone(&self.lease.key.lock),
+            });
+        }
+        self.mailbox
+            .send(Command::Release(Arc::clone(&self.lease), Some(reply)))
+            .map_err(|_| self.stopped())?;
+        unconstrained(answer).await.map_err(|_| self.stopped())?
+    }
+
+    /// Lets go in the background, once.
+    pub(crate) fn let_go(&self) {
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            // An engine that has stopped has ended the lease; the ttl frees the lock.
+            let _ = self
+                .mailbox
+                .send(Command::Release(Arc::clone(&self.lease), None));
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+pub(super) fn stopped(store: &Arc<str>, lock: Option<&Key>) -> Error {
+    StoreError::new(
+        StoreErrorKind::Unknown,
+        "the locker's background thread has stopped",
+        "a clock, a waker or a log subscriber that it called has panicked; see stderr",
+    )
+    .into_error(Arc::clone(store), lock.map(|key| Arc::clone(&key.lock)))
+}
+
+/// Tells the engine when the future of an acquire that waits is dropped: whoever stands
+/// in line has nothing else to wake it.
+pub(super) struct Gone {
+    pub(super) owner: OwnerId,
+    pub(super) mailbox: WeakMailbox,
+    pub(super) answered: bool,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if !self.answered
+            && let Some(mailbox) = self.mailbox.upgrade()
+        {
+            // An engine that has stopped has forgotten it.
+            let _ = mailbox.send(Command::Forget(self.owner));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Batches: what leaves for the store, and what leaves with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::store::{OwnerId, Release, Renew};
+
+use super::core::{Actor, Done, Outbox};
+use super::lease_time::{Sent, heartbeat_timeout, margin};
+use super::state::State;
+
+/// By how much a heartbeat may be early at most, so that it can travel with another.
+const EARLIEST: Duration = Duration::from_secs(2);
+
+impl Actor {
+    /// Where a heartbeat leaves, those that are due soon travel with it: locks that were
+    /// taken one by one come to share a few calls.
+    pub(super) fn gather(&mut self, now: Moment) {
+        if self.outbox.renewals.is_empty() {
+            return;
+        }
+        let leaving = std::mem::take(&mut self.outbox.renewals);
+        let earliness = leaving.iter().filter_map(|owner| match self.state(*owner) {
+            Some(State::Holding(holding)) => Some(holding.earliness()),
+            _ => None,
+        });
+        let earliness = earliness.max().unwrap_or_default().min(EARLIEST);
+        self.outbox.renewals = leaving;
+        let soon: Vec<OwnerId> = self
+            .timers
+            .range(..=(now + earliness, OwnerId::max()))
+            .map(|(_, owner)| *owner)
+            .collect();
+        for owner in soon {
+            if let Some(State::Holding(holding)) = self.state(owner)
+                && holding.may_beat_at(now)
+            {
+                self.beat(owner);
+                self.rest(owner);
+            }
+        }
+    }
+
+    /// Sends what is in the outbox. `true`: something left.
+    pub(super) fn flush(&mut self) -> bool {
+        let outbox = std::mem::take(&mut self.outbox);
+        let Outbox {
+            acquires,
+            renewals,
+            releases,
+        } = outbox;
+        let any = !(acquires.is_empty() && renewals.is_empty() && releases.is_empty());
+        if !acquires.is_empty() {
+            self.send_acquires(acquires);
+        }
+        if !renewals.is_empty() {
+            self.send_renewals(renewals);
+        }
+        if !releases.is_empty() {
+            self.send_releases(releases);
+        }
+        any
+    }
+
+    fn send_acquires(&mut self, owners: Vec<OwnerId>) {
+        // The lease is judged from here: before the request leaves (rule R1).
+        let sent = Sent::now(&*self.parts.clock);
+        let mut batch = Vec::with_capacity(owners.len());
+        let mut timeout = Duration::ZERO;
+        let mut asked = Vec::with_capacity(owners.len());
+        for owner in owners {
+            if let Some(State::Wish(waiting)) = self.state(owner) {
+                let ttl = waiting.acquire.ttl;
+                // An answer after the lease's end would be of no use.
+                timeout = timeout.max(ttl - margin(ttl));
+                batch.push(waiting.acquire.clone());
+                asked.push(owner);
+            }
+        }
+        let answer =
+            Arc::clone(&self.parts.store).acquire(batch, timeout.min(self.parts.command_timeout));
+        self.aside(async move { Done::Acquired(asked, sent, answer.await) });
+    }
+
+    fn send_renewals(&mut self, owners: Vec<OwnerId>) {
+        let sent = Sent::now(&*self.parts.clock);
+        // Those of one time-out travel together: a short lease must not wait for its
+        // answer as long as a long one, nor a long one give up as early.
+        let mut batches: BTreeMap<Duration, (Vec<OwnerId>, Vec<Renew>)> = BTreeMap::new();
+        let command_timeout = self.parts.command_timeout;
+        for owner in owners {
+            if let Some(State::Holding(holding)) = self.state(owner) {
+                let lease = &holding.lease;
+                let timeout = heartbeat_timeout(holding.term, command_timeout);
+                let (asked, batch) = batches.entry(timeout).or_default();
+                batch.push(Renew {
+                    key: lease.key.clone(),
+                    owner,
+                    token: lease.token,
+                    ttl: lease.ttl,
+                });
+                asked.push(owner);
+            }
+        }
+        for (timeout, (asked, batch)) in batches {
+            let answer = Arc::clone(&self.parts.store).renew(batch, timeout);
+            self.aside(async move { Done::Renewed(asked, sent, answer.await) });
+        }
+    }
+
+    fn send_releases(&mut self, owners: Vec<OwnerId>) {
+        let sent = Sent::now(&*self.parts.clock);
+        let mut batch = Vec::with_capacity(owners.len());
+        let mut asked = Vec::with_capacity(owners.len());
+        for owner in owners {
+            if let Some(State::Ending(ending)) = self.state(owner) {
+                batch.push(Release {
+                    key: ending.key.clone(),
+                    owner,
+                    token: ending.lease.as_ref().map(|lease| lease.token),
+                    keep: ending.lease.as_ref().and_then(|lease| lease.keep()),
+                });
+                asked.push(owner);
+            }
+        }
+        let answer = Arc::clone(&self.parts.store).release(batch, self.parts.command_timeout);
+        self.aside(async move { Done::Released(asked, sent, answer.await) });
+    }
+}

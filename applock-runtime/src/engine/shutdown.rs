@@ -1,0 +1,102 @@
+//! Shutdown: holders are told, then locks are released, then it is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Moment;
+use crate::error::{Error, Loss, Result};
+use crate::store::{StoreError, StoreErrorKind};
+
+use super::core::{Actor, Closing};
+use super::state::State;
+
+impl Actor {
+    pub(super) fn shutdown(&mut self, within: Duration, reply: oneshot::Sender<Result<()>>) {
+        let now = self.now();
+        if let Some(closing) = &mut self.closing {
+            // The more hurried of two counts; one that is over does not.
+            if closing.replies.is_empty() {
+                closing.deadline = now + within;
+            }
+            closing.deadline = closing.deadline.min(now + within);
+            closing.grace = closing.grace.min(now + within / 2);
+            closing.replies.push(reply);
+            return;
+        }
+        self.closing = Some(Closing {
+            grace: now + within / 2,
+            deadline: now + within,
+            replies: vec![reply],
+        });
+        for owner in self.owners() {
+            match self.state(owner) {
+                Some(State::Wish(waiting)) => {
+                    let key = Arc::clone(&waiting.acquire.key.lock);
+                    waiting.tell(Err(Error::Closed { key }));
+                    self.wish_due(owner, now);
+                }
+                Some(State::Holding(holding)) if holding.lease.lose(Loss::Shutdown) => {
+                    tracing::info!(
+                        key = %holding.lease.key.lock, owner = %owner.simple(),
+                        token = holding.lease.token,
+                        "shutting down: the holder is told to stop"
+                    );
+                }
+                _ => (),
+            }
+        }
+    }
+
+    /// Carries a shutdown on.
+    pub(super) fn close(&mut self) {
+        let now = self.now();
+        let Some(closing) = &self.closing else {
+            return;
+        };
+        if now >= closing.grace {
+            for owner in self.owners() {
+                if let Some(State::Holding(holding)) = self.state(owner) {
+                    let lease = Arc::clone(&holding.lease);
+                    self.let_go(&lease, None);
+                }
+            }
+        }
+        let left = self
+            .entries
+            .values()
+            .filter(|entry| !matches!(&entry.state, State::Ending(ending) if ending.is_watch()))
+            .count();
+        let Some(closing) = &mut self.closing else {
+            return;
+        };
+        if left == 0 || now >= closing.deadline {
+            for reply in closing.replies.drain(..) {
+                let outcome = if left == 0 {
+                    Ok(())
+                } else {
+                    Err(StoreError::new(
+                        StoreErrorKind::Unknown,
+                        format!("{left} lock(s) could not be released in the time given"),
+                        "their ttl frees them",
+                    )
+                    .into_error(self.parts.store.describe(), None))
+                };
+                let _ = reply.send(outcome);
+            }
+        }
+    }
+}
+
+impl Closing {
+    /// When a shutdown goes on by itself.
+    pub(super) fn next(&self, now: Moment) -> Option<Moment> {
+        // Once everybody is told there is nothing left to wait for.
+        (!self.replies.is_empty()).then_some(if now < self.grace {
+            self.grace.min(self.deadline)
+        } else {
+            self.deadline
+        })
+    }
+}

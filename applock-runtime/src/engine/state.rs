@@ -1,0 +1,257 @@
+//! What an entry of the engine is: an acquire, a holding, or a release.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Moment;
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::store::{Acquire, Grant};
+
+use super::backoff;
+use super::lease::{Lease, Standing};
+use super::lease_time::{Sent, heartbeat};
+use super::mailbox::{Held, Patience, WeakMailbox};
+
+/// One acquisition, from the wish to its end.
+pub(super) enum State {
+    // The others are in boxes: most are held, and that is small.
+    Wish(Box<Waiting>),
+    Holding(Holding),
+    Ending(Box<Ending>),
+}
+
+/// A wish that is in flight, stands in line, or waits for its next try.
+pub(super) struct Waiting {
+    pub(super) acquire: Acquire,
+    pub(super) patience: Patience,
+    pub(super) at_least: Option<Duration>,
+    pub(super) at_most: Option<Duration>,
+    /// `None` once the caller was told.
+    pub(super) reply: Option<oneshot::Sender<Result<Held>>>,
+    pub(super) mailbox: WeakMailbox,
+    pub(super) since: Moment,
+    /// Its turn among those of this process who wait.
+    pub(super) turn: Option<u64>,
+    pub(super) in_flight: bool,
+    pub(super) looks: u32,
+    pub(super) failures: u32,
+    /// The one try at once after a dead connection was made.
+    pub(super) again: bool,
+    /// When it asks again, whether it is the first in line or not.
+    pub(super) retry: Option<Moment>,
+    /// It stands in line: when the request left that was answered so, and when the store
+    /// looked, by its own clock.
+    pub(super) queued: Option<(Sent, u64)>,
+    /// A grant that was told while a question was in flight.
+    pub(super) told: Option<Grant>,
+    /// When a try last failed that may have been carried out unheard, or may be still.
+    pub(super) unknown: Option<Moment>,
+    pub(super) last: Option<Error>,
+}
+
+impl Waiting {
+    pub(super) fn tell(&mut self, outcome: Result<Held>) {
+        if let Some(reply) = self.reply.take() {
+            // A Held that nobody receives releases itself (rule R6).
+            drop(reply.send(outcome));
+        }
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        match self.patience {
+            Patience::Until(deadline) => Some(deadline),
+            Patience::None | Patience::Forever => None,
+        }
+    }
+
+    pub(super) fn is_late(&self, now: Moment) -> bool {
+        self.deadline().is_some_and(|deadline| now >= deadline)
+    }
+}
+
+/// A lock that is held, and whose heart is kept beating.
+pub(super) struct Holding {
+    pub(super) lease: Arc<Lease>,
+    /// What a heartbeat has to keep: the ttl, or until the first one the claim of a lock
+    /// that was handed over.
+    pub(super) term: Duration,
+    /// When the next heartbeat is due.
+    pub(super) due: Moment,
+    pub(super) in_flight: bool,
+    pub(super) failures: u32,
+    pub(super) told: bool,
+    /// Who asked the store, and is answered by the heartbeat in flight.
+    pub(super) asking: Vec<oneshot::Sender<Result<bool>>>,
+    /// Who asked while a heartbeat was in flight: answered by the next one.
+    pub(super) asked: Vec<oneshot::Sender<Result<bool>>>,
+    /// When an earlier try of its acquire failed that may come to life still.
+    pub(super) unknown: Option<Moment>,
+    /// Another heartbeat is wanted as soon as this one is answered.
+    pub(super) again: bool,
+    /// Its holder let go while a heartbeat was in flight.
+    pub(super) let_go: Option<Option<oneshot::Sender<Result<()>>>>,
+}
+
+/// A lock that was handed over is confirmed after so long, if it is held still: a shorter
+/// work spares the command.
+const CONFIRM: Duration = Duration::from_millis(50);
+
+impl Holding {
+    pub(super) fn new(lease: Arc<Lease>, sent: Moment, unknown: Option<Moment>) -> Self {
+        Self {
+            term: lease.ttl,
+            due: sent + backoff::heartbeat(heartbeat(lease.ttl)),
+            lease,
+            in_flight: false,
+            failures: 0,
+            told: false,
+            asking: Vec::new(),
+            asked: Vec::new(),
+            unknown,
+            again: false,
+            let_go: None,
+        }
+    }
+
+    /// A lock that was handed over, and has to be confirmed.
+    pub(super) fn claimed(
+        lease: Arc<Lease>,
+        sent: Moment,
+        claim: Duration,
+        now: Moment,
+        unknown: Option<Moment>,
+    ) -> Self {
+        Self {
+            term: claim,
+            due: (now + CONFIRM).min(sent + backoff::heartbeat(heartbeat(claim))),
+            ..Self::new(lease, sent, unknown)
+        }
+    }
+
+    /// Whether there is anything to ask the store for. Where the lease reaches the cap of
+    /// `at_most` nothing more can be gained, unless it has to be confirmed.
+    pub(super) fn wants_beat(&self) -> bool {
+        self.wants_beat_if(self.lease.standing())
+    }
+
+    pub(super) fn wants_beat_if(&self, standing: Standing) -> bool {
+        match standing {
+            Standing::Held => !self.lease.is_capped(),
+            Standing::Suspect => true,
+            Standing::Over => false,
+        }
+    }
+
+    /// How much too early a heartbeat may leave with others: a tenth of its interval.
+    pub(super) fn earliness(&self) -> Duration {
+        heartbeat(self.term) / 10
+    }
+
+    /// Whether the next heartbeat may leave now with others. One that failed keeps its
+    /// pause.
+    pub(super) fn may_beat_at(&self, now: Moment) -> bool {
+        let soon = now + self.earliness();
+        !self.in_flight && self.failures == 0 && soon >= self.due && self.wants_beat()
+    }
+}
+
+/// How long a command may come to life after its connection was given up: a release
+/// that found nothing is repeated until then.
+///
+/// Longer than the kernel goes on sending what a connection has not acknowledged
+/// (`TCP_USER_TIMEOUT`, four seconds).
+pub(super) const GHOST_WATCH: Duration = Duration::from_secs(5);
+
+/// A holding, or the ghost of one, on its way out.
+pub(super) struct Ending {
+    pub(super) key: Key,
+    /// `None` for a ghost.
+    pub(super) lease: Option<Arc<Lease>>,
+    pub(super) reply: Option<oneshot::Sender<Result<()>>>,
+    /// What its holder is told rather than 'released'.
+    pub(super) lost: Option<Error>,
+    /// Nothing but a place in line: whatever the answer, it is over.
+    pub(super) is_place: bool,
+    pub(super) in_flight: bool,
+    pub(super) failures: u32,
+    /// A release of it may have been carried out unheard.
+    pub(super) unknown: bool,
+    /// By then the ttl has freed it.
+    pub(super) until: Moment,
+    /// A ghost that was not there is looked for until then.
+    pub(super) watch: Option<Moment>,
+    /// Until when an earlier try of its acquire may come to life, after its release.
+    pub(super) doubt: Option<Moment>,
+}
+
+impl Ending {
+    /// Of a lock that its holder lets go.
+    pub(super) fn of(
+        lease: Arc<Lease>,
+        reply: Option<oneshot::Sender<Result<()>>>,
+        now: Moment,
+        unknown: Option<Moment>,
+    ) -> Self {
+        Self {
+            key: lease.key.clone(),
+            lost: lease.lost_error(),
+            is_place: false,
+            until: now + lease.ttl,
+            lease: Some(lease),
+            reply,
+            in_flight: true,
+            failures: 0,
+            unknown: false,
+            watch: None,
+            doubt: unknown.map(|at| at + GHOST_WATCH).filter(|end| *end > now),
+        }
+    }
+
+    /// Of an acquire that may have been carried out unheard.
+    pub(super) fn ghost(acquire: &Acquire, now: Moment) -> Self {
+        Self {
+            key: acquire.key.clone(),
+            lease: None,
+            reply: None,
+            lost: None,
+            is_place: false,
+            in_flight: true,
+            failures: 0,
+            unknown: false,
+            until: now + acquire.ttl + GHOST_WATCH,
+            watch: None,
+            doubt: None,
+        }
+    }
+
+    /// Of one who leaves the line. If it was granted the lock meanwhile, that goes on.
+    pub(super) fn place(acquire: &Acquire, now: Moment) -> Self {
+        Self {
+            is_place: true,
+            ..Self::ghost(acquire, now)
+        }
+    }
+
+    /// Only watched for what may come to life: nothing that is known to be held.
+    pub(super) fn is_watch(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    pub(super) fn tell(&mut self, outcome: Result<()>) {
+        if let Some(reply) = self.reply.take() {
+            let outcome = match self.lost.take() {
+                Some(lost) => Err(lost),
+                None => outcome,
+            };
+            // Whoever stopped waiting does not mind.
+            let _ = reply.send(outcome);
+        }
+    }
+}
