@@ -15,10 +15,10 @@ use super::core::Actor;
 use super::lease::{Lease, Terms};
 use super::lease_time::{Sent, valid_until};
 use super::mailbox::{Held, Patience, Wish};
-use super::state::{Ending, Holding, State, Waiting};
+use super::state::{AcquiringEntry, EntryState, HoldingEntry, ReleasingEntry};
 
 impl Actor {
-    pub(super) fn wish(&mut self, wish: Wish) {
+    pub(super) fn start_acquire(&mut self, wish: Wish) {
         let mut acquire = wish.acquire;
         let owner = acquire.owner;
         let waits = wish.patience != Patience::None;
@@ -27,7 +27,7 @@ impl Actor {
         let since = self.now();
         self.put(
             owner,
-            State::Wish(Box::new(Waiting {
+            EntryState::Acquiring(Box::new(AcquiringEntry {
                 acquire,
                 patience: wish.patience,
                 at_least: wish.at_least,
@@ -52,29 +52,29 @@ impl Actor {
 
     /// Asks (again), unless a question is in flight.
     fn knock(&mut self, owner: OwnerId) {
-        let Some(State::Wish(waiting)) = self.state(owner) else {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return;
         };
-        if waiting.in_flight {
+        if acquiring.in_flight {
             return;
         }
-        waiting.in_flight = true;
-        waiting.retry = None;
-        let line = waiting
+        acquiring.in_flight = true;
+        acquiring.retry = None;
+        let line = acquiring
             .turn
-            .map(|turn| (turn, Arc::clone(&waiting.acquire.key.lock)));
+            .map(|turn| (turn, Arc::clone(&acquiring.acquire.key.lock)));
         if let Some((turn, key)) = line {
             self.lines.set_knock(&key, turn, None);
         }
         self.queue_acquire(owner);
-        self.rest_wish(owner);
+        self.arm_acquiring(owner);
     }
 
     /// The first of this process who waits for a lock asks now.
     pub(super) fn knock_for(&mut self, key: &Arc<str>) {
         let now = self.now();
         if let Some(first) = self.lines.knock_at(key, now) {
-            self.rest_wish(first);
+            self.arm_acquiring(first);
         }
     }
 
@@ -86,33 +86,35 @@ impl Actor {
     }
 
     /// Arms its timer: the end of its patience, or its next question.
-    fn rest_wish(&mut self, owner: OwnerId) {
-        let Some(State::Wish(waiting)) = self.entries.get(&owner).map(|entry| &entry.state) else {
+    fn arm_acquiring(&mut self, owner: OwnerId) {
+        let Some(EntryState::Acquiring(acquiring)) =
+            self.entries.get(&owner).map(|entry| &entry.state)
+        else {
             return;
         };
-        let next = if waiting.in_flight {
+        let next = if acquiring.in_flight {
             // Whoever was answered once need not hear this answer.
-            waiting.deadline().filter(|_| waiting.last.is_some())
+            acquiring.deadline().filter(|_| acquiring.last.is_some())
         } else {
-            let key = &waiting.acquire.key.lock;
-            let knock = waiting.turn.and_then(|turn| self.lines.knock(key, turn));
-            let times = [waiting.deadline(), waiting.retry, knock];
+            let key = &acquiring.acquire.key.lock;
+            let knock = acquiring.turn.and_then(|turn| self.lines.knock(key, turn));
+            let times = [acquiring.deadline(), acquiring.retry, knock];
             times.into_iter().flatten().min()
         };
         self.wake(owner, next);
     }
 
     /// Its next question or the end of its patience has come.
-    pub(super) fn wish_due(&mut self, owner: OwnerId, now: Moment) {
-        let Some(State::Wish(waiting)) = self.state(owner) else {
+    pub(super) fn acquiring_due(&mut self, owner: OwnerId, now: Moment) {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return;
         };
-        let late = waiting.is_late(now);
-        if waiting.in_flight {
-            if late && let Some(last) = waiting.last.take() {
-                waiting.tell(Err(last));
+        let late = acquiring.is_late(now);
+        if acquiring.in_flight {
+            if late && let Some(last) = acquiring.last.take() {
+                acquiring.tell(Err(last));
             }
-        } else if late || waiting.is_given_up() {
+        } else if late || acquiring.is_given_up() {
             self.give_up(owner);
         } else {
             self.knock(owner);
@@ -121,8 +123,8 @@ impl Actor {
 
     /// Its caller waits no more.
     pub(super) fn forget(&mut self, owner: OwnerId) {
-        if let Some(State::Wish(waiting)) = self.state(owner)
-            && !waiting.in_flight
+        if let Some(EntryState::Acquiring(acquiring)) = self.state(owner)
+            && !acquiring.in_flight
         {
             self.give_up(owner);
         }
@@ -131,12 +133,12 @@ impl Actor {
     pub(super) fn acquired(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<Acquired>) {
         let now = self.now();
         let store = self.parts.store.describe();
-        let Some(State::Wish(waiting)) = self.state(owner) else {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return;
         };
-        waiting.in_flight = false;
-        let told = waiting.told.take();
-        let key = Arc::clone(&waiting.acquire.key.lock);
+        acquiring.in_flight = false;
+        let told = acquiring.told.take();
+        let key = Arc::clone(&acquiring.acquire.key.lock);
         let pause = match outcome {
             Ok(Acquired::Granted { token, at }) => {
                 let grant = Grant {
@@ -144,24 +146,24 @@ impl Actor {
                     token,
                     at,
                     micros: 0,
-                    claim: waiting.acquire.ttl,
+                    claim: acquiring.acquire.ttl,
                 };
                 if self.grant(&grant, sent) {
                     return;
                 }
-                let Some(State::Wish(waiting)) = self.state(owner) else {
+                let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
                     return;
                 };
                 // Ours at the store, but of no use any more: nobody may be told that it
                 // is held.
-                waiting.unknown = Some(now);
+                acquiring.unknown = Some(now);
                 let late = StoreError::new(
                     StoreErrorKind::Unknown,
                     "the answer came after the lease had ended",
                     "use a longer ttl, or a faster way to the store",
                 );
-                waiting.last = Some(late.into_error(store, Some(key)));
-                backoff::retry(waiting.failures)
+                acquiring.last = Some(late.into_error(store, Some(key)));
+                backoff::retry(acquiring.failures)
             }
             Ok(Acquired::Queued(place)) => {
                 self.queued(owner, sent, place);
@@ -171,30 +173,30 @@ impl Actor {
                 return;
             }
             Ok(Acquired::Busy(info)) => {
-                let poll = backoff::poll(waiting.looks);
+                let poll = backoff::poll(acquiring.looks);
                 let pause = info.remaining().map_or(poll, |left| poll.min(left + TICK));
-                waiting.looks += 1;
-                waiting.failures = 0;
-                waiting.last = Some(Error::Busy(info));
+                acquiring.looks += 1;
+                acquiring.failures = 0;
+                acquiring.last = Some(Error::Busy(info));
                 pause
             }
             Err(error) => {
                 if error.kind == StoreErrorKind::Unknown {
-                    waiting.unknown = Some(now);
+                    acquiring.unknown = Some(now);
                 }
                 if let Some(grant) = told {
                     self.told(grant);
                     return;
                 }
-                if error.worth_another && !waiting.again {
-                    waiting.again = true;
+                if error.worth_another && !acquiring.again {
+                    acquiring.again = true;
                     self.knock(owner);
                     return;
                 }
-                waiting.failures += 1;
+                acquiring.failures += 1;
                 let passing = error.is_passing();
-                let pause = backoff::retry(waiting.failures);
-                waiting.last = Some(error.into_error(store, Some(key)));
+                let pause = backoff::retry(acquiring.failures);
+                acquiring.last = Some(error.into_error(store, Some(key)));
                 if !passing {
                     self.give_up(owner);
                     return;
@@ -207,34 +209,35 @@ impl Actor {
 
     /// Arms the next try, or gives up if there is to be none.
     fn try_later(&mut self, owner: OwnerId, now: Moment, pause: Duration) {
-        let Some(State::Wish(waiting)) = self.state(owner) else {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return;
         };
-        if waiting.is_given_up() || waiting.is_late(now) || waiting.patience == Patience::None {
+        if acquiring.is_given_up() || acquiring.is_late(now) || acquiring.patience == Patience::None
+        {
             self.give_up(owner);
         } else {
-            waiting.retry = Some(now + pause);
-            self.rest_wish(owner);
+            acquiring.retry = Some(now + pause);
+            self.arm_acquiring(owner);
         }
     }
 
     /// It stands in line.
     fn queued(&mut self, owner: OwnerId, sent: Sent, place: QueuePosition) {
         let now = self.now();
-        let Some(State::Wish(waiting)) = self.state(owner) else {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return;
         };
-        let before = waiting.queued.replace((sent, place.at));
-        waiting.acquire.ticket = place.ticket.or(waiting.acquire.ticket);
-        let knock = now + until_knock(&place, waiting.looks);
-        waiting.looks += 1;
-        waiting.failures = 0;
-        waiting.again = false;
-        let key = Arc::clone(&waiting.acquire.key.lock);
-        let turn = waiting.turn;
+        let before = acquiring.queued.replace((sent, place.at));
+        acquiring.acquire.ticket = place.ticket.or(acquiring.acquire.ticket);
+        let knock = now + until_knock(&place, acquiring.looks);
+        acquiring.looks += 1;
+        acquiring.failures = 0;
+        acquiring.again = false;
+        let key = Arc::clone(&acquiring.acquire.key.lock);
+        let turn = acquiring.turn;
         let holder = OwnerId::try_parse(place.holder.owner_id()).ok();
-        waiting.last = Some(Error::Busy(place.holder));
-        if waiting.is_given_up() || waiting.is_late(now) {
+        acquiring.last = Some(Error::Busy(place.holder));
+        if acquiring.is_given_up() || acquiring.is_late(now) {
             self.give_up(owner);
             return;
         }
@@ -242,7 +245,7 @@ impl Actor {
         if let Some(turn) = turn {
             self.lines.set_knock(&key, turn, Some(knock));
         }
-        self.rest_wish(owner);
+        self.arm_acquiring(owner);
         if place.is_new && before.is_some() {
             // The store has lost the line: those behind ask in their old order.
             for other in self.lines.of(&key) {
@@ -251,12 +254,12 @@ impl Actor {
                 }
             }
         } else if let Some(holder) = holder.filter(|holder| *holder != owner)
-            && let Some(State::Wish(theirs)) = self.state(holder)
+            && let Some(EntryState::Acquiring(theirs)) = self.state(holder)
             && theirs.retry.is_none()
         {
             // One of us has it and does not know it yet: the grant is on its way, or lost.
             theirs.retry = Some(now + ON_ITS_WAY);
-            self.rest_wish(holder);
+            self.arm_acquiring(holder);
         }
     }
 
@@ -266,15 +269,15 @@ impl Actor {
     pub(super) fn told(&mut self, grant: Grant) {
         let owner = grant.owner;
         let now = self.now();
-        let Some(State::Wish(waiting)) = self.state(owner) else {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             // It has left: its release hands the lock on.
             return;
         };
-        if waiting.in_flight {
-            waiting.told = Some(grant);
+        if acquiring.in_flight {
+            acquiring.told = Some(grant);
             return;
         }
-        let from = waiting.queued.and_then(|(sent, at)| {
+        let from = acquiring.queued.and_then(|(sent, at)| {
             let passed = Duration::from_micros(grant.micros.checked_sub(at)?);
             let at = sent.at + passed.saturating_sub(passed / 100);
             // In the future: the store's clock has jumped.
@@ -288,11 +291,11 @@ impl Actor {
 
     /// A release of this process was answered so: the lease is judged from its sending.
     pub(super) fn handed(&mut self, grant: Grant, sent: Sent) {
-        let Some(State::Wish(waiting)) = self.state(grant.owner) else {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(grant.owner) else {
             return;
         };
-        if waiting.in_flight {
-            waiting.told = Some(grant);
+        if acquiring.in_flight {
+            acquiring.told = Some(grant);
         } else if !self.grant(&grant, sent) {
             self.knock(grant.owner);
         }
@@ -301,28 +304,28 @@ impl Actor {
     /// Tells the caller what the last try said, and cleans up: a place in line, or what
     /// may have been carried out unheard.
     fn give_up(&mut self, owner: OwnerId) {
-        let Some(State::Wish(mut waiting)) = self.remove(owner) else {
+        let Some(EntryState::Acquiring(mut acquiring)) = self.remove(owner) else {
             return;
         };
-        self.leave_line(&waiting);
-        let key = Arc::clone(&waiting.acquire.key.lock);
-        let last = waiting.last.take().unwrap_or(Error::Closed { key });
-        waiting.tell(Err(last));
+        self.leave_line(&acquiring);
+        let key = Arc::clone(&acquiring.acquire.key.lock);
+        let last = acquiring.last.take().unwrap_or(Error::Closed { key });
+        acquiring.tell(Err(last));
         let now = self.now();
-        if waiting.unknown.is_some() {
-            self.end(owner, Ending::ghost(&waiting.acquire, now));
-        } else if waiting.queued.is_some() {
-            self.end(owner, Ending::place(&waiting.acquire, now));
+        if acquiring.unknown.is_some() {
+            self.end(owner, ReleasingEntry::orphan(&acquiring.acquire, now));
+        } else if acquiring.queued.is_some() {
+            self.end(owner, ReleasingEntry::queued(&acquiring.acquire, now));
         } else {
             self.unfinished.done();
         }
     }
 
-    fn leave_line(&mut self, waiting: &Waiting) {
-        let Some(turn) = waiting.turn else {
+    fn leave_line(&mut self, acquiring: &AcquiringEntry) {
+        let Some(turn) = acquiring.turn else {
             return;
         };
-        let key = &waiting.acquire.key.lock;
+        let key = &acquiring.acquire.key.lock;
         let pause = if self.lines.is_untold(key) {
             backoff::poll(0)
         } else {
@@ -330,7 +333,7 @@ impl Actor {
         };
         let knock = self.now() + pause;
         if let Some(next) = self.lines.leave(key, turn, knock) {
-            self.rest_wish(next);
+            self.arm_acquiring(next);
         }
     }
 
@@ -338,57 +341,57 @@ impl Actor {
     fn grant(&mut self, grant: &Grant, sent: Sent) -> bool {
         let owner = grant.owner;
         let now = self.now();
-        let Some(State::Wish(waiting)) = self.state(owner) else {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return false;
         };
-        let cap = waiting.at_most.map(|most| sent.at + most);
+        let cap = acquiring.at_most.map(|most| sent.at + most);
         let until = valid_until(sent.at, grant.claim);
         let until = cap.map_or(until, |cap| until.min(cap));
         if now >= until {
             return false;
         }
-        let Some(State::Wish(mut waiting)) = self.remove(owner) else {
+        let Some(EntryState::Acquiring(mut acquiring)) = self.remove(owner) else {
             return false;
         };
-        self.leave_line(&waiting);
-        let Some(mailbox) = waiting.mailbox.upgrade() else {
+        self.leave_line(&acquiring);
+        let Some(mailbox) = acquiring.mailbox.upgrade() else {
             // No handle is left, so nobody waits for it.
-            let ghost = Ending::ghost(&waiting.acquire, now);
-            self.end(owner, ghost);
+            let orphan = ReleasingEntry::orphan(&acquiring.acquire, now);
+            self.end(owner, orphan);
             return true;
         };
         let clock = Arc::clone(&self.parts.clock);
         let terms = Terms {
-            key: waiting.acquire.key.clone(),
+            key: acquiring.acquire.key.clone(),
             owner,
             token: grant.token,
-            ttl: waiting.acquire.ttl,
+            ttl: acquiring.acquire.ttl,
             acquired_at: grant.at,
-            at_least: waiting.at_least,
+            at_least: acquiring.at_least,
             cap,
-            identity: Arc::clone(&waiting.acquire.identity),
+            identity: Arc::clone(&acquiring.acquire.identity),
         };
         let lease = Arc::new(Lease::new(terms, clock, sent, until));
-        let waited = now.saturating_since(waiting.since);
+        let waited = now.saturating_since(acquiring.since);
         tracing::debug!(
             key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
-            looks = waiting.looks, ?waited, "acquired"
+            looks = acquiring.looks, ?waited, "acquired"
         );
-        let holding = if waiting.queued.is_some() && grant.micros > 0 {
-            Holding::claimed(
+        let holding = if acquiring.queued.is_some() && grant.micros > 0 {
+            HoldingEntry::claimed(
                 Arc::clone(&lease),
                 sent.at,
                 grant.claim,
                 now,
-                waiting.unknown,
+                acquiring.unknown,
             )
         } else {
-            Holding::new(Arc::clone(&lease), sent.at, waiting.unknown)
+            HoldingEntry::new(Arc::clone(&lease), sent.at, acquiring.unknown)
         };
-        self.put(owner, State::Holding(holding));
+        self.put(owner, EntryState::Holding(holding));
         self.rest(owner);
         let held = Held::new(lease, mailbox, self.parts.store.describe(), waited);
-        waiting.tell(Ok(held));
+        acquiring.tell(Ok(held));
         true
     }
 }

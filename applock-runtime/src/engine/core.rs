@@ -18,7 +18,7 @@ use crate::store::{
 
 use super::lease_time::Sent;
 use super::mailbox::Command;
-use super::state::{Ending, State};
+use super::state::{EntryState, ReleasingEntry};
 use super::unfinished::Unfinished;
 use super::waiters::Lines;
 
@@ -42,7 +42,7 @@ pub(super) struct Actor {
     pub(super) abandoned: bool,
     pub(super) closing: Option<Closing>,
     /// In boxes: half of a table is empty.
-    pub(super) entries: HashMap<OwnerId, Box<Entry>, BuildHasherDefault<IdHasher>>,
+    pub(super) entries: HashMap<OwnerId, Box<TableEntry>, BuildHasherDefault<IdHasher>>,
     pub(super) timers: BTreeSet<(Moment, OwnerId)>,
     pub(super) inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     pub(super) outbox: Outbox,
@@ -53,9 +53,9 @@ pub(super) struct Actor {
     pub(super) looked: Option<Sent>,
 }
 
-pub(super) struct Entry {
+pub(super) struct TableEntry {
     pub(super) wake: Option<Moment>,
-    pub(super) state: State,
+    pub(super) state: EntryState,
 }
 
 /// The owner ids whose next step leaves with the next batch.
@@ -142,12 +142,12 @@ impl Actor {
         owners
     }
 
-    pub(super) fn state(&mut self, owner: OwnerId) -> Option<&mut State> {
+    pub(super) fn state(&mut self, owner: OwnerId) -> Option<&mut EntryState> {
         self.entries.get_mut(&owner).map(|entry| &mut entry.state)
     }
 
-    pub(super) fn put(&mut self, owner: OwnerId, state: State) {
-        if matches!(state, State::Holding(_)) && self.next_look.is_none() {
+    pub(super) fn put(&mut self, owner: OwnerId, state: EntryState) {
+        if matches!(state, EntryState::Holding(_)) && self.next_look.is_none() {
             self.next_look = Some(self.now() + LOOK);
             self.looked = Some(Sent::now(&*self.parts.clock));
         }
@@ -155,13 +155,13 @@ impl Actor {
         match self.entries.get_mut(&owner) {
             Some(entry) => entry.state = state,
             None => {
-                let entry = Entry { wake: None, state };
+                let entry = TableEntry { wake: None, state };
                 self.entries.insert(owner, Box::new(entry));
             }
         }
     }
 
-    pub(super) fn remove(&mut self, owner: OwnerId) -> Option<State> {
+    pub(super) fn remove(&mut self, owner: OwnerId) -> Option<EntryState> {
         self.wake(owner, None);
         self.entries.remove(&owner).map(|entry| entry.state)
     }
@@ -173,8 +173,8 @@ impl Actor {
         }
     }
 
-    pub(super) fn end(&mut self, owner: OwnerId, ending: Ending) {
-        self.put(owner, State::Ending(Box::new(ending)));
+    pub(super) fn end(&mut self, owner: OwnerId, releasing: ReleasingEntry) {
+        self.put(owner, EntryState::Releasing(Box::new(releasing)));
         self.queue_release(owner);
     }
 
@@ -217,7 +217,7 @@ impl Drop for Actor {
     /// calls may panic. Nobody keeps a lock alive then, so nobody may think it held.
     fn drop(&mut self) {
         for entry in self.entries.values() {
-            if let State::Holding(holding) = &entry.state {
+            if let EntryState::Holding(holding) = &entry.state {
                 holding.lease.lose(Loss::Stopped);
             }
             self.unfinished.done();

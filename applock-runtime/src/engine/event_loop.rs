@@ -1,6 +1,6 @@
 //! The engine's loop: what came in, what was answered, what is due, what goes out.
 //!
-//! One entry an owner id; its life is wish → holding → ending, and each of the three
+//! One entry an owner id; its life is acquiring → holding → releasing, and each of the three
 //! has a file of its own. One step at a time per entry, so that a release never
 //! overtakes a heartbeat in flight. Steps that are due together travel together.
 
@@ -16,7 +16,7 @@ use crate::store::Notification;
 
 use super::core::{Actor, Done, Parts};
 use super::mailbox::Command;
-use super::state::State;
+use super::state::EntryState;
 use super::unfinished::Unfinished;
 
 /// Runs until every handle and every holding is gone.
@@ -103,9 +103,9 @@ impl Actor {
             if let Some(entry) = self.entries.get_mut(&owner) {
                 entry.wake = None;
                 match entry.state {
-                    State::Wish(_) => self.wish_due(owner, now),
-                    State::Holding(_) => self.holding_due(owner, now),
-                    State::Ending(_) => self.ending_due(owner, now),
+                    EntryState::Acquiring(_) => self.acquiring_due(owner, now),
+                    EntryState::Holding(_) => self.holding_due(owner, now),
+                    EntryState::Releasing(_) => self.releasing_due(owner, now),
                 }
             }
             moved = true;
@@ -123,7 +123,7 @@ impl Actor {
                     let _ = wish.reply.send(Err(Error::Closed { key }));
                     self.unfinished.done();
                 } else {
-                    self.wish(wish);
+                    self.start_acquire(wish);
                 }
             }
             Command::Forget(owner) => self.forget(owner),

@@ -12,12 +12,12 @@ use super::backoff;
 use super::core::Actor;
 use super::lease::{Lease, Standing};
 use super::lease_time::{Sent, heartbeat, valid_until};
-use super::state::{Ending, State};
+use super::state::{EntryState, ReleasingEntry};
 
 impl Actor {
     /// Its next heartbeat is due, or its lease has run out.
     pub(super) fn holding_due(&mut self, owner: OwnerId, now: Moment) {
-        let Some(State::Holding(holding)) = self.state(owner) else {
+        let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
         if !holding.in_flight && now >= holding.due && holding.wants_beat() {
@@ -28,7 +28,7 @@ impl Actor {
 
     /// Sends a heartbeat now, or as soon as the one in flight is answered.
     pub(super) fn beat(&mut self, owner: OwnerId) {
-        let Some(State::Holding(holding)) = self.state(owner) else {
+        let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
         if holding.in_flight {
@@ -44,7 +44,7 @@ impl Actor {
     /// The holdings of one key in this process.
     pub(super) fn beat_now(&mut self, key: &Arc<str>) {
         for owner in self.owners() {
-            if let Some(State::Holding(holding)) = self.state(owner)
+            if let Some(EntryState::Holding(holding)) = self.state(owner)
                 && holding.lease.key.lock == *key
             {
                 self.beat(owner);
@@ -55,7 +55,7 @@ impl Actor {
     /// Arms the timer: the next heartbeat or the lease's end, whichever comes first.
     /// Tells, once, when the lease is over.
     pub(super) fn rest(&mut self, owner: OwnerId) {
-        let Some(State::Holding(holding)) = self.state(owner) else {
+        let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
         let lease = &holding.lease;
@@ -86,7 +86,7 @@ impl Actor {
     pub(super) fn renewed(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<bool>) {
         let now = self.now();
         let store = self.parts.store.describe();
-        let Some(State::Holding(holding)) = self.state(owner) else {
+        let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
         holding.in_flight = false;
@@ -140,7 +140,7 @@ impl Actor {
             // Whoever stopped asking does not mind.
             let _ = reply.send(answer);
         }
-        let Some(State::Holding(holding)) = self.state(owner) else {
+        let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
         if holding.let_go.is_some() || !lease.is_valid() {
@@ -151,7 +151,7 @@ impl Actor {
         }
         if let Some(reply) = holding.let_go.take() {
             let unknown = holding.unknown;
-            self.end(owner, Ending::of(lease, reply, now, unknown));
+            self.end(owner, ReleasingEntry::held(lease, reply, now, unknown));
         } else if (holding.again || !holding.asked.is_empty()) && lease.is_valid() {
             self.beat(owner);
             self.rest(owner);
@@ -172,15 +172,18 @@ impl Actor {
         let owner = lease.owner;
         let now = self.now();
         match self.state(owner) {
-            Some(State::Holding(holding)) if holding.in_flight => {
+            Some(EntryState::Holding(holding)) if holding.in_flight => {
                 // A release never overtakes a heartbeat in flight. Of two (a shutdown may
                 // be the second) the first one's caller is told.
                 holding.let_go.get_or_insert(reply);
                 self.wake(owner, None);
             }
-            Some(State::Holding(holding)) => {
+            Some(EntryState::Holding(holding)) => {
                 let unknown = holding.unknown;
-                self.end(owner, Ending::of(Arc::clone(lease), reply, now, unknown));
+                self.end(
+                    owner,
+                    ReleasingEntry::held(Arc::clone(lease), reply, now, unknown),
+                );
             }
             _ => {
                 // Ended already, by a shutdown.

@@ -11,7 +11,7 @@ use crate::store::{Inspection, Store, StoreResult};
 
 use super::core::{Actor, Done};
 use super::lease::Lease;
-use super::state::State;
+use super::state::EntryState;
 
 impl Actor {
     pub(super) fn open(&mut self, reply: oneshot::Sender<Result<()>>) {
@@ -76,7 +76,7 @@ impl Actor {
     pub(super) fn verify(&mut self, lease: &Arc<Lease>, reply: oneshot::Sender<Result<bool>>) {
         let owner = lease.owner;
         match self.state(owner) {
-            Some(State::Holding(holding)) if holding.lease.is_valid() => {
+            Some(EntryState::Holding(holding)) if holding.lease.is_valid() => {
                 holding.asked.push(reply);
                 if !holding.in_flight {
                     self.beat(owner);

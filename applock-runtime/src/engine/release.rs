@@ -12,27 +12,27 @@ use crate::store::{OwnerId, Released, StoreErrorKind, StoreResult};
 use super::backoff;
 use super::core::Actor;
 use super::lease_time::Sent;
-use super::state::{GHOST_WATCH, State};
+use super::state::{EntryState, ORPHAN_WATCH};
 
 impl Actor {
     /// Its next try has come.
-    pub(super) fn ending_due(&mut self, owner: OwnerId, now: Moment) {
-        let Some(State::Ending(ending)) = self.state(owner) else {
+    pub(super) fn releasing_due(&mut self, owner: OwnerId, now: Moment) {
+        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
             return;
         };
-        if ending.in_flight {
+        if releasing.in_flight {
             return;
         }
-        if ending.watch.is_some_and(|watch| now >= watch) {
+        if releasing.watch.is_some_and(|watch| now >= watch) {
             self.retire(owner);
-        } else if now >= ending.until {
+        } else if now >= releasing.until {
             tracing::debug!(
-                key = %ending.key.lock, owner = %owner.simple(),
+                key = %releasing.key.lock, owner = %owner.simple(),
                 "a release was given up: the ttl has freed the lock"
             );
             self.finish(owner, Ok(()));
         } else {
-            ending.in_flight = true;
+            releasing.in_flight = true;
             self.queue_release(owner);
         }
     }
@@ -49,31 +49,31 @@ impl Actor {
             }
             Err(error) => Err(error),
         };
-        let Some(State::Ending(ending)) = self.state(owner) else {
+        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
             return;
         };
-        ending.in_flight = false;
-        let key = Arc::clone(&ending.key.lock);
-        let unheard = outcome.is_err() || ending.unknown;
+        releasing.in_flight = false;
+        let key = Arc::clone(&releasing.key.lock);
+        let unheard = outcome.is_err() || releasing.unknown;
         if unheard || self.lines.is_untold(&key) {
             // One of us may be the next, and would not hear of it.
             self.knock_for(&key);
         }
-        let Some(State::Ending(ending)) = self.state(owner) else {
+        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
             return;
         };
         match outcome {
-            Ok(_) if ending.is_place && !ending.unknown => self.retire(owner),
-            // A ghost: gone, or not there, or not there yet; and of several tries another
+            Ok(_) if releasing.is_queue_place && !releasing.unknown => self.retire(owner),
+            // An orphan: gone, or not there, or not there yet; and of several tries another
             // may come.
-            Ok(_) if ending.lease.is_none() => {
-                let watch = *ending.watch.get_or_insert(now + GHOST_WATCH);
-                let pause = backoff::retry(ending.failures);
-                ending.failures += 1;
+            Ok(_) if releasing.lease.is_none() => {
+                let watch = *releasing.watch.get_or_insert(now + ORPHAN_WATCH);
+                let pause = backoff::retry(releasing.failures);
+                releasing.failures += 1;
                 self.wake(owner, Some(watch.min(now + pause)));
             }
             Ok(true) => {
-                if let Some(lease) = &ending.lease {
+                if let Some(lease) = &releasing.lease {
                     tracing::debug!(
                         key = %key, owner = %owner.simple(), token = lease.token,
                         held = ?lease.held_for(), "released"
@@ -82,31 +82,31 @@ impl Actor {
                 self.finish(owner, Ok(()));
             }
             // The first answer was lost, and it was the one that said yes.
-            Ok(false) if ending.unknown => self.finish(owner, Ok(())),
+            Ok(false) if releasing.unknown => self.finish(owner, Ok(())),
             Ok(false) => self.finish(owner, Err(Error::NotHeld { key })),
             Err(error) => {
-                ending.unknown |= error.kind == StoreErrorKind::Unknown;
-                let again = error.worth_another && ending.failures == 0;
-                ending.failures += 1;
+                releasing.unknown |= error.kind == StoreErrorKind::Unknown;
+                let again = error.worth_another && releasing.failures == 0;
+                releasing.failures += 1;
                 if again {
-                    ending.in_flight = true;
+                    releasing.in_flight = true;
                     self.queue_release(owner);
                     return;
                 }
                 let passing = error.is_passing();
-                if ending.failures <= 2 {
+                if releasing.failures <= 2 {
                     tracing::warn!(
                         key = %key, owner = %owner.simple(),
-                        token = ending.lease.as_ref().map(|lease| lease.token),
+                        token = releasing.lease.as_ref().map(|lease| lease.token),
                         reason = %error.what,
                         "a release failed; if no later try succeeds, the ttl frees the lock"
                     );
                 }
                 let told = error.into_error(store, Some(key));
                 if passing {
-                    let pause = backoff::retry(ending.failures);
-                    ending.tell(Err(told));
-                    let next = ending.until.min(now + pause);
+                    let pause = backoff::retry(releasing.failures);
+                    releasing.tell(Err(told));
+                    let next = releasing.until.min(now + pause);
                     self.wake(owner, Some(next));
                 } else {
                     self.finish(owner, Err(told));
@@ -117,20 +117,20 @@ impl Actor {
 
     fn finish(&mut self, owner: OwnerId, outcome: Result<()>) {
         let now = self.now();
-        let Some(State::Ending(ending)) = self.state(owner) else {
+        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
             return;
         };
-        ending.tell(outcome);
-        let Some(State::Ending(ending)) = self.state(owner) else {
+        releasing.tell(outcome);
+        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
             return;
         };
-        match ending.doubt.take().filter(|end| *end > now) {
+        match releasing.doubt.take().filter(|end| *end > now) {
             // Released; but an earlier try of its acquire may take it once more.
             Some(end) => {
-                ending.lease = None;
-                ending.watch = Some(end);
-                ending.until = end;
-                ending.failures = 0;
+                releasing.lease = None;
+                releasing.watch = Some(end);
+                releasing.until = end;
+                releasing.failures = 0;
                 self.wake(owner, Some(end.min(now + backoff::retry(0))));
             }
             None => self.retire(owner),

@@ -9,7 +9,7 @@ use crate::store::{OwnerId, Release, Renew};
 
 use super::core::{Actor, Done, Outbox};
 use super::lease_time::{Sent, heartbeat_timeout, margin};
-use super::state::State;
+use super::state::EntryState;
 
 /// By how much a heartbeat may be early at most, so that it can travel with another.
 const EARLIEST: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ impl Actor {
         }
         let leaving = std::mem::take(&mut self.outbox.renewals);
         let earliness = leaving.iter().filter_map(|owner| match self.state(*owner) {
-            Some(State::Holding(holding)) => Some(holding.earliness()),
+            Some(EntryState::Holding(holding)) => Some(holding.earliness()),
             _ => None,
         });
         let earliness = earliness.max().unwrap_or_default().min(EARLIEST);
@@ -34,7 +34,7 @@ impl Actor {
             .map(|(_, owner)| *owner)
             .collect();
         for owner in soon {
-            if let Some(State::Holding(holding)) = self.state(owner)
+            if let Some(EntryState::Holding(holding)) = self.state(owner)
                 && holding.may_beat_at(now)
             {
                 self.beat(owner);
@@ -71,11 +71,11 @@ impl Actor {
         let mut timeout = Duration::ZERO;
         let mut asked = Vec::with_capacity(owners.len());
         for owner in owners {
-            if let Some(State::Wish(waiting)) = self.state(owner) {
-                let ttl = waiting.acquire.ttl;
+            if let Some(EntryState::Acquiring(acquiring)) = self.state(owner) {
+                let ttl = acquiring.acquire.ttl;
                 // An answer after the lease's end would be of no use.
                 timeout = timeout.max(ttl - margin(ttl));
-                batch.push(waiting.acquire.clone());
+                batch.push(acquiring.acquire.clone());
                 asked.push(owner);
             }
         }
@@ -91,7 +91,7 @@ impl Actor {
         let mut batches: BTreeMap<Duration, (Vec<OwnerId>, Vec<Renew>)> = BTreeMap::new();
         let command_timeout = self.parts.command_timeout;
         for owner in owners {
-            if let Some(State::Holding(holding)) = self.state(owner) {
+            if let Some(EntryState::Holding(holding)) = self.state(owner) {
                 let lease = &holding.lease;
                 let timeout = heartbeat_timeout(holding.term, command_timeout);
                 let (asked, batch) = batches.entry(timeout).or_default();
@@ -115,12 +115,12 @@ impl Actor {
         let mut batch = Vec::with_capacity(owners.len());
         let mut asked = Vec::with_capacity(owners.len());
         for owner in owners {
-            if let Some(State::Ending(ending)) = self.state(owner) {
+            if let Some(EntryState::Releasing(releasing)) = self.state(owner) {
                 batch.push(Release {
-                    key: ending.key.clone(),
+                    key: releasing.key.clone(),
                     owner,
-                    token: ending.lease.as_ref().map(|lease| lease.token),
-                    keep: ending.lease.as_ref().and_then(|lease| lease.keep()),
+                    token: releasing.lease.as_ref().map(|lease| lease.token),
+                    keep: releasing.lease.as_ref().and_then(|lease| lease.keep()),
                 });
                 asked.push(owner);
             }

@@ -10,7 +10,7 @@ use crate::error::{Error, Loss, Result};
 use crate::store::{StoreError, StoreErrorKind};
 
 use super::core::{Actor, Closing};
-use super::state::State;
+use super::state::EntryState;
 
 impl Actor {
     pub(super) fn shutdown(&mut self, within: Duration, reply: oneshot::Sender<Result<()>>) {
@@ -32,12 +32,12 @@ impl Actor {
         });
         for owner in self.owners() {
             match self.state(owner) {
-                Some(State::Wish(waiting)) => {
-                    let key = Arc::clone(&waiting.acquire.key.lock);
-                    waiting.tell(Err(Error::Closed { key }));
-                    self.wish_due(owner, now);
+                Some(EntryState::Acquiring(acquiring)) => {
+                    let key = Arc::clone(&acquiring.acquire.key.lock);
+                    acquiring.tell(Err(Error::Closed { key }));
+                    self.acquiring_due(owner, now);
                 }
-                Some(State::Holding(holding)) if holding.lease.lose(Loss::Shutdown) => {
+                Some(EntryState::Holding(holding)) if holding.lease.lose(Loss::Shutdown) => {
                     tracing::info!(
                         key = %holding.lease.key.lock, owner = %owner.simple(),
                         token = holding.lease.token,
@@ -57,7 +57,7 @@ impl Actor {
         };
         if now >= closing.grace {
             for owner in self.owners() {
-                if let Some(State::Holding(holding)) = self.state(owner) {
+                if let Some(EntryState::Holding(holding)) = self.state(owner) {
                     let lease = Arc::clone(&holding.lease);
                     self.let_go(&lease, None);
                 }
@@ -66,7 +66,7 @@ impl Actor {
         let left = self
             .entries
             .values()
-            .filter(|entry| !matches!(&entry.state, State::Ending(ending) if ending.is_watch()))
+            .filter(|entry| !matches!(&entry.state, EntryState::Releasing(releasing) if releasing.is_watch()))
             .count();
         let Some(closing) = &mut self.closing else {
             return;

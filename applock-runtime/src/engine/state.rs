@@ -16,15 +16,15 @@ use super::lease_time::{Sent, heartbeat};
 use super::mailbox::{Held, Patience, WeakMailbox};
 
 /// One acquisition, from the wish to its end.
-pub(super) enum State {
+pub(super) enum EntryState {
     // The others are in boxes: most are held, and that is small.
-    Wish(Box<Waiting>),
-    Holding(Holding),
-    Ending(Box<Ending>),
+    Acquiring(Box<AcquiringEntry>),
+    Holding(HoldingEntry),
+    Releasing(Box<ReleasingEntry>),
 }
 
 /// A wish that is in flight, stands in line, or waits for its next try.
-pub(super) struct Waiting {
+pub(super) struct AcquiringEntry {
     pub(super) acquire: Acquire,
     pub(super) patience: Patience,
     pub(super) at_least: Option<Duration>,
@@ -52,7 +52,7 @@ pub(super) struct Waiting {
     pub(super) last: Option<Error>,
 }
 
-impl Waiting {
+impl AcquiringEntry {
     pub(super) fn tell(&mut self, outcome: Result<Held>) {
         if let Some(reply) = self.reply.take() {
             // A Held that nobody receives releases itself (rule R6).
@@ -77,7 +77,7 @@ impl Waiting {
 }
 
 /// A lock that is held, and whose heart is kept beating.
-pub(super) struct Holding {
+pub(super) struct HoldingEntry {
     pub(super) lease: Arc<Lease>,
     /// What a heartbeat has to keep: the ttl, or until the first one the claim of a lock
     /// that was handed over.
@@ -103,7 +103,7 @@ pub(super) struct Holding {
 /// work spares the command.
 const CONFIRM: Duration = Duration::from_millis(50);
 
-impl Holding {
+impl HoldingEntry {
     pub(super) fn new(lease: Arc<Lease>, sent: Moment, unknown: Option<Moment>) -> Self {
         Self {
             term: lease.ttl,
@@ -167,33 +167,33 @@ impl Holding {
 ///
 /// Longer than the kernel goes on sending what a connection has not acknowledged
 /// (`TCP_USER_TIMEOUT`, four seconds).
-pub(super) const GHOST_WATCH: Duration = Duration::from_secs(5);
+pub(super) const ORPHAN_WATCH: Duration = Duration::from_secs(5);
 
-/// A holding, or the ghost of one, on its way out.
-pub(super) struct Ending {
+/// A holding, or the orphan of one, on its way out.
+pub(super) struct ReleasingEntry {
     pub(super) key: Key,
-    /// `None` for a ghost.
+    /// `None` for an orphan.
     pub(super) lease: Option<Arc<Lease>>,
     pub(super) reply: Option<oneshot::Sender<Result<()>>>,
     /// What its holder is told rather than 'released'.
     pub(super) lost: Option<Error>,
     /// Nothing but a place in line: whatever the answer, it is over.
-    pub(super) is_place: bool,
+    pub(super) is_queue_place: bool,
     pub(super) in_flight: bool,
     pub(super) failures: u32,
     /// A release of it may have been carried out unheard.
     pub(super) unknown: bool,
     /// By then the ttl has freed it.
     pub(super) until: Moment,
-    /// A ghost that was not there is looked for until then.
+    /// An orphan that was not there is looked for until then.
     pub(super) watch: Option<Moment>,
     /// Until when an earlier try of its acquire may come to life, after its release.
     pub(super) doubt: Option<Moment>,
 }
 
-impl Ending {
+impl ReleasingEntry {
     /// Of a lock that its holder lets go.
-    pub(super) fn of(
+    pub(super) fn held(
         lease: Arc<Lease>,
         reply: Option<oneshot::Sender<Result<()>>>,
         now: Moment,
@@ -202,7 +202,7 @@ impl Ending {
         Self {
             key: lease.key.clone(),
             lost: lease.lost_error(),
-            is_place: false,
+            is_queue_place: false,
             until: now + lease.ttl,
             lease: Some(lease),
             reply,
@@ -210,32 +210,32 @@ impl Ending {
             failures: 0,
             unknown: false,
             watch: None,
-            doubt: unknown.map(|at| at + GHOST_WATCH).filter(|end| *end > now),
+            doubt: unknown.map(|at| at + ORPHAN_WATCH).filter(|end| *end > now),
         }
     }
 
     /// Of an acquire that may have been carried out unheard.
-    pub(super) fn ghost(acquire: &Acquire, now: Moment) -> Self {
+    pub(super) fn orphan(acquire: &Acquire, now: Moment) -> Self {
         Self {
             key: acquire.key.clone(),
             lease: None,
             reply: None,
             lost: None,
-            is_place: false,
+            is_queue_place: false,
             in_flight: true,
             failures: 0,
             unknown: false,
-            until: now + acquire.ttl + GHOST_WATCH,
+            until: now + acquire.ttl + ORPHAN_WATCH,
             watch: None,
             doubt: None,
         }
     }
 
     /// Of one who leaves the line. If it was granted the lock meanwhile, that goes on.
-    pub(super) fn place(acquire: &Acquire, now: Moment) -> Self {
+    pub(super) fn queued(acquire: &Acquire, now: Moment) -> Self {
         Self {
-            is_place: true,
-            ..Self::ghost(acquire, now)
+            is_queue_place: true,
+            ..Self::orphan(acquire, now)
         }
     }
 
@@ -250,7 +250,7 @@ impl Ending {
                 Some(lost) => Err(lost),
                 None => outcome,
             };
-            // Whoever stopped waiting does not mind.
+            // A caller that stopped waiting does not mind.
             let _ = reply.send(outcome);
         }
     }

@@ -5,7 +5,7 @@ use crate::store::OwnerId;
 use super::core::{Actor, LOOK};
 use super::lease::Standing;
 use super::lease_time::Sent;
-use super::state::State;
+use super::state::EntryState;
 
 impl Actor {
     /// Asks the store after every lease that a jump of the wall clock made suspect.
@@ -25,7 +25,7 @@ impl Actor {
                  asking the store which locks are ours still"
             );
             for owner in self.owners() {
-                if let Some(State::Holding(holding)) = self.state(owner)
+                if let Some(EntryState::Holding(holding)) = self.state(owner)
                     && holding.lease.standing() == Standing::Suspect
                     && holding.lease.asks_first()
                 {
@@ -34,13 +34,13 @@ impl Actor {
             }
         }
         let mut states = self.entries.values().map(|entry| &entry.state);
-        let held = states.any(|state| matches!(state, State::Holding(_)));
+        let held = states.any(|state| matches!(state, EntryState::Holding(_)));
         self.next_look = held.then(|| now + LOOK);
     }
 
     /// A jump of the wall clock has made the lease suspect: the store is asked at once.
     pub(super) fn doubt(&mut self, owner: OwnerId) {
-        let Some(State::Holding(holding)) = self.state(owner) else {
+        let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
         let lease = &holding.lease;

@@ -6,16 +6,16 @@ use std::thread;
 
 use super::*;
 
-type Waiting<T> = thread::JoinHandle<crate::Result<T>>;
+type Call<T> = thread::JoinHandle<crate::Result<T>>;
 
 impl Stage {
-    fn shutdown(&self, within: Duration) -> Waiting<()> {
+    fn shutdown(&self, within: Duration) -> Call<()> {
         let engine = Arc::clone(&self.engine);
         thread::spawn(move || block_on(engine.shutdown(within)))
     }
 }
 
-fn release(held: Held) -> Waiting<()> {
+fn release(held: Held) -> Call<()> {
     thread::spawn(move || block_on(held.release()))
 }
 
