@@ -22,7 +22,7 @@ impl Actor {
         let mut acquire = wish.acquire;
         let owner = acquire.owner;
         let waits = wish.patience != Patience::None;
-        let turn = waits.then(|| self.lines.enter(&acquire.key.lock, owner));
+        let arrival = waits.then(|| self.waiters.enter(&acquire.key.lock, owner));
         acquire.line = waits.then(|| self.notices.clone());
         let since = self.now();
         self.put(
@@ -35,7 +35,7 @@ impl Actor {
                 reply: Some(wish.reply),
                 mailbox: wish.mailbox,
                 since,
-                turn,
+                arrival,
                 in_flight: true,
                 looks: 0,
                 failures: 0,
@@ -51,7 +51,7 @@ impl Actor {
     }
 
     /// Asks (again), unless a question is in flight.
-    fn knock(&mut self, owner: OwnerId) {
+    fn poll_now(&mut self, owner: OwnerId) {
         let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return;
         };
@@ -60,28 +60,28 @@ impl Actor {
         }
         acquiring.in_flight = true;
         acquiring.retry = None;
-        let line = acquiring
-            .turn
-            .map(|turn| (turn, Arc::clone(&acquiring.acquire.key.lock)));
-        if let Some((turn, key)) = line {
-            self.lines.set_knock(&key, turn, None);
+        let place = acquiring
+            .arrival
+            .map(|arrival| (arrival, Arc::clone(&acquiring.acquire.key.lock)));
+        if let Some((arrival, key)) = place {
+            self.waiters.set_next_poll(&key, arrival, None);
         }
         self.queue_acquire(owner);
         self.arm_acquiring(owner);
     }
 
     /// The first of this process who waits for a lock asks now.
-    pub(super) fn knock_for(&mut self, key: &Arc<str>) {
+    pub(super) fn poll_for(&mut self, key: &Arc<str>) {
         let now = self.now();
-        if let Some(first) = self.lines.knock_at(key, now) {
+        if let Some(first) = self.waiters.poll_at(key, now) {
             self.arm_acquiring(first);
         }
     }
 
     /// Grants are told from now on, or are not any more: what was not told is asked for.
-    pub(super) fn knock_for_all(&mut self) {
-        for key in self.lines.keys() {
-            self.knock_for(&key);
+    pub(super) fn poll_all(&mut self) {
+        for key in self.waiters.keys() {
+            self.poll_for(&key);
         }
     }
 
@@ -97,8 +97,10 @@ impl Actor {
             acquiring.deadline().filter(|_| acquiring.last.is_some())
         } else {
             let key = &acquiring.acquire.key.lock;
-            let knock = acquiring.turn.and_then(|turn| self.lines.knock(key, turn));
-            let times = [acquiring.deadline(), acquiring.retry, knock];
+            let queue_poll = acquiring
+                .arrival
+                .and_then(|arrival| self.waiters.next_poll(key, arrival));
+            let times = [acquiring.deadline(), acquiring.retry, queue_poll];
             times.into_iter().flatten().min()
         };
         self.wake(owner, next);
@@ -117,7 +119,7 @@ impl Actor {
         } else if late || acquiring.is_given_up() {
             self.give_up(owner);
         } else {
-            self.knock(owner);
+            self.poll_now(owner);
         }
     }
 
@@ -190,7 +192,7 @@ impl Actor {
                 }
                 if error.worth_another && !acquiring.again {
                     acquiring.again = true;
-                    self.knock(owner);
+                    self.poll_now(owner);
                     return;
                 }
                 acquiring.failures += 1;
@@ -229,28 +231,28 @@ impl Actor {
         };
         let before = acquiring.queued.replace((sent, place.at));
         acquiring.acquire.ticket = place.ticket.or(acquiring.acquire.ticket);
-        let knock = now + until_knock(&place, acquiring.looks);
+        let poll_at = now + until_poll(&place, acquiring.looks);
         acquiring.looks += 1;
         acquiring.failures = 0;
         acquiring.again = false;
         let key = Arc::clone(&acquiring.acquire.key.lock);
-        let turn = acquiring.turn;
+        let arrival = acquiring.arrival;
         let holder = OwnerId::try_parse(place.holder.owner_id()).ok();
         acquiring.last = Some(Error::Busy(place.holder));
         if acquiring.is_given_up() || acquiring.is_late(now) {
             self.give_up(owner);
             return;
         }
-        self.lines.set_told(&key, place.is_notified);
-        if let Some(turn) = turn {
-            self.lines.set_knock(&key, turn, Some(knock));
+        self.waiters.set_notified(&key, place.is_notified);
+        if let Some(arrival) = arrival {
+            self.waiters.set_next_poll(&key, arrival, Some(poll_at));
         }
         self.arm_acquiring(owner);
         if place.is_new && before.is_some() {
             // The store has lost the line: those behind ask in their old order.
-            for other in self.lines.of(&key) {
+            for other in self.waiters.of(&key) {
                 if other != owner {
-                    self.knock(other);
+                    self.poll_now(other);
                 }
             }
         } else if let Some(holder) = holder.filter(|holder| *holder != owner)
@@ -285,7 +287,7 @@ impl Actor {
         });
         if !from.is_some_and(|from| self.grant(&grant, from)) {
             // A hint that can't be judged, or came late: the answer is the lease then.
-            self.knock(owner);
+            self.poll_now(owner);
         }
     }
 
@@ -297,7 +299,7 @@ impl Actor {
         if acquiring.in_flight {
             acquiring.told = Some(grant);
         } else if !self.grant(&grant, sent) {
-            self.knock(grant.owner);
+            self.poll_now(grant.owner);
         }
     }
 
@@ -307,7 +309,7 @@ impl Actor {
         let Some(EntryState::Acquiring(mut acquiring)) = self.remove(owner) else {
             return;
         };
-        self.leave_line(&acquiring);
+        self.leave_queue(&acquiring);
         let key = Arc::clone(&acquiring.acquire.key.lock);
         let last = acquiring.last.take().unwrap_or(Error::Closed { key });
         acquiring.tell(Err(last));
@@ -321,18 +323,18 @@ impl Actor {
         }
     }
 
-    fn leave_line(&mut self, acquiring: &AcquiringEntry) {
-        let Some(turn) = acquiring.turn else {
+    fn leave_queue(&mut self, acquiring: &AcquiringEntry) {
+        let Some(arrival) = acquiring.arrival else {
             return;
         };
         let key = &acquiring.acquire.key.lock;
-        let pause = if self.lines.is_untold(key) {
+        let pause = if self.waiters.needs_polling(key) {
             backoff::poll(0)
         } else {
-            backoff::knock(0)
+            backoff::queue_poll(0)
         };
-        let knock = self.now() + pause;
-        if let Some(next) = self.lines.leave(key, turn, knock) {
+        let poll_at = self.now() + pause;
+        if let Some(next) = self.waiters.leave(key, arrival, poll_at) {
             self.arm_acquiring(next);
         }
     }
@@ -353,7 +355,7 @@ impl Actor {
         let Some(EntryState::Acquiring(mut acquiring)) = self.remove(owner) else {
             return false;
         };
-        self.leave_line(&acquiring);
+        self.leave_queue(&acquiring);
         let Some(mailbox) = acquiring.mailbox.upgrade() else {
             // No handle is left, so nobody waits for it.
             let orphan = ReleasingEntry::orphan(&acquiring.acquire, now);
@@ -404,14 +406,14 @@ const ON_ITS_WAY: Duration = Duration::from_millis(10);
 
 /// When one who stands in line asks again: when the holder's lease ends as far as is
 /// known, and now and then, for a grant that was lost and a holder that died.
-fn until_knock(place: &QueuePosition, looks: u32) -> Duration {
+fn until_poll(place: &QueuePosition, looks: u32) -> Duration {
     let pause = if !place.is_notified {
         backoff::poll(looks) * u32::try_from(place.ahead.clamp(1, 4)).unwrap_or(4)
     } else if place.holder.is_foreign() {
         // It knows nothing of those who wait.
         backoff::poll(looks)
     } else {
-        backoff::knock(place.ahead)
+        backoff::queue_poll(place.ahead)
     };
     match place.holder.remaining() {
         Some(left) => pause.min(left + TICK),

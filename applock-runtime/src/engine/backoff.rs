@@ -35,13 +35,15 @@ pub(crate) fn poll(looks: u32) -> Duration {
 /// Between two knocks of one who stands in line and is told of a grant: the shortest, and
 /// the longest. One with many before it comes first only when all of them are gone; but
 /// a grant that was lost on its way holds up those behind for as long.
-const KNOCK_FIRST: Duration = Duration::from_secs(1);
-const KNOCK_LONGEST: Duration = Duration::from_secs(10);
+const QUEUE_POLL_FIRST: Duration = Duration::from_secs(1);
+const QUEUE_POLL_LONGEST: Duration = Duration::from_secs(10);
 
 /// How long one who stands in line waits before it asks again, with so many before it.
-pub(crate) fn knock(ahead: u64) -> Duration {
+pub(crate) fn queue_poll(ahead: u64) -> Duration {
     let ahead = u32::try_from(ahead.max(1)).unwrap_or(u32::MAX);
-    let full = KNOCK_FIRST.saturating_mul(ahead).min(KNOCK_LONGEST);
+    let full = QUEUE_POLL_FIRST
+        .saturating_mul(ahead)
+        .min(QUEUE_POLL_LONGEST);
     full.mul_f64(1.0 - fastrand::f64() / 4.0)
 }
 

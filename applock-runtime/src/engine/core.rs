@@ -20,7 +20,7 @@ use super::lease_time::Sent;
 use super::mailbox::Command;
 use super::state::{EntryState, ReleasingEntry};
 use super::unfinished::Unfinished;
-use super::waiters::Lines;
+use super::waiters::Waiters;
 
 /// What an engine works with.
 pub(crate) struct Parts {
@@ -34,7 +34,7 @@ pub(crate) struct Parts {
 pub(super) struct Actor {
     pub(super) parts: Arc<Parts>,
     pub(super) unfinished: Arc<Unfinished>,
-    pub(super) lines: Lines,
+    pub(super) waiters: Waiters,
     pub(super) notices: Notifications,
     pub(super) noticed: mpsc::UnboundedReceiver<Notification>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
@@ -115,7 +115,7 @@ impl Actor {
         let (notices, noticed) = mpsc::unbounded_channel();
         Self {
             parts,
-            lines: Lines::default(),
+            waiters: Waiters::default(),
             notices,
             noticed,
             commands,

@@ -50,7 +50,7 @@ impl Actor {
             while let Poll::Ready(Some(notice)) = self.noticed.poll_recv(context) {
                 match notice {
                     Notification::Granted(grant) => self.told(grant),
-                    Notification::Poll => self.knock_for_all(),
+                    Notification::Poll => self.poll_all(),
                 }
                 moved = true;
             }

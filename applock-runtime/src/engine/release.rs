@@ -55,9 +55,9 @@ impl Actor {
         releasing.in_flight = false;
         let key = Arc::clone(&releasing.key.lock);
         let unheard = outcome.is_err() || releasing.unknown;
-        if unheard || self.lines.is_untold(&key) {
+        if unheard || self.waiters.needs_polling(&key) {
             // One of us may be the next, and would not hear of it.
-            self.knock_for(&key);
+            self.poll_for(&key);
         }
         let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
             return;

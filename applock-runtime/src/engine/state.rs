@@ -33,8 +33,8 @@ pub(super) struct AcquiringEntry {
     pub(super) reply: Option<oneshot::Sender<Result<Held>>>,
     pub(super) mailbox: WeakMailbox,
     pub(super) since: Moment,
-    /// Its turn among those of this process who wait.
-    pub(super) turn: Option<u64>,
+    /// Its arrival among those of this process who wait.
+    pub(super) arrival: Option<u64>,
     pub(super) in_flight: bool,
     pub(super) looks: u32,
     pub(super) failures: u32,

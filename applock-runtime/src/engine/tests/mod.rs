@@ -1,8 +1,8 @@
 //! The engine against a store whose every answer the test gives, by a clock that the
 //! test moves: nothing here sleeps.
 
-mod line;
 mod unforeseen;
+mod wait_queue;
 mod wall_clock;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -452,7 +452,7 @@ fn a_release_of_what_is_not_ours_says_so() {
 }
 
 #[test]
-fn a_release_without_an_answer_is_told_at_once_and_repeated() {
+fn a_release_without_an_answer_is_notified_at_once_and_repeated() {
     let stage = Stage::new();
     let held = stage.hold("k");
     let releasing = std::thread::spawn(move || block_on(held.release()));

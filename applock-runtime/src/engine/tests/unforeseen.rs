@@ -54,7 +54,7 @@ fn an_earlier_try_that_comes_to_life_after_the_release_is_released_too() {
 }
 
 #[test]
-fn a_forced_holder_of_this_process_is_told_though_a_heartbeat_is_in_flight() {
+fn a_forced_holder_of_this_process_is_notified_though_a_heartbeat_is_in_flight() {
     let stage = Stage::new();
     let held = stage.hold("k");
     stage.clock.advance(TTL / 3);
@@ -113,7 +113,7 @@ fn of_two_shutdowns_the_more_hurried_counts() {
 }
 
 #[test]
-fn a_panic_on_the_engines_thread_ends_every_lease_and_is_told() {
+fn a_panic_on_the_engines_thread_ends_every_lease_and_is_notified() {
     struct Bad;
     impl Wake for Bad {
         fn wake(self: Arc<Self>) {
