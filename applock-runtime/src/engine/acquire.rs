@@ -37,12 +37,12 @@ impl Actor {
                 since,
                 arrival,
                 in_flight: true,
-                looks: 0,
+                polls: 0,
                 failures: 0,
                 again: false,
                 retry: None,
                 queued: None,
-                told: None,
+                notified: None,
                 unknown: None,
                 last: None,
             })),
@@ -114,7 +114,7 @@ impl Actor {
         let late = acquiring.is_late(now);
         if acquiring.in_flight {
             if late && let Some(last) = acquiring.last.take() {
-                acquiring.tell(Err(last));
+                acquiring.answer(Err(last));
             }
         } else if late || acquiring.is_given_up() {
             self.give_up(owner);
@@ -139,7 +139,7 @@ impl Actor {
             return;
         };
         acquiring.in_flight = false;
-        let told = acquiring.told.take();
+        let notified = acquiring.notified.take();
         let key = Arc::clone(&acquiring.acquire.key.lock);
         let pause = match outcome {
             Ok(Acquired::Granted { token, at }) => {
@@ -169,15 +169,15 @@ impl Actor {
             }
             Ok(Acquired::Queued(place)) => {
                 self.queued(owner, sent, place);
-                if let Some(grant) = told {
-                    self.told(grant);
+                if let Some(grant) = notified {
+                    self.notified(grant);
                 }
                 return;
             }
             Ok(Acquired::Busy(info)) => {
-                let poll = backoff::poll(acquiring.looks);
+                let poll = backoff::poll(acquiring.polls);
                 let pause = info.remaining().map_or(poll, |left| poll.min(left + TICK));
-                acquiring.looks += 1;
+                acquiring.polls += 1;
                 acquiring.failures = 0;
                 acquiring.last = Some(Error::Busy(info));
                 pause
@@ -186,8 +186,8 @@ impl Actor {
                 if error.kind == StoreErrorKind::Unknown {
                     acquiring.unknown = Some(now);
                 }
-                if let Some(grant) = told {
-                    self.told(grant);
+                if let Some(grant) = notified {
+                    self.notified(grant);
                     return;
                 }
                 if error.worth_another && !acquiring.again {
@@ -231,8 +231,8 @@ impl Actor {
         };
         let before = acquiring.queued.replace((sent, place.at));
         acquiring.acquire.ticket = place.ticket.or(acquiring.acquire.ticket);
-        let poll_at = now + until_poll(&place, acquiring.looks);
-        acquiring.looks += 1;
+        let poll_at = now + until_poll(&place, acquiring.polls);
+        acquiring.polls += 1;
         acquiring.failures = 0;
         acquiring.again = false;
         let key = Arc::clone(&acquiring.acquire.key.lock);
@@ -268,7 +268,7 @@ impl Actor {
     /// A lock was handed to one who stands in line. When that was is known by the store's
     /// clock only: the lease is judged from the last answered question, and what has passed
     /// at the store since (rule R1).
-    pub(super) fn told(&mut self, grant: Grant) {
+    pub(super) fn notified(&mut self, grant: Grant) {
         let owner = grant.owner;
         let now = self.now();
         let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
@@ -276,7 +276,7 @@ impl Actor {
             return;
         };
         if acquiring.in_flight {
-            acquiring.told = Some(grant);
+            acquiring.notified = Some(grant);
             return;
         }
         let from = acquiring.queued.and_then(|(sent, at)| {
@@ -292,12 +292,12 @@ impl Actor {
     }
 
     /// A release of this process was answered so: the lease is judged from its sending.
-    pub(super) fn handed(&mut self, grant: Grant, sent: Sent) {
+    pub(super) fn handed_over(&mut self, grant: Grant, sent: Sent) {
         let Some(EntryState::Acquiring(acquiring)) = self.state(grant.owner) else {
             return;
         };
         if acquiring.in_flight {
-            acquiring.told = Some(grant);
+            acquiring.notified = Some(grant);
         } else if !self.grant(&grant, sent) {
             self.poll_now(grant.owner);
         }
@@ -312,7 +312,7 @@ impl Actor {
         self.leave_queue(&acquiring);
         let key = Arc::clone(&acquiring.acquire.key.lock);
         let last = acquiring.last.take().unwrap_or(Error::Closed { key });
-        acquiring.tell(Err(last));
+        acquiring.answer(Err(last));
         let now = self.now();
         if acquiring.unknown.is_some() {
             self.end(owner, ReleasingEntry::orphan(&acquiring.acquire, now));
@@ -377,7 +377,7 @@ impl Actor {
         let waited = now.saturating_since(acquiring.since);
         tracing::debug!(
             key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
-            looks = acquiring.looks, ?waited, "acquired"
+            polls = acquiring.polls, ?waited, "acquired"
         );
         let holding = if acquiring.queued.is_some() && grant.micros > 0 {
             HoldingEntry::claimed(
@@ -393,7 +393,7 @@ impl Actor {
         self.put(owner, EntryState::Holding(holding));
         self.rest(owner);
         let held = Held::new(lease, mailbox, self.parts.store.describe(), waited);
-        acquiring.tell(Ok(held));
+        acquiring.answer(Ok(held));
         true
     }
 }
@@ -406,12 +406,12 @@ const ON_ITS_WAY: Duration = Duration::from_millis(10);
 
 /// When one who stands in line asks again: when the holder's lease ends as far as is
 /// known, and now and then, for a grant that was lost and a holder that died.
-fn until_poll(place: &QueuePosition, looks: u32) -> Duration {
+fn until_poll(place: &QueuePosition, polls: u32) -> Duration {
     let pause = if !place.is_notified {
-        backoff::poll(looks) * u32::try_from(place.ahead.clamp(1, 4)).unwrap_or(4)
+        backoff::poll(polls) * u32::try_from(place.ahead.clamp(1, 4)).unwrap_or(4)
     } else if place.holder.is_foreign() {
         // It knows nothing of those who wait.
-        backoff::poll(looks)
+        backoff::poll(polls)
     } else {
         backoff::queue_poll(place.ahead)
     };

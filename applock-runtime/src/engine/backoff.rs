@@ -7,7 +7,7 @@ use std::time::Duration;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 
-/// Between two looks at a busy lock: the first pause, and the longest.
+/// Between two polls at a busy lock: the first pause, and the longest.
 const POLL_FIRST: Duration = Duration::from_millis(20);
 const POLL_LONGEST: Duration = Duration::from_millis(250);
 
@@ -28,8 +28,8 @@ pub(crate) fn longest_heartbeat_pause(ttl: Duration) -> Duration {
 }
 
 /// The pause before looking again at a lock found busy `looks` times.
-pub(crate) fn poll(looks: u32) -> Duration {
-    jittered(POLL_FIRST, POLL_LONGEST, looks)
+pub(crate) fn poll(polls: u32) -> Duration {
+    jittered(POLL_FIRST, POLL_LONGEST, polls)
 }
 
 /// Between two knocks of one who stands in line and is told of a grant: the shortest, and

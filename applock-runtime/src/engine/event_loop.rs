@@ -49,7 +49,7 @@ impl Actor {
             }
             while let Poll::Ready(Some(notice)) = self.noticed.poll_recv(context) {
                 match notice {
-                    Notification::Granted(grant) => self.told(grant),
+                    Notification::Granted(grant) => self.notified(grant),
                     Notification::Poll => self.poll_all(),
                 }
                 moved = true;

@@ -102,7 +102,7 @@ impl Engine {
                 lock.map(|key| key.lock.clone()),
             )
         };
-        let (tell, built) = std::sync::mpsc::sync_channel(1);
+        let (started, built) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("applock".to_owned())
             .spawn(move || {
@@ -112,7 +112,7 @@ impl Engine {
                     .build();
                 match runtime {
                     Ok(runtime) => {
-                        let _ = tell.send(Ok(()));
+                        let _ = started.send(Ok(()));
                         let work = event_loop::run(parts, commands, unfinished);
                         let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
                         // Not waiting for blocking work that hangs (a file system, a
@@ -122,7 +122,7 @@ impl Engine {
                             resume_unwind(panic);
                         }
                     }
-                    Err(error) => drop(tell.send(Err(error))),
+                    Err(error) => drop(started.send(Err(error))),
                 }
             })
             .map_err(failed)?;

@@ -61,8 +61,8 @@ impl Actor {
         let lease = &holding.lease;
         let standing = lease.standing();
         if standing == Standing::Over {
-            if !holding.told {
-                holding.told = true;
+            if !holding.loss_logged {
+                holding.loss_logged = true;
                 if let Some(loss) = lease.loss().filter(|loss| *loss != Loss::Shutdown) {
                     tracing::warn!(
                         key = %lease.key.lock, owner = %owner.simple(), token = lease.token,

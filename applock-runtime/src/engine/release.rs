@@ -43,7 +43,7 @@ impl Actor {
         let outcome = match outcome {
             Ok(Released { ended, next }) => {
                 if let Some(grant) = next {
-                    self.handed(grant, sent);
+                    self.handed_over(grant, sent);
                 }
                 Ok(ended)
             }
@@ -102,14 +102,14 @@ impl Actor {
                         "a release failed; if no later try succeeds, the ttl frees the lock"
                     );
                 }
-                let told = error.into_error(store, Some(key));
+                let failure = error.into_error(store, Some(key));
                 if passing {
                     let pause = backoff::retry(releasing.failures);
-                    releasing.tell(Err(told));
+                    releasing.answer(Err(failure));
                     let next = releasing.until.min(now + pause);
                     self.wake(owner, Some(next));
                 } else {
-                    self.finish(owner, Err(told));
+                    self.finish(owner, Err(failure));
                 }
             }
         }
@@ -120,7 +120,7 @@ impl Actor {
         let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
             return;
         };
-        releasing.tell(outcome);
+        releasing.answer(outcome);
         let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
             return;
         };

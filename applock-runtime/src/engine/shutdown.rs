@@ -34,7 +34,7 @@ impl Actor {
             match self.state(owner) {
                 Some(EntryState::Acquiring(acquiring)) => {
                     let key = Arc::clone(&acquiring.acquire.key.lock);
-                    acquiring.tell(Err(Error::Closed { key }));
+                    acquiring.answer(Err(Error::Closed { key }));
                     self.acquiring_due(owner, now);
                 }
                 Some(EntryState::Holding(holding)) if holding.lease.lose(Loss::Shutdown) => {

@@ -36,7 +36,7 @@ pub(super) struct AcquiringEntry {
     /// Its arrival among those of this process who wait.
     pub(super) arrival: Option<u64>,
     pub(super) in_flight: bool,
-    pub(super) looks: u32,
+    pub(super) polls: u32,
     pub(super) failures: u32,
     /// The one try at once after a dead connection was made.
     pub(super) again: bool,
@@ -46,14 +46,14 @@ pub(super) struct AcquiringEntry {
     /// looked, by its own clock.
     pub(super) queued: Option<(Sent, u64)>,
     /// A grant that was told while a question was in flight.
-    pub(super) told: Option<Grant>,
+    pub(super) notified: Option<Grant>,
     /// When a try last failed that may have been carried out unheard, or may be still.
     pub(super) unknown: Option<Moment>,
     pub(super) last: Option<Error>,
 }
 
 impl AcquiringEntry {
-    pub(super) fn tell(&mut self, outcome: Result<Held>) {
+    pub(super) fn answer(&mut self, outcome: Result<Held>) {
         if let Some(reply) = self.reply.take() {
             // A Held that nobody receives releases itself (rule R6).
             drop(reply.send(outcome));
@@ -86,7 +86,7 @@ pub(super) struct HoldingEntry {
     pub(super) due: Moment,
     pub(super) in_flight: bool,
     pub(super) failures: u32,
-    pub(super) told: bool,
+    pub(super) loss_logged: bool,
     /// Who asked the store, and is answered by the heartbeat in flight.
     pub(super) asking: Vec<oneshot::Sender<Result<bool>>>,
     /// Who asked while a heartbeat was in flight: answered by the next one.
@@ -111,7 +111,7 @@ impl HoldingEntry {
             lease,
             in_flight: false,
             failures: 0,
-            told: false,
+            loss_logged: false,
             asking: Vec::new(),
             asked: Vec::new(),
             unknown,
@@ -244,7 +244,7 @@ impl ReleasingEntry {
         self.watch.is_some()
     }
 
-    pub(super) fn tell(&mut self, outcome: Result<()>) {
+    pub(super) fn answer(&mut self, outcome: Result<()>) {
         if let Some(reply) = self.reply.take() {
             let outcome = match self.lost.take() {
                 Some(lost) => Err(lost),
