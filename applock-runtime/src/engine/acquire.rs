@@ -391,7 +391,7 @@ impl Actor {
             HoldingEntry::new(Arc::clone(&lease), sent.at, acquiring.unknown)
         };
         self.put(owner, EntryState::Holding(holding));
-        self.rest(owner);
+        self.arm_holding(owner);
         let held = Held::new(lease, mailbox, self.parts.store.describe(), waited);
         acquiring.answer(Ok(held));
         true

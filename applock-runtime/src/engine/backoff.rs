@@ -49,7 +49,7 @@ pub(crate) fn queue_poll(ahead: u64) -> Duration {
 
 /// A heartbeat's interval, up to a tenth earlier, so that locks taken together do not
 /// stay in step with those of other processes.
-pub(crate) fn heartbeat(interval: Duration) -> Duration {
+pub(crate) fn jittered_interval(interval: Duration) -> Duration {
     interval.mul_f64(1.0 - fastrand::f64() / 10.0)
 }
 
@@ -84,7 +84,7 @@ mod tests {
             let attempts =
                 2 * heartbeat_timeout(ttl, COMMAND_TIMEOUT) + longest_heartbeat_pause(ttl);
             assert!(
-                crate::engine::lease_time::heartbeat(ttl) + attempts + margin(ttl) < ttl,
+                crate::engine::lease_time::heartbeat_interval(ttl) + attempts + margin(ttl) < ttl,
                 "{ttl:?}"
             );
             ttl = ttl * 101 / 100;

@@ -44,13 +44,13 @@ pub(super) struct Actor {
     /// In boxes: half of a table is empty.
     pub(super) entries: HashMap<OwnerId, Box<TableEntry>, BuildHasherDefault<IdHasher>>,
     pub(super) timers: BTreeSet<(Moment, OwnerId)>,
-    pub(super) inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
+    pub(super) inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Completion> + Send>>>,
     pub(super) outbox: Outbox,
     pub(super) alarm: Option<(Moment, Sleep)>,
     /// When to look at the wall clock next, while anything is held.
-    pub(super) next_look: Option<Moment>,
+    pub(super) next_wall_check: Option<Moment>,
     /// What the clocks showed at the last look.
-    pub(super) looked: Option<Sent>,
+    pub(super) wall_checked: Option<Sent>,
 }
 
 pub(super) struct TableEntry {
@@ -86,7 +86,7 @@ impl Hasher for IdHasher {
 }
 
 /// What a store answered, or a question that has answered for itself.
-pub(super) enum Done {
+pub(super) enum Completion {
     Acquired(Vec<OwnerId>, Sent, Vec<StoreResult<Acquired>>),
     Renewed(Vec<OwnerId>, Sent, Vec<StoreResult<bool>>),
     Released(Vec<OwnerId>, Sent, Vec<StoreResult<Released>>),
@@ -104,7 +104,7 @@ pub(super) struct Closing {
 
 /// How often the wall clock is looked at: a paused machine's holders are asked after no
 /// later than this when it wakes.
-pub(super) const LOOK: Duration = Duration::from_secs(1);
+pub(super) const WALL_CHECK: Duration = Duration::from_secs(1);
 
 impl Actor {
     pub(super) fn new(
@@ -127,8 +127,8 @@ impl Actor {
             inflight: FuturesUnordered::new(),
             outbox: Outbox::default(),
             alarm: None,
-            next_look: None,
-            looked: None,
+            next_wall_check: None,
+            wall_checked: None,
         }
     }
 
@@ -147,9 +147,9 @@ impl Actor {
     }
 
     pub(super) fn put(&mut self, owner: OwnerId, state: EntryState) {
-        if matches!(state, EntryState::Holding(_)) && self.next_look.is_none() {
-            self.next_look = Some(self.now() + LOOK);
-            self.looked = Some(Sent::now(&*self.parts.clock));
+        if matches!(state, EntryState::Holding(_)) && self.next_wall_check.is_none() {
+            self.next_wall_check = Some(self.now() + WALL_CHECK);
+            self.wall_checked = Some(Sent::now(&*self.parts.clock));
         }
         self.wake(owner, None);
         match self.entries.get_mut(&owner) {
@@ -206,7 +206,7 @@ impl Actor {
     /// A request leaves at its first poll, before every later one: whoever came first
     /// stands first in line. (Where tokio's budget for one poll is used up, it would wake
     /// those that it had put off in the opposite order.)
-    pub(super) fn aside(&mut self, future: impl Future<Output = Done> + Send + 'static) {
+    pub(super) fn spawn(&mut self, future: impl Future<Output = Completion> + Send + 'static) {
         self.inflight
             .push(Box::pin(tokio::task::unconstrained(future)));
     }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::error::Error;
 use crate::store::Notification;
 
-use super::core::{Actor, Done, Parts};
+use super::core::{Actor, Completion, Parts};
 use super::mailbox::Command;
 use super::state::EntryState;
 use super::unfinished::Unfinished;
@@ -44,7 +44,7 @@ impl Actor {
                 }
             }
             while let Poll::Ready(Some(done)) = self.inflight.poll_next_unpin(context) {
-                self.done(done);
+                self.completed(done);
                 moved = true;
             }
             while let Poll::Ready(Some(notice)) = self.noticed.poll_recv(context) {
@@ -55,7 +55,7 @@ impl Actor {
                 moved = true;
             }
             moved |= self.due();
-            self.look_at_the_wall_clock();
+            self.check_wall_clock();
             self.close();
             moved |= self.flush();
             if moved {
@@ -75,7 +75,7 @@ impl Actor {
         let now = self.now();
         let closing = self.closing.as_ref().and_then(|closing| closing.next(now));
         let first = self.timers.first().map(|(at, _)| *at);
-        let timers = first.into_iter().chain(closing).chain(self.next_look);
+        let timers = first.into_iter().chain(closing).chain(self.next_wall_check);
         let Some(at) = timers.min() else {
             return Poll::Pending;
         };
@@ -110,7 +110,7 @@ impl Actor {
             }
             moved = true;
         }
-        self.gather(now);
+        self.coalesce(now);
         moved
     }
 
@@ -128,34 +128,34 @@ impl Actor {
             }
             Command::Forget(owner) => self.forget(owner),
             Command::Verify(lease, reply) => self.verify(&lease, reply),
-            Command::Doubt(owner) => self.doubt(owner),
-            Command::Release(lease, reply) => self.let_go(&lease, reply),
+            Command::Suspect(owner) => self.suspect(owner),
+            Command::Release(lease, reply) => self.release(&lease, reply),
             Command::Inspect(key, reply) => self.inspect(key, reply),
             Command::Force(key, stale, reply) => self.force(key, stale, reply),
             Command::Shutdown(within, reply) => self.shutdown(within, reply),
         }
     }
 
-    fn done(&mut self, done: Done) {
+    fn completed(&mut self, done: Completion) {
         match done {
-            Done::Acquired(owners, sent, outcomes) => {
+            Completion::Acquired(owners, sent, outcomes) => {
                 for (owner, outcome) in owners.into_iter().zip(outcomes) {
                     self.acquired(owner, sent, outcome);
                 }
             }
-            Done::Renewed(owners, sent, outcomes) => {
+            Completion::Renewed(owners, sent, outcomes) => {
                 for (owner, outcome) in owners.into_iter().zip(outcomes) {
                     self.renewed(owner, sent, outcome);
                 }
             }
-            Done::Released(owners, sent, outcomes) => {
+            Completion::Released(owners, sent, outcomes) => {
                 for (owner, outcome) in owners.into_iter().zip(outcomes) {
                     self.released(owner, sent, outcome);
                 }
             }
             // A holder of this very process is told at once.
-            Done::Forced(key) => self.beat_now(&key),
-            Done::Nothing => (),
+            Completion::Forced(key) => self.heartbeat_for(&key),
+            Completion::Nothing => (),
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::store::{OwnerId, StoreResult};
 
 use super::backoff;
 use super::core::Actor;
-use super::lease::{Lease, Standing};
-use super::lease_time::{Sent, heartbeat, valid_until};
+use super::lease::{Lease, Validity};
+use super::lease_time::{Sent, heartbeat_interval, valid_until};
 use super::state::{EntryState, ReleasingEntry};
 
 impl Actor {
@@ -20,14 +20,14 @@ impl Actor {
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
-        if !holding.in_flight && now >= holding.due && holding.wants_beat() {
-            self.beat(owner);
+        if !holding.in_flight && now >= holding.due && holding.wants_heartbeat() {
+            self.heartbeat(owner);
         }
-        self.rest(owner);
+        self.arm_holding(owner);
     }
 
     /// Sends a heartbeat now, or as soon as the one in flight is answered.
-    pub(super) fn beat(&mut self, owner: OwnerId) {
+    pub(super) fn heartbeat(&mut self, owner: OwnerId) {
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
@@ -42,25 +42,25 @@ impl Actor {
     }
 
     /// The holdings of one key in this process.
-    pub(super) fn beat_now(&mut self, key: &Arc<str>) {
+    pub(super) fn heartbeat_for(&mut self, key: &Arc<str>) {
         for owner in self.owners() {
             if let Some(EntryState::Holding(holding)) = self.state(owner)
                 && holding.lease.key.lock == *key
             {
-                self.beat(owner);
+                self.heartbeat(owner);
             }
         }
     }
 
     /// Arms the timer: the next heartbeat or the lease's end, whichever comes first.
     /// Tells, once, when the lease is over.
-    pub(super) fn rest(&mut self, owner: OwnerId) {
+    pub(super) fn arm_holding(&mut self, owner: OwnerId) {
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
         let lease = &holding.lease;
-        let standing = lease.standing();
-        if standing == Standing::Over {
+        let validity = lease.validity();
+        if validity == Validity::Over {
             if !holding.loss_logged {
                 holding.loss_logged = true;
                 if let Some(loss) = lease.loss().filter(|loss| *loss != Loss::Shutdown) {
@@ -75,7 +75,7 @@ impl Actor {
             return;
         }
         let end = lease.valid_until();
-        let next = if !holding.in_flight && holding.wants_beat_if(standing) {
+        let next = if !holding.in_flight && holding.wants_heartbeat_if(validity) {
             holding.due.min(end)
         } else {
             end
@@ -102,7 +102,7 @@ impl Actor {
                 }
                 holding.failures = 0;
                 holding.term = lease.ttl;
-                holding.due = sent.at + backoff::heartbeat(heartbeat(lease.ttl));
+                holding.due = sent.at + backoff::jittered_interval(heartbeat_interval(lease.ttl));
                 Ok(lease.extend(sent, valid_until(sent.at, lease.ttl)))
             }
             Ok(false) => {
@@ -143,39 +143,39 @@ impl Actor {
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
-        if holding.let_go.is_some() || !lease.is_valid() {
+        if holding.release.is_some() || !lease.is_valid() {
             // Nothing is left to ask about.
             for reply in holding.asked.drain(..) {
                 let _ = reply.send(Ok(false));
             }
         }
-        if let Some(reply) = holding.let_go.take() {
+        if let Some(reply) = holding.release.take() {
             let unknown = holding.unknown;
             self.end(owner, ReleasingEntry::held(lease, reply, now, unknown));
         } else if (holding.again || !holding.asked.is_empty()) && lease.is_valid() {
-            self.beat(owner);
-            self.rest(owner);
+            self.heartbeat(owner);
+            self.arm_holding(owner);
         } else if holding.due <= now {
             self.holding_due(owner, now);
         } else {
-            self.rest(owner);
+            self.arm_holding(owner);
         }
     }
 
     /// Its holder lets go.
-    pub(super) fn let_go(
+    pub(super) fn release(
         &mut self,
         lease: &Arc<Lease>,
         reply: Option<oneshot::Sender<Result<()>>>,
     ) {
-        lease.let_go();
+        lease.release();
         let owner = lease.owner;
         let now = self.now();
         match self.state(owner) {
             Some(EntryState::Holding(holding)) if holding.in_flight => {
                 // A release never overtakes a heartbeat in flight. Of two (a shutdown may
                 // be the second) the first one's caller is told.
-                holding.let_go.get_or_insert(reply);
+                holding.release.get_or_insert(reply);
                 self.wake(owner, None);
             }
             Some(EntryState::Holding(holding)) => {

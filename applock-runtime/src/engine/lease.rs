@@ -23,8 +23,8 @@ use super::lease_time::{Sent, WALL_JUMP, wall_lead};
 
 /// What can be said of a lease with no answer from anyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Held,
+pub(crate) enum Validity {
+    Valid,
     /// It counts still by the clock, but the clock itself is in doubt: the store has to
     /// confirm it first.
     Suspect,
@@ -48,7 +48,7 @@ pub(crate) struct Lease {
     /// Nanoseconds of the clock; [`OVER`] once the lease is lost or released.
     valid_until: AtomicU64,
     /// When the last confirmed heartbeat was sent.
-    beat: AtomicU64,
+    last_heartbeat: AtomicU64,
     /// How far the wall clock was ahead then: see [`Sent`].
     lead: AtomicI64,
     /// Whether a heartbeat was asked for since the lease became suspect.
@@ -98,7 +98,7 @@ impl Lease {
             cap: terms.cap,
             identity: terms.identity,
             valid_until: AtomicU64::new(valid_until.nanos().max(OVER + 1)),
-            beat: AtomicU64::new(sent.at.nanos()),
+            last_heartbeat: AtomicU64::new(sent.at.nanos()),
             lead: AtomicI64::new(sent.lead),
             asked: AtomicBool::new(false),
             loss: AtomicU8::new(0),
@@ -108,15 +108,15 @@ impl Lease {
     }
 
     /// What is known of the lease. Reads the clocks; no I/O.
-    pub(crate) fn standing(&self) -> Standing {
-        match self.look() {
-            None => Standing::Over,
-            Some(now) if self.is_doubted(now) => Standing::Suspect,
-            Some(_) => Standing::Held,
+    pub(crate) fn validity(&self) -> Validity {
+        match self.valid_now() {
+            None => Validity::Over,
+            Some(now) if self.is_suspect_at(now) => Validity::Suspect,
+            Some(_) => Validity::Valid,
         }
     }
 
-    fn is_doubted(&self, now: Moment) -> bool {
+    fn is_suspect_at(&self, now: Moment) -> bool {
         let lead = self.lead.load(Ordering::Acquire);
         wall_lead(&*self.clock, now).saturating_sub(lead) > WALL_JUMP
     }
@@ -128,7 +128,7 @@ impl Lease {
 
     /// A question about a suspect lease is answered: a body that was kept back looks
     /// again.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn clear(&self) {
         if self.asked.swap(false, Ordering::AcqRel) {
             self.changed.notify_waiters();
         }
@@ -136,11 +136,11 @@ impl Lease {
 
     /// Whether the lease counts still. Reads the clock; no I/O.
     pub(crate) fn is_valid(&self) -> bool {
-        self.look().is_some()
+        self.valid_now().is_some()
     }
 
     /// The present moment, if the lease counts still.
-    fn look(&self) -> Option<Moment> {
+    fn valid_now(&self) -> Option<Moment> {
         loop {
             let until = self.valid_until.load(Ordering::Acquire);
             if until == OVER {
@@ -185,10 +185,14 @@ impl Lease {
                 .compare_exchange(known, extended, Ordering::AcqRel, Ordering::Acquire)
                 .is_ok()
             {
-                if self.beat.fetch_max(sent.at.nanos(), Ordering::AcqRel) <= sent.at.nanos() {
+                if self
+                    .last_heartbeat
+                    .fetch_max(sent.at.nanos(), Ordering::AcqRel)
+                    <= sent.at.nanos()
+                {
                     self.lead.store(sent.lead, Ordering::Release);
                 }
-                self.settle();
+                self.clear();
                 return true;
             }
         }
@@ -207,8 +211,8 @@ impl Lease {
         }
     }
 
-    /// Its holder lets go. What was lost stays lost, also if nobody has looked yet.
-    pub(crate) fn let_go(&self) {
+    /// Its holder lets go. What was lost stays lost, also if no check has seen it yet.
+    pub(crate) fn release(&self) {
         self.is_valid();
         let _ = self
             .loss
@@ -281,7 +285,7 @@ impl Lease {
     }
 
     pub(crate) fn remaining(&self) -> Duration {
-        match self.look() {
+        match self.valid_now() {
             Some(now) => self.valid_until().saturating_since(now),
             None => Duration::ZERO,
         }
@@ -300,7 +304,7 @@ impl Lease {
 
     /// What this process knows of its own holding.
     pub(crate) fn info(&self) -> LockInfo {
-        let beat = Moment::from_nanos(self.beat.load(Ordering::Acquire));
+        let last_heartbeat = Moment::from_nanos(self.last_heartbeat.load(Ordering::Acquire));
         Record {
             key: self.key.lock.clone(),
             app: self.key.app().map(str::to_owned),
@@ -312,7 +316,7 @@ impl Lease {
             token: Some(self.token),
             acquired_at: Some(self.acquired_at),
             held_for: Some(self.held_for()),
-            heartbeat_age: Some(self.clock.now().saturating_since(beat)),
+            heartbeat_age: Some(self.clock.now().saturating_since(last_heartbeat)),
             remaining: Some(self.remaining()),
             ttl: Some(self.ttl),
             waiters: None,
@@ -378,7 +382,7 @@ mod tests {
         let lease = lease(&clock, Duration::from_secs(10));
         let sent = Sent::now(&clock);
         clock.advance(Duration::from_secs(10));
-        // Nobody has looked yet: the late answer itself must not revive it.
+        // No check has seen it yet: the late answer itself must not revive it.
         assert!(!lease.extend(sent, clock.now() + Duration::from_secs(10)));
         assert!(!lease.is_valid());
         assert!(!lease.lose(Loss::Taken));
@@ -390,7 +394,7 @@ mod tests {
         let clock = ManualClock::new();
         let lease = lease(&clock, Duration::from_secs(10));
         clock.advance(Duration::from_secs(10));
-        lease.let_go();
+        lease.release();
         assert_eq!(lease.loss(), Some(Loss::Expired));
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn margin(ttl: Duration) -> Duration {
 }
 
 /// When a heartbeat is due after the last one was sent.
-pub(crate) fn heartbeat(ttl: Duration) -> Duration {
+pub(crate) fn heartbeat_interval(ttl: Duration) -> Duration {
     ttl / 3
 }
 

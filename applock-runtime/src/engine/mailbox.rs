@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::store::{Acquire, Inspection, OwnerId, StoreError, StoreErrorKind};
 
-use super::lease::{Lease, Standing};
+use super::lease::{Lease, Validity};
 
 /// What the engine is asked to do.
 pub(super) enum Command {
@@ -22,7 +22,7 @@ pub(super) enum Command {
     Forget(OwnerId),
     Verify(Arc<Lease>, oneshot::Sender<Result<bool>>),
     /// A heartbeat at once, and no answer: the lease is suspect.
-    Doubt(OwnerId),
+    Suspect(OwnerId),
     Release(Arc<Lease>, Option<oneshot::Sender<Result<()>>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
     Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
@@ -116,17 +116,17 @@ impl Held {
     }
 
     /// What is known of the lease; a suspect one is verified, in the background.
-    pub(crate) fn standing(&self) -> Standing {
-        let standing = self.lease.standing();
-        if standing == Standing::Suspect && self.lease.asks_first() {
+    pub(crate) fn validity(&self) -> Validity {
+        let validity = self.lease.validity();
+        if validity == Validity::Suspect && self.lease.asks_first() {
             // An engine that has stopped has ended the lease.
-            let _ = self.mailbox.send(Command::Doubt(self.lease.owner));
+            let _ = self.mailbox.send(Command::Suspect(self.lease.owner));
         }
-        standing
+        validity
     }
 
     /// What is told of a lease that is suspect.
-    pub(crate) fn doubt(&self) -> Error {
+    pub(crate) fn suspect_error(&self) -> Error {
         StoreError::new(
             StoreErrorKind::Unknown,
             "this machine's wall clock has jumped ahead, as after a pause of a virtual machine, \

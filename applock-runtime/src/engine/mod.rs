@@ -26,5 +26,5 @@ mod wall_clock;
 
 pub(crate) use self::core::Parts;
 pub(crate) use handle::Engine;
-pub(crate) use lease::{Lease, Standing};
+pub(crate) use lease::{Lease, Validity};
 pub(crate) use mailbox::{Held, Wait, Want};

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::key::Key;
 use crate::store::{Inspection, Store, StoreResult};
 
-use super::core::{Actor, Done};
+use super::core::{Actor, Completion};
 use super::lease::Lease;
 use super::state::EntryState;
 
@@ -17,10 +17,10 @@ impl Actor {
     pub(super) fn open(&mut self, reply: oneshot::Sender<Result<()>>) {
         let opened = Arc::clone(&self.parts.store).open(self.parts.command_timeout);
         let store = self.parts.store.describe();
-        self.aside(async move {
+        self.spawn(async move {
             let outcome = opened.await.map_err(|error| error.into_error(store, None));
             let _ = reply.send(outcome);
-            Done::Nothing
+            Completion::Nothing
         });
     }
 
@@ -28,11 +28,11 @@ impl Actor {
         let store = self.parts.store.describe();
         let lock = Arc::clone(&key.lock);
         let timeout = self.parts.command_timeout;
-        let looking = Arc::clone(&self.parts.store);
-        self.aside(async move {
-            let outcome = look(&looking, &key, timeout).await;
+        let reader = Arc::clone(&self.parts.store);
+        self.spawn(async move {
+            let outcome = read(&reader, &key, timeout).await;
             let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
-            Done::Nothing
+            Completion::Nothing
         });
     }
 
@@ -45,17 +45,17 @@ impl Actor {
         let store = self.parts.store.describe();
         let lock = Arc::clone(&key.lock);
         let timeout = self.parts.command_timeout;
-        let striking = Arc::clone(&self.parts.store);
-        self.aside(async move {
+        let target = Arc::clone(&self.parts.store);
+        self.spawn(async move {
             // A look first, which may be repeated: the blow itself may not, or it could
             // fall on the next holder.
-            let outcome = match look(&striking, &key, timeout).await {
+            let outcome = match read(&target, &key, timeout).await {
                 Ok(Inspection { holder: None, .. }) => Ok(false),
                 Ok(Inspection {
                     holder: Some(holder),
                     ..
                 }) => {
-                    let forced = striking.force_release(key, stale, timeout).await;
+                    let forced = target.force_release(key, stale, timeout).await;
                     if matches!(forced, Ok(true)) {
                         tracing::warn!(
                             key = %lock, owner = %holder.owner_id(), token = holder.fencing_token(),
@@ -68,7 +68,7 @@ impl Actor {
             };
             let forced = Arc::clone(&lock);
             let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
-            Done::Forced(forced)
+            Completion::Forced(forced)
         });
     }
 
@@ -79,8 +79,8 @@ impl Actor {
             Some(EntryState::Holding(holding)) if holding.lease.is_valid() => {
                 holding.asked.push(reply);
                 if !holding.in_flight {
-                    self.beat(owner);
-                    self.rest(owner);
+                    self.heartbeat(owner);
+                    self.arm_holding(owner);
                 }
             }
             _ => drop(reply.send(Ok(false))),
@@ -89,9 +89,9 @@ impl Actor {
 }
 
 /// Looks at a lock; once more where the connection had died meanwhile.
-async fn look(store: &Arc<dyn Store>, key: &Key, timeout: Duration) -> StoreResult<Inspection> {
+async fn read(store: &Arc<dyn Store>, key: &Key, timeout: Duration) -> StoreResult<Inspection> {
     match Arc::clone(store).inspect(key.clone(), timeout).await {
         Err(error) if error.worth_another => Arc::clone(store).inspect(key.clone(), timeout).await,
-        looked => looked,
+        outcome => outcome,
     }
 }

@@ -124,7 +124,7 @@ impl Actor {
         let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
             return;
         };
-        match releasing.doubt.take().filter(|end| *end > now) {
+        match releasing.late_acquire_until.take().filter(|end| *end > now) {
             // Released; but an earlier try of its acquire may take it once more.
             Some(end) => {
                 releasing.lease = None;

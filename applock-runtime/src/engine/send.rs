@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::store::{OwnerId, Release, Renew};
 
-use super::core::{Actor, Done, Outbox};
+use super::core::{Actor, Completion, Outbox};
 use super::lease_time::{Sent, heartbeat_timeout, margin};
 use super::state::EntryState;
 
@@ -17,7 +17,7 @@ const EARLIEST: Duration = Duration::from_secs(2);
 impl Actor {
     /// Where a heartbeat leaves, those that are due soon travel with it: locks that were
     /// taken one by one come to share a few calls.
-    pub(super) fn gather(&mut self, now: Moment) {
+    pub(super) fn coalesce(&mut self, now: Moment) {
         if self.outbox.renewals.is_empty() {
             return;
         }
@@ -35,10 +35,10 @@ impl Actor {
             .collect();
         for owner in soon {
             if let Some(EntryState::Holding(holding)) = self.state(owner)
-                && holding.may_beat_at(now)
+                && holding.may_leave_at(now)
             {
-                self.beat(owner);
-                self.rest(owner);
+                self.heartbeat(owner);
+                self.arm_holding(owner);
             }
         }
     }
@@ -81,7 +81,7 @@ impl Actor {
         }
         let answer =
             Arc::clone(&self.parts.store).acquire(batch, timeout.min(self.parts.command_timeout));
-        self.aside(async move { Done::Acquired(asked, sent, answer.await) });
+        self.spawn(async move { Completion::Acquired(asked, sent, answer.await) });
     }
 
     fn send_renewals(&mut self, owners: Vec<OwnerId>) {
@@ -106,7 +106,7 @@ impl Actor {
         }
         for (timeout, (asked, batch)) in batches {
             let answer = Arc::clone(&self.parts.store).renew(batch, timeout);
-            self.aside(async move { Done::Renewed(asked, sent, answer.await) });
+            self.spawn(async move { Completion::Renewed(asked, sent, answer.await) });
         }
     }
 
@@ -126,6 +126,6 @@ impl Actor {
             }
         }
         let answer = Arc::clone(&self.parts.store).release(batch, self.parts.command_timeout);
-        self.aside(async move { Done::Released(asked, sent, answer.await) });
+        self.spawn(async move { Completion::Released(asked, sent, answer.await) });
     }
 }

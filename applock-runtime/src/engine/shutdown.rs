@@ -59,7 +59,7 @@ impl Actor {
             for owner in self.owners() {
                 if let Some(EntryState::Holding(holding)) = self.state(owner) {
                     let lease = Arc::clone(&holding.lease);
-                    self.let_go(&lease, None);
+                    self.release(&lease, None);
                 }
             }
         }

@@ -11,8 +11,8 @@ use crate::key::Key;
 use crate::store::{Acquire, Grant};
 
 use super::backoff;
-use super::lease::{Lease, Standing};
-use super::lease_time::{Sent, heartbeat};
+use super::lease::{Lease, Validity};
+use super::lease_time::{Sent, heartbeat_interval};
 use super::mailbox::{Held, Patience, WeakMailbox};
 
 /// One acquisition, from the wish to its end.
@@ -43,7 +43,7 @@ pub(super) struct AcquiringEntry {
     /// When it asks again, whether it is the first in line or not.
     pub(super) retry: Option<Moment>,
     /// It stands in line: when the request left that was answered so, and when the store
-    /// looked, by its own clock.
+    /// answered, by its own clock.
     pub(super) queued: Option<(Sent, u64)>,
     /// A grant that was told while a question was in flight.
     pub(super) notified: Option<Grant>,
@@ -96,7 +96,7 @@ pub(super) struct HoldingEntry {
     /// Another heartbeat is wanted as soon as this one is answered.
     pub(super) again: bool,
     /// Its holder let go while a heartbeat was in flight.
-    pub(super) let_go: Option<Option<oneshot::Sender<Result<()>>>>,
+    pub(super) release: Option<Option<oneshot::Sender<Result<()>>>>,
 }
 
 /// A lock that was handed over is confirmed after so long, if it is held still: a shorter
@@ -107,7 +107,7 @@ impl HoldingEntry {
     pub(super) fn new(lease: Arc<Lease>, sent: Moment, unknown: Option<Moment>) -> Self {
         Self {
             term: lease.ttl,
-            due: sent + backoff::heartbeat(heartbeat(lease.ttl)),
+            due: sent + backoff::jittered_interval(heartbeat_interval(lease.ttl)),
             lease,
             in_flight: false,
             failures: 0,
@@ -116,7 +116,7 @@ impl HoldingEntry {
             asked: Vec::new(),
             unknown,
             again: false,
-            let_go: None,
+            release: None,
         }
     }
 
@@ -130,35 +130,35 @@ impl HoldingEntry {
     ) -> Self {
         Self {
             term: claim,
-            due: (now + CONFIRM).min(sent + backoff::heartbeat(heartbeat(claim))),
+            due: (now + CONFIRM).min(sent + backoff::jittered_interval(heartbeat_interval(claim))),
             ..Self::new(lease, sent, unknown)
         }
     }
 
     /// Whether there is anything to ask the store for. Where the lease reaches the cap of
     /// `at_most` nothing more can be gained, unless it has to be confirmed.
-    pub(super) fn wants_beat(&self) -> bool {
-        self.wants_beat_if(self.lease.standing())
+    pub(super) fn wants_heartbeat(&self) -> bool {
+        self.wants_heartbeat_if(self.lease.validity())
     }
 
-    pub(super) fn wants_beat_if(&self, standing: Standing) -> bool {
-        match standing {
-            Standing::Held => !self.lease.is_capped(),
-            Standing::Suspect => true,
-            Standing::Over => false,
+    pub(super) fn wants_heartbeat_if(&self, validity: Validity) -> bool {
+        match validity {
+            Validity::Valid => !self.lease.is_capped(),
+            Validity::Suspect => true,
+            Validity::Over => false,
         }
     }
 
     /// How much too early a heartbeat may leave with others: a tenth of its interval.
     pub(super) fn earliness(&self) -> Duration {
-        heartbeat(self.term) / 10
+        heartbeat_interval(self.term) / 10
     }
 
     /// Whether the next heartbeat may leave now with others. One that failed keeps its
     /// pause.
-    pub(super) fn may_beat_at(&self, now: Moment) -> bool {
+    pub(super) fn may_leave_at(&self, now: Moment) -> bool {
         let soon = now + self.earliness();
-        !self.in_flight && self.failures == 0 && soon >= self.due && self.wants_beat()
+        !self.in_flight && self.failures == 0 && soon >= self.due && self.wants_heartbeat()
     }
 }
 
@@ -185,10 +185,10 @@ pub(super) struct ReleasingEntry {
     pub(super) unknown: bool,
     /// By then the ttl has freed it.
     pub(super) until: Moment,
-    /// An orphan that was not there is looked for until then.
+    /// An orphan that was not there is released again until then.
     pub(super) watch: Option<Moment>,
     /// Until when an earlier try of its acquire may come to life, after its release.
-    pub(super) doubt: Option<Moment>,
+    pub(super) late_acquire_until: Option<Moment>,
 }
 
 impl ReleasingEntry {
@@ -210,7 +210,7 @@ impl ReleasingEntry {
             failures: 0,
             unknown: false,
             watch: None,
-            doubt: unknown.map(|at| at + ORPHAN_WATCH).filter(|end| *end > now),
+            late_acquire_until: unknown.map(|at| at + ORPHAN_WATCH).filter(|end| *end > now),
         }
     }
 
@@ -227,7 +227,7 @@ impl ReleasingEntry {
             unknown: false,
             until: now + acquire.ttl + ORPHAN_WATCH,
             watch: None,
-            doubt: None,
+            late_acquire_until: None,
         }
     }
 

@@ -2,15 +2,15 @@
 
 use crate::store::OwnerId;
 
-use super::core::{Actor, LOOK};
-use super::lease::Standing;
+use super::core::{Actor, WALL_CHECK};
+use super::lease::Validity;
 use super::lease_time::Sent;
 use super::state::EntryState;
 
 impl Actor {
     /// Asks the store after every lease that a jump of the wall clock made suspect.
-    pub(super) fn look_at_the_wall_clock(&mut self) {
-        let Some(next) = self.next_look else {
+    pub(super) fn check_wall_clock(&mut self) {
+        let Some(next) = self.next_wall_check else {
             return;
         };
         let now = self.now();
@@ -18,7 +18,7 @@ impl Actor {
             return;
         }
         let sent = Sent::now(&*self.parts.clock);
-        if let Some(jump) = sent.wall_jump_since(self.looked.replace(sent)) {
+        if let Some(jump) = sent.wall_jump_since(self.wall_checked.replace(sent)) {
             tracing::warn!(
                 ?jump,
                 "the wall clock has jumped ahead: it was set, or this machine stood still; \
@@ -26,34 +26,34 @@ impl Actor {
             );
             for owner in self.owners() {
                 if let Some(EntryState::Holding(holding)) = self.state(owner)
-                    && holding.lease.standing() == Standing::Suspect
+                    && holding.lease.validity() == Validity::Suspect
                     && holding.lease.asks_first()
                 {
-                    self.doubt(owner);
+                    self.suspect(owner);
                 }
             }
         }
         let mut states = self.entries.values().map(|entry| &entry.state);
         let held = states.any(|state| matches!(state, EntryState::Holding(_)));
-        self.next_look = held.then(|| now + LOOK);
+        self.next_wall_check = held.then(|| now + WALL_CHECK);
     }
 
     /// A jump of the wall clock has made the lease suspect: the store is asked at once.
-    pub(super) fn doubt(&mut self, owner: OwnerId) {
+    pub(super) fn suspect(&mut self, owner: OwnerId) {
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
         let lease = &holding.lease;
         // A heartbeat may have cleared it meanwhile.
-        if lease.standing() != Standing::Suspect {
-            lease.settle();
+        if lease.validity() != Validity::Suspect {
+            lease.clear();
         } else {
             tracing::debug!(
                 key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
                 "the wall clock has jumped ahead; asking whether the lock is ours still"
             );
-            self.beat(owner);
-            self.rest(owner);
+            self.heartbeat(owner);
+            self.arm_holding(owner);
         }
     }
 }

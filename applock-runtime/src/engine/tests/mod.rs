@@ -232,9 +232,9 @@ impl Stage {
 
     /// Waits until the engine has acted on every answer given so far: it answers
     /// questions in the same loop, and none before the answers that came first.
-    fn settle(&self) {
+    fn catch_up(&self) {
         for _ in 0..2 {
-            let key = Key::whole("settle").unwrap();
+            let key = Key::whole("catch-up").unwrap();
             block_on(self.engine.inspect(key)).unwrap();
         }
     }
@@ -315,7 +315,7 @@ fn failed_heartbeats_are_repeated_and_the_lock_is_kept() {
     for _ in 0..5 {
         let (_, reply) = stage.renew();
         reply.send(vec![unknown()]).unwrap();
-        stage.settle();
+        stage.catch_up();
         stage.clock.advance(Duration::from_millis(500));
         assert!(held.lease().is_valid());
     }
@@ -405,7 +405,7 @@ fn an_acquire_without_an_answer_is_cleaned_up_also_if_it_comes_to_life_late() {
         let (batch, reply) = stage.release();
         assert_eq!(batch[0].owner, owner);
         reply.send(vec![answer]).unwrap();
-        stage.settle();
+        stage.catch_up();
         stage.clock.advance(Duration::from_millis(500));
     }
     stage.clock.advance(TTL);
@@ -546,7 +546,7 @@ fn at_most_ends_the_heartbeat_and_then_the_lease() {
     reply.send(vec![Ok(true)]).unwrap();
     // It reaches the cap now: no heartbeat can move it further.
     stage.until("capped", || held.lease().is_capped());
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(TTL / 3);
     stage.nothing();
     assert!(held.lease().is_valid());
@@ -578,7 +578,7 @@ fn a_busy_lock_is_looked_at_again_until_the_wait_is_over() {
     }
     let (_, reply) = stage.acquire();
     reply.send(vec![busy()]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(wait);
     assert!(matches!(taking.join().unwrap(), Err(Error::Busy(_))));
     stage.nothing();
@@ -595,7 +595,7 @@ fn a_waiting_acquire_outlives_passing_failures() {
     for _ in 0..5 {
         let (_, reply) = stage.acquire();
         reply.send(vec![unknown()]).unwrap();
-        stage.settle();
+        stage.catch_up();
         stage.clock.advance(Duration::from_secs(1));
     }
     let (_, reply) = stage.acquire();
@@ -631,7 +631,7 @@ fn a_shutdown_tells_the_holder_first_and_releases_second() {
     is_notified(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Shutdown));
     stage.nothing();
-    stage.settle();
+    stage.catch_up();
     // Its holder does not let go: at half of the time it is done for it.
     stage.clock.advance(Duration::from_secs(2));
     let (_, reply) = stage.release();
@@ -652,7 +652,7 @@ fn a_shutdown_returns_in_time_though_the_store_is_silent() {
     is_notified(&held);
     drop(held);
     let (_, _silent) = stage.release();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_secs(4));
     assert!(matches!(
         closing.join().unwrap(),

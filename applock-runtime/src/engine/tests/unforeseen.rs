@@ -30,7 +30,7 @@ fn an_earlier_try_that_comes_to_life_after_the_release_is_released_too() {
     let taking = stage.take(want);
     let (_, reply) = stage.acquire();
     reply.send(vec![unknown()]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_millis(100));
     let (_, reply) = stage.acquire();
     reply.send(vec![granted()]).unwrap();
@@ -43,12 +43,12 @@ fn an_earlier_try_that_comes_to_life_after_the_release_is_released_too() {
     let (batch, reply) = stage.release();
     assert_eq!(batch[0].owner, owner);
     reply.send(vec![Ok(true)]).unwrap();
-    stage.settle();
+    stage.catch_up();
     // There may be two of them.
     stage.clock.advance(Duration::from_secs(1));
     let (_, reply) = stage.release();
     reply.send(vec![Ok(false)]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_secs(10));
     stage.nothing();
 }
@@ -61,7 +61,7 @@ fn a_forced_holder_of_this_process_is_notified_though_a_heartbeat_is_in_flight()
     let (_, before) = stage.renew();
     let key = Key::whole("k").unwrap();
     assert!(block_on(stage.engine.force(key, None)).unwrap());
-    stage.settle();
+    stage.catch_up();
     // It was carried out before the blow.
     before.send(vec![Ok(true)]).unwrap();
     let (_, after) = stage.renew();
@@ -79,9 +79,9 @@ fn a_shutdown_does_not_take_the_answer_of_a_release_under_way() {
     stage.nothing();
     let closing = stage.shutdown(Duration::from_secs(4));
     stage.nothing();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_secs(2));
-    stage.settle();
+    stage.catch_up();
     heartbeat.send(vec![Ok(true)]).unwrap();
     let (_, reply) = stage.release();
     reply.send(vec![Ok(true)]).unwrap();
@@ -97,7 +97,7 @@ fn of_two_shutdowns_the_more_hurried_counts() {
     is_notified(&held);
     let second = stage.shutdown(Duration::from_secs(2));
     stage.nothing();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_secs(1));
     let (_, silent) = stage.release();
     stage.clock.advance(Duration::from_secs(1));
@@ -106,7 +106,7 @@ fn of_two_shutdowns_the_more_hurried_counts() {
     // One that failed does not spoil the next.
     let third = stage.shutdown(Duration::from_secs(30));
     stage.nothing();
-    stage.settle();
+    stage.catch_up();
     assert!(!third.is_finished());
     silent.send(vec![Ok(true)]).unwrap();
     third.join().unwrap().unwrap();

@@ -84,7 +84,7 @@ impl Stage {
         reply
             .send(vec![queue_answer(ahead, Duration::ZERO)])
             .unwrap();
-        self.settle();
+        self.catch_up();
         let notices = batch.remove(0).line.expect("the caller waits");
         QueuedCall {
             owner,
@@ -203,7 +203,7 @@ fn a_grant_that_crosses_a_question_counts_whatever_the_answer() {
         let reply = stage.poll(first.owner);
         stage.clock.advance(Duration::from_millis(200));
         first.notified(Duration::from_millis(1100));
-        stage.settle();
+        stage.catch_up();
         assert!(!first.taking.is_finished(), "the answer may say more");
         reply.send(vec![answer]).unwrap();
         let held = first.held();
@@ -241,7 +241,7 @@ fn only_the_first_waiter_of_an_engine_polls_and_then_the_next() {
         passed += Duration::from_secs(1);
         let reply = stage.poll(first.owner);
         reply.send(vec![queue_answer(0, passed)]).unwrap();
-        stage.settle();
+        stage.catch_up();
         stage.nothing();
     }
     // Its deadline has passed: it leaves, and the waiter behind it polls from now on.
@@ -250,7 +250,7 @@ fn only_the_first_waiter_of_an_engine_polls_and_then_the_next() {
     assert_eq!(batch[0].owner, first.owner);
     assert!(matches!(first.taking.join().unwrap(), Err(Error::Busy(_))));
     reply.send(vec![Ok(false)]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.nothing();
     stage.clock.advance(Duration::from_secs(1));
     stage.poll(second.owner);
@@ -282,7 +282,7 @@ fn a_waiter_that_is_dropped_leaves_the_queue_at_once_and_its_grant_is_ignored() 
     let (batch, reply) = stage.acquire();
     let notices = batch[0].line.clone().unwrap();
     reply.send(vec![queue_answer(3, Duration::ZERO)]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.nothing();
     drop(taking);
     let (batch, reply) = stage.release();
@@ -291,7 +291,7 @@ fn a_waiter_that_is_dropped_leaves_the_queue_at_once_and_its_grant_is_ignored() 
     let crossing = Notification::Granted(grant(owner, Duration::ZERO));
     notices.send(crossing).unwrap();
     reply.send(vec![Ok(true)]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(TTL);
     stage.nothing();
 }
@@ -303,7 +303,7 @@ fn a_waiter_whose_request_was_not_answered_leaves_more_than_once() {
     stage.clock.advance(Duration::from_secs(1));
     let reply = stage.poll(first.owner);
     reply.send(vec![unknown()]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_secs(1));
     assert!(first.taking.join().unwrap().is_err());
     // The request may arrive after the first of these, and queue the waiter again.
@@ -311,7 +311,7 @@ fn a_waiter_whose_request_was_not_answered_leaves_more_than_once() {
         let (batch, reply) = stage.release();
         assert_eq!(batch[0].owner, first.owner);
         reply.send(vec![Ok(false)]).unwrap();
-        stage.settle();
+        stage.catch_up();
         stage.clock.advance(Duration::from_millis(500));
     }
 }
@@ -325,7 +325,7 @@ fn where_the_store_begins_to_notify_the_first_waiter_polls_once() {
     reply
         .send(vec![queue_answer(40, Duration::from_secs(1))])
         .unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.nothing();
 }
 
