@@ -1,11 +1,13 @@
-//! Acquires: from the wish to the grant, the refusal, or the clean-up after a wish
+//! Acquires: from the request to the grant, the refusal, or the clean-up after an acquire
 //! that nobody waits for any more.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::clock::Moment;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::store::{
     Acquired, Grant, OwnerId, QueuePosition, StoreError, StoreErrorKind, StoreResult,
 };
@@ -14,26 +16,30 @@ use super::backoff;
 use super::core::Actor;
 use super::lease::{Lease, Terms};
 use super::lease_time::{Sent, valid_until};
-use super::mailbox::{Held, Patience, Wish};
+use super::mailbox::{AcquireRequest, Held, WeakMailbox};
 use super::state::{AcquiringEntry, EntryState, HoldingEntry, ReleasingEntry};
 
 impl Actor {
-    pub(super) fn start_acquire(&mut self, wish: Wish) {
-        let mut acquire = wish.acquire;
-        let owner = acquire.owner;
-        let waits = wish.patience != Patience::None;
-        let arrival = waits.then(|| self.waiters.enter(&acquire.key.lock, owner));
-        acquire.line = waits.then(|| self.notices.clone());
+    pub(super) fn start_acquire(
+        &mut self,
+        request: AcquireRequest,
+        deadline: Option<Moment>,
+        reply: oneshot::Sender<Result<Held>>,
+        mailbox: WeakMailbox,
+    ) {
+        let owner = request.owner;
+        let arrival = request
+            .waits()
+            .then(|| self.waiters.enter(&request.key.lock, owner));
         let since = self.now();
         self.put(
             owner,
             EntryState::Acquiring(Box::new(AcquiringEntry {
-                acquire,
-                patience: wish.patience,
-                at_least: wish.at_least,
-                at_most: wish.at_most,
-                reply: Some(wish.reply),
-                mailbox: wish.mailbox,
+                request,
+                deadline,
+                ticket: None,
+                reply: Some(reply),
+                mailbox,
                 since,
                 arrival,
                 in_flight: true,
@@ -62,7 +68,7 @@ impl Actor {
         acquiring.retry = None;
         let place = acquiring
             .arrival
-            .map(|arrival| (arrival, Arc::clone(&acquiring.acquire.key.lock)));
+            .map(|arrival| (arrival, Arc::clone(&acquiring.request.key.lock)));
         if let Some((arrival, key)) = place {
             self.waiters.set_next_poll(&key, arrival, None);
         }
@@ -94,13 +100,13 @@ impl Actor {
         };
         let next = if acquiring.in_flight {
             // Whoever was answered once need not hear this answer.
-            acquiring.deadline().filter(|_| acquiring.last.is_some())
+            acquiring.deadline.filter(|_| acquiring.last.is_some())
         } else {
-            let key = &acquiring.acquire.key.lock;
+            let key = &acquiring.request.key.lock;
             let queue_poll = acquiring
                 .arrival
                 .and_then(|arrival| self.waiters.next_poll(key, arrival));
-            let times = [acquiring.deadline(), acquiring.retry, queue_poll];
+            let times = [acquiring.deadline, acquiring.retry, queue_poll];
             times.into_iter().flatten().min()
         };
         self.wake(owner, next);
@@ -140,7 +146,7 @@ impl Actor {
         };
         acquiring.in_flight = false;
         let notified = acquiring.notified.take();
-        let key = Arc::clone(&acquiring.acquire.key.lock);
+        let key = Arc::clone(&acquiring.request.key.lock);
         let pause = match outcome {
             Ok(Acquired::Granted { token, at }) => {
                 let grant = Grant {
@@ -148,7 +154,7 @@ impl Actor {
                     token,
                     at,
                     micros: 0,
-                    claim: acquiring.acquire.ttl,
+                    claim: acquiring.request.ttl,
                 };
                 if self.grant(&grant, sent) {
                     return;
@@ -214,8 +220,7 @@ impl Actor {
         let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return;
         };
-        if acquiring.is_given_up() || acquiring.is_late(now) || acquiring.patience == Patience::None
-        {
+        if acquiring.is_given_up() || acquiring.is_late(now) || !acquiring.request.waits() {
             self.give_up(owner);
         } else {
             acquiring.retry = Some(now + pause);
@@ -230,12 +235,12 @@ impl Actor {
             return;
         };
         let before = acquiring.queued.replace((sent, place.at));
-        acquiring.acquire.ticket = place.ticket.or(acquiring.acquire.ticket);
+        acquiring.ticket = place.ticket.or(acquiring.ticket);
         let poll_at = now + until_poll(&place, acquiring.polls);
         acquiring.polls += 1;
         acquiring.failures = 0;
         acquiring.again = false;
-        let key = Arc::clone(&acquiring.acquire.key.lock);
+        let key = Arc::clone(&acquiring.request.key.lock);
         let arrival = acquiring.arrival;
         let holder = OwnerId::try_parse(place.holder.owner_id()).ok();
         acquiring.last = Some(Error::Busy(place.holder));
@@ -310,14 +315,14 @@ impl Actor {
             return;
         };
         self.leave_queue(&acquiring);
-        let key = Arc::clone(&acquiring.acquire.key.lock);
+        let key = Arc::clone(&acquiring.request.key.lock);
         let last = acquiring.last.take().unwrap_or(Error::Closed { key });
         acquiring.answer(Err(last));
         let now = self.now();
         if acquiring.unknown.is_some() {
-            self.end(owner, ReleasingEntry::orphan(&acquiring.acquire, now));
+            self.end(owner, ReleasingEntry::orphan(&acquiring.request, now));
         } else if acquiring.queued.is_some() {
-            self.end(owner, ReleasingEntry::queued(&acquiring.acquire, now));
+            self.end(owner, ReleasingEntry::queued(&acquiring.request, now));
         } else {
             self.unfinished.done();
         }
@@ -327,7 +332,7 @@ impl Actor {
         let Some(arrival) = acquiring.arrival else {
             return;
         };
-        let key = &acquiring.acquire.key.lock;
+        let key = &acquiring.request.key.lock;
         let pause = if self.waiters.needs_polling(key) {
             backoff::poll(0)
         } else {
@@ -339,14 +344,14 @@ impl Actor {
         }
     }
 
-    /// Makes a holding of the wish, judged from `sent`. `false`: the lease would be over.
+    /// Makes a holding of the acquire, judged from `sent`. `false`: the lease would be over.
     fn grant(&mut self, grant: &Grant, sent: Sent) -> bool {
         let owner = grant.owner;
         let now = self.now();
         let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return false;
         };
-        let cap = acquiring.at_most.map(|most| sent.at + most);
+        let cap = acquiring.request.at_most.map(|most| sent.at + most);
         let until = valid_until(sent.at, grant.claim);
         let until = cap.map_or(until, |cap| until.min(cap));
         if now >= until {
@@ -358,20 +363,20 @@ impl Actor {
         self.leave_queue(&acquiring);
         let Some(mailbox) = acquiring.mailbox.upgrade() else {
             // No handle is left, so nobody waits for it.
-            let orphan = ReleasingEntry::orphan(&acquiring.acquire, now);
+            let orphan = ReleasingEntry::orphan(&acquiring.request, now);
             self.end(owner, orphan);
             return true;
         };
         let clock = Arc::clone(&self.parts.clock);
         let terms = Terms {
-            key: acquiring.acquire.key.clone(),
+            key: acquiring.request.key.clone(),
             owner,
             token: grant.token,
-            ttl: acquiring.acquire.ttl,
+            ttl: acquiring.request.ttl,
             acquired_at: grant.at,
-            at_least: acquiring.at_least,
+            at_least: acquiring.request.at_least,
             cap,
-            identity: Arc::clone(&acquiring.acquire.identity),
+            identity: Arc::clone(&acquiring.request.identity),
         };
         let lease = Arc::new(Lease::new(terms, clock, sent, until));
         let waited = now.saturating_since(acquiring.since);

@@ -224,7 +224,7 @@ impl Drop for Actor {
         }
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
-            if let Command::Acquire(_) = command {
+            if let Command::Acquire { .. } = command {
                 self.unfinished.done();
             }
         }

@@ -117,13 +117,18 @@ impl Actor {
     fn command(&mut self, command: Command) {
         match command {
             Command::Open(reply) => self.open(reply),
-            Command::Acquire(wish) => {
+            Command::Acquire {
+                request,
+                deadline,
+                reply,
+                mailbox,
+            } => {
                 if self.closing.is_some() {
-                    let key = Arc::clone(&wish.acquire.key.lock);
-                    let _ = wish.reply.send(Err(Error::Closed { key }));
+                    let key = Arc::clone(&request.key.lock);
+                    let _ = reply.send(Err(Error::Closed { key }));
                     self.unfinished.done();
                 } else {
-                    self.start_acquire(wish);
+                    self.start_acquire(request, deadline, reply, mailbox);
                 }
             }
             Command::Forget(owner) => self.forget(owner),

@@ -15,7 +15,7 @@ use crate::store::{Identity, Inspection, StoreError, StoreErrorKind};
 
 use super::core::Parts;
 use super::event_loop;
-use super::mailbox::{Command, Gone, Held, Mailbox, Patience, Wait, Want, Wish, stopped};
+use super::mailbox::{AcquireRequest, Command, Gone, Held, Mailbox, stopped};
 use super::unfinished::Unfinished;
 
 /// The handle of an engine; its thread starts on first use, and ends when the last
@@ -146,7 +146,7 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         let stopped = || stopped(&self.store(), lock);
         if let Err(unsent) = mailbox.send(command(reply)) {
-            if let Command::Acquire(_) = unsent.0 {
+            if let Command::Acquire { .. } = unsent.0 {
                 self.unfinished.done();
             }
             return Err(stopped());
@@ -163,29 +163,23 @@ impl Engine {
 
     /// Takes a lock. Dropping the future gives up; if the lock was, or is still being,
     /// taken, the engine releases it (rule R6).
-    pub(crate) async fn acquire(&self, want: Want) -> Result<Held> {
-        let mailbox = self.mailbox(Some(&want.acquire.key))?.downgrade();
-        let key = want.acquire.key.clone();
-        let patience = match want.wait {
-            Wait::Not | Wait::For(Duration::ZERO) => Patience::None,
-            Wait::For(length) => Patience::Until(self.parts.clock.now() + length),
-            Wait::Forever => Patience::Forever,
-        };
-        let mut gone = (patience != Patience::None).then(|| Gone {
-            owner: want.acquire.owner,
+    pub(crate) async fn acquire(&self, request: AcquireRequest) -> Result<Held> {
+        let mailbox = self.mailbox(Some(&request.key))?.downgrade();
+        let key = request.key.clone();
+        let deadline = request.deadline(&*self.parts.clock);
+        let mut gone = request.waits().then(|| Gone {
+            owner: request.owner,
             mailbox: mailbox.clone(),
             answered: false,
         });
         let outcome = self.ask(Some(&key), |reply| {
             self.unfinished.add();
-            Command::Acquire(Wish {
-                acquire: want.acquire,
-                patience,
-                at_least: want.at_least,
-                at_most: want.at_most,
+            Command::Acquire {
+                request,
+                deadline,
                 reply,
                 mailbox,
-            })
+            }
         });
         let outcome = outcome.await;
         if let Some(gone) = &mut gone {

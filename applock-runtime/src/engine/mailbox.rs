@@ -7,17 +7,25 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
 
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::store::{Acquire, Inspection, OwnerId, StoreError, StoreErrorKind};
+use crate::store::{Identity, Inspection, OwnerId, StoreError, StoreErrorKind};
 
 use super::lease::{Lease, Validity};
 
 /// What the engine is asked to do.
 pub(super) enum Command {
     Open(oneshot::Sender<Result<()>>),
-    Acquire(Wish),
+    Acquire {
+        request: AcquireRequest,
+        /// Until when the caller waits; `None` for an acquire that does not wait, and for
+        /// one that waits forever.
+        deadline: Option<Moment>,
+        reply: oneshot::Sender<Result<Held>>,
+        /// Goes into the holding, so that the engine lives as long as anything is held.
+        mailbox: WeakMailbox,
+    },
     /// The caller of this acquire, which may wait for long, has gone.
     Forget(OwnerId),
     Verify(Arc<Lease>, oneshot::Sender<Result<bool>>),
@@ -34,36 +42,38 @@ pub(super) enum Command {
 
 pub(super) type Mailbox = mpsc::UnboundedSender<Command>;
 
-/// Of a wish: that somebody once waited keeps no engine alive.
+/// For an acquire: a waiting caller keeps no engine alive; only a held lock does.
 pub(super) type WeakMailbox = mpsc::WeakUnboundedSender<Command>;
 
-/// How long an acquire waits for a busy lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// Busy is an answer, at once.
-    None,
-    /// Until this moment.
-    Until(Moment),
-    Forever,
-}
-
-/// The wish to hold a lock.
-pub(super) struct Wish {
-    pub(super) acquire: Acquire,
-    pub(super) patience: Patience,
-    pub(super) at_least: Option<Duration>,
-    pub(super) at_most: Option<Duration>,
-    pub(super) reply: oneshot::Sender<Result<Held>>,
-    /// Goes into the holding, so that the engine lives as long as anything is held.
-    pub(super) mailbox: WeakMailbox,
-}
-
-/// What an acquire asks for, apart from who asks.
-pub(crate) struct Want {
-    pub(crate) acquire: Acquire,
+/// One acquire, as `Lock` asks the engine for it. The entry keeps it until the lock is
+/// granted or the caller has its refusal; each try makes a fresh request to the store of it.
+#[derive(Clone, Debug)]
+pub(crate) struct AcquireRequest {
+    pub(crate) key: Key,
+    /// Unique to this acquire, and the same for all of its tries: a store that carries out
+    /// two of them has still granted one lock (rule R6).
+    pub(crate) owner: OwnerId,
+    pub(crate) ttl: Duration,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) wait: Wait,
     pub(crate) at_least: Option<Duration>,
     pub(crate) at_most: Option<Duration>,
+}
+
+impl AcquireRequest {
+    /// Whether a busy lock is waited for at all. If not, 'busy' is the answer.
+    pub(super) fn waits(&self) -> bool {
+        !matches!(self.wait, Wait::Not | Wait::For(Duration::ZERO))
+    }
+
+    /// When the caller has waited for long enough. Reads the clock only for a wait that
+    /// ends.
+    pub(super) fn deadline(&self, clock: &dyn Clock) -> Option<Moment> {
+        match self.wait {
+            Wait::For(length) if self.waits() => Some(clock.now() + length),
+            Wait::Not | Wait::For(_) | Wait::Forever => None,
+        }
+    }
 }
 
 /// How long to wait for a busy lock.
@@ -82,7 +92,7 @@ pub(crate) struct Held {
     ended: AtomicBool,
     mailbox: Mailbox,
     store: Arc<str>,
-    /// How long it took from the wish to the lock, in nanoseconds.
+    /// How long it took from the request to the grant, in nanoseconds.
     waited: u64,
 }
 
@@ -102,7 +112,7 @@ impl Held {
         }
     }
 
-    /// How long it took from the wish to the lock, by the engine's clock.
+    /// How long it took from the request to the grant, by the engine's clock.
     pub(crate) fn waited(&self) -> Duration {
         Duration::from_nanos(self.waited)
     }

@@ -27,4 +27,4 @@ mod wall_clock;
 pub(crate) use self::core::Parts;
 pub(crate) use handle::Engine;
 pub(crate) use lease::{Lease, Validity};
-pub(crate) use mailbox::{Held, Wait, Want};
+pub(crate) use mailbox::{AcquireRequest, Held, Wait};

@@ -71,11 +71,12 @@ impl Actor {
         let mut timeout = Duration::ZERO;
         let mut asked = Vec::with_capacity(owners.len());
         for owner in owners {
-            if let Some(EntryState::Acquiring(acquiring)) = self.state(owner) {
-                let ttl = acquiring.acquire.ttl;
+            let entry = self.entries.get(&owner).map(|entry| &entry.state);
+            if let Some(EntryState::Acquiring(acquiring)) = entry {
+                let ttl = acquiring.request.ttl;
                 // An answer after the lease's end would be of no use.
                 timeout = timeout.max(ttl - margin(ttl));
-                batch.push(acquiring.acquire.clone());
+                batch.push(acquiring.store_request(&self.notices));
                 asked.push(owner);
             }
         }

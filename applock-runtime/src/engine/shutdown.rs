@@ -33,7 +33,7 @@ impl Actor {
         for owner in self.owners() {
             match self.state(owner) {
                 Some(EntryState::Acquiring(acquiring)) => {
-                    let key = Arc::clone(&acquiring.acquire.key.lock);
+                    let key = Arc::clone(&acquiring.request.key.lock);
                     acquiring.answer(Err(Error::Closed { key }));
                     self.acquiring_due(owner, now);
                 }

@@ -8,14 +8,14 @@ use tokio::sync::oneshot;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::store::{Acquire, Grant};
+use crate::store::{Acquire, Grant, Notifications};
 
 use super::backoff;
 use super::lease::{Lease, Validity};
 use super::lease_time::{Sent, heartbeat_interval};
-use super::mailbox::{Held, Patience, WeakMailbox};
+use super::mailbox::{AcquireRequest, Held, WeakMailbox};
 
-/// One acquisition, from the wish to its end.
+/// One acquisition, from the request to its end.
 pub(super) enum EntryState {
     // The others are in boxes: most are held, and that is small.
     Acquiring(Box<AcquiringEntry>),
@@ -23,12 +23,13 @@ pub(super) enum EntryState {
     Releasing(Box<ReleasingEntry>),
 }
 
-/// A wish that is in flight, stands in line, or waits for its next try.
+/// An acquire that is in flight, stands in the wait queue, or waits for its next try.
 pub(super) struct AcquiringEntry {
-    pub(super) acquire: Acquire,
-    pub(super) patience: Patience,
-    pub(super) at_least: Option<Duration>,
-    pub(super) at_most: Option<Duration>,
+    pub(super) request: AcquireRequest,
+    /// When the caller stops waiting; `None`: it does not wait, or waits forever.
+    pub(super) deadline: Option<Moment>,
+    /// Its place in the store's wait queue: a store that has lost the queue gives it back.
+    pub(super) ticket: Option<u64>,
     /// `None` once the caller was told.
     pub(super) reply: Option<oneshot::Sender<Result<Held>>>,
     pub(super) mailbox: WeakMailbox,
@@ -64,15 +65,21 @@ impl AcquiringEntry {
         self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    pub(super) fn deadline(&self) -> Option<Moment> {
-        match self.patience {
-            Patience::Until(deadline) => Some(deadline),
-            Patience::None | Patience::Forever => None,
+    /// The request for the next try.
+    pub(super) fn store_request(&self, notices: &Notifications) -> Acquire {
+        let request = &self.request;
+        Acquire {
+            key: request.key.clone(),
+            owner: request.owner,
+            ttl: request.ttl,
+            identity: Arc::clone(&request.identity),
+            line: request.waits().then(|| notices.clone()),
+            ticket: self.ticket,
         }
     }
 
     pub(super) fn is_late(&self, now: Moment) -> bool {
-        self.deadline().is_some_and(|deadline| now >= deadline)
+        self.deadline.is_some_and(|deadline| now >= deadline)
     }
 }
 
@@ -215,9 +222,9 @@ impl ReleasingEntry {
     }
 
     /// Of an acquire that may have been carried out unheard.
-    pub(super) fn orphan(acquire: &Acquire, now: Moment) -> Self {
+    pub(super) fn orphan(request: &AcquireRequest, now: Moment) -> Self {
         Self {
-            key: acquire.key.clone(),
+            key: request.key.clone(),
             lease: None,
             reply: None,
             lost: None,
@@ -225,17 +232,17 @@ impl ReleasingEntry {
             in_flight: true,
             failures: 0,
             unknown: false,
-            until: now + acquire.ttl + ORPHAN_WATCH,
+            until: now + request.ttl + ORPHAN_WATCH,
             watch: None,
             late_acquire_until: None,
         }
     }
 
     /// Of one who leaves the line. If it was granted the lock meanwhile, that goes on.
-    pub(super) fn queued(acquire: &Acquire, now: Moment) -> Self {
+    pub(super) fn queued(request: &AcquireRequest, now: Moment) -> Self {
         Self {
             is_queue_place: true,
-            ..Self::orphan(acquire, now)
+            ..Self::orphan(request, now)
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Counts the acquisitions, from the wish to the end, so that the last handle of a
+/// Counts the acquisitions, from the request to the end, so that the last handle of a
 /// locker can wait for their releases.
 #[derive(Default)]
 pub(super) struct Unfinished {

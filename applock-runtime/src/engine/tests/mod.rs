@@ -22,7 +22,7 @@ use crate::store::{
 };
 
 use super::lease_time::margin;
-use super::{Engine, Held, Parts, Wait, Want};
+use super::{AcquireRequest, Engine, Held, Parts, Wait};
 
 /// Its third is a whole number, so that sums of it are exact.
 const TTL: Duration = Duration::from_secs(9);
@@ -163,25 +163,21 @@ impl Stage {
         }
     }
 
-    fn want(&self, key: &str) -> Want {
-        Want {
-            acquire: Acquire {
-                key: Key::whole(key).unwrap(),
-                owner: OwnerId::new_v4(),
-                ttl: TTL,
-                identity: Arc::clone(self.engine.identity()),
-                line: None,
-                ticket: None,
-            },
+    fn request(&self, key: &str) -> AcquireRequest {
+        AcquireRequest {
+            key: Key::whole(key).unwrap(),
+            owner: OwnerId::new_v4(),
+            ttl: TTL,
+            identity: Arc::clone(self.engine.identity()),
             wait: Wait::Not,
             at_least: None,
             at_most: None,
         }
     }
 
-    fn take(&self, want: Want) -> Taking {
+    fn take(&self, request: AcquireRequest) -> Taking {
         let engine = Arc::clone(&self.engine);
-        std::thread::spawn(move || block_on(engine.acquire(want)))
+        std::thread::spawn(move || block_on(engine.acquire(request)))
     }
 
     fn next(&self) -> Asked {
@@ -219,15 +215,15 @@ impl Stage {
     }
 
     /// Takes a lock that the store grants at once.
-    fn held(&self, want: Want) -> Held {
-        let taking = self.take(want);
+    fn held(&self, request: AcquireRequest) -> Held {
+        let taking = self.take(request);
         let (_, reply) = self.acquire();
         reply.send(vec![granted()]).unwrap();
         taking.join().unwrap().unwrap()
     }
 
     fn hold(&self, key: &str) -> Held {
-        self.held(self.want(key))
+        self.held(self.request(key))
     }
 
     /// Waits until the engine has acted on every answer given so far: it answers
@@ -282,7 +278,7 @@ fn dead<T>() -> StoreResult<T> {
 #[test]
 fn a_lease_is_judged_from_before_its_request_left() {
     let stage = Stage::new();
-    let taking = stage.take(stage.want("k"));
+    let taking = stage.take(stage.request("k"));
     let (_, reply) = stage.acquire();
     stage.clock.advance(Duration::from_secs(6));
     reply.send(vec![granted()]).unwrap();
@@ -296,9 +292,9 @@ fn a_lease_is_judged_from_before_its_request_left() {
 #[test]
 fn an_acquire_answered_after_its_lease_is_refused_and_cleaned_up() {
     let stage = Stage::new();
-    let want = stage.want("k");
-    let owner = want.acquire.owner;
-    let taking = stage.take(want);
+    let request = stage.request("k");
+    let owner = request.owner;
+    let taking = stage.take(request);
     let (_, reply) = stage.acquire();
     stage.clock.advance(TTL);
     reply.send(vec![granted()]).unwrap();
@@ -376,9 +372,9 @@ fn a_release_never_overtakes_a_heartbeat_in_flight() {
 #[test]
 fn an_acquire_that_nobody_waits_for_is_released() {
     let stage = Stage::new();
-    let want = stage.want("k");
-    let owner = want.acquire.owner;
-    let mut taking = Box::pin(stage.engine.acquire(want));
+    let request = stage.request("k");
+    let owner = request.owner;
+    let mut taking = Box::pin(stage.engine.acquire(request));
     let waker = std::task::Waker::noop();
     let polled = taking
         .as_mut()
@@ -394,9 +390,9 @@ fn an_acquire_that_nobody_waits_for_is_released() {
 #[test]
 fn an_acquire_without_an_answer_is_cleaned_up_also_if_it_comes_to_life_late() {
     let stage = Stage::new();
-    let want = stage.want("k");
-    let owner = want.acquire.owner;
-    let taking = stage.take(want);
+    let request = stage.request("k");
+    let owner = request.owner;
+    let taking = stage.take(request);
     let (_, reply) = stage.acquire();
     reply.send(vec![unknown()]).unwrap();
     assert!(matches!(taking.join().unwrap(), Err(Error::Unavailable(_))));
@@ -415,9 +411,9 @@ fn an_acquire_without_an_answer_is_cleaned_up_also_if_it_comes_to_life_late() {
 #[test]
 fn a_dead_connection_is_worth_another_try_with_the_same_owner_id() {
     let stage = Stage::new();
-    let want = stage.want("k");
-    let owner = want.acquire.owner;
-    let taking = stage.take(want);
+    let request = stage.request("k");
+    let owner = request.owner;
+    let taking = stage.take(request);
     let (_, reply) = stage.acquire();
     reply.send(vec![dead()]).unwrap();
     let (batch, reply) = stage.acquire();
@@ -532,11 +528,11 @@ fn three_heartbeats_a_ttl_and_no_storm() {
 fn at_most_ends_the_heartbeat_and_then_the_lease() {
     let stage = Stage::new();
     let most = TTL * 3 / 2;
-    let want = Want {
+    let request = AcquireRequest {
         at_most: Some(most),
-        ..stage.want("k")
+        ..stage.request("k")
     };
-    let held = stage.held(want);
+    let held = stage.held(request);
     stage.clock.advance(TTL / 3);
     let (_, reply) = stage.renew();
     reply.send(vec![Ok(true)]).unwrap();
@@ -559,16 +555,16 @@ fn at_most_ends_the_heartbeat_and_then_the_lease() {
 fn a_busy_lock_is_looked_at_again_until_the_wait_is_over() {
     let stage = Stage::new();
     let wait = Duration::from_secs(1);
-    let want = Want {
+    let request = AcquireRequest {
         wait: Wait::For(wait),
-        ..stage.want("k")
+        ..stage.request("k")
     };
     let busy = || {
         let mut record = Record::foreign("k".into(), "x", Some(TTL));
         record.foreign = None;
         Ok(Acquired::Busy(record.into()))
     };
-    let taking = stage.take(want);
+    let taking = stage.take(request);
     for _ in 0..3 {
         let (_, reply) = stage.acquire();
         reply.send(vec![busy()]).unwrap();
@@ -587,11 +583,11 @@ fn a_busy_lock_is_looked_at_again_until_the_wait_is_over() {
 #[test]
 fn a_waiting_acquire_outlives_passing_failures() {
     let stage = Stage::new();
-    let want = Want {
+    let request = AcquireRequest {
         wait: Wait::Forever,
-        ..stage.want("k")
+        ..stage.request("k")
     };
-    let taking = stage.take(want);
+    let taking = stage.take(request);
     for _ in 0..5 {
         let (_, reply) = stage.acquire();
         reply.send(vec![unknown()]).unwrap();
@@ -637,7 +633,7 @@ fn a_shutdown_tells_the_holder_first_and_releases_second() {
     let (_, reply) = stage.release();
     reply.send(vec![Ok(true)]).unwrap();
     closing.join().unwrap().unwrap();
-    let refused = block_on(stage.engine.acquire(stage.want("other")));
+    let refused = block_on(stage.engine.acquire(stage.request("other")));
     assert!(matches!(refused, Err(Error::Closed { .. })));
     drop(held);
     stage.nothing();

@@ -22,12 +22,12 @@ fn release(held: Held) -> Call<()> {
 #[test]
 fn an_earlier_try_that_comes_to_life_after_the_release_is_released_too() {
     let stage = Stage::new();
-    let want = Want {
+    let request = AcquireRequest {
         wait: Wait::Forever,
-        ..stage.want("k")
+        ..stage.request("k")
     };
-    let owner = want.acquire.owner;
-    let taking = stage.take(want);
+    let owner = request.owner;
+    let taking = stage.take(request);
     let (_, reply) = stage.acquire();
     reply.send(vec![unknown()]).unwrap();
     stage.catch_up();
@@ -122,7 +122,7 @@ fn a_panic_on_the_engines_thread_ends_every_lease_and_is_notified() {
     }
     let stage = Stage::new();
     let held = stage.hold("k");
-    let mut asking = Box::pin(stage.engine.acquire(stage.want("x")));
+    let mut asking = Box::pin(stage.engine.acquire(stage.request("x")));
     let waker = Waker::from(Arc::new(Bad));
     let polled = asking.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());

@@ -68,18 +68,18 @@ fn queue_answer(ahead: u64, passed: Duration) -> StoreResult<Acquired> {
 }
 
 impl Stage {
-    fn waiting(&self, wait: Wait) -> Want {
-        Want {
+    fn waiting(&self, wait: Wait) -> AcquireRequest {
+        AcquireRequest {
             wait,
-            ..self.want("k")
+            ..self.request("k")
         }
     }
 
     /// A caller asks for the lock, and is queued.
     fn queued(&self, wait: Wait, ahead: u64) -> QueuedCall {
-        let want = self.waiting(wait);
-        let owner = want.acquire.owner;
-        let taking = self.take(want);
+        let request = self.waiting(wait);
+        let owner = request.owner;
+        let taking = self.take(request);
         let (mut batch, reply) = self.acquire();
         reply
             .send(vec![queue_answer(ahead, Duration::ZERO)])
@@ -274,9 +274,9 @@ fn a_waiter_is_answered_at_its_deadline_though_a_request_is_in_flight() {
 #[test]
 fn a_waiter_that_is_dropped_leaves_the_queue_at_once_and_its_grant_is_ignored() {
     let stage = Stage::new();
-    let want = stage.waiting(Wait::Forever);
-    let owner = want.acquire.owner;
-    let mut taking = Box::pin(stage.engine.acquire(want));
+    let request = stage.waiting(Wait::Forever);
+    let owner = request.owner;
+    let mut taking = Box::pin(stage.engine.acquire(request));
     let mut context = Context::from_waker(Waker::noop());
     assert!(taking.as_mut().poll(&mut context).is_pending());
     let (batch, reply) = stage.acquire();

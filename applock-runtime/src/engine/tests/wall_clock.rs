@@ -94,7 +94,7 @@ fn a_wall_clock_that_is_slewed_or_steps_back_costs_nothing() {
 #[test]
 fn an_acquire_answered_after_a_jump_is_not_held_before_it_is_confirmed() {
     let stage = Stage::new();
-    let taking = stage.take(stage.want("k"));
+    let taking = stage.take(stage.request("k"));
     let (_, reply) = stage.acquire();
     stage.clock.advance_wall(JUMP);
     reply.send(vec![granted()]).unwrap();
@@ -108,11 +108,11 @@ fn an_acquire_answered_after_a_jump_is_not_held_before_it_is_confirmed() {
 #[test]
 fn a_suspect_lease_is_asked_after_until_it_is_confirmed_also_where_at_most_caps_it() {
     let stage = Stage::new();
-    let want = Want {
+    let request = AcquireRequest {
         at_most: Some(TTL / 2),
-        ..stage.want("k")
+        ..stage.request("k")
     };
-    let held = stage.held(want);
+    let held = stage.held(request);
     stage.clock.advance_wall(JUMP);
     assert_eq!(held.validity(), Validity::Suspect);
     for failure in [dead(), unknown()] {
