@@ -1,5 +1,26 @@
-//! Acquires: from the request to the grant, the refusal, or the clean-up after an acquire
-//! that nobody waits for any more.
+//! Acquiring: from the request to the grant, the refusal, or the clean-up.
+//!
+//! An acquiring entry asks the store for its lock, and has one request in flight at a time.
+//! The store's answer is one of four. *Granted*: the entry becomes a holding, unless the
+//! lease would be over already, for it is judged from before the request left (rule R1).
+//! *Busy*: the caller of an acquire that does not wait is refused; a waiting one tries
+//! again after a pause. *Queued*: the store keeps the waiter in its wait queue and may
+//! notify it of its grant; the first waiter of each lock polls meanwhile, because a
+//! notification may be lost. *An error*: nobody knows whether the store has carried the
+//! request out. The entry tries again with the same owner id, which takes the lock once
+//! however often it arrives.
+//!
+//! An entry gives up when its caller has gone, its deadline has passed, or an error is
+//! final. Then nothing of it may stay behind (rule R6): a waiter is taken off the store's
+//! queue, and a request whose outcome is unknown leaves an *orphan*, a lock that may be
+//! held for a caller that is not there. Both become releasing entries.
+//!
+//! The dangers this file guards against: a lock granted to a caller that has gone, and kept
+//! until its ttl ends; a lease that is believed longer than the store keeps it; and a
+//! waiter that sleeps on after its grant was lost.
+//!
+//! Nothing here decides who gets a lock: that is the store's. Nothing here keeps one alive:
+//! that is `hold`'s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +41,9 @@ use super::mailbox::{AcquireRequest, Held, WeakMailbox};
 use super::state::{AcquiringEntry, EntryState, HoldingEntry, ReleasingEntry};
 
 impl Actor {
+    /// A new entry, whose first request leaves with the next batch. One that waits arrives
+    /// behind the other waiters of this process at once: were it to arrive with the store's
+    /// answer, two answers could change the order.
     pub(super) fn start_acquire(
         &mut self,
         request: AcquireRequest,
@@ -56,7 +80,8 @@ impl Actor {
         self.queue_acquire(owner);
     }
 
-    /// Asks (again), unless a question is in flight.
+    /// Sends a request (again), unless one is in flight: of two at once, the answer of the
+    /// older one could overwrite that of the younger one.
     fn poll_now(&mut self, owner: OwnerId) {
         let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return;
@@ -76,7 +101,8 @@ impl Actor {
         self.arm_acquiring(owner);
     }
 
-    /// The first of this process who waits for a lock asks now.
+    /// The first waiter of this process for `key` polls now: the lock may be free, or may
+    /// be granted to a waiter here that was not notified.
     pub(super) fn poll_for(&mut self, key: &Arc<str>) {
         let now = self.now();
         if let Some(first) = self.waiters.poll_at(key, now) {
@@ -84,14 +110,16 @@ impl Actor {
         }
     }
 
-    /// Grants are told from now on, or are not any more: what was not told is asked for.
+    /// The store notifies waiters from now on, or does not any more. A grant of before may
+    /// have gone unnotified, so the first waiter of each lock polls.
     pub(super) fn poll_all(&mut self) {
         for key in self.waiters.keys() {
             self.poll_for(&key);
         }
     }
 
-    /// Arms its timer: the end of its patience, or its next question.
+    /// Arms the entry's timer: its deadline, its next try, or its next poll of the wait
+    /// queue, whichever comes first.
     fn arm_acquiring(&mut self, owner: OwnerId) {
         let Some(EntryState::Acquiring(acquiring)) =
             self.entries.get(&owner).map(|entry| &entry.state)
@@ -99,7 +127,9 @@ impl Actor {
             return;
         };
         let next = if acquiring.in_flight {
-            // Whoever was answered once need not hear this answer.
+            // A waiter that has had one answer may time out while the next request is in
+            // flight. One that has had none waits for it, so that there is something to
+            // tell the caller.
             acquiring.deadline.filter(|_| acquiring.last.is_some())
         } else {
             let key = &acquiring.request.key.lock;
@@ -112,7 +142,10 @@ impl Actor {
         self.wake(owner, next);
     }
 
-    /// Its next question or the end of its patience has come.
+    /// The timer has fired: the deadline has passed, or the next request is due.
+    ///
+    /// With a request in flight the caller is answered, and the entry stays: a grant that
+    /// comes with the answer still has to be given back.
     pub(super) fn acquiring_due(&mut self, owner: OwnerId, now: Moment) {
         let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return;
@@ -129,7 +162,8 @@ impl Actor {
         }
     }
 
-    /// Its caller waits no more.
+    /// The caller has dropped its future. With a request in flight the entry waits for the
+    /// answer, which shows what has to be cleaned up.
     pub(super) fn forget(&mut self, owner: OwnerId) {
         if let Some(EntryState::Acquiring(acquiring)) = self.state(owner)
             && !acquiring.in_flight
@@ -138,6 +172,7 @@ impl Actor {
         }
     }
 
+    /// The store has answered a request that left at `sent`.
     pub(super) fn acquired(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<Acquired>) {
         let now = self.now();
         let store = self.parts.store.describe();
@@ -215,7 +250,8 @@ impl Actor {
         self.try_later(owner, now, pause);
     }
 
-    /// Arms the next try, or gives up if there is to be none.
+    /// Arms the next try after `pause`, or gives up if there is to be none: the caller has
+    /// gone, its deadline has passed, or it does not wait.
     fn try_later(&mut self, owner: OwnerId, now: Moment, pause: Duration) {
         let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return;
@@ -228,7 +264,11 @@ impl Actor {
         }
     }
 
-    /// It stands in line.
+    /// The store has put the waiter into its wait queue, or has found it there.
+    ///
+    /// The request's moment and the store's time at that moment are kept as a pair: a later
+    /// notification carries only the store's time, and this pair translates it (see
+    /// [`notified`](Self::notified)).
     fn queued(&mut self, owner: OwnerId, sent: Sent, place: QueuePosition) {
         let now = self.now();
         let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
@@ -254,7 +294,9 @@ impl Actor {
         }
         self.arm_acquiring(owner);
         if place.is_new && before.is_some() {
-            // The store has lost the line: those behind ask in their old order.
+            // The store has lost its wait queue (a restart, an eviction). The other waiters
+            // of this process ask again now, in the order of their arrival, and so take
+            // their old places.
             for other in self.waiters.of(&key) {
                 if other != owner {
                     self.poll_now(other);
@@ -264,15 +306,21 @@ impl Actor {
             && let Some(EntryState::Acquiring(theirs)) = self.state(holder)
             && theirs.retry.is_none()
         {
-            // One of us has it and does not know it yet: the grant is on its way, or lost.
+            // A waiter of this very process has the lock, and does not know it yet: its
+            // notification is on its way, or lost. It asks by itself if nothing comes.
             theirs.retry = Some(now + ON_ITS_WAY);
             self.arm_acquiring(holder);
         }
     }
 
-    /// A lock was handed to one who stands in line. When that was is known by the store's
-    /// clock only: the lease is judged from the last answered question, and what has passed
-    /// at the store since (rule R1).
+    /// The store notifies a waiter of its grant. When the grant was made is known by the
+    /// store's clock alone, so the lease is judged from the last answered request: its
+    /// moment, plus what has passed at the store since, less 1 % for clocks that run at
+    /// different rates (rule R1).
+    ///
+    /// A notification is a hint, and never believed where it cannot be judged: a waiter
+    /// that was never queued, a store's clock that was set, a claim that is over. The
+    /// waiter polls then, and the store's answer is the lease.
     pub(super) fn notified(&mut self, grant: Grant) {
         let owner = grant.owner;
         let now = self.now();
@@ -287,7 +335,7 @@ impl Actor {
         let from = acquiring.queued.and_then(|(sent, at)| {
             let passed = Duration::from_micros(grant.micros.checked_sub(at)?);
             let at = sent.at + passed.saturating_sub(passed / 100);
-            // In the future: the store's clock has jumped.
+            // A moment in the future: the store's clock has jumped.
             (at <= now).then_some(Sent { at, ..sent })
         });
         if !from.is_some_and(|from| self.grant(&grant, from)) {
@@ -296,7 +344,9 @@ impl Actor {
         }
     }
 
-    /// A release of this process was answered so: the lease is judged from its sending.
+    /// A release of this process has handed the lock to a waiter of this process, and the
+    /// answer says so. The grant was made after that release left, so the lease is judged
+    /// from there (rule R1), with no need of the store's clock.
     pub(super) fn handed_over(&mut self, grant: Grant, sent: Sent) {
         let Some(EntryState::Acquiring(acquiring)) = self.state(grant.owner) else {
             return;
@@ -308,8 +358,9 @@ impl Actor {
         }
     }
 
-    /// Tells the caller what the last try said, and cleans up: a place in line, or what
-    /// may have been carried out unheard.
+    /// Ends an acquire that has no grant. The caller gets what the last try said. What may
+    /// have stayed at the store is cleaned up: an orphan, if the outcome of some try is
+    /// unknown, or the place in the wait queue.
     fn give_up(&mut self, owner: OwnerId) {
         let Some(EntryState::Acquiring(mut acquiring)) = self.remove(owner) else {
             return;
@@ -328,6 +379,8 @@ impl Actor {
         }
     }
 
+    /// Leaves the waiters of this process. If it was the first, the next one polls in its
+    /// place.
     fn leave_queue(&mut self, acquiring: &AcquiringEntry) {
         let Some(arrival) = acquiring.arrival else {
             return;
@@ -344,7 +397,12 @@ impl Actor {
         }
     }
 
-    /// Makes a holding of the acquire, judged from `sent`. `false`: the lease would be over.
+    /// Makes a holding of the acquire, whose lease is judged from `sent`. `false`: the
+    /// lease would be over already, and nothing was changed; a caller must never be handed
+    /// a lock that may be another's.
+    ///
+    /// The caller's answer is sent last. If the caller has gone meanwhile, the handle in it
+    /// is dropped, and releases the lock (rule R6).
     fn grant(&mut self, grant: &Grant, sent: Sent) -> bool {
         let owner = grant.owner;
         let now = self.now();
@@ -362,7 +420,7 @@ impl Actor {
         };
         self.leave_queue(&acquiring);
         let Some(mailbox) = acquiring.mailbox.upgrade() else {
-            // No handle is left, so nobody waits for it.
+            // No handle of the engine is left, so no caller waits for the lock.
             let orphan = ReleasingEntry::orphan(&acquiring.request, now);
             self.end(owner, orphan);
             return true;
@@ -403,14 +461,16 @@ impl Actor {
     }
 }
 
-/// Keys expire on a whole millisecond.
+/// Stores expire keys on a whole millisecond: a try right at the end could come too early.
 const TICK: Duration = Duration::from_millis(1);
 
-/// How long a grant may be on its way after another answer has shown it.
+/// How long a notification may take after another waiter's answer has shown its grant.
 const ON_ITS_WAY: Duration = Duration::from_millis(10);
 
-/// When one who stands in line asks again: when the holder's lease ends as far as is
-/// known, and now and then, for a grant that was lost and a holder that died.
+/// When a queued waiter polls next: at the end of the holder's lease as far as it is known,
+/// and every so often, for a notification that was lost and a holder that died. A waiter
+/// far back polls less often, for the ones ahead have to go first; a holder that is no
+/// AppLock process never notifies anyone, so its waiters poll as for a busy lock.
 fn until_poll(place: &QueuePosition, polls: u32) -> Duration {
     let pause = if !place.is_notified {
         backoff::poll(polls) * u32::try_from(place.ahead.clamp(1, 4)).unwrap_or(4)

@@ -1,4 +1,22 @@
-//! Holdings: the heartbeat, and the loss that no answer is needed for (rule R4).
+//! Holding: the heartbeat, the loss of a lease, and the holder's release.
+//!
+//! A holding sends a heartbeat each third of its ttl, so that two full attempts fit before
+//! the lease ends. A 'yes' moves the end of the lease forward, judged from when the
+//! heartbeat left (rule R1). A 'no' is a loss at once: the store has said that another
+//! owner has the lock. An error is neither (rule R9): heartbeats go on, faster, until the
+//! lease's own end, and at that moment the lock is lost with no answer from anyone (rule
+//! R4). A lease that is over stays over, also if a 'yes' comes late. The holder is notified
+//! in every case, and the entry stays until its holder lets go: only then may the lock be
+//! given back (rule R5).
+//!
+//! A release never overtakes a heartbeat in flight. Were it to, the heartbeat could arrive
+//! behind it; the store would answer 'no', which here would read as a loss.
+//!
+//! The dangers this file guards against: a holder that works on with a lock that is
+//! another's, and a lock lost for one dropped packet.
+//!
+//! Nothing here talks to the store: a heartbeat is put into the outbox, and `send` sends
+//! it.
 
 use std::sync::Arc;
 
@@ -15,7 +33,7 @@ use super::lease_time::{Sent, heartbeat_interval, valid_until};
 use super::state::{EntryState, ReleasingEntry};
 
 impl Actor {
-    /// Its next heartbeat is due, or its lease has run out.
+    /// The timer has fired: the next heartbeat is due, or the lease has run out.
     pub(super) fn holding_due(&mut self, owner: OwnerId, now: Moment) {
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
@@ -26,7 +44,9 @@ impl Actor {
         self.arm_holding(owner);
     }
 
-    /// Sends a heartbeat now, or as soon as the one in flight is answered.
+    /// Sends a heartbeat now, or as soon as the one in flight is answered. All callers of
+    /// `verify` that have come until now are answered by it; one in flight would not do,
+    /// for it left before they asked.
     pub(super) fn heartbeat(&mut self, owner: OwnerId) {
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
@@ -41,7 +61,7 @@ impl Actor {
         self.queue_renewal(owner);
     }
 
-    /// The holdings of one key in this process.
+    /// A heartbeat for each holding of `key` in this process.
     pub(super) fn heartbeat_for(&mut self, key: &Arc<str>) {
         for owner in self.owners() {
             if let Some(EntryState::Holding(holding)) = self.state(owner)
@@ -52,8 +72,9 @@ impl Actor {
         }
     }
 
-    /// Arms the timer: the next heartbeat or the lease's end, whichever comes first.
-    /// Tells, once, when the lease is over.
+    /// Arms the entry's timer: the next heartbeat or the lease's end, whichever comes
+    /// first. Logs, once, that the lease is over. The end is armed even while a heartbeat
+    /// is in flight: an answer that never comes must not delay the loss (rule R4).
     pub(super) fn arm_holding(&mut self, owner: OwnerId) {
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
@@ -83,6 +104,7 @@ impl Actor {
         self.wake(owner, Some(next));
     }
 
+    /// The store has answered a heartbeat that left at `sent`.
     pub(super) fn renewed(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<bool>) {
         let now = self.now();
         let store = self.parts.store.describe();
@@ -110,7 +132,7 @@ impl Actor {
                 Ok(false)
             }
             Err(error) => {
-                // One failure is no loss: tries go on until the lease's own deadline.
+                // One failure is no loss: heartbeats go on until the lease's own end.
                 if holding.failures == 0 && lease.is_valid() {
                     tracing::warn!(
                         key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
@@ -119,7 +141,8 @@ impl Actor {
                     );
                 }
                 holding.due = if error.worth_another && holding.failures == 0 {
-                    // A dead connection was found: whoever asks is answered by the next.
+                    // A dead connection was found: callers of `verify` are answered by the
+                    // next heartbeat.
                     holding.asked.append(&mut asking);
                     now
                 } else {
@@ -137,14 +160,14 @@ impl Actor {
                     .clone()
                     .into_error(Arc::clone(&store), Some(Arc::clone(&lease.key.lock)))),
             };
-            // Whoever stopped asking does not mind.
+            // A caller may have stopped waiting.
             let _ = reply.send(answer);
         }
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
         if holding.release.is_some() || !lease.is_valid() {
-            // Nothing is left to ask about.
+            // The lock is released or lost: there is nothing left to ask the store.
             for reply in holding.asked.drain(..) {
                 let _ = reply.send(Ok(false));
             }
@@ -162,7 +185,8 @@ impl Actor {
         }
     }
 
-    /// Its holder lets go.
+    /// The holder lets go, or a shutdown does it for the holder. The lease ends here,
+    /// before the request leaves: from now on no caller is told that the lock is held.
     pub(super) fn release(
         &mut self,
         lease: &Arc<Lease>,
@@ -173,8 +197,9 @@ impl Actor {
         let now = self.now();
         match self.state(owner) {
             Some(EntryState::Holding(holding)) if holding.in_flight => {
-                // A release never overtakes a heartbeat in flight. Of two (a shutdown may
-                // be the second) the first one's caller is told.
+                // A release never overtakes a heartbeat in flight. If there are two
+                // releases (a shutdown may be the second), the caller of the first is
+                // answered.
                 holding.release.get_or_insert(reply);
                 self.wake(owner, None);
             }

@@ -1,7 +1,24 @@
-//! Endings: releases, repeated until the store has answered or the ttl has done it.
+//! Releasing: a release is repeated until the store has answered, or the ttl has freed the
+//! lock.
 //!
-//! Also the clean-up after an acquire whose outcome nobody knows (rule R6): the lock
-//! may have been taken, or may be taken still by a command that is on its way.
+//! A releasing entry is one of three things. *A held lock* that its holder lets go: the
+//! caller gets the first answer, good or bad, and after an error the engine goes on trying
+//! without it, because the next waiter should not have to wait for the ttl. *A place in the
+//! wait queue* of a waiter that has given up: one answer ends it; if the waiter was granted
+//! the lock meanwhile, the store hands that on. *An orphan*: an acquire of unknown outcome
+//! (rule R6). The lock may be held for a caller that is gone, or may come to be held by a
+//! request that is still on its way, so an orphan is released for [`ORPHAN_WATCH`] also if
+//! the store has nothing to release yet.
+//!
+//! A held lock may become an orphan: if an earlier try of its acquire may still arrive, it
+//! could take the lock anew after the release. The holder is answered, and the entry
+//! watches on.
+//!
+//! The dangers this file guards against: a lock that stays taken, by nobody, until its ttl
+//! ends; and a holder that is told 'not held' only because the answer to its first try was
+//! lost.
+//!
+//! Nothing here ends a lease: it is over before an entry gets here (see `hold`).
 
 use std::sync::Arc;
 
@@ -15,7 +32,7 @@ use super::lease_time::Sent;
 use super::state::{EntryState, ORPHAN_WATCH};
 
 impl Actor {
-    /// Its next try has come.
+    /// The timer has fired: the next try is due, or there is nothing left to try for.
     pub(super) fn releasing_due(&mut self, owner: OwnerId, now: Moment) {
         let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
             return;
@@ -37,6 +54,8 @@ impl Actor {
         }
     }
 
+    /// The store has answered a release that left at `sent`. The answer may also name the
+    /// waiter of this process that has the lock next.
     pub(super) fn released(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<Released>) {
         let now = self.now();
         let store = self.parts.store.describe();
@@ -56,7 +75,8 @@ impl Actor {
         let key = Arc::clone(&releasing.key.lock);
         let unheard = outcome.is_err() || releasing.unknown;
         if unheard || self.waiters.needs_polling(&key) {
-            // One of us may be the next, and would not hear of it.
+            // A waiter of this process may have the lock now, and would not be notified: it
+            // polls.
             self.poll_for(&key);
         }
         let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
@@ -64,8 +84,8 @@ impl Actor {
         };
         match outcome {
             Ok(_) if releasing.is_queue_place && !releasing.unknown => self.retire(owner),
-            // An orphan: gone, or not there, or not there yet; and of several tries another
-            // may come.
+            // Orphan: the store had something to release, or has nothing to release yet.
+            // Keep releasing until no earlier acquire can arrive.
             Ok(_) if releasing.lease.is_none() => {
                 let watch = *releasing.watch.get_or_insert(now + ORPHAN_WATCH);
                 let pause = backoff::retry(releasing.failures);
@@ -81,7 +101,8 @@ impl Actor {
                 }
                 self.finish(owner, Ok(()));
             }
-            // The first answer was lost, and it was the one that said yes.
+            // An earlier try was carried out, and its answer was lost: that one was the
+            // 'yes'.
             Ok(false) if releasing.unknown => self.finish(owner, Ok(())),
             Ok(false) => self.finish(owner, Err(Error::NotHeld { key })),
             Err(error) => {
@@ -115,6 +136,8 @@ impl Actor {
         }
     }
 
+    /// Answers the caller. The entry goes, unless an earlier try of its acquire may still
+    /// arrive.
     fn finish(&mut self, owner: OwnerId, outcome: Result<()>) {
         let now = self.now();
         let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
@@ -125,7 +148,8 @@ impl Actor {
             return;
         };
         match releasing.late_acquire_until.take().filter(|end| *end > now) {
-            // Released; but an earlier try of its acquire may take it once more.
+            // Released; but an earlier try of its acquire may take the lock anew: it is an
+            // orphan now.
             Some(end) => {
                 releasing.lease = None;
                 releasing.watch = Some(end);
