@@ -1,4 +1,15 @@
-//! The table of the engine's entries, and their timers.
+//! The actor: the table of entries, their timers, the outbox, and the few steps that change
+//! them.
+//!
+//! All state of an engine is one struct, owned by one task: no locks, and no interleaving
+//! inside a step. The primitives here keep the invariants between the table and its
+//! indexes: an entry has one timer at most, and it is in the timer set exactly if the entry
+//! says so; each entry that goes is counted off in `unfinished`. The danger they guard
+//! against is an entry that no timer, answer or command will ever wake again: a lock
+//! without heartbeats.
+//!
+//! What a step means belongs in `acquire`, `hold` and `release`, and when it is due in
+//! `event_loop`; nothing here knows a rule of locking.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -31,28 +42,35 @@ pub(crate) struct Parts {
     pub(crate) command_timeout: Duration,
 }
 
+/// The engine's whole state. See the [module](self).
 pub(super) struct Actor {
     pub(super) parts: Arc<Parts>,
     pub(super) unfinished: Arc<Unfinished>,
     pub(super) waiters: Waiters,
+    /// Goes with each request that waits: where the store notifies this engine.
     pub(super) notices: Notifications,
     pub(super) noticed: mpsc::UnboundedReceiver<Notification>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     /// No handle is left that could send another command.
     pub(super) abandoned: bool,
     pub(super) closing: Option<Closing>,
-    /// In boxes: half of a table is empty.
+    /// By owner id. Boxed, for half of a hash table is empty.
     pub(super) entries: HashMap<OwnerId, Box<TableEntry>, BuildHasherDefault<IdHasher>>,
+    /// The entries that have a timer, the earliest first.
     pub(super) timers: BTreeSet<(Moment, OwnerId)>,
+    /// The batches that the store has not answered.
     pub(super) inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Completion> + Send>>>,
     pub(super) outbox: Outbox,
+    /// The sleep that wakes the loop, and for when it is set. Kept over many rounds: a
+    /// sleep for an earlier moment does no harm, and making one costs.
     pub(super) alarm: Option<(Moment, Sleep)>,
-    /// When to look at the wall clock next, while anything is held.
+    /// When the wall clock is checked next, while anything is held.
     pub(super) next_wall_check: Option<Moment>,
-    /// What the clocks showed at the last look.
+    /// What the clocks showed at the last check.
     pub(super) wall_checked: Option<Sent>,
 }
 
+/// A row of the table: an entry, and its one timer.
 pub(super) struct TableEntry {
     pub(super) wake: Option<Moment>,
     pub(super) state: EntryState,
@@ -85,7 +103,8 @@ impl Hasher for IdHasher {
     }
 }
 
-/// What a store answered, or a question that has answered for itself.
+/// What has come back: the answers to a batch with its owner ids and when it left, or a
+/// request of an operator, which has answered its caller by itself.
 pub(super) enum Completion {
     Acquired(Vec<OwnerId>, Sent, Vec<StoreResult<Acquired>>),
     Renewed(Vec<OwnerId>, Sent, Vec<StoreResult<bool>>),
@@ -96,14 +115,16 @@ pub(super) enum Completion {
 
 /// A shutdown under way.
 pub(super) struct Closing {
-    /// Holders have been told; what they still hold is released then.
+    /// Holders have been notified, and may let go until then; what they still hold is
+    /// released.
     pub(super) grace: Moment,
+    /// The callers of the shutdown are answered by then, whatever is left.
     pub(super) deadline: Moment,
     pub(super) replies: Vec<oneshot::Sender<Result<()>>>,
 }
 
-/// How often the wall clock is looked at: a paused machine's holders are asked after no
-/// later than this when it wakes.
+/// How often the wall clock is checked: when a paused machine wakes, its leases are
+/// verified no later than this.
 pub(super) const WALL_CHECK: Duration = Duration::from_secs(1);
 
 impl Actor {
@@ -136,16 +157,21 @@ impl Actor {
         self.parts.clock.now()
     }
 
+    /// All owner ids, sorted: what is done to all of them is done in the same order in each
+    /// run of a simulation.
     pub(super) fn owners(&self) -> Vec<OwnerId> {
         let mut owners: Vec<OwnerId> = self.entries.keys().copied().collect();
         owners.sort_unstable();
         owners
     }
 
+    /// The entry of an owner id, if it has not gone.
     pub(super) fn state(&mut self, owner: OwnerId) -> Option<&mut EntryState> {
         self.entries.get_mut(&owner).map(|entry| &mut entry.state)
     }
 
+    /// Sets an entry's state, old or new. Its timer is off then: the step that follows arms
+    /// it.
     pub(super) fn put(&mut self, owner: OwnerId, state: EntryState) {
         if matches!(state, EntryState::Holding(_)) && self.next_wall_check.is_none() {
             self.next_wall_check = Some(self.now() + WALL_CHECK);
@@ -161,24 +187,27 @@ impl Actor {
         }
     }
 
+    /// Takes an entry out of the table, with its timer. It still counts as unfinished: the
+    /// caller puts it back in another state, or counts it off.
     pub(super) fn remove(&mut self, owner: OwnerId) -> Option<EntryState> {
         self.wake(owner, None);
         self.entries.remove(&owner).map(|entry| entry.state)
     }
 
-    /// Forgets an acquisition: nothing of it is left to do.
+    /// Ends an entry: there is nothing left to do for it, here or at the store.
     pub(super) fn retire(&mut self, owner: OwnerId) {
         if self.remove(owner).is_some() {
             self.unfinished.done();
         }
     }
 
+    /// Makes a releasing entry, whose first request leaves with the next batch.
     pub(super) fn end(&mut self, owner: OwnerId, releasing: ReleasingEntry) {
         self.put(owner, EntryState::Releasing(Box::new(releasing)));
         self.queue_release(owner);
     }
 
-    /// Sets the entry's one timer.
+    /// Sets, moves or clears the entry's one timer.
     pub(super) fn wake(&mut self, owner: OwnerId, at: Option<Moment>) {
         if let Some(entry) = self.entries.get_mut(&owner) {
             if let Some(known) = entry.wake.take() {
@@ -203,9 +232,10 @@ impl Actor {
         self.outbox.releases.push(owner);
     }
 
-    /// A request leaves at its first poll, before every later one: whoever came first
-    /// stands first in line. (Where tokio's budget for one poll is used up, it would wake
-    /// those that it had put off in the opposite order.)
+    /// Starts a request. It leaves at its first poll, and so before every later one: the
+    /// waiter that came first is queued first. Polled unconstrained: where tokio's budget
+    /// for one poll is used up, it would wake the requests that it had put off in the
+    /// opposite order.
     pub(super) fn spawn(&mut self, future: impl Future<Output = Completion> + Send + 'static) {
         self.inflight
             .push(Box::pin(tokio::task::unconstrained(future)));
@@ -213,8 +243,9 @@ impl Actor {
 }
 
 impl Drop for Actor {
-    /// The end, foreseen or not: a waker, a clock or a log subscriber that the engine
-    /// calls may panic. Nobody keeps a lock alive then, so nobody may think it held.
+    /// The end, foreseen or not: a waker, a clock or a log subscriber that the engine calls
+    /// may panic. Nothing keeps a lock alive then, so no holder may believe that it has
+    /// one.
     fn drop(&mut self) {
         for entry in self.entries.values() {
             if let EntryState::Holding(holding) = &entry.state {

@@ -1,4 +1,10 @@
-//! What an operator asks: to open, to inspect, to verify, to release by force.
+//! What an operator asks, or a careful holder: open, inspect, verify, release by force.
+//!
+//! None of these is a step of an entry: open, inspect and force-release go to the store
+//! beside the entries, and answer their caller by themselves. Only `verify` concerns a
+//! holding of this process, and it is a heartbeat. An inspection may be repeated after a
+//! dead connection, because it changes nothing. A force-release may not: the second one
+//! could strike the next holder.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +20,7 @@ use super::lease::Lease;
 use super::state::EntryState;
 
 impl Actor {
+    /// Reaches the store, and checks that it can be used.
     pub(super) fn open(&mut self, reply: oneshot::Sender<Result<()>>) {
         let opened = Arc::clone(&self.parts.store).open(self.parts.command_timeout);
         let store = self.parts.store.describe();
@@ -24,6 +31,7 @@ impl Actor {
         });
     }
 
+    /// Who holds the lock, and who held it last.
     pub(super) fn inspect(&mut self, key: Key, reply: oneshot::Sender<Result<Inspection>>) {
         let store = self.parts.store.describe();
         let lock = Arc::clone(&key.lock);
@@ -36,6 +44,8 @@ impl Actor {
         });
     }
 
+    /// Takes a lock from its holder, if the last heartbeat is older than `stale` (always,
+    /// if that is `None`).
     pub(super) fn force(
         &mut self,
         key: Key,
@@ -47,8 +57,8 @@ impl Actor {
         let timeout = self.parts.command_timeout;
         let target = Arc::clone(&self.parts.store);
         self.spawn(async move {
-            // A look first, which may be repeated: the blow itself may not, or it could
-            // fall on the next holder.
+            // Read the lock first, which may be repeated: the force-release itself may not,
+            // or it could strike the next holder.
             let outcome = match read(&target, &key, timeout).await {
                 Ok(Inspection { holder: None, .. }) => Ok(false),
                 Ok(Inspection {
@@ -72,7 +82,8 @@ impl Actor {
         });
     }
 
-    /// Asks the store whether the lock is ours still, by a heartbeat.
+    /// Asks the store whether the lock is still this owner's: by a heartbeat, which answers
+    /// it and extends the lease in one.
     pub(super) fn verify(&mut self, lease: &Arc<Lease>, reply: oneshot::Sender<Result<bool>>) {
         let owner = lease.owner;
         match self.state(owner) {
@@ -88,7 +99,7 @@ impl Actor {
     }
 }
 
-/// Looks at a lock; once more where the connection had died meanwhile.
+/// Reads a lock; once more if the connection had died meanwhile.
 async fn read(store: &Arc<dyn Store>, key: &Key, timeout: Duration) -> StoreResult<Inspection> {
     match Arc::clone(store).inspect(key.clone(), timeout).await {
         Err(error) if error.worth_another => Arc::clone(store).inspect(key.clone(), timeout).await,

@@ -1,4 +1,15 @@
-//! Batches: what leaves for the store, and what leaves with it.
+//! Sending: what the outbox holds leaves for the store, in batches.
+//!
+//! A step puts an owner id into the outbox; the loop flushes it once all that was due has
+//! been done, so that steps of one moment share a request. The request is built here, from
+//! the entry as it is now. The moment is taken *before* the batch is handed to the store
+//! (rule R1): a lease that were judged from later would outlast the store's.
+//!
+//! Heartbeats are coalesced on top of that: where one leaves, those that are due soon leave
+//! with it. Locks that were taken one by one come to share a few requests, which keeps the
+//! store's load flat. They never leave late for it, only early.
+//!
+//! Nothing here decides whether a step is due, nor what its answer means.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,12 +22,11 @@ use super::core::{Actor, Completion, Outbox};
 use super::lease_time::{Sent, heartbeat_timeout, margin};
 use super::state::EntryState;
 
-/// By how much a heartbeat may be early at most, so that it can travel with another.
+/// By how much a heartbeat may leave early at most, to travel with others.
 const EARLIEST: Duration = Duration::from_secs(2);
 
 impl Actor {
-    /// Where a heartbeat leaves, those that are due soon travel with it: locks that were
-    /// taken one by one come to share a few calls.
+    /// Adds the heartbeats that are due soon to those that leave now.
     pub(super) fn coalesce(&mut self, now: Moment) {
         if self.outbox.renewals.is_empty() {
             return;
@@ -64,6 +74,7 @@ impl Actor {
         any
     }
 
+    /// The acquires of this moment, of waiters and of callers that do not wait.
     fn send_acquires(&mut self, owners: Vec<OwnerId>) {
         // The lease is judged from here: before the request leaves (rule R1).
         let sent = Sent::now(&*self.parts.clock);
@@ -74,7 +85,7 @@ impl Actor {
             let entry = self.entries.get(&owner).map(|entry| &entry.state);
             if let Some(EntryState::Acquiring(acquiring)) = entry {
                 let ttl = acquiring.request.ttl;
-                // An answer after the lease's end would be of no use.
+                // An answer that comes after the lease's end is of no use.
                 timeout = timeout.max(ttl - margin(ttl));
                 batch.push(acquiring.store_request(&self.notices));
                 asked.push(owner);
@@ -85,10 +96,11 @@ impl Actor {
         self.spawn(async move { Completion::Acquired(asked, sent, answer.await) });
     }
 
+    /// The heartbeats of this moment.
     fn send_renewals(&mut self, owners: Vec<OwnerId>) {
         let sent = Sent::now(&*self.parts.clock);
-        // Those of one time-out travel together: a short lease must not wait for its
-        // answer as long as a long one, nor a long one give up as early.
+        // One batch for each time-out: a short lease must not wait as long for its answer
+        // as a long one, nor a long one give up as early.
         let mut batches: BTreeMap<Duration, (Vec<OwnerId>, Vec<Renew>)> = BTreeMap::new();
         let command_timeout = self.parts.command_timeout;
         for owner in owners {
@@ -111,6 +123,8 @@ impl Actor {
         }
     }
 
+    /// The releases of this moment. One with no lease is of an orphan, or of a place in the
+    /// queue.
     fn send_releases(&mut self, owners: Vec<OwnerId>) {
         let sent = Sent::now(&*self.parts.clock);
         let mut batch = Vec::with_capacity(owners.len());

@@ -1,4 +1,14 @@
-//! Shutdown: holders are told, then locks are released, then it is over.
+//! Shutdown: holders are notified, then their locks are released, then the callers are
+//! answered.
+//!
+//! The time given is split in two. At once, waiting acquires are refused and holders are
+//! notified of the loss, so that their bodies can stop. At half of the time, what is still
+//! held is released for them. At the end the callers get 'done', or how many locks are left
+//! to their ttl. Orphans that are only watched are not waited for: nothing is known to be
+//! held.
+//!
+//! The dangers: a shutdown that hangs because a body does not stop or the store does not
+//! answer, and one that gives a lock away under a body that had no chance to stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +23,11 @@ use super::core::{Actor, Closing};
 use super::state::EntryState;
 
 impl Actor {
+    /// Begins a shutdown, or joins the one under way.
     pub(super) fn shutdown(&mut self, within: Duration, reply: oneshot::Sender<Result<()>>) {
         let now = self.now();
         if let Some(closing) = &mut self.closing {
-            // The more hurried of two counts; one that is over does not.
+            // The more hurried of two counts; one that was answered already does not.
             if closing.replies.is_empty() {
                 closing.deadline = now + within;
             }
@@ -49,7 +60,7 @@ impl Actor {
         }
     }
 
-    /// Carries a shutdown on.
+    /// Carries a shutdown on: the release of what is still held, and the answer.
     pub(super) fn close(&mut self) {
         let now = self.now();
         let Some(closing) = &self.closing else {
@@ -92,7 +103,7 @@ impl Actor {
 impl Closing {
     /// When a shutdown goes on by itself.
     pub(super) fn next(&self, now: Moment) -> Option<Moment> {
-        // Once everybody is told there is nothing left to wait for.
+        // Once all callers are answered there is nothing left to wait for.
         (!self.replies.is_empty()).then_some(if now < self.grace {
             self.grace.min(self.deadline)
         } else {

@@ -1,4 +1,16 @@
-//! The wall clock, and the leases that a jump of it makes suspect.
+//! The wall clock: a jump of it makes leases suspect, and the store is asked.
+//!
+//! Leases are judged by a clock that counts while the machine is suspended. A virtual
+//! machine that is paused, or restored from a snapshot, stops that clock as well: it wakes
+//! with leases that look fresh, while other processes have had the locks for hours. The
+//! wall clock is what such a machine is set right by first. So wherever it runs ahead by
+//! more than a second, every lease is *suspect*: it does not count as held until a
+//! heartbeat that left after the jump is answered. (A wall clock that was set by hand costs
+//! one heartbeat.)
+//!
+//! A guard that reads its lease finds the jump by itself; the check here, once a second, is
+//! for holders that do not look. The wall clock is used for nothing else: no lease is
+//! judged by it.
 
 use crate::store::OwnerId;
 
@@ -8,7 +20,8 @@ use super::lease_time::Sent;
 use super::state::EntryState;
 
 impl Actor {
-    /// Asks the store after every lease that a jump of the wall clock made suspect.
+    /// Checks the wall clock, if it is time to, and sends a heartbeat for each suspect
+    /// lease.
     pub(super) fn check_wall_clock(&mut self) {
         let Some(next) = self.next_wall_check else {
             return;
@@ -38,7 +51,7 @@ impl Actor {
         self.next_wall_check = held.then(|| now + WALL_CHECK);
     }
 
-    /// A jump of the wall clock has made the lease suspect: the store is asked at once.
+    /// A lease is suspect: the store is asked at once, by a heartbeat.
     pub(super) fn suspect(&mut self, owner: OwnerId) {
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
