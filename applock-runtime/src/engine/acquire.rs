@@ -6,7 +6,7 @@
 //! *Busy*: the caller of an acquire that does not wait is refused; a waiting one tries
 //! again after a pause. *Queued*: the store keeps the waiter in its wait queue and may
 //! notify it of its grant; the first waiter of each lock polls meanwhile, because a
-//! notification may be lost. *An error*: nobody knows whether the store has carried the
+//! notification may be lost. *An error*: it is unknown whether the store has carried the
 //! request out. The entry tries again with the same owner id, which takes the lock once
 //! however often it arrives.
 //!
@@ -197,8 +197,8 @@ impl Actor {
                 let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
                     return;
                 };
-                // Ours at the store, but of no use any more: nobody may be told that it
-                // is held.
+                // Granted at the store, but too late to be of use: no caller may be handed it,
+                // and it has to be given back.
                 acquiring.unknown = Some(now);
                 let late = StoreError::new(
                     StoreErrorKind::Unknown,
@@ -325,7 +325,7 @@ impl Actor {
         let owner = grant.owner;
         let now = self.now();
         let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
-            // It has left: its release hands the lock on.
+            // The waiter has left the queue: its release hands the lock on.
             return;
         };
         if acquiring.in_flight {
@@ -475,7 +475,7 @@ fn until_poll(place: &QueuePosition, polls: u32) -> Duration {
     let pause = if !place.is_notified {
         backoff::poll(polls) * u32::try_from(place.ahead.clamp(1, 4)).unwrap_or(4)
     } else if place.holder.is_foreign() {
-        // It knows nothing of those who wait.
+        // It knows nothing of waiters, and notifies none.
         backoff::poll(polls)
     } else {
         backoff::queue_poll(place.ahead)

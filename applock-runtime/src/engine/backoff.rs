@@ -1,4 +1,10 @@
 //! How long to pause between tries: jittered, so that a fleet does not act in step.
+//!
+//! Three paces. *Retries* of a heartbeat or a release are short beside a lease, for every
+//! try that fits before its end may save it. *Polls* of a busy lock grow to a quarter of a
+//! second. *Polls of a wait queue* whose waiters are notified are rare: seconds. The danger
+//! in all three is the same: a store that comes back after a fault, and is struck down
+//! again by all processes at once.
 
 use std::time::Duration;
 
@@ -7,7 +13,7 @@ use std::time::Duration;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 
-/// Between two polls at a busy lock: the first pause, and the longest.
+/// Between two polls of a busy lock: the first pause, and the longest.
 const POLL_FIRST: Duration = Duration::from_millis(20);
 const POLL_LONGEST: Duration = Duration::from_millis(250);
 
@@ -27,18 +33,18 @@ pub(crate) fn longest_heartbeat_pause(ttl: Duration) -> Duration {
     ttl / 20
 }
 
-/// The pause before looking again at a lock found busy `looks` times.
+/// The pause before polling a lock again that was found busy `polls` times.
 pub(crate) fn poll(polls: u32) -> Duration {
     jittered(POLL_FIRST, POLL_LONGEST, polls)
 }
 
-/// Between two knocks of one who stands in line and is told of a grant: the shortest, and
-/// the longest. One with many before it comes first only when all of them are gone; but
-/// a grant that was lost on its way holds up those behind for as long.
+/// Between two polls by a waiter that is notified of its grant: the shortest pause, and the
+/// longest. A waiter with many ahead comes first only when all of them are gone; but a
+/// notification that was lost holds up the waiters behind for as long.
 const QUEUE_POLL_FIRST: Duration = Duration::from_secs(1);
 const QUEUE_POLL_LONGEST: Duration = Duration::from_secs(10);
 
-/// How long one who stands in line waits before it asks again, with so many before it.
+/// The pause before a queued waiter polls again, with so many ahead of it.
 pub(crate) fn queue_poll(ahead: u64) -> Duration {
     let ahead = u32::try_from(ahead.max(1)).unwrap_or(u32::MAX);
     let full = QUEUE_POLL_FIRST

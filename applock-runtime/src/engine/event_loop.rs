@@ -1,8 +1,14 @@
 //! The engine's loop: what came in, what was answered, what is due, what goes out.
 //!
-//! One entry an owner id; its life is acquiring → holding → releasing, and each of the three
-//! has a file of its own. One step at a time per entry, so that a release never
-//! overtakes a heartbeat in flight. Steps that are due together travel together.
+//! One round takes all commands, then all answers, then all notifications, then the timers,
+//! and sends what they have put into the outbox. The order matters: an answer that is here
+//! already is acted upon before a timer says that it did not come. Rounds go on until
+//! nothing moves; then the loop sleeps until the earliest timer. The loop never waits for
+//! an answer, so a silent store delays nothing but its own answers: a lease still ends on
+//! time.
+//!
+//! Only *when* is decided here; *what* happens is in `acquire`, `hold`, `release` and the
+//! others.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -30,6 +36,7 @@ pub(super) async fn run(
 }
 
 impl Actor {
+    /// Rounds, until nothing moves any more. Ready: no handle is left, and nothing to do.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             let mut moved = false;
@@ -80,7 +87,7 @@ impl Actor {
             return Poll::Pending;
         };
         let alarm = match &mut self.alarm {
-            // One that rings too early does no harm.
+            // A sleep that ends too early does no harm.
             Some((armed, sleep)) if *armed <= at => sleep,
             other => &mut other.insert((at, self.parts.clock.sleep_until(at))).1,
         };
@@ -91,7 +98,7 @@ impl Actor {
         rung
     }
 
-    /// Wakes every entry whose moment has come.
+    /// Each entry whose timer has fired takes its step. `true`: something moved.
     fn due(&mut self) -> bool {
         let now = self.now();
         let mut moved = false;
@@ -114,6 +121,7 @@ impl Actor {
         moved
     }
 
+    /// A caller's command. Once a shutdown has begun, no acquire is accepted.
     fn command(&mut self, command: Command) {
         match command {
             Command::Open(reply) => self.open(reply),
@@ -141,6 +149,7 @@ impl Actor {
         }
     }
 
+    /// The store's answers, in the order of the batch.
     fn completed(&mut self, done: Completion) {
         match done {
             Completion::Acquired(owners, sent, outcomes) => {
@@ -158,7 +167,7 @@ impl Actor {
                     self.released(owner, sent, outcome);
                 }
             }
-            // A holder of this very process is told at once.
+            // If the holder is of this very process, its heartbeat finds the loss at once.
             Completion::Forced(key) => self.heartbeat_for(&key),
             Completion::Nothing => (),
         }

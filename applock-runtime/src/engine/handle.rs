@@ -1,4 +1,13 @@
 //! The handle of an engine, and its thread.
+//!
+//! A locker owns one handle. The thread starts with the first command, and ends when the
+//! last handle and the last holding are gone: a guard that outlives its locker keeps its
+//! lock. The handle only sends commands and awaits their answers; it has no state of a
+//! lock.
+//!
+//! The dangers: a thread that dies, and callers that wait for it forever (each wait ends in
+//! an error then, and the next command starts a new thread); and a program that ends before
+//! the releases it has just asked for have left (the last handle waits a moment).
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -26,6 +35,7 @@ pub(crate) struct Engine {
     unfinished: Arc<Unfinished>,
 }
 
+/// The thread that runs, and how to reach it.
 struct Running {
     mailbox: Mailbox,
     thread: ThreadId,
@@ -79,6 +89,7 @@ impl Engine {
         self.parts.store.describe()
     }
 
+    /// The mailbox of the thread, which is started if there is none (any more).
     fn mailbox(&self, lock: Option<&Key>) -> Result<Mailbox> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = running
@@ -137,6 +148,8 @@ impl Engine {
         Ok(mailbox)
     }
 
+    /// Sends a command, and awaits its answer. Safe to cancel: what an answer carries
+    /// cleans up after itself.
     async fn ask<T>(
         &self,
         lock: Option<&Key>,
@@ -188,18 +201,21 @@ impl Engine {
         outcome
     }
 
+    /// Who holds a lock, and who held it last.
     pub(crate) async fn inspect(&self, key: Key) -> Result<Inspection> {
         let lock = key.clone();
         self.ask(Some(&lock), |reply| Command::Inspect(key, reply))
             .await
     }
 
+    /// Takes a lock from its holder, if its last heartbeat is older than `stale`.
     pub(crate) async fn force(&self, key: Key, stale: Option<Duration>) -> Result<bool> {
         let lock = key.clone();
         self.ask(Some(&lock), |reply| Command::Force(key, stale, reply))
             .await
     }
 
+    /// Gives back all locks, within the time given.
     pub(crate) async fn shutdown(&self, within: Duration) -> Result<()> {
         self.ask(None, |reply| Command::Shutdown(within, reply))
             .await
@@ -215,8 +231,8 @@ impl Drop for Engine {
             .take();
         if let Some(running) = running {
             let on_engine = std::thread::current().id() == running.thread;
-            // Only what is being released is waited for; a guard that is kept has a
-            // mailbox of its own, and goes on being renewed.
+            // Only what is being released is waited for; a guard that is kept has a mailbox
+            // of its own, and its lock goes on being renewed.
             let kept = running.mailbox.strong_count() > 1;
             drop(running);
             if !on_engine && !kept {

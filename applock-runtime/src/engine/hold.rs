@@ -186,7 +186,7 @@ impl Actor {
     }
 
     /// The holder lets go, or a shutdown does it for the holder. The lease ends here,
-    /// before the request leaves: from now on no caller is told that the lock is held.
+    /// before the request leaves: from now on it reads as over.
     pub(super) fn release(
         &mut self,
         lease: &Arc<Lease>,

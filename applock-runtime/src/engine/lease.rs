@@ -1,7 +1,13 @@
-//! The lease arithmetic, and the one atomic that says whether a lock is held.
+//! The lease of one acquisition: the one atomic that says whether a lock is held.
 //!
-//! Rule R1: a lease is judged from before the request left. Rule R4: once lost,
-//! lost for good.
+//! Guard, body and engine share it, and each reads it with no I/O and no lock.
+//! `valid_until` is a moment of the clock, or `OVER`. It moves forward only, by answered
+//! heartbeats; and once it is over it is over for good (rule R4), whichever thread sees the
+//! end first. All changes are compare-and-swap against the value that was judged, so that a
+//! late answer, a loss and a release that race one another cannot bring a lease back.
+//!
+//! The danger this file guards against is a holder that believes in a lock that the store
+//! has given away. Nothing here speaks to the store, and nothing here has a timer.
 
 use std::fmt;
 use std::future::{Future as _, poll_fn};
@@ -25,8 +31,8 @@ use super::lease_time::{Sent, WALL_JUMP, wall_lead};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Validity {
     Valid,
-    /// It counts still by the clock, but the clock itself is in doubt: the store has to
-    /// confirm it first.
+    /// It counts by the clock, but the clock itself is suspect: the store has to confirm
+    /// the lease first.
     Suspect,
     Over,
 }
@@ -121,12 +127,13 @@ impl Lease {
         wall_lead(&*self.clock, now).saturating_sub(lead) > WALL_JUMP
     }
 
-    /// Whether nobody has asked yet for the heartbeat that clears the lease of doubt.
+    /// `true` for the first reader that finds the lease suspect: it sends for the
+    /// heartbeat.
     pub(crate) fn asks_first(&self) -> bool {
         !self.asked.swap(true, Ordering::AcqRel)
     }
 
-    /// A question about a suspect lease is answered: a body that was kept back looks
+    /// The store has answered about a suspect lease: a body that was kept back reads it
     /// again.
     pub(crate) fn clear(&self) {
         if self.asked.swap(false, Ordering::AcqRel) {
@@ -134,12 +141,12 @@ impl Lease {
         }
     }
 
-    /// Whether the lease counts still. Reads the clock; no I/O.
+    /// Whether the lease still counts. Reads the clock; no I/O.
     pub(crate) fn is_valid(&self) -> bool {
         self.valid_now().is_some()
     }
 
-    /// The present moment, if the lease counts still.
+    /// The present moment, if the lease still counts.
     fn valid_now(&self) -> Option<Moment> {
         loop {
             let until = self.valid_until.load(Ordering::Acquire);
@@ -150,8 +157,8 @@ impl Lease {
             if now.nanos() < until {
                 return Some(now);
             }
-            // It ran out: over for good, so that an answer that comes late cannot
-            // bring it back (rule R4). If the engine extended it just now, look again.
+            // It ran out: over for good, so that an answer that comes late cannot bring it
+            // back (rule R4). If the engine has extended it just now, judge it again.
             let loss = match self.cap {
                 Some(cap) if cap.nanos() <= until => Loss::AtMost,
                 _ => Loss::Expired,
@@ -198,7 +205,7 @@ impl Lease {
         }
     }
 
-    /// Turns the lease lost. `false`: it was over before.
+    /// Ends the lease as lost. `false`: it was over before.
     pub(crate) fn lose(&self, loss: Loss) -> bool {
         loop {
             let known = self.valid_until.load(Ordering::Acquire);
@@ -211,7 +218,8 @@ impl Lease {
         }
     }
 
-    /// Its holder lets go. What was lost stays lost, also if no check has seen it yet.
+    /// The holder lets go. A lease that has run out is lost, also if no reader has seen it
+    /// yet.
     pub(crate) fn release(&self) {
         self.is_valid();
         let _ = self
@@ -221,9 +229,10 @@ impl Lease {
         self.changed.notify_waiters();
     }
 
+    /// Ends the lease if its end is still `known`. `false`: it has changed meanwhile.
     fn end(&self, known: u64, loss: Loss) -> bool {
         let code = LOSSES.iter().position(|known| *known == loss).unwrap_or(0) as u8 + 1;
-        // The reason first, so that nobody can see 'over' without it; of two
+        // The reason first, so that no reader can see 'over' without it; of two
         // reasons at the same moment the first stays.
         let _ = self
             .loss
@@ -253,7 +262,7 @@ impl Lease {
             .and_then(|index| LOSSES.get(usize::from(index)).copied())
     }
 
-    /// The error to tell, if it was lost.
+    /// The error for its holder, if it was lost.
     pub(crate) fn lost_error(&self) -> Option<Error> {
         self.loss().map(|reason| Error::Lost {
             key: self.key.lock.clone(),
@@ -280,10 +289,12 @@ impl Lease {
         }
     }
 
+    /// The end of the lease.
     pub(crate) fn valid_until(&self) -> Moment {
         Moment::from_nanos(self.valid_until.load(Ordering::Acquire))
     }
 
+    /// How long the lease still counts with no further heartbeat.
     pub(crate) fn remaining(&self) -> Duration {
         match self.valid_now() {
             Some(now) => self.valid_until().saturating_since(now),
@@ -291,6 +302,7 @@ impl Lease {
         }
     }
 
+    /// How long the lock is held, by the clock.
     pub(crate) fn held_for(&self) -> Duration {
         self.clock.now().saturating_since(self.since)
     }

@@ -1,11 +1,20 @@
-//! The lease arithmetic: limits, margin, heartbeat interval, and when a lease ends (rule R1).
+//! The lease arithmetic: limits, margin, heartbeat interval, and when a lease ends.
+//!
+//! Rule R1: a lease counts from *before* its request left, and ends a margin before the
+//! ttl. The store starts to count when the request arrives, which is later; so by its own
+//! clock the holder is over before the store lets another owner in, whatever the network
+//! did. The numbers are chosen together: a heartbeat each third of the ttl, and two full
+//! attempts with the pause between them, must end before the lease does (`backoff` has the
+//! test).
+//!
+//! Functions of lengths and moments. Only [`Sent::now`] reads a clock.
 
 use std::time::{Duration, SystemTime};
 
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Result};
 
-/// The ttl unless told otherwise: that of the Python AppLocker.
+/// The ttl where none is given: that of the Python AppLocker.
 pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(60);
 
 /// The shortest ttl: below it a busy machine's scheduling alone loses leases.
@@ -15,10 +24,10 @@ pub(crate) const MIN_TTL: Duration = Duration::from_millis(100);
 /// arithmetic, and mean 'for ever' anyway.
 pub(crate) const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// How long any one command may take unless told otherwise, and at the most.
+/// How long one command may take where nothing is set, and at the most.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What stopping takes: the holder must hear of the loss before anybody else can
+/// What stopping takes: the holder must be notified of the loss before another owner can
 /// have the lock.
 const STOPPING: Duration = Duration::from_millis(30);
 
@@ -40,12 +49,12 @@ pub(crate) fn heartbeat_timeout(ttl: Duration, command: Duration) -> Duration {
     (ttl / 4).min(command)
 }
 
-/// Until when a lease counts that was asked for at `sent` (rule R1).
+/// The end of a lease that was asked for at `sent` (rule R1).
 pub(crate) fn valid_until(sent: Moment, ttl: Duration) -> Moment {
     sent + ttl.saturating_sub(margin(ttl))
 }
 
-/// A length of time that a person gave, checked.
+/// A length of time from the user, checked.
 pub(crate) fn check_length(what: &'static str, length: Duration) -> Result<Duration> {
     if length < MIN_TTL {
         return Err(Error::invalid(
@@ -81,6 +90,7 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
+    /// Reads both clocks. Called before the request is handed to the store.
     pub(crate) fn now(clock: &dyn Clock) -> Self {
         let at = clock.now();
         Self {

@@ -1,4 +1,12 @@
-//! What the engine is asked: its commands, and the handle of a lock that is held.
+//! How callers reach the engine: its commands, and the handle of a held lock.
+//!
+//! A [`Held`] is what an acquire is answered with. It owns the duty to release: dropped at
+//! any moment, also inside an answer that no caller receives, it sends the release (rule
+//! R6). A `Gone` does the same for an acquire that is not answered yet. Both send, and
+//! never wait: they run in destructors, on any thread. The mailbox is unbounded for that
+//! reason; callers that await an answer are what bounds it.
+//!
+//! Nothing here decides anything about a lock but one: that it is released once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +37,8 @@ pub(super) enum Command {
     /// The caller of this acquire, which may wait for long, has gone.
     Forget(OwnerId),
     Verify(Arc<Lease>, oneshot::Sender<Result<bool>>),
-    /// A heartbeat at once, and no answer: the lease is suspect.
+    /// The lease is suspect: send a heartbeat at once. There is no answer; the lease shows
+    /// it.
     Suspect(OwnerId),
     Release(Arc<Lease>, Option<oneshot::Sender<Result<()>>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
@@ -37,7 +46,7 @@ pub(super) enum Command {
     Shutdown(Duration, oneshot::Sender<Result<()>>),
 }
 
-// Answers are awaited unconstrained: inside a tokio task that somebody else's `block_on`
+// Answers are awaited unconstrained: inside a tokio task that another `block_on`
 // blocks, the task's cooperative budget is never given anew.
 
 pub(super) type Mailbox = mpsc::UnboundedSender<Command>;
@@ -88,7 +97,7 @@ pub(crate) enum Wait {
 /// A lock that is held: dropping it lets go, in the background (rule R6).
 pub(crate) struct Held {
     lease: Arc<Lease>,
-    /// Whether somebody has let go already.
+    /// Whether it was let go already: by its guard, its run, or its drop.
     ended: AtomicBool,
     mailbox: Mailbox,
     store: Arc<str>,
@@ -125,7 +134,8 @@ impl Held {
         &self.lease
     }
 
-    /// What is known of the lease; a suspect one is verified, in the background.
+    /// What is known of the lease. A suspect one is verified in the background; the first
+    /// reader sends for the heartbeat.
     pub(crate) fn validity(&self) -> Validity {
         let validity = self.lease.validity();
         if validity == Validity::Suspect && self.lease.asks_first() {
@@ -135,7 +145,7 @@ impl Held {
         validity
     }
 
-    /// What is told of a lease that is suspect.
+    /// The error for a holder that asks while its lease is suspect.
     pub(crate) fn suspect_error(&self) -> Error {
         StoreError::new(
             StoreErrorKind::Unknown,
@@ -149,7 +159,7 @@ impl Held {
         )
     }
 
-    /// Asks the store whether the lock is ours still, with a heartbeat.
+    /// Asks the store whether the lock is still this owner's, by a heartbeat.
     pub(crate) async fn verify(&self) -> Result<bool> {
         let (reply, answer) = oneshot::channel();
         let lease = Arc::clone(&self.lease);
@@ -164,7 +174,7 @@ impl Held {
         self.end().await
     }
 
-    /// Lets go though others may still look at the lease, and waits for the answer.
+    /// Lets go while others may still read the lease, and waits for the answer.
     pub(crate) async fn end(&self) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         if self.ended.swap(true, Ordering::AcqRel) {
@@ -195,6 +205,7 @@ impl Drop for Held {
     }
 }
 
+/// The error for a caller whose engine has no thread any more.
 pub(super) fn stopped(store: &Arc<str>, lock: Option<&Key>) -> Error {
     StoreError::new(
         StoreErrorKind::Unknown,
@@ -204,8 +215,9 @@ pub(super) fn stopped(store: &Arc<str>, lock: Option<&Key>) -> Error {
     .into_error(Arc::clone(store), lock.map(|key| Arc::clone(&key.lock)))
 }
 
-/// Tells the engine when the future of an acquire that waits is dropped: whoever stands
-/// in line has nothing else to wake it.
+/// Tells the engine that the future of a waiting acquire was dropped. A waiter may sleep
+/// for seconds until it polls: until then it would stand in the wait queue, and be granted
+/// the lock.
 pub(super) struct Gone {
     pub(super) owner: OwnerId,
     pub(super) mailbox: WeakMailbox,

@@ -11,7 +11,12 @@
 //! The engine is one actor with one table. A row is an *entry*: one acquire, by its owner
 //! id, from the request to the end. An entry is in one of three states.
 //!
-//! ```text granted                      let go, or shutdown acquiring ───────────▶ holding ───────────────────────────────▶ releasing ──▶ gone │                                                               ▲ └── given up: a place in the wait queue, or an orphan ──────────┘ └── refused, and nothing stayed at the store ─────────────────────────▶ gone
+//! ```text
+//!            granted              let go, or shutdown
+//! acquiring ─────────▶ holding ───────────────────────▶ releasing ──▶ gone
+//!     │                                                     ▲
+//!     ├── given up: a place in the wait queue, or an orphan ┘
+//!     └── refused, and nothing stayed at the store ─────────────────▶ gone
 //! ```
 //!
 //! - *Acquiring* (`acquire`): a request is in flight, or the waiter stands in the store's
@@ -61,7 +66,7 @@
 //! - Two requests of one owner id in flight at once.
 //! - A caller that is given a lock whose lease is over.
 //! - A lock that is lost without its holder being notified; also if the thread panics.
-//! - An acquire that leaves a lock behind at the store which nobody releases, as long as
+//! - An acquire that leaves a lock behind at the store and never releases it, as long as
 //!   the process lives.
 //! - A wait for an answer: the loop never blocks, and each request has a time limit.
 //!

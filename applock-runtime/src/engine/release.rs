@@ -14,7 +14,7 @@
 //! could take the lock anew after the release. The holder is answered, and the entry
 //! watches on.
 //!
-//! The dangers this file guards against: a lock that stays taken, by nobody, until its ttl
+//! The dangers this file guards against: a lock that stays taken, with no holder, until its ttl
 //! ends; and a holder that is told 'not held' only because the answer to its first try was
 //! lost.
 //!

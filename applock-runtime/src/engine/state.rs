@@ -61,14 +61,14 @@ pub(super) struct AcquiringEntry {
     pub(super) notified: Option<Grant>,
     /// When a try last failed that may have been carried out unheard, or may be still.
     pub(super) unknown: Option<Moment>,
-    /// What the caller is told if the deadline comes before any other answer.
+    /// What the caller gets if the deadline comes before any other answer.
     pub(super) last: Option<Error>,
 }
 
 impl AcquiringEntry {
     pub(super) fn answer(&mut self, outcome: Result<Held>) {
         if let Some(reply) = self.reply.take() {
-            // A Held that nobody receives releases itself (rule R6).
+            // A Held that no caller receives releases itself (rule R6).
             drop(reply.send(outcome));
         }
     }
@@ -202,7 +202,7 @@ pub(super) struct ReleasingEntry {
     /// `None` for an orphan.
     pub(super) lease: Option<Arc<Lease>>,
     pub(super) reply: Option<oneshot::Sender<Result<()>>>,
-    /// The loss that the holder is told of instead of 'released'.
+    /// The loss that the holder gets as its answer instead of 'released'.
     pub(super) lost: Option<Error>,
     /// Nothing but a place in the wait queue: one answer ends it, whatever it is.
     pub(super) is_queue_place: bool,
