@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocking::block_on;
-use crate::engine::lease::{MAX_TTL, check_length};
-use crate::engine::{Wait, Want};
+use crate::engine::lease_time::{MAX_TTL, check_length};
+use crate::engine::{AcquireRequest, Wait};
 use crate::error::{Error, Result};
 use crate::guard::LockGuard;
 use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
 use crate::locker::AppLocker;
 use crate::singleton;
-use crate::store::{Acquire, OwnerId};
+use crate::store::OwnerId;
 
 /// One lock of an [`AppLocker`]: a key, and how to take it. Holds nothing by itself;
 /// every successful acquire gives a [`LockGuard`] of its own.
@@ -520,15 +520,11 @@ impl Lock {
         };
         let engine = self.locker.engine();
         let held = engine
-            .acquire(Want {
-                acquire: Acquire {
-                    key: self.resolve()?,
-                    owner: OwnerId::new_v4(),
-                    ttl,
-                    identity: Arc::clone(engine.identity()),
-                    line: None,
-                    ticket: None,
-                },
+            .acquire(AcquireRequest {
+                key: self.resolve()?,
+                owner: OwnerId::new_v4(),
+                ttl,
+                identity: Arc::clone(engine.identity()),
                 wait,
                 at_least,
                 at_most,

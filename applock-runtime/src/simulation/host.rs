@@ -10,10 +10,10 @@ use redis::ProtocolVersion;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use crate::engine::{Engine, Held, Parts, Wait, Want};
+use crate::engine::{AcquireRequest, Engine, Held, Parts, Wait};
 use crate::error::{Error, Result};
 use crate::store::redis::RedisStore;
-use crate::store::{Acquire, Identity, OwnerId};
+use crate::store::{Identity, OwnerId};
 
 use super::faults::between;
 use super::ledger::{Ask, Owner, What};
@@ -121,16 +121,21 @@ impl Host {
         key: usize,
         patience: Duration,
     ) {
-        let (ask, want) = self.want(rng, key, Wait::Forever);
-        if let Some(Ok(held)) = self.acquire(ask, want, patience).await {
+        let (ask, request) = self.request(rng, key, Wait::Forever);
+        if let Some(Ok(held)) = self.acquire(ask, request, patience).await {
             self.look(ask.owner, &held);
             self.note(What::LetGo(ask.owner));
         }
     }
 
-    /// What comes of a wish, noted. `None`: its future was dropped.
-    async fn acquire(&self, ask: Ask, want: Want, patience: Duration) -> Option<Result<Held>> {
-        let told = timeout(patience, self.engine.acquire(want)).await.ok();
+    /// What comes of an acquire, noted. `None`: its future was dropped.
+    async fn acquire(
+        &self,
+        ask: Ask,
+        request: AcquireRequest,
+        patience: Duration,
+    ) -> Option<Result<Held>> {
+        let told = timeout(patience, self.engine.acquire(request)).await.ok();
         self.note(match &told {
             None => What::Dropped(ask.owner),
             Some(Err(error)) => What::Refused(ask.owner, refusal(error)),
@@ -141,8 +146,8 @@ impl Host {
 
     /// Takes a lock, if it is free.
     pub(super) async fn try_take(&self, rng: &mut fastrand::Rng, key: usize) -> Result<Held> {
-        let (_, want) = self.want(rng, key, Wait::Not);
-        self.engine.acquire(want).await
+        let (_, request) = self.request(rng, key, Wait::Not);
+        self.engine.acquire(request).await
     }
 
     fn note(&self, what: What) {
@@ -160,7 +165,7 @@ impl Host {
         }
     }
 
-    /// An acquisition, from the wish to whatever end.
+    /// An acquisition, from the request to whatever end.
     async fn take_one(&self, rng: &mut fastrand::Rng) {
         let key = rng.usize(..TTLS.len());
         let key = if self.world.crowd {
@@ -174,16 +179,16 @@ impl Host {
             1..=3 => Wait::Forever,
             _ => Wait::For(between(rng, 20, 3_000)),
         };
-        let (ask, mut want) = self.want(rng, key, wait);
-        want.at_least = (rng.u8(..6) == 0).then(|| between(rng, 100, 800));
-        want.at_most = (rng.u8(..6) == 0).then(|| between(rng, 200, 3_000));
+        let (ask, mut request) = self.request(rng, key, wait);
+        request.at_least = (rng.u8(..6) == 0).then(|| between(rng, 100, 800));
+        request.at_most = (rng.u8(..6) == 0).then(|| between(rng, 200, 3_000));
         let patience = match rng.u8(..8) {
             0 | 1 => between(rng, 0, 300),
             // It does not end before the faults do.
             2 if wait == Wait::Forever => self.world.heal - elapsed() + LIVELINESS,
             _ => between(rng, 2_000, 4_000),
         };
-        match self.acquire(ask, want, patience).await {
+        match self.acquire(ask, request, patience).await {
             None if elapsed() >= self.world.heal + LIVELINESS => self.blame_stuck(ask),
             None | Some(Err(_)) => (),
             Some(Ok(held)) => self.hold(ask, held, rng).await,
@@ -200,8 +205,8 @@ impl Host {
         ));
     }
 
-    /// A wish with an owner id of the run's own.
-    fn want(&self, rng: &mut fastrand::Rng, key: usize, wait: Wait) -> (Ask, Want) {
+    /// A request with an owner id of the run's own.
+    fn request(&self, rng: &mut fastrand::Rng, key: usize, wait: Wait) -> (Ask, AcquireRequest) {
         let (least, most) = TTLS[key];
         let ask = Ask {
             owner: self.world.next_owner(),
@@ -210,22 +215,17 @@ impl Host {
             ttl: between(rng, least, most),
             wait,
         };
-        let acquire = Acquire {
+        let request = AcquireRequest {
             key: self.world.keys[key].clone(),
             owner: OwnerId::from_u128(ask.owner.into()),
             ttl: ask.ttl,
             identity: Arc::clone(self.engine.identity()),
-            line: None,
-            ticket: None,
-        };
-        self.note(What::Asked(ask));
-        let want = Want {
-            acquire,
             wait,
             at_least: None,
             at_most: None,
         };
-        (ask, want)
+        self.note(What::Asked(ask));
+        (ask, request)
     }
 
     /// Looks at the guard. `false`: lost.
@@ -294,8 +294,8 @@ impl Host {
     /// Nothing is wrong any more, so everybody gets what they wait for.
     async fn take_after_all(&self, key: usize) {
         let rng = &mut fastrand::Rng::with_seed(self.world.seed);
-        let (ask, want) = self.want(rng, key, Wait::For(LIVELINESS));
-        match self.engine.acquire(want).await {
+        let (ask, request) = self.request(rng, key, Wait::For(LIVELINESS));
+        match self.engine.acquire(request).await {
             Ok(held) => {
                 self.note(What::Told(ask.owner, held.lease().token));
                 self.look(ask.owner, &held);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::blocking::block_on;
-use crate::engine::Standing;
+use crate::engine::Validity;
 use crate::error::{Error, Result};
 use crate::guard::LockGuard;
 use crate::lock::Lock;
@@ -140,11 +140,11 @@ impl<F: Future> Future for Run<'_, F> {
                     lost,
                     order,
                 } => {
-                    let standing = look(running, lost, context);
-                    if standing == Standing::Suspect && !order.finish_when_lost {
+                    let validity = look(running, lost, context);
+                    if validity == Validity::Suspect && !order.finish_when_lost {
                         return Poll::Pending;
                     }
-                    if standing == Standing::Over && !order.finish_when_lost {
+                    if validity == Validity::Over && !order.finish_when_lost {
                         let guard = Arc::clone(&running.guard);
                         let error = why_over(running);
                         order.function.lost(&error);
@@ -176,11 +176,11 @@ impl<F: Future> Future for Run<'_, F> {
                 } => {
                     // Polled after the body around it has ended, there is no lock left to
                     // run under, whatever was said about a lost one.
-                    let standing = look(running, lost, context);
-                    if standing == Standing::Suspect && !order.finish_when_lost {
+                    let validity = look(running, lost, context);
+                    if validity == Validity::Suspect && !order.finish_when_lost {
                         return Poll::Pending;
                     }
-                    let over = standing == Standing::Over;
+                    let over = validity == Validity::Over;
                     if over && (!order.finish_when_lost || running.guard.lease().loss().is_none()) {
                         let error = why_over(running);
                         order.function.lost(&error);
@@ -246,13 +246,13 @@ impl<F: Future> Drop for Run<'_, F> {
 ///
 /// By the clock as well as by the engine's word: after a suspended machine wakes, the
 /// timer may come later than this poll, and the body must not go on before.
-fn look(running: &Running, lost: &mut Step<()>, context: &mut Context<'_>) -> Standing {
-    match running.guard.standing() {
-        Standing::Over => Standing::Over,
-        _ if lost.as_mut().poll(context).is_ready() => Standing::Over,
-        Standing::Held => Standing::Held,
+fn look(running: &Running, lost: &mut Step<()>, context: &mut Context<'_>) -> Validity {
+    match running.guard.validity() {
+        Validity::Over => Validity::Over,
+        _ if lost.as_mut().poll(context).is_ready() => Validity::Over,
+        Validity::Valid => Validity::Valid,
         // It may have been confirmed before this task could be woken for it.
-        Standing::Suspect => running.guard.standing(),
+        Validity::Suspect => running.guard.validity(),
     }
 }
 
