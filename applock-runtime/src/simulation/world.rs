@@ -23,7 +23,7 @@ use crate::store::StoreFuture;
 use crate::store::redis::Connector;
 
 use super::ledger::{Ledger, Owner, What};
-use super::server::Data;
+use super::server::data::Data;
 
 pub(super) const SERVER: &str = "server";
 pub(super) const PORT: u16 = 6379;

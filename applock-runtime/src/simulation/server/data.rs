@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::sorted::Sorted;
-use super::wire::Reply;
+use super::wire::{Refusal, Reply};
 use crate::simulation::ledger::Owner;
 
 /// What the server's clock showed when the run began.
@@ -72,9 +72,6 @@ impl Kind for Sorted {
         Content::Sorted(self)
     }
 }
-
-/// What Redis answers where a command can't be carried out.
-pub(super) struct Refusal(pub(super) &'static str);
 
 const WRONG_TYPE: Refusal =
     Refusal("WRONGTYPE Operation against a key holding the wrong kind of value");

@@ -3,7 +3,7 @@
 //! same version ([`lua`]), and passes messages on to who subscribed.
 
 mod bare;
-mod data;
+pub(super) mod data;
 mod lua;
 mod sorted;
 #[cfg(test)]
@@ -25,7 +25,6 @@ use turmoil::net::{TcpListener, TcpStream};
 use super::ledger::What;
 use super::world::{Ambush, PORT, World, elapsed};
 pub(super) use bare::Bare;
-pub(super) use data::Data;
 use lua::Scripts;
 use watch::Watch;
 use wire::{Reply, request};

@@ -1,8 +1,6 @@
 //! The protocol: requests as they come in, answers and messages as they go out, in RESP2
 //! or RESP3.
 
-use super::data::Refusal;
-
 /// What a command answers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Reply {
@@ -18,6 +16,9 @@ pub(super) enum Reply {
     /// What comes unasked, and what is answered where such comes: an array, in RESP2.
     Push(Vec<Reply>),
 }
+
+/// What Redis answers where a command can't be carried out.
+pub(super) struct Refusal(pub(super) &'static str);
 
 impl From<Refusal> for Reply {
     fn from(refusal: Refusal) -> Self {
