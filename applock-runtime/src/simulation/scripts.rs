@@ -51,7 +51,7 @@ const OWNERS: usize = 10;
 const PROCESSES: usize = 4;
 
 /// What the scripts run on.
-trait Server {
+trait ScriptServer {
     /// The time of the next step, in milliseconds since 1970.
     fn begin(&mut self) -> u64;
     fn ask(&mut self, call: &ScriptCall) -> Value;
@@ -96,7 +96,7 @@ impl Simulated {
     }
 }
 
-impl Server for Simulated {
+impl ScriptServer for Simulated {
     fn begin(&mut self) -> u64 {
         self.bare.set_time(Duration::from_millis(self.now));
         EPOCH + self.now
@@ -213,7 +213,7 @@ struct Pair<S> {
     history: Vec<String>,
 }
 
-impl<S: Server> Pair<S> {
+impl<S: ScriptServer> Pair<S> {
     fn new(server: S, seed: u64) -> Self {
         let peers = (0..PROCESSES).map(|number| Peer {
             channel: format!("applock:{number}"),

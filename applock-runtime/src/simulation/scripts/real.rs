@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::{Cmd, Connection, ConnectionLike as _, Value};
 
-use super::{Pair, Server};
+use super::{Pair, ScriptServer};
 use crate::simulation::asked_seed;
 use crate::store::redis::script::ScriptCall;
 
@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// A server of our own, which ends with this.
 struct Real {
-    _process: Process,
+    _process: ServerProcess,
     client: redis::Client,
     connection: Connection,
     run: String,
@@ -32,16 +32,16 @@ struct Real {
     now: u64,
 }
 
-struct Process(Child);
+struct ServerProcess(Child);
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn start(port: u16) -> Process {
+fn start(port: u16) -> ServerProcess {
     let asked = std::env::var("REDIS_SERVER").ok();
     let programs = asked.map_or_else(
         || vec!["redis-server".to_owned(), "valkey-server".to_owned()],
@@ -54,7 +54,7 @@ fn start(port: u16) -> Process {
         command.args(["--port", &port]).args(options);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         if let Ok(child) = command.spawn() {
-            return Process(child);
+            return ServerProcess(child);
         }
     }
     panic!(
@@ -107,7 +107,7 @@ impl Real {
     }
 }
 
-impl Server for Real {
+impl ScriptServer for Real {
     fn begin(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         // Never backward, whatever is done to the machine's clock.
