@@ -2,17 +2,15 @@
 //!
 //! Use it through the `applock` crate, which also has the attribute.
 //!
-//! The floors, from the top: `singleton` → `lock`, `guard` → `engine` → `store`. Nothing
+//! The floors, from the top: `singleton` → `locker` → `engine` → `store` → `protocol`. Nothing
 //! imports upward.
 
 mod blocking;
 pub mod clock;
 mod engine;
 mod error;
-mod guard;
 mod info;
 mod key;
-mod lock;
 mod locker;
 mod protocol;
 #[cfg(test)]
@@ -21,10 +19,8 @@ mod singleton;
 mod store;
 
 pub use error::{Error, InvalidInput, Loss, Result, StoreFault};
-pub use guard::LockGuard;
 pub use info::{Ending, LastHolding, LockInfo};
-pub use lock::Lock;
-pub use locker::{AppLocker, Builder, StoreSource, URL_VARIABLE};
+pub use locker::{AppLocker, Builder, Lock, LockGuard, StoreSource, URL_VARIABLE};
 pub use singleton::{Refusal, current, init};
 pub use store::memory::MemoryStore;
 

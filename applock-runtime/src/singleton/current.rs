@@ -8,9 +8,8 @@ use std::sync::Arc;
 use tracing::Span;
 use tracing::span::EnteredSpan;
 
-use crate::guard::LockGuard;
 use crate::key::Key;
-use crate::locker::AppLocker;
+use crate::locker::{AppLocker, LockGuard};
 
 /// A body that runs under a lock.
 pub(crate) struct Running {

@@ -5,6 +5,7 @@ mod current;
 mod log;
 mod refusal;
 mod run;
+mod scoped;
 #[cfg(test)]
 mod tests;
 
@@ -14,10 +15,8 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::guard::LockGuard;
-use crate::lock::Lock;
-use crate::locker::AppLocker;
+use crate::error::Result;
+use crate::locker::{AppLocker, LockGuard};
 
 pub use current::current;
 use log::Function;
@@ -206,25 +205,4 @@ pub fn current_guard() -> Arc<LockGuard> {
         reason = "expanded code calls it inside a body only"
     )]
     current().expect("a #[singleton] body runs under its guard")
-}
-
-/// [`Lock::run`].
-pub(crate) fn run_under<F: Future>(lock: Lock, body: Pin<&mut Option<F>>) -> Run<'_, F> {
-    Run::new(Ok(order_of(lock)), body)
-}
-
-/// [`Lock::run_blocking`].
-pub(crate) fn enter_under(lock: Lock) -> Result<Frame, Error> {
-    Frame::enter(order_of(lock))
-}
-
-fn order_of(lock: Lock) -> Order {
-    Order {
-        lock,
-        function: Function {
-            module: module_path!(),
-            name: "Lock::run",
-        },
-        finish_when_lost: false,
-    }
 }

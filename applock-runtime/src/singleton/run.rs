@@ -11,8 +11,7 @@ use std::task::{Context, Poll, ready};
 use crate::blocking::block_on;
 use crate::engine::Validity;
 use crate::error::{Error, Result};
-use crate::guard::LockGuard;
-use crate::lock::Lock;
+use crate::locker::{Lock, LockGuard};
 
 use super::current::{self, Entered, Running};
 use super::log::Function;

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::blocking::block_on;
 use crate::clock::ManualClock;
+use crate::error::Error;
 use crate::store::memory::MemoryStore;
 
 const TTL: Duration = Duration::from_secs(9);

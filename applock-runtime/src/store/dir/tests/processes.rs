@@ -14,8 +14,7 @@ use super::super::lock_file::LockFile;
 use super::*;
 use crate::error::Error;
 use crate::info::Ending;
-use crate::lock::Lock;
-use crate::locker::AppLocker;
+use crate::locker::{AppLocker, Lock};
 
 /// What a child process does, and where: set, this test binary is a child.
 const PART: &str = "APPLOCK_TEST_PART";

@@ -1,6 +1,5 @@
 //! Lock: which key, and how to take it.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +7,12 @@ use crate::blocking::block_on;
 use crate::engine::lease_time::{MAX_TTL, check_length};
 use crate::engine::{AcquireRequest, Wait};
 use crate::error::{Error, Result};
-use crate::guard::LockGuard;
 use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
-use crate::locker::AppLocker;
-use crate::singleton;
 use crate::store::OwnerId;
+
+use super::guard::LockGuard;
+use super::shared::AppLocker;
 
 /// One lock of an [`AppLocker`]: a key, and how to take it. Holds nothing by itself;
 /// every successful acquire gives a [`LockGuard`] of its own.
@@ -55,8 +54,22 @@ enum Target {
     Key(String),
 }
 
+impl AppLocker {
+    /// The lock of an application. Refine it with [`Lock::name`], [`Lock::key`],
+    /// [`Lock::ttl`] and so on. No I/O; a name that can't be used is told when the
+    /// lock is taken.
+    ///
+    /// ```
+    /// # let locker = applock::AppLocker::in_memory();
+    /// let lock = locker.lock("billing").name("tenant-7");
+    /// ```
+    pub fn lock(&self, app: impl Into<String>) -> Lock {
+        Lock::new(self.clone(), app.into())
+    }
+}
+
 impl Lock {
-    pub(crate) fn new(locker: AppLocker, app: String) -> Self {
+    fn new(locker: AppLocker, app: String) -> Self {
         Self {
             locker,
             target: Target::App { app, name: None },
@@ -262,58 +275,6 @@ impl Lock {
     /// ```
     pub fn acquire_blocking(&self) -> Result<LockGuard> {
         block_on(self.acquire())
-    }
-
-    /// Runs a future under the lock, and releases the lock when it has ended: on
-    /// return, panic or cancellation, after the future is gone. If the lease is lost,
-    /// the future is dropped and [`Error::Lost`] returned.
-    ///
-    /// Inside it [`current`](crate::current) gives the guard. Where the lock is held
-    /// already by the [`run`](Self::run) or `#[singleton]` that this code runs under,
-    /// the future runs under that one.
-    ///
-    /// # Errors
-    ///
-    /// As [`acquire`](Self::acquire), and [`Error::Lost`]. Does I/O. Cancellation safe:
-    /// the future is dropped first, then the lock released in the background.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> applock::Result<()> {
-    /// # let locker = applock::AppLocker::in_memory();
-    /// let sum = locker.lock("reports").run(async { 1 + 1 }).await?;
-    /// assert_eq!(sum, 2);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn run<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output>> + use<F> {
-        let lock = self.clone();
-        async move {
-            let body = std::pin::pin!(Some(future));
-            singleton::run_under(lock, body).await
-        }
-    }
-
-    /// Runs a closure under the lock, on this thread: [`run`](Self::run) for plain
-    /// threads. Blocks. A closure can't be cancelled: if the lease is lost it runs to
-    /// its end, its result is returned, and the loss is logged; ask
-    /// [`LockGuard::ensure_held`] before each effect.
-    ///
-    /// # Errors
-    ///
-    /// As [`acquire`](Self::acquire).
-    ///
-    /// ```
-    /// # let locker = applock::AppLocker::in_memory();
-    /// let sum = locker.lock("reports").run_blocking(|| 1 + 1)?;
-    /// assert_eq!(sum, 2);
-    /// # Ok::<(), applock::Error>(())
-    /// ```
-    pub fn run_blocking<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
-        let frame = singleton::enter_under(self.clone())?;
-        let value = body();
-        drop(frame);
-        Ok(value)
     }
 
     /// Who holds the lock; `None` if nobody does.

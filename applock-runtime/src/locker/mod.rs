@@ -1,0 +1,16 @@
+//! The public face of a lock: a store and its defaults (`shared`), how that is made
+//! (`builder`), a key and how to take it (`lock`), and the proof of holding (`guard`).
+//!
+//! Nothing here runs a body: that is done one floor up, in `singleton`.
+//!
+//! The files, from the top: `builder`, `lock` → `shared`, `guard`.
+
+mod builder;
+mod guard;
+mod lock;
+mod shared;
+
+pub use builder::{Builder, StoreSource, URL_VARIABLE};
+pub use guard::LockGuard;
+pub use lock::Lock;
+pub use shared::AppLocker;
