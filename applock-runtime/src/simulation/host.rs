@@ -29,11 +29,11 @@ const CROWDED: [usize; 2] = [1, 2];
 /// How long after the faults holders go on holding.
 const LAST_HOLD: Duration = Duration::from_secs(1);
 
-/// After that, everybody who wants a lock gets it within so long.
+/// After that, every waiter gets its lock within so long.
 const LIVELINESS: Duration = Duration::from_secs(8);
 
-/// And an engine that nobody uses any more is done within so long: it looks for locks
-/// that may come to life for five seconds after the store has answered.
+/// And an engine without users is done within so long: it releases orphans, which may
+/// arrive for five seconds after the store has answered.
 const REST: Duration = Duration::from_secs(8);
 
 pub(super) struct Host {
@@ -62,7 +62,7 @@ pub(super) async fn live(world: Rc<World>, number: usize) -> turmoil::Result {
     rest(&world, number, engine_at_work).await
 }
 
-/// Waits for an engine that nobody uses any more.
+/// Waits for the end of an engine without users.
 pub(super) async fn rest(
     world: &World,
     number: usize,
@@ -114,7 +114,7 @@ impl Host {
         (host, engine_at_work)
     }
 
-    /// Waits for a lock, no longer than `deadline`, and gives it back at once.
+    /// Waits for a lock, no longer than `deadline`, and releases it at once.
     pub(super) async fn wait_a_while(
         &self,
         rng: &mut fastrand::Rng,
@@ -128,7 +128,7 @@ impl Host {
         }
     }
 
-    /// What comes of a wish, noted. `None`: its future was dropped.
+    /// Notes an acquire request's result. `None`: its future was dropped.
     async fn acquire(
         &self,
         attempt: Attempt,
@@ -165,7 +165,7 @@ impl Host {
         }
     }
 
-    /// An acquisition, from the wish to whatever end.
+    /// An acquisition, from its request to its end.
     async fn take_one(&self, rng: &mut fastrand::Rng) {
         let key = rng.usize(..TTLS.len());
         let key = if self.world.crowd {
@@ -205,7 +205,7 @@ impl Host {
         ));
     }
 
-    /// A wish with an owner id of the run's own.
+    /// An acquire request with an owner id of the run's own.
     fn want(&self, rng: &mut fastrand::Rng, key: usize, wait: Wait) -> (Attempt, Want) {
         let (least, most) = TTLS[key];
         let attempt = Attempt {
@@ -233,7 +233,7 @@ impl Host {
         (attempt, want)
     }
 
-    /// Looks at the guard. `false`: lost.
+    /// Checks the guard. `false`: lost.
     fn check(&self, owner: OwnerNumber, held: &Held) -> bool {
         let says = held.lease().is_valid();
         self.note(What::Says(owner, says));
@@ -257,7 +257,7 @@ impl Host {
             }
         }
         if rng.bool() {
-            // Somebody who does not stop when told, or a body that takes its time.
+            // A holder that does not stop at the loss, or a body that is slow.
             for _ in 0..rng.u8(..5) {
                 sleep(between(rng, 1, 400)).await;
                 self.check(owner, &held);
@@ -277,7 +277,7 @@ impl Host {
         }
     }
 
-    /// Looks come at random, and just before the lease's end: nobody else may have the
+    /// Checks come at random, and just before the lease's end: no other owner may have the
     /// lock even then.
     fn until_next_check(&self, held: &Held, rng: &mut fastrand::Rng) -> Duration {
         let left = self.clock.true_length(held.lease().remaining());
@@ -296,7 +296,7 @@ impl Host {
         }
     }
 
-    /// Nothing is wrong any more, so everybody gets what they wait for.
+    /// Without faults, every waiter gets its lock.
     async fn take_after_all(&self, key: usize) {
         let rng = &mut fastrand::Rng::with_seed(self.world.seed);
         let (attempt, want) = self.want(rng, key, Wait::For(LIVELINESS));
