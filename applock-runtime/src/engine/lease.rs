@@ -1,7 +1,13 @@
-//! The lease arithmetic, and the one atomic that says whether a lock is held.
+//! The lease of one acquisition: the one atomic that says whether a lock is held.
 //!
-//! Rule R1: a lease is judged from before the request left. Rule R4: once lost,
-//! lost for good.
+//! Guard, body and engine share it, and each reads it with no I/O and no lock.
+//! `valid_until` is a moment of the clock, or `OVER`. It moves forward only, by answered
+//! heartbeats; and once it is over it is over for good (rule R4), whichever thread sees the
+//! end first. All changes are compare-and-swap against the value that was judged, so that a
+//! late answer, a loss and a release that race one another cannot bring a lease back.
+//!
+//! The danger this file guards against is a holder that believes in a lock that the store
+//! has given away. Nothing here speaks to the store, and nothing here has a timer.
 
 use std::fmt;
 use std::future::{Future as _, poll_fn};
@@ -14,125 +20,21 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Moment};
-use crate::error::{Error, Loss, Result};
+use crate::error::{Error, Loss};
 use crate::info::{LockInfo, Record};
 use crate::key::Key;
 use crate::store::{Identity, OwnerId};
 
-/// The ttl unless told otherwise: that of the Python AppLocker.
-pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(60);
-
-/// The shortest ttl: below it a busy machine's scheduling alone loses leases.
-pub(crate) const MIN_TTL: Duration = Duration::from_millis(100);
-
-/// The longest ttl (and other length): ten years. Longer ones overflow the stores'
-/// arithmetic, and mean 'for ever' anyway.
-pub(crate) const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
-/// How long any one command may take unless told otherwise, and at the most.
-pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What stopping takes: the holder must hear of the loss before anybody else can
-/// have the lock.
-const STOPPING: Duration = Duration::from_millis(30);
-
-/// The safety margin of a lease: 1 % for clocks that run at different rates, and the
-/// time that stopping takes (5 % of a ttl below 600 ms, where 30 ms would leave no
-/// room for two attempts).
-pub(crate) fn margin(ttl: Duration) -> Duration {
-    ttl / 100 + STOPPING.min(ttl / 20)
-}
-
-/// When a heartbeat is due after the last one was sent.
-pub(crate) fn heartbeat(ttl: Duration) -> Duration {
-    ttl / 3
-}
-
-/// How long a heartbeat may take: two full attempts, and the pause between them, must
-/// fit between one heartbeat and the lease's end.
-pub(crate) fn heartbeat_timeout(ttl: Duration, command: Duration) -> Duration {
-    (ttl / 4).min(command)
-}
-
-/// Until when a lease counts that was asked for at `sent` (rule R1).
-pub(crate) fn valid_until(sent: Moment, ttl: Duration) -> Moment {
-    sent + ttl.saturating_sub(margin(ttl))
-}
-
-/// When a request left, and how far the wall clock was ahead of the lease's clock then.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sent {
-    pub(crate) at: Moment,
-    pub(crate) lead: i64,
-}
-
-impl Sent {
-    pub(crate) fn now(clock: &dyn Clock) -> Self {
-        let at = clock.now();
-        Self {
-            at,
-            lead: wall_lead(clock, at),
-        }
-    }
-
-    /// By how much the wall clock has run ahead since `earlier`, if it has jumped.
-    pub(crate) fn wall_jump_since(self, earlier: Option<Self>) -> Option<Duration> {
-        let ahead = self.lead.saturating_sub(earlier?.lead);
-        (ahead > WALL_JUMP).then(|| Duration::from_nanos(ahead.unsigned_abs()))
-    }
-}
-
-/// By how many nanoseconds the wall clock is ahead of a clock that shows `now`.
-fn wall_lead(clock: &dyn Clock, now: Moment) -> i64 {
-    let nanos = |length: Duration| i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
-    let wall = match clock.wall().duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => nanos(since),
-        Err(before) => -nanos(before.duration()),
-    };
-    wall.saturating_sub(nanos(now.since_origin()))
-}
-
-/// Where the wall clock runs ahead by more than this between two heartbeats, the machine
-/// may have stood still with all its other clocks: a paused or restored virtual machine.
-/// (Or the wall clock was set; that costs one heartbeat.)
-const WALL_JUMP: i64 = 1_000_000_000;
+use super::lease_time::{Sent, WALL_JUMP, wall_lead};
 
 /// What can be said of a lease with no answer from anyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Held,
-    /// It counts still by the clock, but the clock itself is in doubt: the store has to
-    /// confirm it first.
+pub(crate) enum Validity {
+    Valid,
+    /// It counts by the clock, but the clock itself is suspect: the store has to confirm
+    /// the lease first.
     Suspect,
     Over,
-}
-
-/// A length of time that a person gave, checked.
-pub(crate) fn check_length(what: &'static str, length: Duration) -> Result<Duration> {
-    if length < MIN_TTL {
-        return Err(Error::invalid(
-            what,
-            humantime::format_duration(length),
-            format!(
-                "it is shorter than {}, the least",
-                humantime::format_duration(MIN_TTL)
-            ),
-            format!("write a longer one, such as {what} = \"60s\""),
-        ));
-    }
-    if length > MAX_TTL {
-        return Err(Error::invalid(
-            what,
-            format_args!("{} s", length.as_secs()),
-            "it is longer than ten years, the most",
-            format!("write a shorter one, such as {what} = \"60s\""),
-        ));
-    }
-    // Stores count milliseconds; a part of one is rounded up, never down to nothing.
-    let millis = length.as_nanos().div_ceil(1_000_000);
-    Ok(Duration::from_millis(
-        u64::try_from(millis).unwrap_or(u64::MAX),
-    ))
 }
 
 /// The lease of one acquisition, shared by its guard and the engine.
@@ -152,7 +54,7 @@ pub(crate) struct Lease {
     /// Nanoseconds of the clock; [`OVER`] once the lease is lost or released.
     valid_until: AtomicU64,
     /// When the last confirmed heartbeat was sent.
-    beat: AtomicU64,
+    last_heartbeat: AtomicU64,
     /// How far the wall clock was ahead then: see [`Sent`].
     lead: AtomicI64,
     /// Whether a heartbeat was asked for since the lease became suspect.
@@ -202,7 +104,7 @@ impl Lease {
             cap: terms.cap,
             identity: terms.identity,
             valid_until: AtomicU64::new(valid_until.nanos().max(OVER + 1)),
-            beat: AtomicU64::new(sent.at.nanos()),
+            last_heartbeat: AtomicU64::new(sent.at.nanos()),
             lead: AtomicI64::new(sent.lead),
             asked: AtomicBool::new(false),
             loss: AtomicU8::new(0),
@@ -212,39 +114,40 @@ impl Lease {
     }
 
     /// What is known of the lease. Reads the clocks; no I/O.
-    pub(crate) fn standing(&self) -> Standing {
-        match self.look() {
-            None => Standing::Over,
-            Some(now) if self.is_doubted(now) => Standing::Suspect,
-            Some(_) => Standing::Held,
+    pub(crate) fn validity(&self) -> Validity {
+        match self.valid_now() {
+            None => Validity::Over,
+            Some(now) if self.is_suspect_at(now) => Validity::Suspect,
+            Some(_) => Validity::Valid,
         }
     }
 
-    fn is_doubted(&self, now: Moment) -> bool {
+    fn is_suspect_at(&self, now: Moment) -> bool {
         let lead = self.lead.load(Ordering::Acquire);
         wall_lead(&*self.clock, now).saturating_sub(lead) > WALL_JUMP
     }
 
-    /// Whether nobody has asked yet for the heartbeat that clears the lease of doubt.
+    /// `true` for the first reader that finds the lease suspect: it sends for the
+    /// heartbeat.
     pub(crate) fn asks_first(&self) -> bool {
         !self.asked.swap(true, Ordering::AcqRel)
     }
 
-    /// A question about a suspect lease is answered: a body that was kept back looks
+    /// The store has answered about a suspect lease: a body that was kept back reads it
     /// again.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn clear(&self) {
         if self.asked.swap(false, Ordering::AcqRel) {
             self.changed.notify_waiters();
         }
     }
 
-    /// Whether the lease counts still. Reads the clock; no I/O.
+    /// Whether the lease still counts. Reads the clock; no I/O.
     pub(crate) fn is_valid(&self) -> bool {
-        self.look().is_some()
+        self.valid_now().is_some()
     }
 
-    /// The present moment, if the lease counts still.
-    fn look(&self) -> Option<Moment> {
+    /// The present moment, if the lease still counts.
+    fn valid_now(&self) -> Option<Moment> {
         loop {
             let until = self.valid_until.load(Ordering::Acquire);
             if until == OVER {
@@ -254,8 +157,8 @@ impl Lease {
             if now.nanos() < until {
                 return Some(now);
             }
-            // It ran out: over for good, so that an answer that comes late cannot
-            // bring it back (rule R4). If the engine extended it just now, look again.
+            // It ran out: over for good, so that an answer that comes late cannot bring it
+            // back (rule R4). If the engine has extended it just now, judge it again.
             let loss = match self.cap {
                 Some(cap) if cap.nanos() <= until => Loss::AtMost,
                 _ => Loss::Expired,
@@ -289,16 +192,20 @@ impl Lease {
                 .compare_exchange(known, extended, Ordering::AcqRel, Ordering::Acquire)
                 .is_ok()
             {
-                if self.beat.fetch_max(sent.at.nanos(), Ordering::AcqRel) <= sent.at.nanos() {
+                if self
+                    .last_heartbeat
+                    .fetch_max(sent.at.nanos(), Ordering::AcqRel)
+                    <= sent.at.nanos()
+                {
                     self.lead.store(sent.lead, Ordering::Release);
                 }
-                self.settle();
+                self.clear();
                 return true;
             }
         }
     }
 
-    /// Turns the lease lost. `false`: it was over before.
+    /// Ends the lease as lost. `false`: it was over before.
     pub(crate) fn lose(&self, loss: Loss) -> bool {
         loop {
             let known = self.valid_until.load(Ordering::Acquire);
@@ -311,8 +218,9 @@ impl Lease {
         }
     }
 
-    /// Its holder lets go. What was lost stays lost, also if nobody has looked yet.
-    pub(crate) fn let_go(&self) {
+    /// The holder lets go. A lease that has run out is lost, also if no reader has seen it
+    /// yet.
+    pub(crate) fn release(&self) {
         self.is_valid();
         let _ = self
             .loss
@@ -321,9 +229,10 @@ impl Lease {
         self.changed.notify_waiters();
     }
 
+    /// Ends the lease if its end is still `known`. `false`: it has changed meanwhile.
     fn end(&self, known: u64, loss: Loss) -> bool {
         let code = LOSSES.iter().position(|known| *known == loss).unwrap_or(0) as u8 + 1;
-        // The reason first, so that nobody can see 'over' without it; of two
+        // The reason first, so that no reader can see 'over' without it; of two
         // reasons at the same moment the first stays.
         let _ = self
             .loss
@@ -353,7 +262,7 @@ impl Lease {
             .and_then(|index| LOSSES.get(usize::from(index)).copied())
     }
 
-    /// The error to tell, if it was lost.
+    /// The error for its holder, if it was lost.
     pub(crate) fn lost_error(&self) -> Option<Error> {
         self.loss().map(|reason| Error::Lost {
             key: self.key.lock.clone(),
@@ -380,17 +289,20 @@ impl Lease {
         }
     }
 
+    /// The end of the lease.
     pub(crate) fn valid_until(&self) -> Moment {
         Moment::from_nanos(self.valid_until.load(Ordering::Acquire))
     }
 
+    /// How long the lease still counts with no further heartbeat.
     pub(crate) fn remaining(&self) -> Duration {
-        match self.look() {
+        match self.valid_now() {
             Some(now) => self.valid_until().saturating_since(now),
             None => Duration::ZERO,
         }
     }
 
+    /// How long the lock is held, by the clock.
     pub(crate) fn held_for(&self) -> Duration {
         self.clock.now().saturating_since(self.since)
     }
@@ -404,7 +316,7 @@ impl Lease {
 
     /// What this process knows of its own holding.
     pub(crate) fn info(&self) -> LockInfo {
-        let beat = Moment::from_nanos(self.beat.load(Ordering::Acquire));
+        let last_heartbeat = Moment::from_nanos(self.last_heartbeat.load(Ordering::Acquire));
         Record {
             key: self.key.lock.clone(),
             app: self.key.app().map(str::to_owned),
@@ -416,7 +328,7 @@ impl Lease {
             token: Some(self.token),
             acquired_at: Some(self.acquired_at),
             held_for: Some(self.held_for()),
-            heartbeat_age: Some(self.clock.now().saturating_since(beat)),
+            heartbeat_age: Some(self.clock.now().saturating_since(last_heartbeat)),
             remaining: Some(self.remaining()),
             ttl: Some(self.ttl),
             waiters: None,
@@ -440,6 +352,7 @@ impl fmt::Debug for Lease {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
+    use crate::engine::lease_time::{margin, valid_until};
 
     fn lease(clock: &ManualClock, ttl: Duration) -> Lease {
         let terms = Terms {
@@ -462,17 +375,6 @@ mod tests {
     }
 
     #[test]
-    fn two_attempts_fit_between_a_heartbeat_and_the_end_of_every_lease() {
-        let mut ttl = MIN_TTL;
-        while ttl < MAX_TTL {
-            let attempts = 2 * heartbeat_timeout(ttl, COMMAND_TIMEOUT)
-                + crate::engine::pace::longest_heartbeat_pause(ttl);
-            assert!(heartbeat(ttl) + attempts + margin(ttl) < ttl, "{ttl:?}");
-            ttl = ttl * 101 / 100;
-        }
-    }
-
-    #[test]
     fn a_lease_ends_by_its_margin_before_the_ttl_and_not_earlier() {
         let clock = ManualClock::new();
         let ttl = Duration::from_secs(10);
@@ -492,7 +394,7 @@ mod tests {
         let lease = lease(&clock, Duration::from_secs(10));
         let sent = Sent::now(&clock);
         clock.advance(Duration::from_secs(10));
-        // Nobody has looked yet: the late answer itself must not revive it.
+        // No check has seen it yet: the late answer itself must not revive it.
         assert!(!lease.extend(sent, clock.now() + Duration::from_secs(10)));
         assert!(!lease.is_valid());
         assert!(!lease.lose(Loss::Taken));
@@ -504,7 +406,7 @@ mod tests {
         let clock = ManualClock::new();
         let lease = lease(&clock, Duration::from_secs(10));
         clock.advance(Duration::from_secs(10));
-        lease.let_go();
+        lease.release();
         assert_eq!(lease.loss(), Some(Loss::Expired));
     }
 
@@ -525,17 +427,5 @@ mod tests {
         assert_eq!(lease.keep(), Some(Duration::from_secs(15)));
         clock.advance(Duration::from_secs(15));
         assert_eq!(lease.keep(), None);
-    }
-
-    #[test]
-    fn lengths_are_checked_and_parts_of_a_millisecond_round_up() {
-        assert!(check_length("ttl", Duration::ZERO).is_err());
-        assert!(check_length("ttl", Duration::from_millis(99)).is_err());
-        assert!(check_length("ttl", Duration::MAX).is_err());
-        let odd = Duration::from_micros(100_001);
-        assert_eq!(
-            check_length("ttl", odd).unwrap(),
-            Duration::from_millis(101)
-        );
     }
 }

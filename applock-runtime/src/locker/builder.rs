@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::blocking::block_on;
 use crate::clock::{Clock, SystemClock};
-use crate::engine::lease::{COMMAND_TIMEOUT, DEFAULT_TTL, check_length};
+use crate::engine::lease_time::{COMMAND_TIMEOUT, DEFAULT_TTL, check_length};
 use crate::engine::{Engine, Parts};
 use crate::error::{Error, Result};
 use crate::key::{DEFAULT_PREFIX, check_prefix};

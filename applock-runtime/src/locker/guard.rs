@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocking::block_on;
-use crate::engine::{Held, Lease, Standing};
+use crate::engine::{Held, Lease, Validity};
 use crate::error::{Error, Result};
 use crate::info::LockInfo;
 
@@ -70,7 +70,7 @@ impl LockGuard {
     /// ```
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.held.standing() == Standing::Held
+        self.held.validity() == Validity::Valid
     }
 
     /// How long it took to get the lock, from the call to the guard: a round trip, or the
@@ -101,10 +101,10 @@ impl LockGuard {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn ensure_held(&self) -> Result<()> {
-        match self.held.standing() {
-            Standing::Held => Ok(()),
-            Standing::Suspect => Err(self.held.doubt()),
-            Standing::Over => Err(self.lease.lost_error().unwrap_or_else(|| Error::NotHeld {
+        match self.held.validity() {
+            Validity::Valid => Ok(()),
+            Validity::Suspect => Err(self.held.suspect_error()),
+            Validity::Over => Err(self.lease.lost_error().unwrap_or_else(|| Error::NotHeld {
                 key: Arc::clone(&self.lease.key.lock),
             })),
         }
@@ -283,8 +283,8 @@ impl LockGuard {
     }
 
     /// What is known of the lease, for who drives a body under it.
-    pub(crate) fn standing(&self) -> Standing {
-        self.held.standing()
+    pub(crate) fn validity(&self) -> Validity {
+        self.held.validity()
     }
 
     /// Lets go in the background, though others may still look at the guard.

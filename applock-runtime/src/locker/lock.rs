@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocking::block_on;
-use crate::engine::lease::{MAX_TTL, check_length};
-use crate::engine::{Wait, Want};
+use crate::engine::lease_time::{MAX_TTL, check_length};
+use crate::engine::{AcquireRequest, Wait};
 use crate::error::{Error, Result};
 use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
-use crate::store::{Acquire, OwnerId};
+use crate::store::OwnerId;
 
 use super::guard::LockGuard;
 use super::options::LockOptions;
@@ -459,15 +459,11 @@ impl Lock {
         };
         let engine = self.locker.engine();
         let held = engine
-            .acquire(Want {
-                acquire: Acquire {
-                    key: self.resolve()?,
-                    owner: OwnerId::new_v4(),
-                    ttl,
-                    identity: Arc::clone(engine.identity()),
-                    line: None,
-                    ticket: None,
-                },
+            .acquire(AcquireRequest {
+                key: self.resolve()?,
+                owner: OwnerId::new_v4(),
+                ttl,
+                identity: Arc::clone(engine.identity()),
                 wait,
                 at_least,
                 at_most,

@@ -34,9 +34,9 @@ fn ten_thousand_cancelled_waits_leave_nothing_behind() {
         sim.client(host_name(number), give_up);
     }
     sim.run().unwrap();
-    let broken = world.ledger.borrow().broken();
+    let broken = world.history.borrow().broken();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
-    let left = world.data.borrow_mut().beside_fences();
+    let left = world.data.borrow_mut().all_but_fences();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -69,8 +69,8 @@ async fn give_up(world: Rc<World>, number: usize, waiting: Rc<Cell<usize>>) -> t
             let (host, mut rng) = (Rc::clone(&host), rng.fork());
             spawn_local(async move {
                 for _ in 0..WAITS {
-                    let patience = between(&mut rng, 0, 200);
-                    host.wait_a_while(&mut rng, KEY, patience).await;
+                    let deadline = between(&mut rng, 0, 200);
+                    host.wait_a_while(&mut rng, KEY, deadline).await;
                 }
             })
         })

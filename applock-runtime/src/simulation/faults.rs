@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use turmoil::Sim;
 
-use super::ledger::What;
+use super::history::What;
 use super::world::{Ambush, HOSTS, SERVER, World, host_name};
 
 /// One step of the simulation. No message is faster: within a step hosts run one after
@@ -22,7 +22,7 @@ pub(super) const SLOW: Duration = Duration::from_millis(30);
 const LONGEST_DELAY: Duration = Duration::from_millis(3_500);
 
 /// The longest that a subscription over which nothing arrives is taken for a live one.
-const UNHEARD: Duration = Duration::from_secs(8);
+const SILENCE: Duration = Duration::from_secs(8);
 
 /// A run's length until the faults heal.
 const CHAOS: Duration = Duration::from_secs(11);
@@ -33,7 +33,7 @@ const FIRST_FORGETTING: Duration = Duration::from_secs(2);
 const CALM: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum FaultStep {
     /// Nothing gets through between a host and the server; or in one direction only.
     Cut(usize),
     CutRequests(usize),
@@ -51,7 +51,7 @@ enum Step {
     Reset(usize),
     LoseAnswer(usize),
     /// The server closes the subscription; or what it sends there gets lost.
-    Deafen(usize),
+    EndSubscription(usize),
     Mute(usize, bool),
     /// When it is told of a grant next, nothing that it sends gets through.
     Ambush(usize),
@@ -66,7 +66,7 @@ enum Step {
 
 /// What is to go wrong.
 pub(super) struct Plan {
-    steps: VecDeque<(Duration, Step)>,
+    steps: VecDeque<(Duration, FaultStep)>,
     troubles: Vec<(Duration, Duration, Option<usize>)>,
     pub(super) heal: Duration,
 }
@@ -89,7 +89,11 @@ impl Plan {
         plan.steps.make_contiguous().sort_by_key(|(at, _)| *at);
         // Whatever was begun at the end of its own time is over then.
         for host in 0..HOSTS {
-            for step in [Step::Mend(host), Step::LetGo(host), Step::Fast(host)] {
+            for step in [
+                FaultStep::Mend(host),
+                FaultStep::LetGo(host),
+                FaultStep::Fast(host),
+            ] {
                 plan.steps.push_back((plan.heal, step));
             }
         }
@@ -107,7 +111,7 @@ impl Plan {
             if rng.u8(..8) == 0 {
                 // The server is stopped, and goes on later.
                 for host in 0..HOSTS {
-                    self.fault(at, end, host, Step::Hold(host), Step::LetGo(host));
+                    self.fault(at, end, host, FaultStep::Hold(host), FaultStep::LetGo(host));
                 }
             } else {
                 for host in 0..HOSTS {
@@ -128,53 +132,105 @@ impl Plan {
         let from = at + between(rng, 0, millis(end - at));
         let to = from + between(rng, 0, millis(end - from));
         match rng.u8(..20) {
-            0 => self.fault(from, to, host, Step::Cut(host), Step::Mend(host)),
-            1 => self.fault(from, to, host, Step::CutRequests(host), Step::Mend(host)),
-            2 | 3 => self.fault(from, to, host, Step::CutAnswers(host), Step::Mend(host)),
-            4 => self.fault(from, to, host, Step::Hold(host), Step::LetGo(host)),
+            0 => self.fault(from, to, host, FaultStep::Cut(host), FaultStep::Mend(host)),
+            1 => self.fault(
+                from,
+                to,
+                host,
+                FaultStep::CutRequests(host),
+                FaultStep::Mend(host),
+            ),
+            2 | 3 => self.fault(
+                from,
+                to,
+                host,
+                FaultStep::CutAnswers(host),
+                FaultStep::Mend(host),
+            ),
+            4 => self.fault(
+                from,
+                to,
+                host,
+                FaultStep::Hold(host),
+                FaultStep::LetGo(host),
+            ),
             5 => {
                 let delay = between(rng, 50, 900);
-                self.fault(at, end, host, Step::Slow(host, delay), Step::Fast(host));
+                self.fault(
+                    at,
+                    end,
+                    host,
+                    FaultStep::Slow(host, delay),
+                    FaultStep::Fast(host),
+                );
             }
             6..=8 => {
                 // Late answers, and then none in time.
                 let delay = between(rng, 50, 900);
-                self.fault(at, end, host, Step::Slow(host, delay), Step::Fast(host));
+                self.fault(
+                    at,
+                    end,
+                    host,
+                    FaultStep::Slow(host, delay),
+                    FaultStep::Fast(host),
+                );
                 self.steps
-                    .push_back((from, Step::Slow(host, LONGEST_DELAY)));
+                    .push_back((from, FaultStep::Slow(host, LONGEST_DELAY)));
             }
             9 | 10 => {
                 // So late that others overtake it, over another connection.
                 let delay = between(rng, 900, millis(LONGEST_DELAY));
                 let to = to.min(from + Duration::from_millis(400));
-                self.fault(from, to, host, Step::Slow(host, delay), Step::Fast(host));
-                self.steps.push_back((to, Step::GiveUp(host)));
+                self.fault(
+                    from,
+                    to,
+                    host,
+                    FaultStep::Slow(host, delay),
+                    FaultStep::Fast(host),
+                );
+                self.steps.push_back((to, FaultStep::GiveUp(host)));
             }
-            11 => self.steps.push_back((from, Step::Reset(host))),
-            12 => self.steps.push_back((from, Step::LoseAnswer(host))),
-            13 => self.steps.push_back((from, Step::Deafen(host))),
+            11 => self.steps.push_back((from, FaultStep::Reset(host))),
+            12 => self.steps.push_back((from, FaultStep::LoseAnswer(host))),
+            13 => self
+                .steps
+                .push_back((from, FaultStep::EndSubscription(host))),
             15 | 16 => {
                 // The server knows that it is gone.
-                self.steps.push_back((from, Step::Deafen(host)));
+                self.steps
+                    .push_back((from, FaultStep::EndSubscription(host)));
                 let from = from + 2 * STEP;
-                self.fault(from, to.max(from), host, Step::Cut(host), Step::Mend(host));
+                self.fault(
+                    from,
+                    to.max(from),
+                    host,
+                    FaultStep::Cut(host),
+                    FaultStep::Mend(host),
+                );
             }
-            17 => self.steps.push_back((from, Step::Ambush(host))),
+            17 => self.steps.push_back((from, FaultStep::Ambush(host))),
             14 => {
                 self.fault(
                     from,
                     to,
                     host,
-                    Step::Mute(host, true),
-                    Step::Mute(host, false),
+                    FaultStep::Mute(host, true),
+                    FaultStep::Mute(host, false),
                 );
-                self.troubles.push((from, to + UNHEARD, Some(host)));
+                self.troubles.push((from, to + SILENCE, Some(host)));
             }
             _ => (),
         }
     }
 
-    fn fault(&mut self, from: Duration, to: Duration, host: usize, begin: Step, end: Step) {
+    fn fault(
+        &mut self,
+        from: Duration,
+        to: Duration,
+        host: usize,
+        begin: FaultStep,
+        end: FaultStep,
+    ) {
         self.steps.push_back((from, begin));
         self.steps.push_back((to, end));
         // What was under way takes a while to recover.
@@ -183,8 +239,9 @@ impl Plan {
 
     fn outage(&mut self, rng: &mut fastrand::Rng, from: Duration, forget: bool) {
         let to = from + between(rng, 20, millis(LONGEST_OUTAGE));
-        self.steps.push_back((from, Step::Crash { forget }));
-        self.steps.push_back((to, Step::Restart { forgot: forget }));
+        self.steps.push_back((from, FaultStep::Crash { forget }));
+        self.steps
+            .push_back((to, FaultStep::Restart { forgot: forget }));
         self.troubles.push((from, to, None));
     }
 }
@@ -208,9 +265,9 @@ pub(super) struct Hand {
 
 impl Hand {
     pub(super) fn new(plan: Plan, world: &World) -> Self {
-        let mut ledger = world.ledger.borrow_mut();
+        let mut history = world.history.borrow_mut();
         for (from, to, host) in &plan.troubles {
-            ledger.trouble(*from, *to, *host);
+            history.trouble(*from, *to, *host);
         }
         Self {
             plan,
@@ -237,46 +294,48 @@ impl Hand {
             *ambush = Ambush::None;
             let end = (now + LONGEST_DELAY).min(self.plan.heal);
             let place = self.plan.steps.partition_point(|(at, _)| *at <= end);
-            self.plan.steps.insert(place, (end, Step::Mend(host)));
-            self.plan.steps.push_front((now, Step::CutRequests(host)));
-            let mut ledger = world.ledger.borrow_mut();
-            ledger.trouble(now - STEP, end + LONGEST_DELAY, Some(host));
+            self.plan.steps.insert(place, (end, FaultStep::Mend(host)));
+            self.plan
+                .steps
+                .push_front((now, FaultStep::CutRequests(host)));
+            let mut history = world.history.borrow_mut();
+            history.trouble(now - STEP, end + LONGEST_DELAY, Some(host));
         }
     }
 
-    fn step(&mut self, step: Step, sim: &mut Sim<'_>, world: &World) {
+    fn step(&mut self, step: FaultStep, sim: &mut Sim<'_>, world: &World) {
         let now = sim.elapsed();
-        let note = |what| world.ledger.borrow_mut().note(now, what);
+        let note = |what| world.history.borrow_mut().note(now, what);
         note(What::Fault(format!("{step:?}")));
         let cut = |host: usize, to| world.cut[host].store(to, Ordering::Relaxed);
         match step {
-            Step::Cut(host) => {
+            FaultStep::Cut(host) => {
                 cut(host, true);
                 sim.partition(host_name(host), SERVER);
             }
-            Step::CutRequests(host) => {
+            FaultStep::CutRequests(host) => {
                 cut(host, true);
                 sim.partition_oneway(host_name(host), SERVER);
             }
-            Step::CutAnswers(host) => sim.partition_oneway(SERVER, host_name(host)),
-            Step::Mend(host) => {
+            FaultStep::CutAnswers(host) => sim.partition_oneway(SERVER, host_name(host)),
+            FaultStep::Mend(host) => {
                 cut(host, false);
                 sim.repair(host_name(host), SERVER);
             }
-            Step::Hold(host) => sim.hold(host_name(host), SERVER),
-            Step::LetGo(host) => sim.release(host_name(host), SERVER),
-            Step::Slow(host, delay) => sim.set_link_latency(host_name(host), SERVER, delay),
-            Step::Fast(host) => {
+            FaultStep::Hold(host) => sim.hold(host_name(host), SERVER),
+            FaultStep::LetGo(host) => sim.release(host_name(host), SERVER),
+            FaultStep::Slow(host, delay) => sim.set_link_latency(host_name(host), SERVER, delay),
+            FaultStep::Fast(host) => {
                 sim.set_link_latency(host_name(host), SERVER, STEP);
                 sim.set_link_max_message_latency(host_name(host), SERVER, SLOW);
             }
-            Step::GiveUp(host) => world.given_up[host].notify_waiters(),
-            Step::Reset(host) => world.resets[host].notify_waiters(),
-            Step::LoseAnswer(host) => world.lose_answer[host].set(true),
-            Step::Deafen(host) => world.deafened[host].notify_waiters(),
-            Step::Ambush(host) => world.ambush.borrow_mut()[host] = Ambush::Laid,
-            Step::Mute(host, to) => world.mute[host].set(to),
-            Step::Crash { forget } => {
+            FaultStep::GiveUp(host) => world.given_up[host].notify_waiters(),
+            FaultStep::Reset(host) => world.resets[host].notify_waiters(),
+            FaultStep::LoseAnswer(host) => world.lose_answer[host].set(true),
+            FaultStep::EndSubscription(host) => world.subscription_ends[host].notify_waiters(),
+            FaultStep::Ambush(host) => world.ambush.borrow_mut()[host] = Ambush::Laid,
+            FaultStep::Mute(host, to) => world.mute[host].set(to),
+            FaultStep::Crash { forget } => {
                 sim.crash(SERVER);
                 self.is_down = true;
                 if forget {
@@ -284,7 +343,7 @@ impl Hand {
                     note(What::Forgot);
                 }
             }
-            Step::Restart { forgot } => {
+            FaultStep::Restart { forgot } => {
                 if self.is_down {
                     sim.bounce(SERVER);
                 }

@@ -10,13 +10,13 @@ use redis::ProtocolVersion;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use crate::engine::{Engine, Held, Parts, Wait, Want};
+use crate::engine::{AcquireRequest, Engine, Held, Parts, Wait};
 use crate::error::{Error, Result};
 use crate::store::redis::RedisStore;
-use crate::store::{Acquire, Identity, OwnerId};
+use crate::store::{Identity, OwnerId};
 
 use super::faults::between;
-use super::ledger::{Ask, Owner, What};
+use super::history::{Attempt, OwnerNumber, What};
 use super::world::{Dialler, HostClock, TTLS, World, elapsed, host_name};
 
 /// How many tasks of a host want locks; and how many do in a crowd.
@@ -70,7 +70,7 @@ pub(super) async fn rest(
 ) -> turmoil::Result {
     match timeout(REST, engine_at_work).await {
         Ok(ended) => ended?,
-        Err(_) => world.ledger.borrow_mut().blame(format!(
+        Err(_) => world.history.borrow_mut().blame(format!(
             "unrest: the engine of host {number} has something to do still at {:?}",
             elapsed()
         )),
@@ -114,35 +114,40 @@ impl Host {
         (host, engine_at_work)
     }
 
-    /// Waits for a lock, no longer than `patience`, and gives it back at once.
+    /// Waits for a lock, no longer than `deadline`, and gives it back at once.
     pub(super) async fn wait_a_while(
         &self,
         rng: &mut fastrand::Rng,
         key: usize,
-        patience: Duration,
+        deadline: Duration,
     ) {
-        let (ask, want) = self.want(rng, key, Wait::Forever);
-        if let Some(Ok(held)) = self.acquire(ask, want, patience).await {
-            self.look(ask.owner, &held);
-            self.note(What::LetGo(ask.owner));
+        let (attempt, request) = self.request(rng, key, Wait::Forever);
+        if let Some(Ok(held)) = self.acquire(attempt, request, deadline).await {
+            self.check(attempt.owner, &held);
+            self.note(What::LetGo(attempt.owner));
         }
     }
 
-    /// What comes of a wish, noted. `None`: its future was dropped.
-    async fn acquire(&self, ask: Ask, want: Want, patience: Duration) -> Option<Result<Held>> {
-        let told = timeout(patience, self.engine.acquire(want)).await.ok();
-        self.note(match &told {
-            None => What::Dropped(ask.owner),
-            Some(Err(error)) => What::Refused(ask.owner, refusal(error)),
-            Some(Ok(held)) => What::Told(ask.owner, held.lease().token),
+    /// What comes of an acquire, noted. `None`: its future was dropped.
+    async fn acquire(
+        &self,
+        attempt: Attempt,
+        request: AcquireRequest,
+        deadline: Duration,
+    ) -> Option<Result<Held>> {
+        let result = timeout(deadline, self.engine.acquire(request)).await.ok();
+        self.note(match &result {
+            None => What::Dropped(attempt.owner),
+            Some(Err(error)) => What::Refused(attempt.owner, refusal(error)),
+            Some(Ok(held)) => What::Acquired(attempt.owner, held.lease().token),
         });
-        told
+        result
     }
 
     /// Takes a lock, if it is free.
     pub(super) async fn try_take(&self, rng: &mut fastrand::Rng, key: usize) -> Result<Held> {
-        let (_, want) = self.want(rng, key, Wait::Not);
-        self.engine.acquire(want).await
+        let (_, request) = self.request(rng, key, Wait::Not);
+        self.engine.acquire(request).await
     }
 
     fn note(&self, what: What) {
@@ -160,7 +165,7 @@ impl Host {
         }
     }
 
-    /// An acquisition, from the wish to whatever end.
+    /// An acquisition, from the request to whatever end.
     async fn take_one(&self, rng: &mut fastrand::Rng) {
         let key = rng.usize(..TTLS.len());
         let key = if self.world.crowd {
@@ -174,96 +179,96 @@ impl Host {
             1..=3 => Wait::Forever,
             _ => Wait::For(between(rng, 20, 3_000)),
         };
-        let (ask, mut want) = self.want(rng, key, wait);
-        want.at_least = (rng.u8(..6) == 0).then(|| between(rng, 100, 800));
-        want.at_most = (rng.u8(..6) == 0).then(|| between(rng, 200, 3_000));
-        let patience = match rng.u8(..8) {
+        let (attempt, mut request) = self.request(rng, key, wait);
+        request.at_least = (rng.u8(..6) == 0).then(|| between(rng, 100, 800));
+        request.at_most = (rng.u8(..6) == 0).then(|| between(rng, 200, 3_000));
+        let deadline = match rng.u8(..8) {
             0 | 1 => between(rng, 0, 300),
             // It does not end before the faults do.
             2 if wait == Wait::Forever => self.world.heal - elapsed() + LIVELINESS,
             _ => between(rng, 2_000, 4_000),
         };
-        match self.acquire(ask, want, patience).await {
-            None if elapsed() >= self.world.heal + LIVELINESS => self.blame_stuck(ask),
+        match self.acquire(attempt, request, deadline).await {
+            None if elapsed() >= self.world.heal + LIVELINESS => self.blame_stuck(attempt),
             None | Some(Err(_)) => (),
-            Some(Ok(held)) => self.hold(ask, held, rng).await,
+            Some(Ok(held)) => self.hold(attempt, held, rng).await,
         }
     }
 
-    fn blame_stuck(&self, ask: Ask) {
-        self.world.ledger.borrow_mut().blame(format!(
+    fn blame_stuck(&self, attempt: Attempt) {
+        self.world.history.borrow_mut().blame(format!(
             "stuck: all is well, and {} of host {} has not key {} by {:?}",
-            ask.owner,
+            attempt.owner,
             self.number,
-            ask.key,
+            attempt.key,
             elapsed()
         ));
     }
 
-    /// A wish with an owner id of the run's own.
-    fn want(&self, rng: &mut fastrand::Rng, key: usize, wait: Wait) -> (Ask, Want) {
+    /// A request with an owner id of the run's own.
+    fn request(
+        &self,
+        rng: &mut fastrand::Rng,
+        key: usize,
+        wait: Wait,
+    ) -> (Attempt, AcquireRequest) {
         let (least, most) = TTLS[key];
-        let ask = Ask {
+        let attempt = Attempt {
             owner: self.world.next_owner(),
             host: self.number,
             key,
             ttl: between(rng, least, most),
             wait,
         };
-        let acquire = Acquire {
+        let request = AcquireRequest {
             key: self.world.keys[key].clone(),
-            owner: OwnerId::from_u128(ask.owner.into()),
-            ttl: ask.ttl,
+            owner: OwnerId::from_u128(attempt.owner.into()),
+            ttl: attempt.ttl,
             identity: Arc::clone(self.engine.identity()),
-            line: None,
-            ticket: None,
-        };
-        self.note(What::Asked(ask));
-        let want = Want {
-            acquire,
             wait,
             at_least: None,
             at_most: None,
         };
-        (ask, want)
+        self.note(What::Attempted(attempt));
+        (attempt, request)
     }
 
     /// Looks at the guard. `false`: lost.
-    fn look(&self, owner: Owner, held: &Held) -> bool {
+    fn check(&self, owner: OwnerNumber, held: &Held) -> bool {
         let says = held.lease().is_valid();
         self.note(What::Says(owner, says));
         says
     }
 
-    async fn hold(&self, ask: Ask, held: Held, rng: &mut fastrand::Rng) {
-        let owner = ask.owner;
+    async fn hold(&self, attempt: Attempt, held: Held, rng: &mut fastrand::Rng) {
+        let owner = attempt.owner;
         let longest = match (rng.u8(..24), self.world.crowd) {
             (0, _) | (1..8, false) => 14_000,
             (_, false) => 2_500,
             (_, true) => 300,
         };
         let end = (elapsed() + between(rng, 0, longest)).min(self.world.heal + LAST_HOLD);
-        while self.look(owner, &held) && elapsed() < end {
+        while self.check(owner, &held) && elapsed() < end {
             if rng.u8(..20) == 0 {
                 // Whatever it answers, the guard is what counts.
                 let _ = timeout(between(rng, 0, 500), held.verify()).await;
             } else {
-                sleep(self.until_next_look(&held, rng)).await;
+                sleep(self.until_next_check(&held, rng)).await;
             }
         }
         if rng.bool() {
             // Somebody who does not stop when told, or a body that takes its time.
             for _ in 0..rng.u8(..5) {
                 sleep(between(rng, 1, 400)).await;
-                self.look(owner, &held);
+                self.check(owner, &held);
             }
         }
         self.note(What::LetGo(owner));
         match rng.u8(..3) {
             0 => drop(held),
             1 => {
-                let patience = between(rng, 0, 100);
-                self.release(owner, timeout(patience, held.release())).await;
+                let deadline = between(rng, 0, 100);
+                self.release(owner, timeout(deadline, held.release())).await;
             }
             _ => {
                 let forever = Duration::from_secs(60);
@@ -274,7 +279,7 @@ impl Host {
 
     /// Looks come at random, and just before the lease's end: nobody else may have the
     /// lock even then.
-    fn until_next_look(&self, held: &Held, rng: &mut fastrand::Rng) -> Duration {
+    fn until_next_check(&self, held: &Held, rng: &mut fastrand::Rng) -> Duration {
         let left = self.clock.true_length(held.lease().remaining());
         let last = left.saturating_sub(Duration::from_millis(1));
         between(rng, 10, 200).min(last.max(Duration::from_millis(1)))
@@ -282,11 +287,11 @@ impl Host {
 
     async fn release(
         &self,
-        owner: Owner,
+        owner: OwnerNumber,
         released: impl Future<Output = std::result::Result<Result<()>, tokio::time::error::Elapsed>>,
     ) {
         match released.await {
-            Ok(told) => self.note(What::Released(owner, outcome(&told))),
+            Ok(result) => self.note(What::Released(owner, outcome(&result))),
             Err(_) => self.note(What::Dropped(owner)),
         }
     }
@@ -294,26 +299,26 @@ impl Host {
     /// Nothing is wrong any more, so everybody gets what they wait for.
     async fn take_after_all(&self, key: usize) {
         let rng = &mut fastrand::Rng::with_seed(self.world.seed);
-        let (ask, want) = self.want(rng, key, Wait::For(LIVELINESS));
-        match self.engine.acquire(want).await {
+        let (attempt, request) = self.request(rng, key, Wait::For(LIVELINESS));
+        match self.engine.acquire(request).await {
             Ok(held) => {
-                self.note(What::Told(ask.owner, held.lease().token));
-                self.look(ask.owner, &held);
-                self.note(What::LetGo(ask.owner));
-                self.release(ask.owner, timeout(LIVELINESS, held.release()))
+                self.note(What::Acquired(attempt.owner, held.lease().token));
+                self.check(attempt.owner, &held);
+                self.note(What::LetGo(attempt.owner));
+                self.release(attempt.owner, timeout(LIVELINESS, held.release()))
                     .await;
             }
             Err(error) => {
-                self.note(What::Refused(ask.owner, refusal(&error)));
-                self.blame_stuck(ask);
+                self.note(What::Refused(attempt.owner, refusal(&error)));
+                self.blame_stuck(attempt);
             }
         }
     }
 }
 
 /// In a word, so that the history of a run has one line for each event.
-fn outcome(told: &Result<()>) -> String {
-    match told {
+fn outcome(result: &Result<()>) -> String {
+    match result {
         Ok(()) => "released".to_owned(),
         Err(error) => refusal(error),
     }

@@ -5,7 +5,7 @@
 //! give back locks at random ([`host`]); messages are lost, delayed and held, connections
 //! reset, and the server restarted ([`faults`]); the server is a small one that runs our
 //! scripts ([`server`]). Every other pair of runs is a crowd, where many wait for few locks.
-//! All that happens is written down, and checked ([`ledger`], [`lines`]):
+//! All that happens is written down, and checked ([`history`], [`queues`]):
 //!
 //! | check | what must hold |
 //! |---|---|
@@ -16,7 +16,7 @@
 //! | stuck | when the faults are over, everybody who waits gets the lock, in bounded time |
 //! | unrest | then every engine comes to rest |
 //! | left behind | and no lock is left at the server, expired or not |
-//! | left in line | and nobody stands in a line |
+//! | left in queue | and nobody stands in a line |
 //! | order | those who stand in line keep their places |
 //! | jumped | a lock goes to nobody before one who stands before him and listens |
 //! | unserved | a lock that is given back goes at once to one who stands in line and listens |
@@ -42,9 +42,9 @@
 
 mod cancelled;
 mod faults;
+mod history;
 mod host;
-mod ledger;
-mod lines;
+mod queues;
 mod scripts;
 mod server;
 mod world;
@@ -54,7 +54,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use faults::{Hand, Plan, SLOW, STEP};
-use ledger::What;
+use history::What;
 use turmoil::Sim;
 use world::{HOSTS, SERVER, World, host_name};
 
@@ -64,7 +64,7 @@ const LONGEST_RUN: Duration = Duration::from_secs(90);
 const VARIABLE: &str = "APPLOCK_SEED";
 
 /// What a run came to.
-struct Run {
+struct SimulatedRun {
     history: String,
     broken: Vec<String>,
 }
@@ -95,7 +95,7 @@ fn with_server(world: &Rc<World>) -> Sim<'static> {
     sim
 }
 
-fn run(seed: u64) -> Run {
+fn run(seed: u64) -> SimulatedRun {
     // The engine's jitter.
     fastrand::seed(seed);
     let plan = Plan::draw(&mut fastrand::Rng::with_seed(seed), is_forgetting(seed));
@@ -111,24 +111,24 @@ fn run(seed: u64) -> Run {
             Ok(true) => break,
             Ok(false) => (),
             Err(error) => {
-                world.ledger.borrow_mut().blame(format!("failed: {error}"));
+                world.history.borrow_mut().blame(format!("failed: {error}"));
                 break;
             }
         }
     }
     let left = world.data.borrow_mut().locks(sim.elapsed());
-    let in_line = world.in_line();
-    let mut ledger = world.ledger.borrow_mut();
-    ledger.note(sim.elapsed(), What::Fault("the end".to_owned()));
+    let queued = world.queued();
+    let mut history = world.history.borrow_mut();
+    history.note(sim.elapsed(), What::Fault("the end".to_owned()));
     if !left.is_empty() {
-        ledger.blame(format!("left behind: {left:?}"));
+        history.blame(format!("left behind: {left:?}"));
     }
-    for (key, owner) in in_line {
-        ledger.blame(format!("left in line: {owner} at key {key}"));
+    for (key, owner) in queued {
+        history.blame(format!("left in queue: {owner} at key {key}"));
     }
-    Run {
-        history: ledger.to_string(),
-        broken: ledger.broken(),
+    SimulatedRun {
+        history: history.to_string(),
+        broken: history.broken(),
     }
 }
 

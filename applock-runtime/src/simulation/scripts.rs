@@ -38,7 +38,7 @@ use crate::protocol::{
     Decision, Granted, LockState, Notify, Phase, Process, Reach, Requester, StoreTime, Timing,
     Waiter, WhenBusy,
 };
-use crate::store::redis::call::Call;
+use crate::store::redis::script::ScriptCall;
 use crate::store::redis::{reply, requests};
 use crate::store::view::{self, Who};
 use crate::store::{Acquire, Acquired, Grant, Identity, OwnerId, Release, Renew};
@@ -51,10 +51,10 @@ const OWNERS: usize = 10;
 const PROCESSES: usize = 4;
 
 /// What the scripts run on.
-trait Server {
+trait ScriptServer {
     /// The time of the next step, in milliseconds since 1970.
     fn begin(&mut self) -> u64;
-    fn ask(&mut self, call: &Call) -> Value;
+    fn ask(&mut self, call: &ScriptCall) -> Value;
     fn command(&mut self, words: &[&str]) -> Value;
     /// Lets so many milliseconds pass.
     fn pass(&mut self, millis: u64);
@@ -96,13 +96,13 @@ impl Simulated {
     }
 }
 
-impl Server for Simulated {
+impl ScriptServer for Simulated {
     fn begin(&mut self) -> u64 {
         self.bare.set_time(Duration::from_millis(self.now));
         EPOCH + self.now
     }
 
-    fn ask(&mut self, call: &Call) -> Value {
+    fn ask(&mut self, call: &ScriptCall) -> Value {
         self.bare.ask(&call.by_text().get_packed_command())
     }
 
@@ -213,7 +213,7 @@ struct Pair<S> {
     history: Vec<String>,
 }
 
-impl<S: Server> Pair<S> {
+impl<S: ScriptServer> Pair<S> {
     fn new(server: S, seed: u64) -> Self {
         let peers = (0..PROCESSES).map(|number| Peer {
             channel: format!("applock:{number}"),
@@ -600,7 +600,7 @@ impl<S: Server> Pair<S> {
     }
 
     /// The answer of a script that answers for each lock.
-    fn one(&mut self, call: &Call) -> Value {
+    fn one(&mut self, call: &ScriptCall) -> Value {
         match self.server.ask(call) {
             Value::Array(mut answers) if answers.len() == 1 => answers.remove(0),
             other => panic!("{other:?}\n{}", self.story()),

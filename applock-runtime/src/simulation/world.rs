@@ -22,8 +22,8 @@ use crate::key::Key;
 use crate::store::StoreFuture;
 use crate::store::redis::Connector;
 
-use super::ledger::{Ledger, Owner, What};
-use super::server::Data;
+use super::history::{History, OwnerNumber, What};
+use super::server::data::Data;
 
 pub(super) const SERVER: &str = "server";
 pub(super) const PORT: u16 = 6379;
@@ -37,7 +37,7 @@ pub(super) const TTLS: [(u64, u64); 3] = [(300, 1_200), (1_000, 5_000), (9_000, 
 
 pub(super) struct World {
     pub(super) seed: u64,
-    pub(super) ledger: RefCell<Ledger>,
+    pub(super) history: RefCell<History>,
     pub(super) data: Rc<RefCell<Data>>,
     pub(super) keys: Vec<Key>,
     /// When the faults are over.
@@ -51,7 +51,7 @@ pub(super) struct World {
     /// For each host: its next answer is lost with the connection.
     pub(super) lose_answer: Vec<Cell<bool>>,
     /// For each host: closes its subscription, at the server.
-    pub(super) deafened: Vec<Rc<Notify>>,
+    pub(super) subscription_ends: Vec<Rc<Notify>>,
     /// For each host: what its subscription is sent gets lost, from then on.
     pub(super) mute: Vec<Cell<bool>>,
     /// For each host: nothing gets through to the server.
@@ -59,10 +59,10 @@ pub(super) struct World {
     /// For each host: what happens when it is told of a grant.
     pub(super) ambush: RefCell<[Ambush; HOSTS]>,
     /// The hosts that listen for each lock, as the server knows.
-    pub(super) listening: RefCell<BTreeSet<(usize, usize)>>,
+    pub(super) subscribed: RefCell<BTreeSet<(usize, usize)>>,
     /// Who stood in line at any time: one whose place the server lost gets it back.
-    pub(super) stood: RefCell<BTreeSet<Owner>>,
-    owners: Cell<Owner>,
+    pub(super) has_queued: RefCell<BTreeSet<OwnerNumber>>,
+    owners: Cell<OwnerNumber>,
     connections: Cell<u64>,
 }
 
@@ -80,7 +80,7 @@ impl World {
         let keys = (0..TTLS.len()).map(|key| Key::whole(&format!("k{key}")).unwrap());
         Self {
             seed,
-            ledger: RefCell::default(),
+            history: RefCell::default(),
             data: Rc::default(),
             keys: keys.collect(),
             heal,
@@ -88,12 +88,12 @@ impl World {
             resets: (0..HOSTS).map(|_| Rc::default()).collect(),
             given_up: (0..HOSTS).map(|_| Arc::default()).collect(),
             lose_answer: (0..HOSTS).map(|_| Cell::default()).collect(),
-            deafened: (0..HOSTS).map(|_| Rc::default()).collect(),
+            subscription_ends: (0..HOSTS).map(|_| Rc::default()).collect(),
             mute: (0..HOSTS).map(|_| Cell::default()).collect(),
             cut: (0..HOSTS).map(|_| Arc::default()).collect(),
             ambush: RefCell::default(),
-            listening: RefCell::default(),
-            stood: RefCell::default(),
+            subscribed: RefCell::default(),
+            has_queued: RefCell::default(),
             owners: Cell::new(0),
             connections: Cell::new(0),
         }
@@ -101,10 +101,10 @@ impl World {
 
     /// Notes what a simulated host, or the server, has just done.
     pub(super) fn note(&self, what: What) {
-        self.ledger.borrow_mut().note(elapsed(), what);
+        self.history.borrow_mut().note(elapsed(), what);
     }
 
-    pub(super) fn next_owner(&self) -> Owner {
+    pub(super) fn next_owner(&self) -> OwnerNumber {
         self.owners.set(self.owners.get() + 1);
         self.owners.get()
     }
@@ -120,13 +120,13 @@ impl World {
     }
 
     /// Who stands in line at the server, at which key, in order.
-    pub(super) fn in_line(&self) -> Vec<(usize, Owner)> {
+    pub(super) fn queued(&self) -> Vec<(usize, OwnerNumber)> {
         let mut data = self.data.borrow_mut();
-        let lines = self.keys.iter().enumerate();
-        lines
+        let queues = self.keys.iter().enumerate();
+        queues
             .flat_map(|(number, key)| {
-                let line = data.line(&key.lock).into_iter();
-                line.map(move |owner| (number, owner))
+                let queue = data.queue(&key.lock).into_iter();
+                queue.map(move |owner| (number, owner))
             })
             .collect()
     }

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::engine::Standing;
+use crate::engine::Validity;
 use crate::error::{Error, Result};
 
 use super::current::{self, Running};
@@ -169,9 +169,9 @@ impl Driving {
         body: &mut Pin<&mut Option<F>>,
         context: &mut Context<'_>,
     ) -> Poll<Next<F::Output>> {
-        match self.standing(context) {
-            Standing::Suspect if !self.finish_when_lost => return Poll::Pending,
-            Standing::Over if !self.may_finish() => {
+        match self.validity(context) {
+            Validity::Suspect if !self.finish_when_lost => return Poll::Pending,
+            Validity::Over if !self.may_finish() => {
                 return Poll::Ready(Next::Done(Err(self.lose(body))));
             }
             _ => (),
@@ -197,14 +197,14 @@ impl Driving {
     ///
     /// By the clock as well as by the engine's word: after a suspended machine wakes, the
     /// timer may come later than this poll, and the body must not go on before.
-    fn standing(&mut self, context: &mut Context<'_>) -> Standing {
+    fn validity(&mut self, context: &mut Context<'_>) -> Validity {
         let guard = &self.running.guard;
-        match guard.standing() {
-            Standing::Over => Standing::Over,
-            _ if self.lost.as_mut().poll(context).is_ready() => Standing::Over,
-            Standing::Held => Standing::Held,
+        match guard.validity() {
+            Validity::Over => Validity::Over,
+            _ if self.lost.as_mut().poll(context).is_ready() => Validity::Over,
+            Validity::Valid => Validity::Valid,
             // It may have been confirmed before this task could be woken for it.
-            Standing::Suspect => guard.standing(),
+            Validity::Suspect => guard.validity(),
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! 'Nobody waits in vain' is about what comes later, and a search by states can't tell a
 //! step that may never happen from one that will. So the rest is played to its end, in one
-//! order: who holds lets go, who has to knock knocks, and each is answered.
+//! order: who holds lets go, who has to poll polls, and each is answered.
 
 use crate::server::Reply;
 use crate::setup::{Fault, Setup};
@@ -20,7 +20,7 @@ impl Setup {
         let mut state = state.clone();
         // It is lost, all of it.
         state.network.clear();
-        let turns = state.acquisitions.len() + state.server.line.waiters.len() + 1;
+        let turns = state.acquisitions.len() + state.server.waiters().count() + 1;
         for _ in 0..turns * usize::from(TTL + CLAIM + GRACE) {
             self.calm_tick(&mut state);
             if !waits_somebody(&state) {
@@ -38,8 +38,8 @@ impl Setup {
                     self.release_arrives(state, owner);
                     state.set(owner, Phase::Over);
                 }
-                Some(Phase::Waiting { lag }) if self.knocks_when_calm(state, owner, lag) => {
-                    self.knock_is_answered(state, owner);
+                Some(Phase::Waiting { lag, .. }) if self.polls_when_calm(state, owner, lag) => {
+                    self.poll_is_answered(state, owner);
                 }
                 _ => {}
             }
@@ -53,28 +53,39 @@ impl Setup {
         state.server.tick(self);
     }
 
-    /// Whether its timer has it knock: or, where it was not answered yet, ask again.
-    fn knocks_when_calm(&self, state: &State, owner: Owner, lag: Option<i8>) -> bool {
-        let head = state.server.line.waiters.first();
+    /// Whether its timer has it poll: or, where it was not answered yet, ask again.
+    fn polls_when_calm(&self, state: &State, owner: Owner, lag: Option<i8>) -> bool {
+        let head = state.server.waiters().next();
         match self.fault {
             _ if lag.is_none() => true,
-            Some(Fault::NobodyKnocks) => false,
-            Some(Fault::OnlyTheHeadKnocks) => head.is_some_and(|head| head.owner == owner),
+            Some(Fault::NobodyPolls) => false,
+            Some(Fault::OnlyTheHeadPolls) => head == Some(owner),
             _ => self.is_first(state, owner),
         }
     }
 
-    fn knock_is_answered(&self, state: &mut State, owner: Owner) {
-        let (server, mut desk) = state.desk(self, None);
-        let (reply, _) = server.acquire(owner, true, &mut desk);
+    fn poll_is_answered(&self, state: &mut State, owner: Owner) {
+        let known = match state.phase(owner) {
+            Some(Phase::Waiting { ticket, .. }) => *ticket,
+            _ => None,
+        };
+        let (server, mut desk) = state.desk(self);
+        let (reply, _) = server.acquire(owner, true, known, &mut desk);
         let phase = match reply {
-            Reply::Granted(given) => Phase::Holding {
-                token: given.token,
-                grant: given.grant,
+            Reply::Granted(held) => Phase::Holding {
+                token: held.token,
+                grant: held.grant,
                 left: TTL - 1,
                 revived: false,
             },
-            Reply::NotNow => Phase::Waiting { lag: Some(0) },
+            Reply::Queued(ticket) => Phase::Waiting {
+                lag: Some(0),
+                ticket: ticket.or(known),
+            },
+            Reply::Busy => Phase::Waiting {
+                lag: Some(0),
+                ticket: known,
+            },
         };
         state.set(owner, phase);
     }

@@ -25,7 +25,7 @@ impl Phase {
             } => self.granted(token, grant, age, setup),
             Message::Renewed { age, .. } => self.renewed(age, setup),
             Message::NotYours { .. } => self.taken(),
-            Message::Queued { lag, .. } => self.queued(lag),
+            Message::Queued { lag, ticket, .. } => self.queued(lag, ticket),
             _ => {}
         }
     }
@@ -53,10 +53,11 @@ impl Phase {
         }
     }
 
-    /// 'You stand in line': the latest answer counts.
-    fn queued(&mut self, judged: i8) {
-        if let Phase::Waiting { lag } = self {
+    /// 'You stand in the queue': the latest answer counts.
+    fn queued(&mut self, judged: i8, new: Option<u8>) {
+        if let Phase::Waiting { lag, ticket } = self {
             *lag = Some(judged);
+            *ticket = new.or(*ticket);
         }
     }
 
@@ -87,7 +88,7 @@ impl Phase {
     /// A tick of the client's clock: the lease ends by it, with no answer from anyone
     /// (rule R4).
     pub(crate) fn tick(&mut self, setup: &Setup) {
-        if let Phase::Waiting { lag: Some(lag) } = self {
+        if let Phase::Waiting { lag: Some(lag), .. } = self {
             *lag = setup.lag_of_a_waiter(*lag);
         }
         if let Phase::Holding { left, .. } = self {

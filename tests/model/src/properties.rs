@@ -20,9 +20,9 @@ pub const LOST_FOR_GOOD: &str = "lost is lost for good";
 /// What the server keeps, somebody holds or somebody releases.
 pub const NO_ORPHAN: &str = "each lock has somebody who will release it";
 /// What nobody awaits any more is gone within its ttl.
-pub const GHOST_GOES: &str = "a ghost goes";
+pub const ORPHAN_GOES: &str = "an orphan goes";
 /// An acquire of a client that has given up has the lock.
-pub const GHOST_COMES: &str = "a ghost has the lock";
+pub const ORPHAN_COMES: &str = "an orphan has the lock";
 /// An acquire is answered twice.
 pub const ANSWERED_TWICE: &str = "a retry is answered 'yours'";
 /// A lease ends by the client's own clock while the server keeps the lock for it still.
@@ -33,22 +33,24 @@ pub const LATE_RELEASE: &str = "a release meets another's lock";
 pub const RENEWED: &str = "a heartbeat is answered in time";
 /// A failover brings a lock back that had been released.
 pub const BACK_FROM_THE_DEAD: &str = "a failover brings a released lock back";
+/// Nothing is written for a waiter that does not get the lock.
+pub const NOTHING_IN_VAIN: &str = "nothing is written for a waiter that can't be reached";
 /// No grant goes past one who came earlier and could have been told.
-pub const IN_ORDER: &str = "whoever came first has the first turn";
-/// A lock that is given back goes to somebody in line, if one can be told.
+pub const IN_ORDER: &str = "the first to come has the first turn";
+/// A lock that is given back goes to somebody in the queue, if one can be told.
 pub const PASSED_ON: &str = "a lock given back is passed on";
 /// Whatever was lost, the timers bring each who waits its turn.
 pub const SERVED: &str = "nobody waits in vain";
 /// A waiter holds by a grant that it did not ask for just now.
 pub const HANDED: &str = "a grant that was pushed can be believed";
 /// A grant comes too late for that, or seems to come too early.
-pub const CONFIRMED: &str = "a grant that was pushed is confirmed by a knock";
-/// One who leaves the line was granted the lock meanwhile.
+pub const CONFIRMED: &str = "a grant that was pushed is confirmed by a poll";
+/// One who leaves the queue was granted the lock meanwhile.
 pub const LEFT_MEANWHILE: &str = "a leave crosses a grant";
-/// A claim runs out, and its waiter has kept its place.
-pub const MISSED: &str = "a waiter that missed its turn stands in line";
+/// A claim runs out, and its waiter knows its place.
+pub const MISSED: &str = "a waiter that missed its grant has its ticket";
 /// Somebody has the lock while one who can't be reached stands before it.
-pub const PASSED_OVER: &str = "one who is dead is passed over";
+pub const SKIPPED: &str = "one who is dead is skipped";
 
 pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
     let mut all: Vec<Property<Setup>> = vec![
@@ -61,10 +63,11 @@ pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
         Property::always(LOST_FOR_GOOD, |_, state: &State| {
             !state.acquisitions.iter().any(is_revived)
         }),
-        Property::always(GHOST_GOES, |_, state: &State| {
+        Property::always(NOTHING_IN_VAIN, |_, state: &State| !state.written_in_vain),
+        Property::always(ORPHAN_GOES, |_, state: &State| {
             state.kept_for_nobody <= LIFE + TTL
         }),
-        Property::sometimes(GHOST_COMES, |_, state: &State| {
+        Property::sometimes(ORPHAN_COMES, |_, state: &State| {
             state.kept() == Some(&Phase::Ending { held: false })
         }),
         Property::sometimes(LOST_IN_TIME, |_, state: &State| {
@@ -115,31 +118,32 @@ fn of_the_queue(setup: &Setup) -> Vec<Property<Setup>> {
     let mut all: Vec<Property<Setup>> = vec![
         Property::always(PASSED_ON, |_, state: &State| !state.turns.left_lying),
         Property::always(SERVED, |setup: &Setup, state| setup.serves_all(state)),
-        Property::sometimes(HANDED, |setup, state: &State| {
-            believed(setup, state).any(|one| one)
-        }),
-        Property::sometimes(CONFIRMED, |setup, state: &State| {
-            believed(setup, state).any(|one| !one)
-        }),
         Property::sometimes(LEFT_MEANWHILE, |_, state: &State| {
-            let claim = state.server.holder.as_ref().is_some_and(|one| one.claim);
+            let claim = state.server.held().is_some_and(|one| one.claimed);
             claim && state.kept() == Some(&Phase::Ending { held: false })
         }),
         Property::sometimes(MISSED, |_, state: &State| {
-            let mut missed = state.server.line.waiters.iter().filter(|one| one.missed);
-            state.server.holder.is_none() && missed.next().is_some()
+            state.server.held().is_none() && missed(state)
         }),
     ];
-    // A server that forgets the line forgets its order.
-    if setup.failovers == 0 {
+    if setup.queue.deaf < setup.queue.processes {
+        all.push(Property::sometimes(HANDED, |setup, state: &State| {
+            believed(setup, state).any(|one| one)
+        }));
+        all.push(Property::sometimes(CONFIRMED, |setup, state: &State| {
+            believed(setup, state).any(|one| !one)
+        }));
+    }
+    // A server that forgets the queue forgets its order.
+    if setup.failovers == 0 && setup.queue.dead_after == 0 {
         all.push(Property::always(IN_ORDER, |_, state: &State| {
             !state.turns.jumped
         }));
     }
     if setup.queue.crashes > 0 {
-        all.push(Property::sometimes(PASSED_OVER, |_, state: &State| {
-            let head = state.server.line.waiters.first();
-            let dead = head.and_then(|head| state.acquisitions.get(usize::from(head.owner)));
+        all.push(Property::sometimes(SKIPPED, |_, state: &State| {
+            let head = state.server.waiters().next();
+            let dead = head.and_then(|head| state.acquisitions.get(usize::from(head)));
             dead == Some(&Phase::Dead) && state.kept().is_some_and(Phase::holds)
         }));
     }
@@ -155,7 +159,7 @@ fn believed<'a>(setup: &'a Setup, state: &'a State) -> impl Iterator<Item = bool
             by: By::Push,
             ..
         } => match state.acquisitions.get(usize::from(owner)) {
-            Some(&Phase::Waiting { lag }) => {
+            Some(&Phase::Waiting { lag, .. }) => {
                 Some(setup.left_of_a_claim(lag, age, By::Push).is_some())
             }
             _ => None,
@@ -177,8 +181,22 @@ fn answered_twice(state: &State) -> bool {
     first.is_some() && granted.next() == first
 }
 
+/// A waiter has its ticket, and does not stand in the queue: its grant was lost on its way.
+fn missed(state: &State) -> bool {
+    (0..).zip(&state.acquisitions).any(|(owner, phase)| {
+        let has_ticket = matches!(
+            phase,
+            Phase::Waiting {
+                ticket: Some(_),
+                ..
+            }
+        );
+        has_ticket && !state.server.waiters().any(|one| one == owner)
+    })
+}
+
 fn meets_another(state: &State) -> bool {
-    let holder = state.server.holder.as_ref();
+    let holder = state.server.held();
     holder.is_some_and(|holder| {
         state
             .network

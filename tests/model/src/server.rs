@@ -1,232 +1,438 @@
-//! The server's steps. Each is atomic, and checks the owner itself (rule R3).
+//! The server: the product's own [`LockState`], and what is around it. Every decision is the
+//! protocol's (`applock-runtime/src/protocol`); here are only the clock, the subscriptions, and
+//! the faults that are put in on purpose.
+//!
+//! Times count from now, so that a state is the same at any hour: the protocol is always asked at
+//! [`NOW`], and a tick takes one off every time in its state. What is so long ago that more makes no
+//! difference, and what nothing depends on, is set to one value.
 
-use crate::line::{Desk, Line, Turn};
+use std::collections::BTreeMap;
+
+use crate::protocol::{
+    Decision, Granted, Holding, LockState, Notify, Phase, Reach, Requester, StoreTime, Timing,
+    WaitQueue, Waiter, WhenBusy,
+};
 use crate::setup::{Fault, Setup, Tokens};
-use crate::state::Owner;
+use crate::state::{Channel, Owner};
 use crate::{CLAIM, DRIFT, GRACE, TTL};
 
-/// A server, or what a replica has of one: the lock's key, its fence, and its line.
+/// The time at which the protocol is asked, in ticks.
+const NOW: u64 = 1_000;
+
+/// Longer than any run.
+const NEVER: u64 = 500;
+
+/// A server, or what a replica has of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Server {
-    /// The lock's key, while it is there.
-    pub holder: Option<Holder>,
-    /// The last token that was drawn here.
-    pub counter: u8,
-    /// By how much its clock is behind.
-    pub behind: u8,
-    /// Who waits.
-    pub line: Line,
-}
-
-/// Who has the lock, as the server sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Holder {
-    /// The owner id.
-    pub owner: Owner,
-    /// The fencing token.
-    pub token: u8,
-    /// Which grant it was. The server does not know this.
-    pub grant: u8,
-    /// Ticks until the key expires.
-    pub left: u8,
-    /// How far the server's clock ran ahead since the ttl was last set.
-    pub ahead: u8,
-    /// It was handed the lock unasked, and nothing was heard of it since.
-    pub claim: bool,
-}
-
-/// A lock that was given: its token, and the number of the grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Given {
-    pub(crate) owner: Owner,
-    pub(crate) token: u8,
+    /// The lock, as the product has it.
+    pub(crate) lock: LockState<()>,
+    /// Which grant the newest holding is, counted over all. The server does not know this.
     pub(crate) grant: u8,
+    /// By how much its wall clock is behind.
+    pub(crate) behind: u8,
+    /// How far its clock ran ahead since the lease was last set.
+    ahead: u8,
+}
+
+/// Who has the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) owner: Owner,
+    /// The fencing token.
+    pub(crate) token: u8,
+    /// Which grant it was.
+    pub(crate) grant: u8,
+    /// It is a claim.
+    pub(crate) claimed: bool,
+}
+
+/// What a step at the server needs, beside what the server keeps.
+pub(crate) struct Desk<'a> {
+    /// The tokens that were given out.
+    pub(crate) tokens: &'a mut Vec<u8>,
+    /// What the wall clock shows, if it never stepped back: past every token that was made of it.
+    pub(crate) clock: u8,
+    /// What it shows for a ticket, which is past every ticket. Told apart from the other, for their
+    /// values would make states of one kind differ.
+    pub(crate) next_ticket: u8,
+    pub(crate) channels: &'a [Channel],
+    /// A waiter was written down as the holder though it could not be reached.
+    pub(crate) written_in_vain: &'a mut bool,
+    pub(crate) setup: &'a Setup,
 }
 
 /// What an acquire is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// It is yours.
-    Granted(Given),
-    /// You stand in line, or, who does not wait: busy.
-    NotNow,
+    Granted(Held),
+    /// Busy, for a request that does not wait.
+    Busy,
+    /// You stand in the queue; with your ticket, if you did not stand there before.
+    Queued(Option<u8>),
+}
+
+/// A waiter that was granted the lock by a step of another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handed {
+    pub(crate) held: Held,
+    /// Its process was sent a message.
+    pub(crate) notified: bool,
+}
+
+/// The subscriptions, as the server knows them.
+struct Wires<'a> {
+    channels: &'a [Channel],
+    notified: Vec<u128>,
+    unreachable: Vec<u128>,
+}
+
+impl Notify<()> for Wires<'_> {
+    fn reach(&mut self, waiter: &Waiter<()>, _grant: &Granted) -> Reach {
+        let process = usize::try_from(waiter.process).unwrap_or(usize::MAX);
+        match self.channels.get(process) {
+            Some(Channel::Open | Channel::HalfOpen) => {
+                self.notified.push(waiter.owner);
+                Reach::Notified
+            }
+            Some(Channel::Returning) => Reach::MayReturn {
+                within: u64::from(GRACE),
+            },
+            _ => {
+                self.unreachable.push(waiter.owner);
+                Reach::Unreachable
+            }
+        }
+    }
+}
+
+impl Setup {
+    /// The protocol's constants, in ticks.
+    pub(crate) fn timing(&self) -> Timing {
+        let (dead_after, queue_life) = match self.queue.dead_after {
+            0 => (NEVER, NEVER),
+            ticks => (u64::from(ticks), u64::from(ticks) + 1),
+        };
+        Timing {
+            claim: u64::from(CLAIM),
+            silence: u64::from(CLAIM),
+            dead_after,
+            queue_life,
+            grace: u64::from(GRACE),
+        }
+    }
+}
+
+impl<'a> Desk<'a> {
+    fn now(&self, server: &Server) -> StoreTime {
+        let clock = match self.setup.tokens {
+            Tokens::Counter => 0,
+            Tokens::Hybrid => self.clock.saturating_sub(server.behind),
+        };
+        StoreTime {
+            at: NOW,
+            micros: u64::from(clock),
+        }
+    }
+
+    fn wires(&self) -> Wires<'a> {
+        Wires {
+            channels: self.channels,
+            notified: Vec::new(),
+            unreachable: Vec::new(),
+        }
+    }
 }
 
 impl Server {
-    /// Takes a lock that is free, or that the same owner id holds already. One that waits
-    /// is put in line if it is not its turn. Says, too, who was handed the lock by this.
+    /// Who has the lock now.
+    pub(crate) fn held(&self) -> Option<Held> {
+        let newest = self.lock.newest.as_ref();
+        let newest = newest.filter(|newest| newest.is_taken(time()))?;
+        Some(Held {
+            owner: small(newest.owner),
+            token: u8::try_from(newest.token).unwrap_or(u8::MAX),
+            grant: self.grant,
+            claimed: newest.phase == Phase::Claimed,
+        })
+    }
+
+    /// Who stands in the queue, in order.
+    pub(crate) fn waiters(&self) -> impl Iterator<Item = Owner> + '_ {
+        self.lock
+            .queue
+            .waiters
+            .keys()
+            .map(|(_, owner)| small(*owner))
+    }
+
+    pub(crate) fn tickets(&self) -> impl Iterator<Item = u8> + '_ {
+        let waiters = self.lock.queue.waiters.keys();
+        waiters.map(|(ticket, _)| u8::try_from(*ticket).unwrap_or(u8::MAX))
+    }
+
+    /// Gives each ticket its new number.
+    pub(crate) fn number_tickets(&mut self, new: &BTreeMap<u8, u8>) {
+        self.map_tickets(|ticket| {
+            let small = u8::try_from(ticket).unwrap_or(u8::MAX);
+            new.get(&small).map_or(ticket, |new| u64::from(*new))
+        });
+    }
+
+    /// An acquire arrives. Says, too, which waiter was granted the lock by it.
     pub(crate) fn acquire(
         &mut self,
         owner: Owner,
         waits: bool,
+        ticket: Option<u8>,
         desk: &mut Desk<'_>,
-    ) -> (Reply, Option<Given>) {
-        match &mut self.holder {
-            Some(holder) if holder.owner == owner => {
-                holder.refresh();
-                let given = holder.given();
-                self.line.leave(owner);
-                return (Reply::Granted(given), None);
-            }
-            Some(_) if waits => self.line.enter(owner, desk.setup),
-            Some(_) => {}
-            None => return self.acquire_free(owner, waits, desk),
+    ) -> (Reply, Option<Handed>) {
+        let (setup, now) = (desk.setup, desk.now(self));
+        let process = setup.process(owner);
+        if setup.has(Fault::BackWithEachPoll) {
+            self.lock.queue.leave(owner.into());
         }
-        (Reply::NotNow, None)
-    }
-
-    fn acquire_free(
-        &mut self,
-        owner: Owner,
-        waits: bool,
-        desk: &mut Desk<'_>,
-    ) -> (Reply, Option<Given>) {
-        if waits {
-            self.line.enter(owner, desk.setup);
-        }
-        let jumps = !waits && desk.setup.has(Fault::TryJumpsTheLine);
-        match self.line.turn(Some(owner), desk) {
-            Turn::Waiter(next) if !jumps => (Reply::NotNow, Some(self.hand(next, desk))),
-            Turn::Asker { passes_over: true } if self.line.has_patience(desk.setup) => {
-                self.line.patience.get_or_insert(0);
-                (Reply::NotNow, None)
-            }
-            _ => {
-                self.line.leave(owner);
-                (Reply::Granted(self.give(owner, TTL, desk)), None)
-            }
-        }
-    }
-
-    /// The lock goes to the waiter whose turn it is, for as long as a claim lasts.
-    fn hand(&mut self, owner: Owner, desk: &mut Desk<'_>) -> Given {
-        self.line.hand(owner, desk.setup);
-        let given = self.give(owner, CLAIM, desk);
-        if let Some(holder) = &mut self.holder {
-            holder.claim = true;
-        }
-        given
-    }
-
-    /// Draws the token before it sets the lock.
-    fn give(&mut self, owner: Owner, left: u8, desk: &mut Desk<'_>) -> Given {
-        let token = self.draw(desk.tokens.len(), desk.setup.tokens);
-        desk.tokens.push(token);
-        self.line.patience = None;
-        let holder = Holder {
-            owner,
-            token,
-            grant: count(desk.tokens.len()),
-            left,
-            ahead: 0,
-            claim: false,
+        let when_busy = match waits {
+            false => WhenBusy::Refuse,
+            true => WhenBusy::Wait {
+                ticket: Some(
+                    ticket
+                        .filter(|_| !setup.has(Fault::BackWithEachPoll))
+                        .unwrap_or(desk.next_ticket)
+                        .into(),
+                ),
+                listens: !setup.polls(process),
+            },
         };
-        self.holder.insert(holder).given()
-    }
-
-    /// The larger of the last token plus one and the clock (rule R8). The clock moves on
-    /// with each grant that was ever made.
-    fn draw(&mut self, grants: usize, tokens: Tokens) -> u8 {
-        let next = self.counter + 1;
-        let clock = (count(grants) + 1).saturating_sub(self.behind);
-        self.counter = match tokens {
-            Tokens::Counter => next,
-            Tokens::Hybrid => next.max(clock),
+        let requester = Requester {
+            owner: owner.into(),
+            process: process.into(),
+            ttl: TTL.into(),
+            who: (),
         };
-        self.counter
-    }
-
-    /// Sets the lease back to the ttl, if that owner id holds it. A claim is a full lease
-    /// from then on.
-    pub(crate) fn renew(&mut self, owner: Owner) -> bool {
-        match &mut self.holder {
-            Some(holder) if holder.owner == owner => {
-                holder.refresh();
-                self.line.leave(owner);
-                true
-            }
-            _ => false,
+        let mut wires = desk.wires();
+        let hidden = (!waits && setup.has(Fault::TryJumpsTheQueue))
+            .then(|| std::mem::take(&mut self.lock.queue));
+        let before = self.token();
+        let decision = self
+            .lock
+            .acquire(requester, when_busy, now, &setup.timing(), &mut wires);
+        if let Some(hidden) = hidden {
+            self.lock.queue = hidden;
         }
+        let handed = self.after(before, Some(owner), wires, desk);
+        let reply = match (decision, self.held()) {
+            (Ok(Decision::Granted), Some(held)) => Reply::Granted(held),
+            (Ok(Decision::Queued { ticket, .. }), _) => {
+                let ticket = ticket.map(|ticket| u8::try_from(ticket).unwrap_or(u8::MAX));
+                Reply::Queued(ticket)
+            }
+            _ => Reply::Busy,
+        };
+        self.tidy(setup);
+        (reply, handed)
     }
 
-    /// Gives the lock back, if that owner id holds it (rule R7), and its place in the line.
-    /// Says who was handed the lock.
-    pub(crate) fn release(&mut self, owner: Owner, desk: &mut Desk<'_>) -> Option<Given> {
-        self.line.leave(owner);
-        let holder = self
-            .holder
-            .as_ref()
-            .filter(|one| one.owner == owner || desk.setup.has(Fault::UnconditionalDelete))?;
-        if holder.claim && desk.setup.has(Fault::LeaveKeepsTheClaim) {
+    /// Sets the lease back, if that owner id holds it.
+    pub(crate) fn renew(&mut self, owner: Owner, setup: &Setup) -> bool {
+        let renewed = self.lock.renew(owner.into(), TTL.into(), time());
+        if renewed {
+            self.ahead = 0;
+        }
+        self.tidy(setup);
+        renewed
+    }
+
+    /// Gives the lock back, if that owner id holds it (rule R7), and its place in the queue.
+    /// Says which waiter was granted the lock by it, and whether the answer tells of that.
+    pub(crate) fn release(&mut self, owner: Owner, desk: &mut Desk<'_>) -> Option<Handed> {
+        let setup = desk.setup;
+        let held = self.held();
+        let is_its = held.is_some_and(|held| held.owner == owner);
+        if is_its && held.is_some_and(|held| held.claimed) && setup.has(Fault::LeaveKeepsTheClaim) {
+            self.lock.queue.leave(owner.into());
             return None;
         }
-        self.force(desk)
-    }
-
-    /// Takes the lock from whoever has it. Says who was handed it.
-    pub(crate) fn force(&mut self, desk: &mut Desk<'_>) -> Option<Given> {
-        self.free();
-        if desk.setup.has(Fault::ReleaseHandsNothingOn) {
-            return None;
+        if !is_its && setup.has(Fault::UnconditionalDelete) {
+            return self.force(desk);
         }
-        match self.line.turn(None, desk) {
-            Turn::Waiter(next) => Some(self.hand(next, desk)),
-            _ => None,
+        let (now, before) = (desk.now(self), self.token());
+        let own = Some(setup.process(owner).into());
+        let mut wires = desk.wires();
+        let hidden = setup
+            .has(Fault::ReleaseHandsNothingOver)
+            .then(|| std::mem::take(&mut self.lock.queue));
+        if setup.has(Fault::LastComeFirstServed) {
+            self.mirror();
         }
+        let timing = setup.timing();
+        let ended = self
+            .lock
+            .release(owner.into(), 0, own, now, &timing, &mut wires);
+        if setup.has(Fault::LastComeFirstServed) {
+            self.mirror();
+        }
+        if let Some(mut hidden) = hidden {
+            hidden.leave(owner.into());
+            self.lock.queue = hidden;
+        }
+        let handed = self.after(before, None, wires, desk);
+        self.tidy(setup);
+        handed.map(|handed| Handed {
+            notified: handed.notified && ended.granted.is_none(),
+            ..handed
+        })
     }
 
-    /// The lock comes free: released, expired or gone. The one place where it does.
-    pub(crate) fn free(&mut self) {
-        self.holder = None;
+    /// Takes the lock from its holder. Says which waiter was granted it.
+    pub(crate) fn force(&mut self, desk: &mut Desk<'_>) -> Option<Handed> {
+        let (now, before) = (desk.now(self), self.token());
+        let mut wires = desk.wires();
+        let timing = desk.setup.timing();
+        self.lock.force_release(None, now, &timing, &mut wires);
+        let handed = self.after(before, None, wires, desk);
+        self.tidy(desk.setup);
+        handed
     }
 
-    /// A tick of its clock. A lock that expires is free; nobody is told, and nobody is
-    /// handed it before the next knock.
+    /// The lock's key vanishes.
+    pub(crate) fn evict(&mut self, setup: &Setup) {
+        if let Some(newest) = &mut self.lock.newest {
+            newest.expires_at = NOW;
+        }
+        self.tidy(setup);
+    }
+
+    /// A tick of its clock. A lock that expires is free; nobody is told, and nobody is granted
+    /// it before the next poll.
     pub(crate) fn tick(&mut self, setup: &Setup) {
-        if let Some(passed) = &mut self.line.patience {
-            *passed = (*passed + 1).min(GRACE);
+        let timing = setup.timing();
+        if let Some(newest) = &mut self.lock.newest {
+            let stays = newest.phase == Phase::Claimed && setup.has(Fault::ClaimWithoutExpiry);
+            newest.expires_at -= u64::from(!stays && newest.expires_at > NOW);
         }
-        if let Some(holder) = &mut self.holder {
-            if holder.claim && setup.has(Fault::ClaimWithoutExpiry) {
-                return;
-            }
-            holder.left -= 1;
-            if holder.left == 0 {
-                self.free();
-            }
+        let queue = &mut self.lock.queue;
+        if timing.queue_life < NEVER {
+            queue.expires_at = queue.expires_at.saturating_sub(1);
         }
+        for process in queue.processes.values_mut() {
+            process.polled_at = process.polled_at.saturating_sub(1);
+        }
+        self.tidy(setup);
     }
 
     /// A tick of its clock alone, if it may run ahead by one more: whether it could.
     pub(crate) fn run_ahead(&mut self, setup: &Setup) -> bool {
-        match &mut self.holder {
-            Some(holder) if holder.ahead < DRIFT => {
-                holder.ahead += 1;
-                self.tick(setup);
-                true
+        let may = self.held().is_some() && self.ahead < DRIFT;
+        if may {
+            self.ahead += 1;
+            self.tick(setup);
+        }
+        may
+    }
+
+    fn token(&self) -> Option<u64> {
+        self.lock.newest.as_ref().map(|newest| newest.token)
+    }
+
+    /// After a step: whether the lock was granted, and to a waiter that did not ask just now.
+    fn after(
+        &mut self,
+        before: Option<u64>,
+        requester: Option<Owner>,
+        wires: Wires<'_>,
+        desk: &mut Desk<'_>,
+    ) -> Option<Handed> {
+        let newest = self.lock.newest.as_ref()?;
+        if Some(newest.token) == before {
+            if self
+                .held()
+                .is_some_and(|held| Some(held.owner) == requester)
+            {
+                // An acquire that was repeated: a full lease again.
+                self.ahead = 0;
             }
-            _ => false,
+            return None;
         }
-    }
-}
-
-impl Holder {
-    fn refresh(&mut self) {
-        self.left = TTL;
+        let owner = newest.owner;
+        let (notified, unreachable) = (wires.notified, wires.unreachable);
+        *desk.written_in_vain |= unreachable.contains(&owner);
+        let token = u8::try_from(newest.token).unwrap_or(u8::MAX);
+        desk.tokens.push(token);
         self.ahead = 0;
-        self.claim = false;
+        self.grant = u8::try_from(desk.tokens.len()).unwrap_or(u8::MAX);
+        let held = self.held()?;
+        (requester != Some(held.owner)).then(|| Handed {
+            held,
+            notified: notified.contains(&owner),
+        })
     }
 
-    fn given(&self) -> Given {
-        Given {
-            owner: self.owner,
-            token: self.token,
-            grant: self.grant,
+    /// The queue from its other end.
+    fn mirror(&mut self) {
+        self.map_tickets(|ticket| u64::from(u8::MAX) - ticket);
+    }
+
+    fn map_tickets(&mut self, new: impl Fn(u64) -> u64) {
+        let old = std::mem::take(&mut self.lock.queue);
+        self.lock.queue.expires_at = old.expires_at;
+        for ((ticket, _), waiter) in old.waiters {
+            let known = old.processes.get(&waiter.process);
+            let (polled_at, listens) =
+                known.map_or((NOW, true), |one| (one.polled_at, one.listens));
+            self.lock
+                .queue
+                .restore(new(ticket), waiter, polled_at, listens);
+        }
+    }
+
+    /// Puts the state into the form in which those that can't be told apart are equal.
+    fn tidy(&mut self, setup: &Setup) {
+        let timing = setup.timing();
+        if let Some(newest) = &mut self.lock.newest {
+            let is_taken = newest.is_taken(time());
+            *newest = Holding {
+                acquired: StoreTime::default(),
+                heartbeat_at: 0,
+                ..newest.clone()
+            };
+            if !is_taken {
+                // Nothing but its token counts any more.
+                *newest = Holding {
+                    owner: 0,
+                    phase: Phase::Released(StoreTime::default()),
+                    expires_at: 0,
+                    ..newest.clone()
+                };
+                self.grant = 0;
+                self.ahead = 0;
+            }
+        }
+        let queue = &mut self.lock.queue;
+        let is_old = queue.expires_at <= NOW;
+        if queue.is_empty() || is_old {
+            *queue = WaitQueue::default();
+        }
+        let longest = match timing.dead_after {
+            NEVER => timing.silence,
+            finite => timing.silence.max(finite),
+        };
+        for process in queue.processes.values_mut() {
+            let is_of_no_account = process.listens && timing.dead_after == NEVER;
+            process.polled_at = match is_of_no_account {
+                true => NOW,
+                false => process.polled_at.max(NOW - longest - 1),
+            };
         }
     }
 }
 
-/// A number of grants: there are a handful.
-fn count(grants: usize) -> u8 {
-    u8::try_from(grants).unwrap_or(u8::MAX)
+fn time() -> StoreTime {
+    StoreTime { at: NOW, micros: 0 }
+}
+
+fn small(owner: u128) -> Owner {
+    // There are a handful of them.
+    Owner::try_from(owner).unwrap_or(Owner::MAX)
 }

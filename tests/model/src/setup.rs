@@ -50,8 +50,8 @@ pub struct Queue {
     pub processes: u8,
     /// How many of the acquisitions do not wait.
     pub tries: u8,
-    /// How many knocks are sent at most, beside those that confirm a grant.
-    pub knocks: u8,
+    /// How many polls are sent at most, beside those that confirm a grant.
+    pub polls: u8,
     /// How many processes die at most.
     pub crashes: u8,
     /// Whether the server still takes a process for reachable that died: its machine went.
@@ -63,9 +63,13 @@ pub struct Queue {
     /// How often the server's clock jumps forward at most, by [`JUMP`](crate::JUMP), while
     /// nobody holds.
     pub jumps: u8,
-    /// An asker does not wait for the unreachable ones ahead of it. That grace is for the
-    /// order: exclusion must not rest on it.
-    pub impatient: bool,
+    /// How often the server restarts with its data at most.
+    pub restarts: u8,
+    /// How many of the processes can't be notified, and only poll.
+    pub deaf: u8,
+    /// After how many ticks of silence a process that can't be reached is dead, and its waiters lose
+    /// their places; one more, and a queue in which nobody polls is forgotten. Zero: never.
+    pub dead_after: u8,
     /// From when a lease counts that was handed over by a message.
     pub judged: Judged,
 }
@@ -96,8 +100,8 @@ pub enum Fault {
     OwnerIdReused,
     /// An acquire without an answer counts as refused (against R6 and R9).
     UnknownReadAsNo,
-    /// The first release of a ghost that is answered is the last (against R6).
-    GhostNotWatched,
+    /// The first release of a orphan that is answered is the last (against R6).
+    OrphanNotWatched,
     /// Heartbeats go on for a lock that nobody awaits any more (against R6).
     HeartbeatForNobody,
     /// A grant that was pushed counts from when it arrived (against R1).
@@ -115,23 +119,21 @@ pub enum Fault {
     ClaimWithoutExpiry,
     /// One who leaves after it was granted the lock keeps it (against R6).
     LeaveKeepsTheClaim,
-    /// A release leaves the lock free for the next who knocks.
-    ReleaseHandsNothingOn,
-    /// The grant step begins at the end of the line.
-    LastInLineFirst,
-    /// Who does not wait takes a free lock, whoever stands in line.
-    TryJumpsTheLine,
-    /// An acquire repeated goes to the end of the line.
-    BackWithEachKnock,
-    /// A waiter that was handed the lock has lost its place if it did not hear of it.
-    PlaceLostWithTheClaim,
-    /// A waiter that was handed the lock, and did not hear of it, is handed it again before
-    /// anybody else.
-    HandedAgainAndAgain,
-    /// Waiters rely on what they are told.
-    NobodyKnocks,
-    /// Only the head of the line knocks.
-    OnlyTheHeadKnocks,
+    /// A release leaves the lock free for the next that polls.
+    ReleaseHandsNothingOver,
+    /// A release offers the lock from the end of the queue.
+    LastComeFirstServed,
+    /// A request that does not wait takes a free lock, whoever waits.
+    TryJumpsTheQueue,
+    /// A poll goes to the end of the queue.
+    BackWithEachPoll,
+    /// A waiter brings no ticket: one that was granted the lock, and did not hear of it, has lost its
+    /// place.
+    NoTicket,
+    /// Waiters rely on what they are notified of.
+    NobodyPolls,
+    /// Only the head of the queue polls.
+    OnlyTheHeadPolls,
 }
 
 impl Setup {
@@ -155,7 +157,7 @@ impl Setup {
         }
     }
 
-    /// So many who wait, each in a process of its own; one of them knocks once more than it
+    /// So many who wait, each in a process of its own; one of them polls once more than it
     /// has to, and nothing goes wrong but on the network.
     pub fn queue(waiters: u8) -> Self {
         Self {
@@ -163,7 +165,7 @@ impl Setup {
             drift: false,
             queue: Queue {
                 processes: waiters,
-                knocks: 1,
+                polls: 1,
                 ..Queue::default()
             },
             ..Self::plain(usize::from(waiters))
@@ -179,6 +181,11 @@ impl Setup {
     /// hold it, and only the fencing tokens keep the resource safe.
     pub fn forgets(&self) -> bool {
         self.failovers > 0 || self.evictions > 0 || self.queue.forced > 0
+    }
+
+    /// Whether a process only polls.
+    pub(crate) fn polls(&self, process: u8) -> bool {
+        process < self.queue.deaf
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {

@@ -27,9 +27,11 @@ pub struct State {
     pub resource: Resource,
     /// For how many ticks the server has kept a lock for nobody. For the properties, too.
     pub kept_for_nobody: u8,
+    /// A waiter was written down as the holder though it could not be reached.
+    pub written_in_vain: bool,
     /// The processes' subscriptions.
     pub channels: Vec<Channel>,
-    /// Who entered the line when. For the properties, too.
+    /// Who entered the queue when. For the properties, too.
     pub turns: Turns,
     /// What was used up of the bounds.
     pub spent: Spent,
@@ -46,17 +48,19 @@ pub enum Channel {
     Gone,
     /// The process has died with its machine: the server does not know.
     HalfOpen,
+    /// The server has restarted, and the process has not subscribed again yet.
+    Returning,
+    /// The process can't be notified, and says so: it only polls.
+    Deaf,
 }
 
 impl Channel {
-    /// Whether the server counts a receiver.
-    pub(crate) fn has_a_receiver(self) -> bool {
-        matches!(self, Self::Open | Self::HalfOpen)
-    }
-
     /// Whether the process lives.
     pub fn lives(self) -> bool {
-        matches!(self, Self::Open | Self::Broken)
+        matches!(
+            self,
+            Self::Open | Self::Broken | Self::Returning | Self::Deaf
+        )
     }
 }
 
@@ -65,11 +69,13 @@ impl Channel {
 pub enum Phase {
     /// Sent, and not heard of. It does not wait if the lock is busy.
     Asking,
-    /// It stands in line, or its request is on its way there.
+    /// It stands in the queue, or its request is on its way there.
     Waiting {
         /// By how many ticks its last answered request was judged to have left before it
         /// was carried out.
         lag: Option<i8>,
+        /// Its place in the queue, once it has heard of it.
+        ticket: Option<u8>,
     },
     /// Its guard says 'held'.
     Holding {
@@ -91,7 +97,7 @@ pub enum Phase {
     },
     /// The engine releases it, until that is answered and none of its acquires can come.
     Ending {
-        /// It was held; if not, it is the ghost of an acquire.
+        /// It was held; if not, it is the orphan of an acquire.
         held: bool,
     },
     /// Nobody at the client knows of it any more.
@@ -115,12 +121,14 @@ impl Phase {
 /// What is on its way. An age counts the ticks since the *request* left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Message {
-    /// To the server: take the lock, or, where it waits, stand in line: also a knock.
+    /// To the server: take the lock, or, where it waits, stand in the queue: also a poll.
     Acquire {
         /// For whom.
         owner: Owner,
         /// Whether it waits.
         waits: bool,
+        /// The place that it had, if it waits.
+        ticket: Option<u8>,
         /// Ticks since it was sent.
         age: u8,
     },
@@ -147,12 +155,14 @@ pub enum Message {
         /// Ticks since the request was sent.
         age: u8,
     },
-    /// To the client: you stand in line.
+    /// To the client: you stand in the queue.
     Queued {
         /// For whom.
         owner: Owner,
         /// By how many ticks the request is judged to have left before it was carried out.
         lag: i8,
+        /// Its ticket, if it did not stand there before.
+        ticket: Option<u8>,
     },
     /// To the client: it was your turn, and it is yours, until the claim runs out.
     Handed {
@@ -268,12 +278,14 @@ pub struct Spent {
     pub steps_back: u8,
     /// Acquisitions that do not wait.
     pub tries: u8,
-    /// Knocks sent.
-    pub knocks: u8,
+    /// Polls sent.
+    pub polls: u8,
     /// Processes that died.
     pub crashes: u8,
     /// Times that a subscription broke.
     pub breaks: u8,
+    /// Times that the server restarted.
+    pub restarts: u8,
     /// Times that the lock was taken from its holder.
     pub forced: u8,
     /// Times that the server's clock jumped forward.
@@ -294,13 +306,13 @@ impl State {
 
     /// How far the acquisition is whose lock the server keeps.
     pub fn kept(&self) -> Option<&Phase> {
-        let holder = self.server.holder.as_ref()?;
-        self.acquisitions.get(usize::from(holder.owner))
+        let held = self.server.held()?;
+        self.acquisitions.get(usize::from(held.owner))
     }
 
     /// Which grant it is whose lock the server keeps.
     pub(crate) fn given(&self) -> Option<u8> {
-        self.server.holder.as_ref().map(|holder| holder.grant)
+        self.server.held().map(|held| held.grant)
     }
 
     /// Whether the server keeps a lock that no client is about.

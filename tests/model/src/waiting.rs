@@ -1,17 +1,18 @@
-//! What a waiting client does: its knocks, what it makes of a grant that it did not ask for
+//! What a waiting client does: its polls, what it makes of a grant that it did not ask for
 //! just now, and what may happen to its process.
 
-use crate::line::Desk;
-use crate::protocol::Action;
-use crate::server::{Given, Reply};
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::server::{Desk, Handed, Reply};
 use crate::setup::{Fault, Judged, Setup};
 use crate::state::{By, Channel, Message, Owner, Phase, State};
+use crate::steps::Action;
 use crate::{CLAIM, JUMP, LIFE, TTL};
 
 impl Setup {
-    /// Whether this one may knock: it is the first waiter of its process.
-    pub(crate) fn knocks(&self, state: &State, owner: Owner) -> bool {
-        state.spent.knocks < self.queue.knocks && self.is_first(state, owner)
+    /// Whether this one may poll: it is the first waiter of its process.
+    pub(crate) fn may_poll(&self, state: &State, owner: Owner) -> bool {
+        state.spent.polls < self.queue.polls && self.is_first(state, owner)
     }
 
     /// Whether no other of its process waits that asked earlier.
@@ -30,12 +31,15 @@ impl Setup {
             }
             match channel {
                 Channel::Open if spent.breaks < queue.breaks => to.push(Action::Break(process)),
-                Channel::Broken => to.push(Action::Mend(process)),
+                Channel::Broken | Channel::Returning => to.push(Action::Mend(process)),
                 _ => {}
             }
         }
-        if spent.forced < queue.forced && state.server.holder.is_some() {
+        if spent.forced < queue.forced && state.server.held().is_some() {
             to.push(Action::Force);
+        }
+        if spent.restarts < queue.restarts {
+            to.push(Action::Restart);
         }
         if spent.jumps < queue.jumps && !state.is_kept_for_somebody() {
             to.push(Action::Jump);
@@ -44,15 +48,23 @@ impl Setup {
 
     /// One more acquisition that waits.
     pub(crate) fn wait(&self, state: &mut State) {
-        let owner = state.add(Phase::Waiting { lag: None });
-        self.knock(state, owner);
+        let owner = state.add(Phase::Waiting {
+            lag: None,
+            ticket: None,
+        });
+        self.poll(state, owner);
     }
 
     /// The same acquire again, with the same owner id.
-    pub(crate) fn knock(&self, state: &mut State, owner: Owner) {
+    pub(crate) fn poll(&self, state: &mut State, owner: Owner) {
+        let ticket = match state.phase(owner) {
+            Some(Phase::Waiting { ticket, .. }) if !self.has(Fault::NoTicket) => *ticket,
+            _ => None,
+        };
         state.network.insert(Message::Acquire {
             owner,
             waits: true,
+            ticket,
             age: 0,
         });
     }
@@ -95,29 +107,47 @@ impl Setup {
     }
 
     /// An acquire arrives.
-    pub(crate) fn acquire_arrives(&self, state: &mut State, owner: Owner, waits: bool, age: u8) {
+    pub(crate) fn acquire_arrives(
+        &self,
+        state: &mut State,
+        owner: Owner,
+        waits: bool,
+        ticket: Option<u8>,
+        age: u8,
+    ) {
         let grants = state.tokens.len();
-        let (server, mut desk) = state.desk(self, None);
-        let (reply, handed) = server.acquire(owner, waits, &mut desk);
+        let phase = state.phase(owner);
+        let known = matches!(
+            phase,
+            Some(Phase::Waiting {
+                ticket: Some(_),
+                ..
+            })
+        );
+        // A fault of the waiter's is none of the account's.
+        let has_ticket = ticket.is_some() || known && self.has(Fault::NoTicket);
+        let (server, mut desk) = state.desk(self);
+        let (reply, handed) = server.acquire(owner, waits, ticket, &mut desk);
         let answer = match reply {
-            Reply::Granted(given) => {
+            Reply::Granted(held) => {
                 if state.tokens.len() > grants {
                     state.note_grant(owner, self);
                 }
                 state.turns.leave(owner);
                 Some(Message::Granted {
                     owner,
-                    token: given.token,
-                    grant: given.grant,
+                    token: held.token,
+                    grant: held.grant,
                     age,
                 })
             }
-            Reply::NotNow if waits => {
-                state.turns.enter(owner);
+            Reply::Queued(new) => {
+                state.turns.enter(owner, has_ticket);
                 let lag = self.lag_at_the_server(age);
-                Some(Message::Queued { owner, lag })
+                let ticket = new;
+                Some(Message::Queued { owner, lag, ticket })
             }
-            Reply::NotNow => None,
+            Reply::Busy => None,
         };
         state.network.extend(answer);
         self.send_handed(state, handed, None);
@@ -126,10 +156,10 @@ impl Setup {
     /// A release, or a leave, arrives.
     pub(crate) fn release_arrives(&self, state: &mut State, owner: Owner) {
         let process = self.process(owner);
-        let held = state.server.holder.is_some();
-        let (server, mut desk) = state.desk(self, Some(process));
+        let held = state.server.held().is_some();
+        let (server, mut desk) = state.desk(self);
         let handed = server.release(owner, &mut desk);
-        let lying = server.holder.is_none() && server.line.has_reachable(&desk);
+        let lying = state.server.held().is_none() && state.has_reachable(self, process);
         state.turns.left_lying |= held && lying;
         state.turns.leave(owner);
         self.send_handed(state, handed, Some(process));
@@ -138,22 +168,18 @@ impl Setup {
     /// Somebody takes the lock from its holder.
     pub(crate) fn force(&self, state: &mut State) {
         state.spent.forced += 1;
-        let (server, mut desk) = state.desk(self, None);
+        let (server, mut desk) = state.desk(self);
         let handed = server.force(&mut desk);
         self.send_handed(state, handed, None);
     }
 
     /// Tells a waiter that it was handed the lock: in the answer, if its process is about
     /// to have one.
-    fn send_handed(&self, state: &mut State, handed: Option<Given>, answered: Option<u8>) {
-        let Some(Given {
-            owner,
-            token,
-            grant,
-        }) = handed
-        else {
+    fn send_handed(&self, state: &mut State, handed: Option<Handed>, answered: Option<u8>) {
+        let Some(Handed { held, notified }) = handed else {
             return;
         };
+        let (owner, token, grant) = (held.owner, held.token, held.grant);
         state.note_grant(owner, self);
         let process = self.process(owner);
         let by = match answered == Some(process) {
@@ -161,7 +187,8 @@ impl Setup {
             false => By::Push,
         };
         let channel = state.channels.get(usize::from(process));
-        if channel.is_some_and(|one| one.lives()) {
+        let is_sent = by == By::Answer || notified;
+        if is_sent && channel.is_some_and(|one| one.lives()) {
             let age = 0;
             state.network.insert(Message::Handed {
                 owner,
@@ -189,7 +216,7 @@ impl Setup {
             return;
         };
         match *phase {
-            Phase::Waiting { lag } => match self.left_of_a_claim(lag, age, by) {
+            Phase::Waiting { lag, .. } => match self.left_of_a_claim(lag, age, by) {
                 Some(left) => {
                     *phase = Phase::Holding {
                         token,
@@ -198,8 +225,8 @@ impl Setup {
                         revived: false,
                     };
                 }
-                // Not believed: a knock is answered 'yours' or not.
-                None => self.knock(state, owner),
+                // Not believed: a poll is answered 'yours' or not.
+                None => self.poll(state, owner),
             },
             // Nobody wants it any more (rule R6).
             Phase::Over => *phase = Phase::Ending { held: false },
@@ -265,15 +292,16 @@ impl Setup {
 
 impl State {
     /// The server, and what it needs to hand a lock over.
-    pub(crate) fn desk<'a>(
-        &'a mut self,
-        setup: &'a Setup,
-        answered: Option<u8>,
-    ) -> (&'a mut crate::Server, Desk<'a>) {
+    pub(crate) fn desk<'a>(&'a mut self, setup: &'a Setup) -> (&'a mut crate::Server, Desk<'a>) {
+        let last = |all: Option<u8>| all.unwrap_or_default() + 1;
+        let clock = last(self.tokens.iter().max().copied());
+        let next_ticket = last(self.tickets().last().copied());
         let desk = Desk {
             tokens: &mut self.tokens,
+            clock,
+            next_ticket,
             channels: &self.channels,
-            answered,
+            written_in_vain: &mut self.written_in_vain,
             setup,
         };
         (&mut self.server, desk)
@@ -284,7 +312,7 @@ impl State {
     pub(crate) fn shift_lags(&mut self, by: u8) {
         let less = i8::try_from(by).unwrap_or(i8::MAX);
         for phase in &mut self.acquisitions {
-            if let Phase::Waiting { lag: Some(lag) } = phase {
+            if let Phase::Waiting { lag: Some(lag), .. } = phase {
                 *lag = lag.saturating_sub(less);
             }
         }
@@ -300,6 +328,71 @@ impl State {
             message
         });
         self.network = shifted.collect();
+    }
+
+    /// The tickets that a waiter has, or may hear of, or brings along.
+    pub(crate) fn tickets(&self) -> BTreeSet<u8> {
+        let written = [&self.server, &self.replica].into_iter();
+        let mut all: BTreeSet<u8> = written.flat_map(crate::Server::tickets).collect();
+        all.extend(self.acquisitions.iter().filter_map(|phase| match phase {
+            Phase::Waiting { ticket, .. } => *ticket,
+            _ => None,
+        }));
+        all.extend(self.network.iter().filter_map(|message| match message {
+            Message::Acquire { ticket, .. } | Message::Queued { ticket, .. } => *ticket,
+            _ => None,
+        }));
+        all
+    }
+
+    /// Only the order of tickets counts: they are numbered anew, from one.
+    pub(crate) fn number_tickets(&mut self) {
+        let all = self.tickets();
+        let new: BTreeMap<u8, u8> = all.into_iter().zip(1..).collect();
+        if new.iter().all(|(old, new)| old == new) {
+            return;
+        }
+        let change = |ticket: &mut Option<u8>| {
+            *ticket = ticket.and_then(|ticket| new.get(&ticket).copied());
+        };
+        self.server.number_tickets(&new);
+        self.replica.number_tickets(&new);
+        for phase in &mut self.acquisitions {
+            if let Phase::Waiting { ticket, .. } = phase {
+                change(ticket);
+            }
+        }
+        let network = std::mem::take(&mut self.network).into_iter();
+        let changed = network.map(|mut message| {
+            if let Message::Acquire { ticket, .. } | Message::Queued { ticket, .. } = &mut message {
+                change(ticket);
+            }
+            message
+        });
+        self.network = changed.collect();
+    }
+
+    /// Whether a waiter stands in the queue that can be notified, or is told by the answer.
+    fn has_reachable(&self, setup: &Setup, answered: u8) -> bool {
+        self.server.waiters().any(|owner| {
+            let process = setup.process(owner);
+            let channel = self.channels.get(usize::from(process));
+            process == answered || matches!(channel, Some(Channel::Open | Channel::HalfOpen))
+        })
+    }
+
+    /// The server restarts with its data: every subscription is gone, with what was on its way there.
+    pub(crate) fn restart(&mut self) {
+        self.spent.restarts += 1;
+        for channel in &mut self.channels {
+            match channel {
+                Channel::Open | Channel::Broken => *channel = Channel::Returning,
+                Channel::HalfOpen => *channel = Channel::Gone,
+                _ => {}
+            }
+        }
+        self.network
+            .retain(|message| !matches!(message, Message::Handed { by: By::Push, .. }));
     }
 
     pub(crate) fn set_channel(&mut self, process: u8, channel: Channel) {

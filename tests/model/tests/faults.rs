@@ -2,7 +2,7 @@
 
 mod support;
 
-use applock_model::properties::{GHOST_GOES, LOST_FOR_GOOD, NO_ORPHAN, ONE_HOLDER};
+use applock_model::properties::{LOST_FOR_GOOD, NO_ORPHAN, ONE_HOLDER, ORPHAN_GOES};
 use applock_model::{Fault, Setup};
 use support::finds;
 
@@ -56,13 +56,13 @@ fn an_unknown_outcome_read_as_no_leaves_an_orphan() {
 }
 
 #[test]
-fn a_ghost_that_is_not_watched_for_leaves_an_orphan() {
-    let setup = with(Fault::GhostNotWatched);
-    finds("a ghost not watched for", setup, NO_ORPHAN);
+fn an_orphan_that_is_not_watched_for_leaves_an_orphan() {
+    let setup = with(Fault::OrphanNotWatched);
+    finds("a orphan not watched for", setup, NO_ORPHAN);
 }
 
 #[test]
-fn a_heartbeat_for_nobody_keeps_a_ghost() {
+fn a_heartbeat_for_nobody_keeps_an_orphan() {
     let setup = Setup {
         clients: 1,
         acquisitions: 1,
@@ -70,5 +70,5 @@ fn a_heartbeat_for_nobody_keeps_a_ghost() {
         drift: false,
         ..with(Fault::HeartbeatForNobody)
     };
-    finds("heartbeat for nobody", setup, GHOST_GOES);
+    finds("heartbeat for nobody", setup, ORPHAN_GOES);
 }

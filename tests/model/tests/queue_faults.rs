@@ -2,7 +2,7 @@
 
 mod support;
 
-use applock_model::properties::{GHOST_GOES, IN_ORDER, NO_ORPHAN, ONE_HOLDER, PASSED_ON, SERVED};
+use applock_model::properties::{IN_ORDER, NO_ORPHAN, ONE_HOLDER, ORPHAN_GOES, PASSED_ON, SERVED};
 use applock_model::{Fault, Queue, Setup};
 use support::finds;
 
@@ -26,13 +26,9 @@ fn only(fault: Fault) -> Setup {
 
 /// The same, where exclusion is about the leases alone, and the server may be fast.
 fn leases(fault: Fault, drift: bool) -> Setup {
-    let impatient = Queue {
-        impatient: true,
-        ..Queue::default()
-    };
     Setup {
         drift,
-        ..with(fault, impatient)
+        ..only(fault)
     }
 }
 
@@ -68,7 +64,6 @@ fn the_servers_time_taken_in_full_makes_two_holders() {
 fn a_grant_from_the_future_makes_two_holders() {
     let jumps = Queue {
         jumps: 1,
-        impatient: true,
         ..Queue::default()
     };
     let setup = with(Fault::FutureBelieved, jumps);
@@ -84,7 +79,7 @@ fn a_claim_taken_for_a_lease_makes_two_holders() {
 #[test]
 fn a_claim_without_expiry_is_kept_for_the_dead() {
     let setup = a_machine_goes(Fault::ClaimWithoutExpiry);
-    finds("claim without expiry", setup.clone(), GHOST_GOES);
+    finds("claim without expiry", setup.clone(), ORPHAN_GOES);
     finds("... and who waits", setup, SERVED);
 }
 
@@ -95,67 +90,61 @@ fn a_leave_that_keeps_what_it_was_granted_leaves_an_orphan() {
 }
 
 #[test]
-fn a_knock_that_is_not_watched_for_leaves_an_orphan() {
-    let setup = only(Fault::GhostNotWatched);
-    finds("a late knock not watched for", setup, NO_ORPHAN);
+fn a_poll_that_is_not_watched_for_leaves_an_orphan() {
+    let setup = only(Fault::OrphanNotWatched);
+    finds("a late poll not watched for", setup, NO_ORPHAN);
 }
 
 #[test]
 fn a_release_has_to_hand_the_lock_on() {
-    let setup = only(Fault::ReleaseHandsNothingOn);
+    let setup = only(Fault::ReleaseHandsNothingOver);
     finds("release hands nothing on", setup, PASSED_ON);
 }
 
 #[test]
-fn the_line_is_served_from_its_head() {
-    let setup = only(Fault::LastInLineFirst);
-    finds("last in line first", setup, IN_ORDER);
+fn the_queue_is_served_from_its_head() {
+    let setup = only(Fault::LastComeFirstServed);
+    finds("last in the queue first", setup, IN_ORDER);
 }
 
 #[test]
-fn who_does_not_wait_has_to_look_at_the_line() {
+fn a_request_that_does_not_wait_has_to_look_at_the_queue() {
     let tries = Queue {
         tries: 1,
         ..Queue::default()
     };
-    let setup = with(Fault::TryJumpsTheLine, tries);
-    finds("a try jumps the line", setup, IN_ORDER);
+    let setup = with(Fault::TryJumpsTheQueue, tries);
+    finds("a try jumps the queue", setup, IN_ORDER);
 }
 
 #[test]
-fn a_knock_has_to_keep_its_place() {
-    let knocks = Queue {
-        knocks: 1,
+fn a_poll_has_to_keep_its_place() {
+    let polls = Queue {
+        polls: 1,
         ..Queue::default()
     };
-    let setup = with(Fault::BackWithEachKnock, knocks);
-    finds("back with each knock", setup, IN_ORDER);
+    let setup = with(Fault::BackWithEachPoll, polls);
+    finds("back with each poll", setup, IN_ORDER);
 }
 
 /// Its message was lost, and that is all that happened.
 #[test]
-fn a_waiter_that_missed_its_grant_has_to_keep_its_place() {
-    let knocks = Queue {
-        knocks: 1,
+fn a_waiter_that_missed_its_grant_has_to_bring_its_ticket() {
+    let polls = Queue {
+        polls: 1,
         ..Queue::default()
     };
-    let setup = with(Fault::PlaceLostWithTheClaim, knocks);
+    let setup = with(Fault::NoTicket, polls);
     finds("place lost with the claim", setup, IN_ORDER);
 }
 
 #[test]
-fn a_waiter_that_missed_its_grant_has_to_let_others_go_first() {
-    let setup = a_machine_goes(Fault::HandedAgainAndAgain);
-    finds("handed again and again", setup, SERVED);
+fn a_waiter_has_to_poll() {
+    finds("nobody polls", only(Fault::NobodyPolls), SERVED);
 }
 
 #[test]
-fn a_waiter_has_to_knock() {
-    finds("nobody knocks", only(Fault::NobodyKnocks), SERVED);
-}
-
-#[test]
-fn the_head_of_the_line_must_not_be_the_only_one_who_knocks() {
-    let setup = a_machine_goes(Fault::OnlyTheHeadKnocks);
-    finds("only the head knocks", setup, SERVED);
+fn the_head_of_the_queue_must_not_be_the_only_one_who_polls() {
+    let setup = a_machine_goes(Fault::OnlyTheHeadPolls);
+    finds("only the head polls", setup, SERVED);
 }

@@ -42,10 +42,10 @@ macro_rules! sources {
 
 static SOURCES: LazyLock<[Source; 5]> = LazyLock::new(|| {
     sources! {
-        Acquire: "line.lua" "acquire.lua",
+        Acquire: "queue.lua" "acquire.lua",
         Renew: "renew.lua",
-        Release: "line.lua" "release.lua",
-        Force: "line.lua" "force_release.lua",
+        Release: "queue.lua" "release.lua",
+        Force: "queue.lua" "force_release.lua",
         Inspect: "inspect.lua",
     }
 });

@@ -1,8 +1,8 @@
 //! The engine against a store whose every answer the test gives, by a clock that the
 //! test moves: nothing here sleeps.
 
-mod line;
 mod unforeseen;
+mod wait_queue;
 mod wall_clock;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -21,8 +21,8 @@ use crate::store::{
     StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 
-use super::lease::margin;
-use super::{Engine, Held, Parts, Wait, Want};
+use super::lease_time::margin;
+use super::{AcquireRequest, Engine, Held, Parts, Wait};
 
 /// Its third is a whole number, so that sums of it are exact.
 const TTL: Duration = Duration::from_secs(9);
@@ -163,25 +163,21 @@ impl Stage {
         }
     }
 
-    fn want(&self, key: &str) -> Want {
-        Want {
-            acquire: Acquire {
-                key: Key::whole(key).unwrap(),
-                owner: OwnerId::new_v4(),
-                ttl: TTL,
-                identity: Arc::clone(self.engine.identity()),
-                line: None,
-                ticket: None,
-            },
+    fn request(&self, key: &str) -> AcquireRequest {
+        AcquireRequest {
+            key: Key::whole(key).unwrap(),
+            owner: OwnerId::new_v4(),
+            ttl: TTL,
+            identity: Arc::clone(self.engine.identity()),
             wait: Wait::Not,
             at_least: None,
             at_most: None,
         }
     }
 
-    fn take(&self, want: Want) -> Taking {
+    fn take(&self, request: AcquireRequest) -> Taking {
         let engine = Arc::clone(&self.engine);
-        std::thread::spawn(move || block_on(engine.acquire(want)))
+        std::thread::spawn(move || block_on(engine.acquire(request)))
     }
 
     fn next(&self) -> Asked {
@@ -219,22 +215,22 @@ impl Stage {
     }
 
     /// Takes a lock that the store grants at once.
-    fn held(&self, want: Want) -> Held {
-        let taking = self.take(want);
+    fn held(&self, request: AcquireRequest) -> Held {
+        let taking = self.take(request);
         let (_, reply) = self.acquire();
         reply.send(vec![granted()]).unwrap();
         taking.join().unwrap().unwrap()
     }
 
     fn hold(&self, key: &str) -> Held {
-        self.held(self.want(key))
+        self.held(self.request(key))
     }
 
     /// Waits until the engine has acted on every answer given so far: it answers
     /// questions in the same loop, and none before the answers that came first.
-    fn settle(&self) {
+    fn catch_up(&self) {
         for _ in 0..2 {
-            let key = Key::whole("settle").unwrap();
+            let key = Key::whole("catch-up").unwrap();
             block_on(self.engine.inspect(key)).unwrap();
         }
     }
@@ -282,7 +278,7 @@ fn dead<T>() -> StoreResult<T> {
 #[test]
 fn a_lease_is_judged_from_before_its_request_left() {
     let stage = Stage::new();
-    let taking = stage.take(stage.want("k"));
+    let taking = stage.take(stage.request("k"));
     let (_, reply) = stage.acquire();
     stage.clock.advance(Duration::from_secs(6));
     reply.send(vec![granted()]).unwrap();
@@ -296,9 +292,9 @@ fn a_lease_is_judged_from_before_its_request_left() {
 #[test]
 fn an_acquire_answered_after_its_lease_is_refused_and_cleaned_up() {
     let stage = Stage::new();
-    let want = stage.want("k");
-    let owner = want.acquire.owner;
-    let taking = stage.take(want);
+    let request = stage.request("k");
+    let owner = request.owner;
+    let taking = stage.take(request);
     let (_, reply) = stage.acquire();
     stage.clock.advance(TTL);
     reply.send(vec![granted()]).unwrap();
@@ -315,7 +311,7 @@ fn failed_heartbeats_are_repeated_and_the_lock_is_kept() {
     for _ in 0..5 {
         let (_, reply) = stage.renew();
         reply.send(vec![unknown()]).unwrap();
-        stage.settle();
+        stage.catch_up();
         stage.clock.advance(Duration::from_millis(500));
         assert!(held.lease().is_valid());
     }
@@ -376,9 +372,9 @@ fn a_release_never_overtakes_a_heartbeat_in_flight() {
 #[test]
 fn an_acquire_that_nobody_waits_for_is_released() {
     let stage = Stage::new();
-    let want = stage.want("k");
-    let owner = want.acquire.owner;
-    let mut taking = Box::pin(stage.engine.acquire(want));
+    let request = stage.request("k");
+    let owner = request.owner;
+    let mut taking = Box::pin(stage.engine.acquire(request));
     let waker = std::task::Waker::noop();
     let polled = taking
         .as_mut()
@@ -394,9 +390,9 @@ fn an_acquire_that_nobody_waits_for_is_released() {
 #[test]
 fn an_acquire_without_an_answer_is_cleaned_up_also_if_it_comes_to_life_late() {
     let stage = Stage::new();
-    let want = stage.want("k");
-    let owner = want.acquire.owner;
-    let taking = stage.take(want);
+    let request = stage.request("k");
+    let owner = request.owner;
+    let taking = stage.take(request);
     let (_, reply) = stage.acquire();
     reply.send(vec![unknown()]).unwrap();
     assert!(matches!(taking.join().unwrap(), Err(Error::Unavailable(_))));
@@ -405,7 +401,7 @@ fn an_acquire_without_an_answer_is_cleaned_up_also_if_it_comes_to_life_late() {
         let (batch, reply) = stage.release();
         assert_eq!(batch[0].owner, owner);
         reply.send(vec![answer]).unwrap();
-        stage.settle();
+        stage.catch_up();
         stage.clock.advance(Duration::from_millis(500));
     }
     stage.clock.advance(TTL);
@@ -415,9 +411,9 @@ fn an_acquire_without_an_answer_is_cleaned_up_also_if_it_comes_to_life_late() {
 #[test]
 fn a_dead_connection_is_worth_another_try_with_the_same_owner_id() {
     let stage = Stage::new();
-    let want = stage.want("k");
-    let owner = want.acquire.owner;
-    let taking = stage.take(want);
+    let request = stage.request("k");
+    let owner = request.owner;
+    let taking = stage.take(request);
     let (_, reply) = stage.acquire();
     reply.send(vec![dead()]).unwrap();
     let (batch, reply) = stage.acquire();
@@ -452,7 +448,7 @@ fn a_release_of_what_is_not_ours_says_so() {
 }
 
 #[test]
-fn a_release_without_an_answer_is_told_at_once_and_repeated() {
+fn a_release_without_an_answer_is_notified_at_once_and_repeated() {
     let stage = Stage::new();
     let held = stage.hold("k");
     let releasing = std::thread::spawn(move || block_on(held.release()));
@@ -532,11 +528,11 @@ fn three_heartbeats_a_ttl_and_no_storm() {
 fn at_most_ends_the_heartbeat_and_then_the_lease() {
     let stage = Stage::new();
     let most = TTL * 3 / 2;
-    let want = Want {
+    let request = AcquireRequest {
         at_most: Some(most),
-        ..stage.want("k")
+        ..stage.request("k")
     };
-    let held = stage.held(want);
+    let held = stage.held(request);
     stage.clock.advance(TTL / 3);
     let (_, reply) = stage.renew();
     reply.send(vec![Ok(true)]).unwrap();
@@ -546,7 +542,7 @@ fn at_most_ends_the_heartbeat_and_then_the_lease() {
     reply.send(vec![Ok(true)]).unwrap();
     // It reaches the cap now: no heartbeat can move it further.
     stage.until("capped", || held.lease().is_capped());
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(TTL / 3);
     stage.nothing();
     assert!(held.lease().is_valid());
@@ -559,16 +555,16 @@ fn at_most_ends_the_heartbeat_and_then_the_lease() {
 fn a_busy_lock_is_looked_at_again_until_the_wait_is_over() {
     let stage = Stage::new();
     let wait = Duration::from_secs(1);
-    let want = Want {
+    let request = AcquireRequest {
         wait: Wait::For(wait),
-        ..stage.want("k")
+        ..stage.request("k")
     };
     let busy = || {
         let mut record = Record::foreign("k".into(), "x", Some(TTL));
         record.foreign = None;
         Ok(Acquired::Busy(record.into()))
     };
-    let taking = stage.take(want);
+    let taking = stage.take(request);
     for _ in 0..3 {
         let (_, reply) = stage.acquire();
         reply.send(vec![busy()]).unwrap();
@@ -578,7 +574,7 @@ fn a_busy_lock_is_looked_at_again_until_the_wait_is_over() {
     }
     let (_, reply) = stage.acquire();
     reply.send(vec![busy()]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(wait);
     assert!(matches!(taking.join().unwrap(), Err(Error::Busy(_))));
     stage.nothing();
@@ -587,15 +583,15 @@ fn a_busy_lock_is_looked_at_again_until_the_wait_is_over() {
 #[test]
 fn a_waiting_acquire_outlives_passing_failures() {
     let stage = Stage::new();
-    let want = Want {
+    let request = AcquireRequest {
         wait: Wait::Forever,
-        ..stage.want("k")
+        ..stage.request("k")
     };
-    let taking = stage.take(want);
+    let taking = stage.take(request);
     for _ in 0..5 {
         let (_, reply) = stage.acquire();
         reply.send(vec![unknown()]).unwrap();
-        stage.settle();
+        stage.catch_up();
         stage.clock.advance(Duration::from_secs(1));
     }
     let (_, reply) = stage.acquire();
@@ -631,13 +627,13 @@ fn a_shutdown_tells_the_holder_first_and_releases_second() {
     is_notified(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Shutdown));
     stage.nothing();
-    stage.settle();
+    stage.catch_up();
     // Its holder does not let go: at half of the time it is done for it.
     stage.clock.advance(Duration::from_secs(2));
     let (_, reply) = stage.release();
     reply.send(vec![Ok(true)]).unwrap();
     closing.join().unwrap().unwrap();
-    let refused = block_on(stage.engine.acquire(stage.want("other")));
+    let refused = block_on(stage.engine.acquire(stage.request("other")));
     assert!(matches!(refused, Err(Error::Closed { .. })));
     drop(held);
     stage.nothing();
@@ -652,7 +648,7 @@ fn a_shutdown_returns_in_time_though_the_store_is_silent() {
     is_notified(&held);
     drop(held);
     let (_, _silent) = stage.release();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_secs(4));
     assert!(matches!(
         closing.join().unwrap(),

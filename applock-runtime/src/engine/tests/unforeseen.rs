@@ -6,31 +6,31 @@ use std::thread;
 
 use super::*;
 
-type Waiting<T> = thread::JoinHandle<crate::Result<T>>;
+type Call<T> = thread::JoinHandle<crate::Result<T>>;
 
 impl Stage {
-    fn shutdown(&self, within: Duration) -> Waiting<()> {
+    fn shutdown(&self, within: Duration) -> Call<()> {
         let engine = Arc::clone(&self.engine);
         thread::spawn(move || block_on(engine.shutdown(within)))
     }
 }
 
-fn release(held: Held) -> Waiting<()> {
+fn release(held: Held) -> Call<()> {
     thread::spawn(move || block_on(held.release()))
 }
 
 #[test]
 fn an_earlier_try_that_comes_to_life_after_the_release_is_released_too() {
     let stage = Stage::new();
-    let want = Want {
+    let request = AcquireRequest {
         wait: Wait::Forever,
-        ..stage.want("k")
+        ..stage.request("k")
     };
-    let owner = want.acquire.owner;
-    let taking = stage.take(want);
+    let owner = request.owner;
+    let taking = stage.take(request);
     let (_, reply) = stage.acquire();
     reply.send(vec![unknown()]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_millis(100));
     let (_, reply) = stage.acquire();
     reply.send(vec![granted()]).unwrap();
@@ -43,25 +43,25 @@ fn an_earlier_try_that_comes_to_life_after_the_release_is_released_too() {
     let (batch, reply) = stage.release();
     assert_eq!(batch[0].owner, owner);
     reply.send(vec![Ok(true)]).unwrap();
-    stage.settle();
+    stage.catch_up();
     // There may be two of them.
     stage.clock.advance(Duration::from_secs(1));
     let (_, reply) = stage.release();
     reply.send(vec![Ok(false)]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_secs(10));
     stage.nothing();
 }
 
 #[test]
-fn a_forced_holder_of_this_process_is_told_though_a_heartbeat_is_in_flight() {
+fn a_forced_holder_of_this_process_is_notified_though_a_heartbeat_is_in_flight() {
     let stage = Stage::new();
     let held = stage.hold("k");
     stage.clock.advance(TTL / 3);
     let (_, before) = stage.renew();
     let key = Key::whole("k").unwrap();
     assert!(block_on(stage.engine.force(key, None)).unwrap());
-    stage.settle();
+    stage.catch_up();
     // It was carried out before the blow.
     before.send(vec![Ok(true)]).unwrap();
     let (_, after) = stage.renew();
@@ -79,9 +79,9 @@ fn a_shutdown_does_not_take_the_answer_of_a_release_under_way() {
     stage.nothing();
     let closing = stage.shutdown(Duration::from_secs(4));
     stage.nothing();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_secs(2));
-    stage.settle();
+    stage.catch_up();
     heartbeat.send(vec![Ok(true)]).unwrap();
     let (_, reply) = stage.release();
     reply.send(vec![Ok(true)]).unwrap();
@@ -97,7 +97,7 @@ fn of_two_shutdowns_the_more_hurried_counts() {
     is_notified(&held);
     let second = stage.shutdown(Duration::from_secs(2));
     stage.nothing();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_secs(1));
     let (_, silent) = stage.release();
     stage.clock.advance(Duration::from_secs(1));
@@ -106,14 +106,14 @@ fn of_two_shutdowns_the_more_hurried_counts() {
     // One that failed does not spoil the next.
     let third = stage.shutdown(Duration::from_secs(30));
     stage.nothing();
-    stage.settle();
+    stage.catch_up();
     assert!(!third.is_finished());
     silent.send(vec![Ok(true)]).unwrap();
     third.join().unwrap().unwrap();
 }
 
 #[test]
-fn a_panic_on_the_engines_thread_ends_every_lease_and_is_told() {
+fn a_panic_on_the_engines_thread_ends_every_lease_and_is_notified() {
     struct Bad;
     impl Wake for Bad {
         fn wake(self: Arc<Self>) {
@@ -122,7 +122,7 @@ fn a_panic_on_the_engines_thread_ends_every_lease_and_is_told() {
     }
     let stage = Stage::new();
     let held = stage.hold("k");
-    let mut asking = Box::pin(stage.engine.acquire(stage.want("x")));
+    let mut asking = Box::pin(stage.engine.acquire(stage.request("x")));
     let waker = Waker::from(Arc::new(Bad));
     let polled = asking.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::{Cmd, Connection, ConnectionLike as _, Value};
 
-use super::{Pair, Server};
+use super::{Pair, ScriptServer};
 use crate::simulation::asked_seed;
-use crate::store::redis::call::Call;
+use crate::store::redis::script::ScriptCall;
 
 /// How much a busy machine may hold a step up.
 const SLACK: u64 = 700;
@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// A server of our own, which ends with this.
 struct Real {
-    _process: Process,
+    _process: ServerProcess,
     client: redis::Client,
     connection: Connection,
     run: String,
@@ -32,16 +32,16 @@ struct Real {
     now: u64,
 }
 
-struct Process(Child);
+struct ServerProcess(Child);
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn start(port: u16) -> Process {
+fn start(port: u16) -> ServerProcess {
     let asked = std::env::var("REDIS_SERVER").ok();
     let programs = asked.map_or_else(
         || vec!["redis-server".to_owned(), "valkey-server".to_owned()],
@@ -54,7 +54,7 @@ fn start(port: u16) -> Process {
         command.args(["--port", &port]).args(options);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         if let Ok(child) = command.spawn() {
-            return Process(child);
+            return ServerProcess(child);
         }
     }
     panic!(
@@ -107,7 +107,7 @@ impl Real {
     }
 }
 
-impl Server for Real {
+impl ScriptServer for Real {
     fn begin(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         // Never backward, whatever is done to the machine's clock.
@@ -115,7 +115,7 @@ impl Server for Real {
         self.now
     }
 
-    fn ask(&mut self, call: &Call) -> Value {
+    fn ask(&mut self, call: &ScriptCall) -> Value {
         let clock = format!("{{'{}','{}'}}", self.now / 1_000, self.now % 1_000 * 1_000);
         let told = call.by_text();
         let mut command = Cmd::new();

@@ -16,11 +16,11 @@ use super::wire::{Reply, request};
 pub(in crate::simulation) struct Bare {
     scripts: Scripts,
     learned: RefCell<BTreeMap<String, Function>>,
-    desk: Rc<Desk>,
+    backend: Rc<Backend>,
 }
 
 #[derive(Default)]
-struct Desk {
+struct Backend {
     data: RefCell<Data>,
     now: Cell<Duration>,
     run: RefCell<String>,
@@ -30,12 +30,12 @@ struct Desk {
 
 impl Bare {
     pub(in crate::simulation) fn new() -> Self {
-        let desk = Rc::<Desk>::default();
-        let commands = Rc::clone(&desk);
+        let backend = Rc::<Backend>::default();
+        let of_scripts = Rc::clone(&backend);
         Self {
-            scripts: Scripts::new(move |words| commands.command(words)).unwrap(),
+            scripts: Scripts::new(move |words| of_scripts.command(words)).unwrap(),
             learned: RefCell::default(),
-            desk,
+            backend,
         }
     }
 
@@ -52,7 +52,7 @@ impl Bare {
                 let (keys, arguments) = rest.split_at(count.parse().unwrap());
                 self.scripts.run(script, keys, arguments)
             }
-            ref other => self.desk.command(other),
+            ref other => self.backend.command(other),
         };
         let mut bytes = Vec::new();
         reply.write(false, &mut bytes);
@@ -60,21 +60,21 @@ impl Bare {
     }
 
     pub(in crate::simulation) fn set_time(&self, since_start: Duration) {
-        self.desk.now.set(since_start);
+        self.backend.now.set(since_start);
     }
 
     /// Begins another life, with its data: nobody is connected.
     pub(in crate::simulation) fn restart(&self, run: &str) {
-        run.clone_into(&mut self.desk.run.borrow_mut());
-        self.desk.channels.borrow_mut().clear();
+        run.clone_into(&mut self.backend.run.borrow_mut());
+        self.backend.channels.borrow_mut().clear();
     }
 
     pub(in crate::simulation) fn forget(&self) {
-        self.desk.data.borrow_mut().forget();
+        self.backend.data.borrow_mut().forget();
     }
 
     pub(in crate::simulation) fn subscribe(&self, channel: &str, listens: bool) {
-        let mut channels = self.desk.channels.borrow_mut();
+        let mut channels = self.backend.channels.borrow_mut();
         if listens {
             channels.insert(channel.to_owned());
         } else {
@@ -84,11 +84,11 @@ impl Bare {
 
     /// What was heard since the last time: channel and message.
     pub(in crate::simulation) fn published(&self) -> Vec<(String, String)> {
-        self.desk.published.take()
+        self.backend.published.take()
     }
 }
 
-impl Desk {
+impl Backend {
     fn command(&self, words: &[&str]) -> Reply {
         match words {
             ["PUBLISH", channel, message] => {

@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::sorted::Sorted;
-use super::wire::Reply;
-use crate::simulation::ledger::Owner;
+use super::wire::{CommandError, Reply};
+use crate::simulation::history::OwnerNumber;
 
 /// What the server's clock showed when the run began.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
 /// Who holds a lock: the owner, the token, and until when.
-pub(super) type Holder = (Owner, u64, Duration);
+pub(super) type Holder = (OwnerNumber, u64, Duration);
 
 type Hash = BTreeMap<String, String>;
 
 /// What it keeps, in memory or (if it does not forget) on its disk.
 #[derive(Default)]
 pub(in crate::simulation) struct Data {
-    keys: BTreeMap<String, Entry>,
+    keys: BTreeMap<String, Stored>,
 }
 
-struct Entry {
+struct Stored {
     content: Content,
     /// By the run's time; `None`: for ever.
     until: Option<Duration>,
@@ -42,12 +42,12 @@ impl Content {
 }
 
 /// One kind of content, to look for at a key.
-trait Kind: Default {
+trait ContentType: Default {
     fn of(content: &mut Content) -> Option<&mut Self>;
     fn wrap(self) -> Content;
 }
 
-impl Kind for Hash {
+impl ContentType for Hash {
     fn of(content: &mut Content) -> Option<&mut Self> {
         match content {
             Content::Hash(hash) => Some(hash),
@@ -60,7 +60,7 @@ impl Kind for Hash {
     }
 }
 
-impl Kind for Sorted {
+impl ContentType for Sorted {
     fn of(content: &mut Content) -> Option<&mut Self> {
         match content {
             Content::Sorted(sorted) => Some(sorted),
@@ -73,17 +73,14 @@ impl Kind for Sorted {
     }
 }
 
-/// What Redis answers where a command can't be carried out.
-pub(super) struct Refusal(pub(super) &'static str);
+const WRONG_TYPE: CommandError =
+    CommandError("WRONGTYPE Operation against a key holding the wrong kind of value");
+const NO_INTEGER: CommandError = CommandError("ERR value is not an integer or out of range");
+const NO_FLOAT: CommandError = CommandError("ERR value is not a valid float");
+const WRONG_COUNT: CommandError = CommandError("ERR wrong number of arguments");
+const SYNTAX: CommandError = CommandError("ERR syntax error");
 
-const WRONG_TYPE: Refusal =
-    Refusal("WRONGTYPE Operation against a key holding the wrong kind of value");
-const NO_INTEGER: Refusal = Refusal("ERR value is not an integer or out of range");
-const NO_FLOAT: Refusal = Refusal("ERR value is not a valid float");
-const WRONG_COUNT: Refusal = Refusal("ERR wrong number of arguments");
-const SYNTAX: Refusal = Refusal("ERR syntax error");
-
-type Outcome = Result<Reply, Refusal>;
+type CommandResult = Result<Reply, CommandError>;
 
 impl Data {
     pub(in crate::simulation) fn forget(&mut self) {
@@ -103,27 +100,27 @@ impl Data {
     }
 
     /// The keys that are no fence.
-    pub(in crate::simulation) fn beside_fences(&self) -> Vec<String> {
+    pub(in crate::simulation) fn all_but_fences(&self) -> Vec<String> {
         let keys = self.keys.keys().filter(|key| !key.ends_with("}:fence"));
         keys.cloned().collect()
     }
 
     /// Who stands in line at a lock, in order: the members of its queue.
-    pub(in crate::simulation) fn line(&mut self, lock: &str) -> Vec<Owner> {
-        let Ok(Some(queue)) = self.look::<Sorted>(&format!("{{{lock}}}:queue")) else {
+    pub(in crate::simulation) fn queue(&mut self, lock: &str) -> Vec<OwnerNumber> {
+        let Ok(Some(queue)) = self.find::<Sorted>(&format!("{{{lock}}}:queue")) else {
             return Vec::new();
         };
         let names = queue.in_order().map(|(name, _)| name);
         names
-            .map(|name| Owner::from_str_radix(name, 16).unwrap())
+            .map(|name| OwnerNumber::from_str_radix(name, 16).unwrap())
             .collect()
     }
 
     pub(super) fn holder(&mut self, key: &str) -> Option<Holder> {
         let until = self.keys.get(key)?.until;
-        let hash = self.look::<Hash>(key).ok()??;
+        let hash = self.find::<Hash>(key).ok()??;
         // What at_least keeps, with a suffix, is nobody's.
-        let owner = Owner::from_str_radix(hash.get("owner")?, 16).ok()?;
+        let owner = OwnerNumber::from_str_radix(hash.get("owner")?, 16).ok()?;
         let token = hash.get("token")?.parse().ok()?;
         Some((owner, token, until.unwrap_or(Duration::MAX)))
     }
@@ -131,7 +128,7 @@ impl Data {
     /// Until when a lock is kept that its holder gave back.
     pub(super) fn kept(&mut self, key: &str) -> Option<Duration> {
         let until = self.keys.get(key)?.until;
-        let hash = self.look::<Hash>(key).ok()??;
+        let hash = self.find::<Hash>(key).ok()??;
         hash.get("owner")?.ends_with(":kept").then_some(until?)
     }
 
@@ -159,8 +156,8 @@ impl Data {
             )),
             ["PTTL", key] => Ok(Reply::Int(match self.keys.get(*key) {
                 None => -2,
-                Some(Entry { until: None, .. }) => -1,
-                Some(Entry {
+                Some(Stored { until: None, .. }) => -1,
+                Some(Stored {
                     until: Some(until), ..
                 }) => i64::try_from((*until - now).as_millis()).unwrap(),
             })),
@@ -176,13 +173,13 @@ impl Data {
                 "ZADD" | "ZPOPMIN" | "ZRANGE" | "ZRANK" | "ZREM" | "ZCARD" | "ZSCORE",
                 key,
                 ..,
-            ] => return Some(self.change::<Sorted>(key, |line| sorted_command(line, words))),
+            ] => return Some(self.change::<Sorted>(key, |sorted| sorted_command(sorted, words))),
             _ => return None,
         };
         Some(outcome.unwrap_or_else(Reply::from))
     }
 
-    fn end_in(&mut self, key: &str, millis: &str, now: Duration) -> Outcome {
+    fn end_in(&mut self, key: &str, millis: &str, now: Duration) -> CommandResult {
         let millis: i64 = millis.parse().map_err(|_| NO_INTEGER)?;
         let Some(entry) = self.keys.get_mut(key) else {
             return Ok(Reply::Int(0));
@@ -194,7 +191,7 @@ impl Data {
         Ok(Reply::Int(1))
     }
 
-    fn look<K: Kind>(&mut self, key: &str) -> Result<Option<&mut K>, Refusal> {
+    fn find<K: ContentType>(&mut self, key: &str) -> Result<Option<&mut K>, CommandError> {
         match self.keys.get_mut(key) {
             None => Ok(None),
             Some(entry) => K::of(&mut entry.content).map(Some).ok_or(WRONG_TYPE),
@@ -203,14 +200,18 @@ impl Data {
 
     /// Looks at or changes what stands at a key: a key that is not there is empty, and
     /// what is empty then is not there.
-    fn change<K: Kind>(&mut self, key: &str, change: impl FnOnce(&mut K) -> Outcome) -> Reply {
-        let outcome = match self.look::<K>(key) {
-            Err(refusal) => Err(refusal),
+    fn change<K: ContentType>(
+        &mut self,
+        key: &str,
+        change: impl FnOnce(&mut K) -> CommandResult,
+    ) -> Reply {
+        let outcome = match self.find::<K>(key) {
+            Err(error) => Err(error),
             Ok(Some(known)) => change(known),
             Ok(None) => {
                 let mut new = K::default();
                 let outcome = change(&mut new);
-                let entry = Entry {
+                let entry = Stored {
                     content: new.wrap(),
                     until: None,
                 };
@@ -244,7 +245,7 @@ fn bulk(text: Option<&String>) -> Reply {
     text.map_or(Reply::Nil, |text| Reply::Bulk(text.clone()))
 }
 
-fn hash_command(hash: &mut Hash, words: &[&str]) -> Outcome {
+fn hash_command(hash: &mut Hash, words: &[&str]) -> CommandResult {
     Ok(match words {
         ["HGET", _, field] => bulk(hash.get(*field)),
         ["HMGET", _, fields @ ..] if !fields.is_empty() => {
@@ -273,7 +274,7 @@ fn hash_command(hash: &mut Hash, words: &[&str]) -> Outcome {
     })
 }
 
-fn sorted_command(sorted: &mut Sorted, words: &[&str]) -> Outcome {
+fn sorted_command(sorted: &mut Sorted, words: &[&str]) -> CommandResult {
     Ok(match words {
         ["ZADD", _, "NX", pairs @ ..] => add(sorted, pairs, true)?,
         ["ZADD", _, pairs @ ..] => add(sorted, pairs, false)?,
@@ -303,7 +304,7 @@ fn sorted_command(sorted: &mut Sorted, words: &[&str]) -> Outcome {
     })
 }
 
-fn add(sorted: &mut Sorted, pairs: &[&str], only_new: bool) -> Outcome {
+fn add(sorted: &mut Sorted, pairs: &[&str], only_new: bool) -> CommandResult {
     if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
         return Err(SYNTAX);
     }
@@ -324,9 +325,9 @@ fn add(sorted: &mut Sorted, pairs: &[&str], only_new: bool) -> Outcome {
     Ok(Reply::Int(new))
 }
 
-fn range(sorted: &Sorted, start: &str, stop: &str, with_scores: bool) -> Outcome {
+fn range(sorted: &Sorted, start: &str, stop: &str, with_scores: bool) -> CommandResult {
     // From the end, where negative.
-    let place = |word: &str| -> Result<i64, Refusal> {
+    let place = |word: &str| -> Result<i64, CommandError> {
         let place: i64 = word.parse().map_err(|_| NO_INTEGER)?;
         let length = i64::try_from(sorted.len()).unwrap();
         Ok(if place < 0 { place + length } else { place })

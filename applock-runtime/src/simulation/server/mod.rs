@@ -3,7 +3,7 @@
 //! same version ([`lua`]), and passes messages on to who subscribed.
 
 mod bare;
-mod data;
+pub(super) mod data;
 mod lua;
 mod sorted;
 #[cfg(test)]
@@ -22,17 +22,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use turmoil::net::{TcpListener, TcpStream};
 
-use super::ledger::What;
+use super::history::What;
 use super::world::{Ambush, PORT, World, elapsed};
 pub(super) use bare::Bare;
-pub(super) use data::Data;
 use lua::Scripts;
 use watch::Watch;
 use wire::{Reply, request};
 
 /// One life of the server: a restart makes a new one, which knows no script and nobody
 /// who subscribed.
-struct Server {
+struct SimulatedServer {
     world: Rc<World>,
     scripts: Scripts,
     watch: Watch,
@@ -42,7 +41,7 @@ struct Server {
 
 /// Serves until it is crashed.
 pub(super) async fn serve(world: Rc<World>) -> turmoil::Result {
-    let server = Rc::new(Server::new(world)?);
+    let server = Rc::new(SimulatedServer::new(world)?);
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
     loop {
         let (stream, peer) = listener.accept().await?;
@@ -102,7 +101,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(server: &Server, host: usize) -> (Self, UnboundedReceiver<Reply>) {
+    fn new(server: &SimulatedServer, host: usize) -> (Self, UnboundedReceiver<Reply>) {
         let (pushes, to_push) = unbounded_channel();
         let client = Self {
             number: server.world.next_connection(),
@@ -163,7 +162,7 @@ impl Drop for Client {
     }
 }
 
-impl Server {
+impl SimulatedServer {
     fn new(world: Rc<World>) -> mlua::Result<Self> {
         let subscribers = Rc::<Subscribers>::default();
         let (known, heard) = (Rc::clone(&world), Rc::clone(&subscribers));
@@ -189,7 +188,7 @@ impl Server {
     /// One connection, until it is closed or reset.
     async fn talk(self: Rc<Self>, mut stream: TcpStream, host: usize) {
         let reset = Rc::clone(&self.world.resets[host]);
-        let deafened = Rc::clone(&self.world.deafened[host]);
+        let subscription_ends = Rc::clone(&self.world.subscription_ends[host]);
         let (client, mut pushes) = Client::new(&self, host);
         let mut received = Vec::new();
         // Nothing of what is sent arrives any more.
@@ -199,7 +198,7 @@ impl Server {
             tokio::select! {
                 biased;
                 () = reset.notified() => return,
-                () = deafened.notified(), if client.subscriptions() > 0 => return,
+                () = subscription_ends.notified(), if client.subscriptions() > 0 => return,
                 Some(push) = pushes.recv() => {
                     push.write(client.resp3.get(), &mut answers);
                     let mut ambush = self.world.ambush.borrow_mut();

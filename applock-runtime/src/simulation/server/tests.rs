@@ -16,7 +16,7 @@ use super::lua::Scripts;
 use super::wire::Reply;
 
 /// What a command answers, as it goes over the wire, with blanks between the lines.
-fn told(reply: &Reply) -> String {
+fn on_the_wire(reply: &Reply) -> String {
     let mut out = Vec::new();
     reply.write(false, &mut out);
     String::from_utf8(out).unwrap().trim().replace("\r\n", " ")
@@ -27,7 +27,7 @@ fn check(data: &mut Data, now: u64, commands: &[(&str, &str)]) {
     for (command, expected) in commands {
         let words: Vec<&str> = command.split(' ').collect();
         let reply = data.command(&words, Duration::from_millis(now)).unwrap();
-        assert_eq!(told(&reply), *expected, "{command}");
+        assert_eq!(on_the_wire(&reply), *expected, "{command}");
     }
 }
 
@@ -169,7 +169,7 @@ fn answer(script: &str, keys: &[&str], arguments: &[&str]) -> String {
         data.borrow_mut().command(words, now).unwrap()
     })
     .unwrap();
-    told(&scripts.run(&scripts.learn(script), keys, arguments))
+    on_the_wire(&scripts.run(&scripts.learn(script), keys, arguments))
 }
 
 #[test]
@@ -186,9 +186,9 @@ fn scripts_run_commands() {
 #[test]
 fn a_failed_command_is_a_value_or_the_end() {
     let both = "redis.call('HSET', 'h', 'a', 1)
-        local told = redis.pcall('ZCARD', 'h').err
+        local answered = redis.pcall('ZCARD', 'h').err
         local goes_on, why = pcall(redis.call, 'ZCARD', 'h')
-        return {string.sub(told, 1, 9), goes_on, string.sub(why.err, 1, 9)}";
+        return {string.sub(answered, 1, 9), goes_on, string.sub(why.err, 1, 9)}";
     assert_eq!(answer(both, &[], &[]), "*3 $9 WRONGTYPE $-1 $9 WRONGTYPE");
     let uncaught = "redis.call('HSET', 'h', 'a', 1) return redis.call('ZCARD', 'h')";
     assert!(answer(uncaught, &[], &[]).starts_with("-WRONGTYPE"));
@@ -234,26 +234,26 @@ fn with_server<F: Future<Output = turmoil::Result> + 'static>(
 const BOTH: [ProtocolVersion; 2] = [ProtocolVersion::RESP2, ProtocolVersion::RESP3];
 
 #[test]
-fn who_subscribes_hears_what_is_published() {
+fn a_subscriber_receives_what_is_published() {
     for protocol in BOTH {
         let talk = |_, dialler: Dialler| async move {
-            let mut ears = dialler.listen(dialler.protocol).await?;
-            let mut mouth = dialler.connect().await?;
-            assert_eq!(mouth.publish::<_, _, u32>("a", "early").await?, 0);
-            ears.subscribe("a").await?;
-            ears.subscribe(&["b", "c"]).await?;
-            ears.unsubscribe("c").await?;
-            let _: redis::Value = ears.ping().await?;
-            assert_eq!(mouth.publish::<_, _, u32>("c", "no").await?, 0);
-            assert_eq!(mouth.publish::<_, _, u32>("b", "one").await?, 1);
-            let heard: u32 = redis::cmd("EVAL")
+            let mut subscriber = dialler.listen(dialler.protocol).await?;
+            let mut publisher = dialler.connect().await?;
+            assert_eq!(publisher.publish::<_, _, u32>("a", "early").await?, 0);
+            subscriber.subscribe("a").await?;
+            subscriber.subscribe(&["b", "c"]).await?;
+            subscriber.unsubscribe("c").await?;
+            let _: redis::Value = subscriber.ping().await?;
+            assert_eq!(publisher.publish::<_, _, u32>("c", "no").await?, 0);
+            assert_eq!(publisher.publish::<_, _, u32>("b", "one").await?, 1);
+            let received: u32 = redis::cmd("EVAL")
                 .arg("return redis.call('PUBLISH', ARGV[1], ARGV[2])")
                 .arg(0)
                 .arg(&["a", "two"])
-                .query_async(&mut mouth)
+                .query_async(&mut publisher)
                 .await?;
-            assert_eq!(heard, 1);
-            let messages = ears.into_on_message().take(2);
+            assert_eq!(received, 1);
+            let messages = subscriber.into_on_message().take(2);
             let messages: Vec<_> = messages
                 .map(|message| {
                     let payload: String = message.get_payload().unwrap();
@@ -273,21 +273,21 @@ fn who_subscribes_hears_what_is_published() {
 fn a_subscription_ends_with_its_connection() {
     for protocol in BOTH {
         let talk = |world: Rc<World>, dialler: Dialler| async move {
-            let mut mouth = dialler.connect().await?;
+            let mut publisher = dialler.connect().await?;
             for reset in [false, true] {
-                let mut ears = dialler.listen(dialler.protocol).await?;
-                ears.subscribe("a").await?;
-                assert_eq!(mouth.publish::<_, _, u32>("a", "one").await?, 1);
+                let mut subscriber = dialler.listen(dialler.protocol).await?;
+                subscriber.subscribe("a").await?;
+                assert_eq!(publisher.publish::<_, _, u32>("a", "one").await?, 1);
                 if reset {
                     world.resets[0].notify_waiters();
-                    let messages = ears.into_on_message();
+                    let messages = subscriber.into_on_message();
                     assert_eq!(messages.count().await, 1);
-                    mouth = dialler.connect().await?;
+                    publisher = dialler.connect().await?;
                 } else {
-                    drop(ears);
+                    drop(subscriber);
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                assert_eq!(mouth.publish::<_, _, u32>("a", "two").await?, 0);
+                assert_eq!(publisher.publish::<_, _, u32>("a", "two").await?, 0);
             }
             Ok(())
         };
@@ -296,20 +296,20 @@ fn a_subscription_ends_with_its_connection() {
 }
 
 #[test]
-fn a_connection_that_the_network_cut_off_counts_as_a_listener() {
+fn a_connection_that_the_network_cut_off_counts_as_subscribed() {
     for protocol in BOTH {
         let talk = |_, dialler: Dialler| async move {
-            let mut ears = dialler.listen(dialler.protocol).await?;
-            ears.subscribe("a").await?;
+            let mut subscriber = dialler.listen(dialler.protocol).await?;
+            subscriber.subscribe("a").await?;
             turmoil::partition(host_name(0), SERVER);
-            drop(ears);
+            drop(subscriber);
             tokio::time::sleep(Duration::from_secs(5)).await;
             turmoil::repair(host_name(0), SERVER);
-            let mut mouth = dialler.connect().await?;
+            let mut publisher = dialler.connect().await?;
             // What is sent there now shows that nobody is.
-            assert_eq!(mouth.publish::<_, _, u32>("a", "one").await?, 1);
+            assert_eq!(publisher.publish::<_, _, u32>("a", "one").await?, 1);
             tokio::time::sleep(Duration::from_secs(1)).await;
-            assert_eq!(mouth.publish::<_, _, u32>("a", "two").await?, 0);
+            assert_eq!(publisher.publish::<_, _, u32>("a", "two").await?, 0);
             Ok(())
         };
         with_server(talk, protocol);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::simulation::ledger::{Owner, What};
+use crate::simulation::history::{OwnerNumber, What};
 use crate::simulation::world::{World, elapsed};
 
 use super::data::{Holder, is_lock};
@@ -12,15 +12,15 @@ use super::data::{Holder, is_lock};
 /// The locks of the script that runs.
 #[derive(Default)]
 pub(super) struct Watch {
-    locks: RefCell<BTreeMap<String, Lock>>,
-    /// When each host last asked about each lock.
-    asked: RefCell<BTreeMap<(usize, usize), Duration>>,
+    locks: RefCell<BTreeMap<String, WatchedLock>>,
+    /// When each host last last_request about each lock.
+    last_request: RefCell<BTreeMap<(usize, usize), Duration>>,
     /// The hosts that listened for each lock when the server ended its last life.
     former: BTreeSet<(usize, usize)>,
 }
 
-/// The hosts that can be told of a grant, since when.
-pub(super) type Listening = BTreeMap<usize, Duration>;
+/// The hosts that can be known of a grant, since when.
+pub(super) type Subscribed = BTreeMap<usize, Duration>;
 
 /// A host whose way is in order has said so soon that it listens.
 const SAYS_SO: Duration = Duration::from_secs(5);
@@ -28,23 +28,23 @@ const SAYS_SO: Duration = Duration::from_secs(5);
 /// One that does not listen, and was silent for longer, is nobody to offer a lock to.
 const SILENCE: Duration = Duration::from_secs(3);
 
-struct Lock {
+struct WatchedLock {
     number: usize,
     /// Whose script it is.
     host: usize,
     was_held: bool,
     /// As last seen.
     holder: Option<Holder>,
-    /// Who stood in line when the script began.
-    line: Vec<Owner>,
+    /// Who has_queued in queue when the script began.
+    queue: Vec<OwnerNumber>,
     /// Whom it went to last.
-    given: Option<Owner>,
+    given: Option<OwnerNumber>,
 }
 
 impl Watch {
     pub(super) fn new(world: &World) -> Self {
         Self {
-            former: world.listening.take(),
+            former: world.subscribed.take(),
             ..Self::default()
         }
     }
@@ -55,29 +55,29 @@ impl Watch {
         data.expire(elapsed());
         let locks: BTreeSet<&str> = keys.iter().copied().filter(|key| is_lock(key)).collect();
         let locks = locks.into_iter().map(|key| {
-            let lock = Lock {
+            let lock = WatchedLock {
                 number: world.key_number(key),
                 host,
                 was_held: data.holder(key).is_some(),
                 holder: data.holder(key),
-                line: data.line(key),
+                queue: data.queue(key),
                 given: None,
             };
             (key.to_owned(), lock)
         });
         *self.locks.borrow_mut() = locks.collect();
-        let mut asked = self.asked.borrow_mut();
+        let mut last_request = self.last_request.borrow_mut();
         for lock in self.locks.borrow().values() {
-            asked.insert((host, lock.number), elapsed());
+            last_request.insert((host, lock.number), elapsed());
         }
     }
 
     /// After the script.
-    pub(super) fn end(&self, world: &World, listening: &Listening) {
+    pub(super) fn end(&self, world: &World, subscribed: &Subscribed) {
         for (key, mut lock) in std::mem::take(&mut *self.locks.borrow_mut()) {
             let mut data = world.data.borrow_mut();
             let (after, kept) = (data.holder(&key), data.kept(&key));
-            let (line, is_kept) = (data.line(&key), kept.is_some());
+            let (queue, is_kept) = (data.queue(&key), kept.is_some());
             drop(data);
             // Only now: a script may write a lock for a waiter, and delete it when that can't
             // be reached.
@@ -87,75 +87,100 @@ impl Watch {
                     world.note(What::Kept(lock.number, until));
                 }
             }
-            lock.moved(world, &line);
-            let heard = |owner: &Owner| self.can_be_told(world, &lock, *owner, listening);
+            lock.moved(world, &queue);
+            let can_be_reached =
+                |owner: &OwnerNumber| self.can_be_notified(world, &lock, *owner, subscribed);
             let blame = |what: String| {
                 let (number, at) = (lock.number, elapsed());
-                let mut ledger = world.ledger.borrow_mut();
-                ledger.blame(format!("{what} (key {number}, at {at:?})"));
+                let mut history = world.history.borrow_mut();
+                history.blame(format!("{what} (key {number}, at {at:?})"));
             };
             if let Some(passed) = lock
-                .passed(world, &line)
+                .passed(world, &queue)
                 .into_iter()
-                .find(|owner| heard(owner))
+                .find(|owner| can_be_reached(owner))
             {
                 let given = lock.given;
                 blame(format!(
                     "jumped: it goes to {given:?} past {passed}, who listens"
                 ));
             }
-            if let Some(next) = line.iter().find(|owner| heard(owner)) {
+            if let Some(next) = queue.iter().find(|owner| can_be_reached(owner)) {
                 if lock.was_held && lock.holder.is_none() && !is_kept {
                     blame(format!("unserved: it is free, and {next} listens"));
                 }
-                if let Some(deaf) = lock
+                if let Some(unreachable) = lock
                     .given
-                    .filter(|given| self.is_deaf(world, &lock, *given, listening))
+                    .filter(|given| self.is_unreachable(world, &lock, *given, subscribed))
                 {
                     blame(format!(
-                        "wasted: it goes to {deaf}, who can't hear that, and {next} can"
+                        "wasted: it goes to {unreachable}, who can't hear that, and {next} can"
                     ));
                 }
             }
-            let mut told = world.listening.borrow_mut();
-            told.retain(|(_, number)| *number != lock.number);
-            for host in listening.keys() {
-                if self.has_said_so(world, &lock, *host, listening) {
-                    told.insert((*host, lock.number));
+            let mut known = world.subscribed.borrow_mut();
+            known.retain(|(_, number)| *number != lock.number);
+            for host in subscribed.keys() {
+                if self.has_told(world, &lock, *host, subscribed) {
+                    known.insert((*host, lock.number));
                 }
             }
         }
     }
 
-    fn asked(&self, lock: &Lock, host: usize) -> Option<Duration> {
-        self.asked.borrow().get(&(host, lock.number)).copied()
+    fn last_request(&self, lock: &WatchedLock, host: usize) -> Option<Duration> {
+        self.last_request
+            .borrow()
+            .get(&(host, lock.number))
+            .copied()
     }
 
-    /// Whether a host listens, and the server has been told so.
-    fn has_said_so(&self, world: &World, lock: &Lock, host: usize, listening: &Listening) -> bool {
-        listening.get(&host).is_some_and(|since| {
-            let asked = self.asked(lock, host);
-            asked.is_some_and(|asked| asked >= *since + SAYS_SO)
-                || !world.ledger.borrow().is_troubled(*since, elapsed(), host)
+    /// Whether a host listens, and the server has been known so.
+    fn has_told(
+        &self,
+        world: &World,
+        lock: &WatchedLock,
+        host: usize,
+        subscribed: &Subscribed,
+    ) -> bool {
+        subscribed.get(&host).is_some_and(|since| {
+            let last_request = self.last_request(lock, host);
+            last_request.is_some_and(|last_request| last_request >= *since + SAYS_SO)
+                || !world.history.borrow().is_troubled(*since, elapsed(), host)
         })
     }
 
-    /// Whether one in line can be told of a grant; or could, before the server restarted.
-    fn can_be_told(&self, world: &World, lock: &Lock, owner: Owner, listening: &Listening) -> bool {
-        let host = world.ledger.borrow().host_of(owner).unwrap();
-        let before = self.former.contains(&(host, lock.number)) && self.asked(lock, host).is_none();
-        before || self.has_said_so(world, lock, host, listening)
+    /// Whether one in queue can be known of a grant; or could, before the server restarted.
+    fn can_be_notified(
+        &self,
+        world: &World,
+        lock: &WatchedLock,
+        owner: OwnerNumber,
+        subscribed: &Subscribed,
+    ) -> bool {
+        let host = world.history.borrow().host_of(owner).unwrap();
+        let before =
+            self.former.contains(&(host, lock.number)) && self.last_request(lock, host).is_none();
+        before || self.has_told(world, lock, host, subscribed)
     }
 
-    fn is_deaf(&self, world: &World, lock: &Lock, owner: Owner, listening: &Listening) -> bool {
-        let host = world.ledger.borrow().host_of(owner).unwrap();
-        let stood = lock.line.contains(&owner) && host != lock.host;
-        let silent = |asked: Duration| elapsed() > asked + SILENCE;
-        stood && !listening.contains_key(&host) && self.asked(lock, host).is_some_and(silent)
+    fn is_unreachable(
+        &self,
+        world: &World,
+        lock: &WatchedLock,
+        owner: OwnerNumber,
+        subscribed: &Subscribed,
+    ) -> bool {
+        let host = world.history.borrow().host_of(owner).unwrap();
+        let has_queued = lock.queue.contains(&owner) && host != lock.host;
+        let silent = |last_request: Duration| elapsed() > last_request + SILENCE;
+        has_queued
+            && !subscribed.contains_key(&host)
+            && self.last_request(lock, host).is_some_and(silent)
     }
 }
 
-impl Lock {
+impl WatchedLock {
     fn changed(&mut self, world: &World, after: Option<Holder>) {
         let owner = |holder: Option<Holder>| holder.map(|(owner, ..)| owner);
         let before = std::mem::replace(&mut self.holder, after);
@@ -172,44 +197,45 @@ impl Lock {
         }
     }
 
-    /// Those who were before the one whom it went to, and stand in line still.
-    fn passed(&self, world: &World, line: &[Owner]) -> Vec<Owner> {
-        let comes_back =
-            |given: &Owner| !self.line.contains(given) && world.stood.borrow().contains(given);
-        let Some(given) = self.given.filter(|given| !comes_back(given)) else {
+    /// Those who were before the one whom it went to, and stand in queue still.
+    fn passed(&self, world: &World, queue: &[OwnerNumber]) -> Vec<OwnerNumber> {
+        let returns = |given: &OwnerNumber| {
+            !self.queue.contains(given) && world.has_queued.borrow().contains(given)
+        };
+        let Some(given) = self.given.filter(|given| !returns(given)) else {
             return Vec::new();
         };
-        let ahead = self.line.iter().take_while(|owner| **owner != given);
+        let ahead = self.queue.iter().take_while(|owner| **owner != given);
         ahead
-            .filter(|owner| line.contains(owner))
+            .filter(|owner| queue.contains(owner))
             .copied()
             .collect()
     }
 
-    fn moved(&self, world: &World, line: &[Owner]) {
-        if self.line == line {
+    fn moved(&self, world: &World, queue: &[OwnerNumber]) {
+        if self.queue == queue {
             return;
         }
-        let before: BTreeSet<Owner> = self.line.iter().copied().collect();
-        let after: BTreeSet<Owner> = line.iter().copied().collect();
-        for owner in self.line.iter().filter(|owner| !after.contains(owner)) {
+        let before: BTreeSet<OwnerNumber> = self.queue.iter().copied().collect();
+        let after: BTreeSet<OwnerNumber> = queue.iter().copied().collect();
+        for owner in self.queue.iter().filter(|owner| !after.contains(owner)) {
             world.note(What::Left(self.number, *owner));
         }
-        for owner in line.iter().filter(|owner| !before.contains(owner)) {
+        for owner in queue.iter().filter(|owner| !before.contains(owner)) {
             world.note(What::Entered(self.number, *owner));
         }
-        let mut stood = world.stood.borrow_mut();
-        let is_new = |owner: &&Owner| !before.contains(owner) && !stood.contains(owner);
-        let new = line.iter().rev().take_while(is_new).count();
-        let comes_between = line.iter().filter(is_new).count() > new;
-        stood.extend(line);
-        let stayed = self.line.iter().filter(|owner| after.contains(owner));
-        let are_now = line.iter().filter(|owner| before.contains(owner));
+        let mut has_queued = world.has_queued.borrow_mut();
+        let is_new = |owner: &&OwnerNumber| !before.contains(owner) && !has_queued.contains(owner);
+        let new = queue.iter().rev().take_while(is_new).count();
+        let comes_between = queue.iter().filter(is_new).count() > new;
+        has_queued.extend(queue);
+        let stayed = self.queue.iter().filter(|owner| after.contains(owner));
+        let are_now = queue.iter().filter(|owner| before.contains(owner));
         if comes_between || !stayed.eq(are_now) {
-            world.ledger.borrow_mut().blame(format!(
-                "order: the line of key {} was {:?}, and is {line:?} at {:?}",
+            world.history.borrow_mut().blame(format!(
+                "order: the queue of key {} was {:?}, and is {queue:?} at {:?}",
                 self.number,
-                self.line,
+                self.queue,
                 elapsed()
             ));
         }

@@ -1,8 +1,6 @@
 //! The protocol: requests as they come in, answers and messages as they go out, in RESP2
 //! or RESP3.
 
-use super::data::Refusal;
-
 /// What a command answers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Reply {
@@ -19,9 +17,12 @@ pub(super) enum Reply {
     Push(Vec<Reply>),
 }
 
-impl From<Refusal> for Reply {
-    fn from(refusal: Refusal) -> Self {
-        Self::Error(refusal.0.to_owned())
+/// What Redis answers where a command can't be carried out.
+pub(super) struct CommandError(pub(super) &'static str);
+
+impl From<CommandError> for Reply {
+    fn from(error: CommandError) -> Self {
+        Self::Error(error.0.to_owned())
     }
 }
 
@@ -31,26 +32,26 @@ impl Reply {
     }
 
     pub(super) fn write(&self, resp3: bool, out: &mut Vec<u8>) {
-        let mut line = |text: String| out.extend((text + "\r\n").as_bytes());
+        let mut put = |text: String| out.extend((text + "\r\n").as_bytes());
         match self {
-            Self::Nil if resp3 => line("_".to_owned()),
-            Self::Nil => line("$-1".to_owned()),
-            Self::Int(number) => line(format!(":{number}")),
-            Self::Status(text) => line(format!("+{text}")),
-            Self::Said(text) => line(format!("+{text}")),
-            Self::Error(text) => line(format!("-{text}")),
-            Self::Bulk(text) => line(format!("${}\r\n{text}", text.len())),
+            Self::Nil if resp3 => put("_".to_owned()),
+            Self::Nil => put("$-1".to_owned()),
+            Self::Int(number) => put(format!(":{number}")),
+            Self::Status(text) => put(format!("+{text}")),
+            Self::Said(text) => put(format!("+{text}")),
+            Self::Error(text) => put(format!("-{text}")),
+            Self::Bulk(text) => put(format!("${}\r\n{text}", text.len())),
             Self::Array(items) => {
-                line(format!("*{}", items.len()));
+                put(format!("*{}", items.len()));
                 items.iter().for_each(|item| item.write(resp3, out));
             }
             Self::Push(items) => {
                 let kind = if resp3 { '>' } else { '*' };
-                line(format!("{kind}{}", items.len()));
+                put(format!("{kind}{}", items.len()));
                 items.iter().for_each(|item| item.write(resp3, out));
             }
             Self::Map(pairs) => {
-                line(if resp3 {
+                put(if resp3 {
                     format!("%{}", pairs.len())
                 } else {
                     format!("*{}", pairs.len() * 2)

@@ -1,15 +1,54 @@
 //! The distributed store: one Redis (6.2 or later) or Valkey server.
 //!
-//! Each step is one script, one round trip (rule R3); the scripts stand beside this
-//! file, and say what they take and answer.
+//! An adapter of the protocol. Every decision about a lock is made on the server, by a script
+//! that is the same decision as in [`crate::protocol`] in Lua; one step is one script and one
+//! round trip (rule R3). This side writes the request, reads the answer, and judges what an
+//! error lets us conclude. It keeps no state of a lock, so nothing here can disagree with the
+//! server.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `scripts/` | the decisions, in Lua; `queue.lua` stands before those that change a lock |
+//! | [`requests`] | each request as a script's keys and arguments |
+//! | [`script`] | how a script call is written and travels: by hash, or with its text |
+//! | [`reply`] | the scripts' answers, read |
+//! | [`connection`] | the one connection for commands, supervised |
+//! | [`subscription`] | the connection that hears of grants |
+//! | [`error`] | what an error lets us conclude (rule R9) |
+//! | [`eviction`] | a warning where the server may evict locks |
+//! | this file | the store's methods: batches, cut into calls |
+//!
+//! Who waits for a lock, how long, and what to do after an error is the engine's, not this
+//! store's.
+//!
+//! # How a step travels
+//!
+//! 1. The engine gives a batch of requests of one kind: those that were due together.
+//! 2. The batch is cut into calls of at most 32 locks (100 heartbeats), which are sent at once,
+//!    over the one connection, and answered in order.
+//! 3. Each call is one script. Its answer has one part for each lock.
+//! 4. A request that has to wait is answered with its place in the queue. From then on the engine
+//!    polls with it, and a message may tell of the grant sooner.
+//!
+//! # The dangers
+//!
+//! - *An answer that is lost.* The script may have run. Every such error is `Unknown`, never a
+//!   no; and each script may run twice for one request: an owner id that holds the lock already is
+//!   granted it again with the same token (rule R6).
+//! - *A script that fails half-way.* It is not rolled back. What can fail comes before the write
+//!   that counts.
+//! - *One lock that spoils a batch.* A script answers for each lock by itself. Only a right that is
+//!   missing refuses the call as a whole; then the locks are tried one by one.
+//! - *A server that is not there.* Every command has a deadline of ours, and none is queued for
+//!   later: a caller that has given up must not be granted a lock.
 
-mod advice;
-pub(crate) mod call;
-mod fault;
-mod link;
-mod listener;
+mod connection;
+mod error;
+mod eviction;
 pub(crate) mod reply;
 pub(crate) mod requests;
+pub(crate) mod script;
+mod subscription;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,29 +60,32 @@ use redis::{ConnectionInfo, ErrorKind, ServerErrorKind, Value};
 
 use crate::key::Key;
 
-use call::Call;
-pub(crate) use link::Connector;
-use link::{About, Dialer, Link};
-use listener::Listener;
+pub(crate) use connection::Connector;
+use connection::{About, Connection, Dialer};
+use script::ScriptCall;
+use subscription::Subscriber;
 
 use super::{
     Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreError, StoreFuture,
     StoreResult,
 };
 
-/// So many renewals travel in one script call at most: the server does nothing else
-/// meanwhile (about 3 µs each).
+/// The most renewals in one script call. The server does nothing else meanwhile (about 3 µs
+/// each), and a long script would delay every other client.
 const RENEWALS_A_CALL: usize = 100;
 
-/// And so many acquires or releases (about 10 µs each).
+/// The most acquires or releases in one script call (about 10 µs each).
 const LOCKS_A_CALL: usize = 32;
 
-/// One Redis server.
+/// One Redis server, as one locker sees it.
 pub(crate) struct RedisStore {
-    link: Arc<Link>,
-    listener: Arc<Listener>,
-    /// Whether the server's settings were looked at.
-    advised: AtomicBool,
+    /// Every command travels here.
+    connection: Arc<Connection>,
+    /// Messages come here, on a connection of its own: one that has subscribed takes no commands.
+    subscriber: Arc<Subscriber>,
+    /// Whether the server's eviction policy was checked.
+    eviction_checked: AtomicBool,
+    /// The URL without its password: what messages and logs show.
     shown: Arc<str>,
 }
 
@@ -61,21 +103,27 @@ impl RedisStore {
         Ok(Self::over(Arc::new(Dialer::new(info)?), shown))
     }
 
-    /// Over connections that `connector` makes.
+    /// Over connections that `connector` makes: those of a simulated network, in a test.
     pub(crate) fn over(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {
-            link: Arc::new(Link::new(connector, Arc::clone(&shown))),
-            listener: Arc::default(),
-            advised: AtomicBool::new(false),
+            connection: Arc::new(Connection::new(connector, Arc::clone(&shown))),
+            subscriber: Arc::default(),
+            eviction_checked: AtomicBool::new(false),
             shown,
         }
     }
 
-    /// Runs a script: by its hash, and where the server does not know it (a new one, a
-    /// flush, a failover) with its text, which teaches it.
-    async fn run(&self, call: Call, about: About<'_>, within: Duration) -> StoreResult<Value> {
+    /// Runs a script by its hash. Where the server does not know it (a new server, a flush, a
+    /// failover), sends it again with its text. A server that does not know a script has
+    /// carried out nothing of it, so the second try is safe; both share one deadline.
+    async fn run(
+        &self,
+        call: ScriptCall,
+        about: About<'_>,
+        within: Duration,
+    ) -> StoreResult<Value> {
         let started = tokio::time::Instant::now();
-        let failed = match self.link.send(call.by_hash(), about, within).await {
+        let failed = match self.connection.send(call.by_hash(), about, within).await {
             Ok(value) => return Ok(value),
             Err(failed) => failed,
         };
@@ -83,61 +131,63 @@ impl RedisStore {
             return Err(failed.into());
         }
         let left = within.saturating_sub(started.elapsed());
-        self.link
+        self.connection
             .send(&call.by_text(), about, left)
             .await
             .map_err(Into::into)
     }
 
-    /// Looks at the server's settings, once, when the first lock was taken and while
-    /// nobody waits for it.
-    fn advise(&self, wish: &Acquire, token: u64) {
-        if !self.advised.swap(true, Ordering::Relaxed) {
-            let taken = advice::Taken {
-                key: Arc::clone(&wish.key.lock),
-                owner: wish.owner,
+    /// Checks the server's eviction policy, once, after the first lock was granted. A task of
+    /// its own, so that no caller waits for it.
+    fn check_eviction(&self, request: &Acquire, token: u64) {
+        if !self.eviction_checked.swap(true, Ordering::Relaxed) {
+            let first_lock = eviction::FirstLock {
+                key: Arc::clone(&request.key.lock),
+                owner: request.owner,
                 token,
             };
-            tokio::spawn(advice::on_eviction(
-                Arc::clone(&self.link),
+            tokio::spawn(eviction::warn_if_locks_can_be_evicted(
+                Arc::clone(&self.connection),
                 Arc::clone(&self.shown),
-                taken,
+                first_lock,
             ));
         }
     }
 
-    /// Takes some locks in one call.
+    /// Takes locks in one call. The first request that has to wait opens the subscription: a
+    /// process without waiters needs no second connection.
     async fn acquire_some(
         self: &Arc<Self>,
-        wishes: &[Acquire],
+        requests: &[Acquire],
         within: Duration,
     ) -> Vec<StoreResult<Acquired>> {
-        let Some(first) = wishes.first() else {
+        let Some(first) = requests.first() else {
             return Vec::new();
         };
-        let run = self.listener.listens_at();
-        let call = requests::acquire(wishes, self.listener.channel(), run.as_deref());
+        let run = self.subscriber.subscribed_at();
+        let call = requests::acquire(requests, self.subscriber.channel(), run.as_deref());
         let about = About {
             key: Some(&first.key.lock),
             owner: Some(first.owner),
             token: None,
         };
-        let answers = self.run_for_each(call, wishes.len(), about, within).await;
-        let read = |(wish, answer): (&Acquire, StoreResult<Value>)| {
-            let acquired = reply::acquired(&wish.key, &answer?, run.is_some())?;
-            match (&acquired, &wish.line) {
-                (Acquired::Granted { token, .. }, _) => self.advise(wish, *token),
-                (Acquired::Queued(_), Some(notices)) => {
-                    self.listener.start(&self.link, notices);
+        let answers = self.run_for_each(call, requests.len(), about, within).await;
+        let read = |(request, answer): (&Acquire, StoreResult<Value>)| {
+            let acquired = reply::acquired(&request.key, &answer?, run.is_some())?;
+            match (&acquired, &request.line) {
+                (Acquired::Granted { token, .. }, _) => self.check_eviction(request, *token),
+                (Acquired::Queued(_), Some(notifications)) => {
+                    self.subscriber.start(&self.connection, notifications);
                 }
                 _ => (),
             }
             Ok(acquired)
         };
-        wishes.iter().zip(answers).map(read).collect()
+        requests.iter().zip(answers).map(read).collect()
     }
 
-    /// Ends some holdings in one call.
+    /// Ends holdings in one call. The channel tells the script which waiters are of this
+    /// process: the answer notifies them, and no message is published.
     async fn release_some(
         self: &Arc<Self>,
         ends: &[Release],
@@ -146,7 +196,7 @@ impl RedisStore {
         let Some(first) = ends.first() else {
             return Vec::new();
         };
-        let call = requests::release(ends, self.listener.channel());
+        let call = requests::release(ends, self.subscriber.channel());
         let about = About {
             key: Some(&first.key.lock),
             owner: Some(first.owner),
@@ -159,10 +209,11 @@ impl RedisStore {
             .collect()
     }
 
-    /// Runs a script that answers for each of `count` locks.
+    /// Runs a script that answers for each of `count` locks. An error of the call is the error of
+    /// every lock in it; an answer of the wrong length says nothing of any.
     async fn run_for_each(
         &self,
-        call: Call,
+        call: ScriptCall,
         count: usize,
         about: About<'_>,
         within: Duration,
@@ -176,6 +227,7 @@ impl RedisStore {
         }
     }
 
+    /// Sends heartbeats in one call.
     async fn renew_some(&self, beats: &[Renew], within: Duration) -> Vec<StoreResult<bool>> {
         let call = requests::renew(beats);
         let about = beats.first().map_or_else(About::default, |beat| About {
@@ -191,7 +243,7 @@ impl RedisStore {
     }
 }
 
-/// Carries a batch out, so many in a call.
+/// Carries a batch out, in calls of at most `a_call`, which travel at the same time.
 async fn in_calls<'a, Q, A, F>(
     batch: &'a [Q],
     a_call: usize,
@@ -209,8 +261,9 @@ where
     join_all(calls).await.into_iter().flatten().collect()
 }
 
-/// One key that is refused (a right withdrawn) refuses the whole call, before anything
-/// of it is done: the others must not suffer for it.
+/// Carries one call out; where a right is missing, its locks one by one. The server refuses the
+/// whole call for one key that the user may not touch, before it does anything of it: the
+/// other locks must not suffer for it.
 async fn whole_or_one_by_one<'a, Q, A, F>(
     some: &'a [Q],
     call: &impl Fn(&'a [Q]) -> F,
@@ -234,12 +287,13 @@ where
 impl Store for RedisStore {
     fn open(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<()>> {
         Box::pin(async move {
-            self.link.open(within).await?;
-            // Logging in does not show everything: without a password it succeeds.
+            self.connection.open(within).await?;
+            // A login without a password succeeds on a server that asks for one: a command
+            // shows it.
             let ping = redis::cmd("PING");
-            match self.link.send(&ping, About::default(), within).await {
+            match self.connection.send(&ping, About::default(), within).await {
                 Ok(_) => Ok(()),
-                // The right to PING is not needed for anything else.
+                // The user lacks the right to PING: the server has answered, and that is enough.
                 Err(failed) if is_about_ping(&failed.error) => Ok(()),
                 Err(failed) => Err(failed.error),
             }
@@ -252,7 +306,7 @@ impl Store for RedisStore {
         within: Duration,
     ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
         Box::pin(async move {
-            let call = |wishes| self.acquire_some(wishes, within);
+            let call = |requests| self.acquire_some(requests, within);
             in_calls(&batch, LOCKS_A_CALL, call).await
         })
     }
@@ -315,6 +369,7 @@ impl Store for RedisStore {
     }
 }
 
+/// The server does not know the hash: it has restarted, was flushed, or is another.
 fn is_unknown_script(error: &StoreError) -> bool {
     error
         .source
@@ -323,6 +378,7 @@ fn is_unknown_script(error: &StoreError) -> bool {
         .is_some_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
 }
 
+/// The user lacks the right to PING, which is a right to nothing that a lock needs.
 fn is_about_ping(error: &StoreError) -> bool {
     error.kind == super::StoreErrorKind::Denied && error.what.to_lowercase().contains("'ping'")
 }

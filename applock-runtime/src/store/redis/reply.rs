@@ -1,4 +1,11 @@
-//! Reading what our scripts answer, in RESP2 and RESP3 alike.
+//! The scripts' answers, read, in RESP2 and RESP3 alike.
+//!
+//! The other half of `requests.rs`: what stands in a header under 'Answer' is read here, into the
+//! store's own types. Nothing is decided here, and nothing is sent.
+//!
+//! Danger: an answer that no script of ours gives (a proxy, another program's key, a damaged
+//! hash) taken for a yes or a no. Whatever can't be read as a whole is [`unreadable`], an
+//! `Unknown` outcome; a lock's key that holds something else is a foreign holder, and never free.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +20,7 @@ use crate::store::{
     StoreResult,
 };
 
-use super::fault;
+use super::error;
 use super::requests::FENCE_LIFE;
 
 /// What ends the owner id of a lock that its holder gave back and `at_least` keeps.
@@ -22,12 +29,13 @@ const KEPT: &str = ":kept";
 /// The fields of a hash, as text.
 pub(super) type Fields = HashMap<String, String>;
 
+/// The error for an answer that can't be read, with its beginning for a person to see.
 pub(super) fn unreadable(value: &Value) -> StoreError {
     let mut shown = format!("{value:?}");
     if let Some((end, _)) = shown.char_indices().nth(200) {
         shown.truncate(end);
     }
-    // Whether it was carried out, nobody can tell from this.
+    // It does not tell whether the step was carried out.
     StoreError::new(
         StoreErrorKind::Unknown,
         format!("Redis answered what no script of ours answers: {shown}"),
@@ -35,6 +43,7 @@ pub(super) fn unreadable(value: &Value) -> StoreError {
     )
 }
 
+/// A text, in each form that a server or a proxy may give it.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
@@ -46,6 +55,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
+/// A number, also one that is given as text.
 fn number(value: &Value) -> Option<i64> {
     match value {
         Value::Int(number) => Some(*number),
@@ -65,6 +75,7 @@ fn array(value: &Value) -> Option<&[Value]> {
     }
 }
 
+/// The fields of a hash from the flat list that HGETALL answers inside a script.
 fn fields(items: &[Value]) -> Option<Fields> {
     let mut fields = Fields::with_capacity(items.len() / 2);
     for pair in items.chunks_exact(2) {
@@ -84,12 +95,12 @@ fn at(millis: u64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
+/// A key's time left; `None` if it has no expiry (-1) or does not exist (-2).
 fn millis(value: i64) -> Option<Duration> {
     u64::try_from(value).ok().map(Duration::from_millis)
 }
 
-/// One of the answers of a script that does something with several locks: what came of
-/// it, or the error that it met.
+/// The answer for one lock of several: as it is, or as the error that this lock met.
 pub(crate) fn done(value: Value) -> StoreResult<Value> {
     let failed = || {
         let items = array(&value)?;
@@ -99,12 +110,13 @@ pub(crate) fn done(value: Value) -> StoreResult<Value> {
         }
     };
     match failed() {
-        Some(said) => Err(fault::of_text(&said)),
+        Some(said) => Err(error::of_text(&said)),
         None => Ok(value),
     }
 }
 
-/// The answer of `acquire.lua` for one lock.
+/// The answer of `acquire.lua` for one lock. `is_notified`: whether the request said that this
+/// process listens on its channel.
 pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResult<Acquired> {
     let read = || -> Option<Acquired> {
         if let Value::BulkString(bytes) = value {
@@ -138,7 +150,8 @@ pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResu
     read().ok_or_else(|| unreadable(value))
 }
 
-/// The answer of `release.lua` for one lock.
+/// The answer of `release.lua` for one lock: a number, or the grant to a waiter of this process,
+/// which no message tells of.
 pub(crate) fn released(value: &Value) -> StoreResult<Released> {
     let read = || -> Option<Released> {
         match value {
@@ -161,7 +174,8 @@ pub(crate) fn released(value: &Value) -> StoreResult<Released> {
     read().ok_or_else(|| unreadable(value))
 }
 
-/// What `line.lua` publishes to the process of one who stood in line.
+/// The message that `queue.lua` publishes to a waiter's process. `None` for any other text: a
+/// channel is open to every client, and a message is only a hint.
 pub(crate) fn grant(message: &str) -> Option<Grant> {
     let mut parts = message.split(' ');
     let owner = OwnerId::try_parse(parts.next()?).ok()?;
@@ -176,7 +190,8 @@ pub(crate) fn grant(message: &str) -> Option<Grant> {
     })
 }
 
-/// The answer of `renew.lua`.
+/// The answer of `renew.lua`: one flag for each lock. As a whole or not at all: a flag that is
+/// missing would make another lock's flag this lock's.
 pub(crate) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {
     let read = || -> Option<Vec<bool>> {
         let items = array(value)?;
@@ -195,7 +210,8 @@ pub(crate) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {
     read().ok_or_else(|| unreadable(value))
 }
 
-/// The answer of `force_release.lua`.
+/// The answer of `force_release.lua`. The name of a type means that the key is no lock: an error
+/// for a person, and nothing was deleted.
 pub(crate) fn forced(value: &Value) -> StoreResult<bool> {
     match value {
         Value::Int(0) => Ok(false),
@@ -211,7 +227,8 @@ pub(crate) fn forced(value: &Value) -> StoreResult<bool> {
     }
 }
 
-/// The answer of `inspect.lua`.
+/// The answer of `inspect.lua`. All times are compared by the server's clock, which is in the
+/// answer: this machine's may be wrong.
 pub(crate) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
     let read = || -> Option<Inspection> {
         let items = array(value)?;
@@ -229,7 +246,7 @@ pub(crate) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
     read().ok_or_else(|| unreadable(value))
 }
 
-/// What stands at a lock's key, if anything does.
+/// Who holds a lock, from its key: `None` only if there is no such key.
 fn standing(
     key: &Key,
     kind: &str,
@@ -246,6 +263,8 @@ fn standing(
     Some(Record { waiters, ..record }.into())
 }
 
+/// A lock that this library wrote. A field that is missing or damaged is left out: it must not
+/// make the lock look free.
 fn holder(key: &Key, fields: &Fields, left: i64, now: u64) -> Record {
     let get = |name: &str| fields.get(name).cloned().unwrap_or_default();
     let some = |name: &str| fields.get(name).filter(|text| !text.is_empty()).cloned();
@@ -264,8 +283,8 @@ fn holder(key: &Key, fields: &Fields, left: i64, now: u64) -> Record {
         token: get("token").parse().ok(),
         acquired_at: since.and_then(at),
         held_for: since.map(|since| Duration::from_millis(now.saturating_sub(since))),
-        // A heartbeat sets the expiry back to the ttl, so what is gone of it is its age. One
-        // that was handed over begins with a claim.
+        // A heartbeat sets the expiry back to the ttl, so what is gone of that is the
+        // heartbeat's age. A grant to a waiter begins with a claim in the ttl's place.
         heartbeat_age: length("claim")
             .or(ttl)
             .zip(remaining)
@@ -277,6 +296,7 @@ fn holder(key: &Key, fields: &Fields, left: i64, now: u64) -> Record {
     }
 }
 
+/// A key that this library did not write counts as a holder: another program may mean it.
 fn foreign(key: &Key, kind: &str, left: i64) -> Record {
     let what = match kind {
         "string" => "the key holds a plain string, so perhaps another program's lock".to_owned(),
@@ -286,6 +306,8 @@ fn foreign(key: &Key, kind: &str, left: i64) -> Record {
     Record::foreign(Arc::clone(&key.lock), what, millis(left))
 }
 
+/// The last holding, from the fence. That a lease ran out is written nowhere: a holding that
+/// does not hold the lock now, and has no note of how it ended, has expired.
 fn last_holding(
     key: &Key,
     holder: Option<&LockInfo>,
@@ -312,7 +334,7 @@ fn last_holding(
     let until = match ending {
         Ending::Held => None,
         // Every heartbeat gives the fence its full life again: what is gone of that is
-        // the last one's age, and the lease ended one ttl after it.
+        // the last heartbeat's age, and the lease ended one ttl after it.
         Ending::Expired => {
             let life = u64::try_from(FENCE_LIFE.as_millis()).unwrap_or(u64::MAX);
             u64::try_from(fence_left)

@@ -1,4 +1,12 @@
-//! What each request is as the call of a script: its keys and its arguments.
+//! Each request as a script's keys and arguments.
+//!
+//! The Rust side of the headers in `scripts/*.lua`: the order of keys and arguments here and the
+//! `KEYS` and `ARGV` there must agree. `reply.rs` is the same for the answers. Nothing is decided
+//! here.
+//!
+//! Danger: two places that say how long a claim or a silence is. The numbers that are the
+//! protocol's stand in the scripts as numbers, so that a script is one fixed text with one hash;
+//! a test below compares them.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -6,28 +14,33 @@ use std::time::Duration;
 use crate::key::{Key, Side};
 use crate::store::{Acquire, Release, Renew};
 
-use super::call::{Call, Source};
+use super::script::{Script, ScriptCall};
 
-/// How long the fence (token counter and last holding) outlives its last use.
+/// How long the fence (the last token and the last holding) outlives its last use. A fence that
+/// has expired loses the last holding, not the order of tokens: the next one comes from the
+/// clock.
 pub(super) const FENCE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// One script of several files, in this order. Its text is fixed when the crate is compiled.
 macro_rules! script {
     ($($file:literal),+) => {
         LazyLock::new(|| {
-            Source::new(concat!($(include_str!(concat!("scripts/", $file, ".lua"))),+))
+            Script::new(concat!($(include_str!(concat!("scripts/", $file, ".lua"))),+))
         })
     };
 }
 
-static ACQUIRE: LazyLock<Source> = script!("line", "acquire");
-static RENEW: LazyLock<Source> = script!("renew");
-static RELEASE: LazyLock<Source> = script!("line", "release");
-static INSPECT: LazyLock<Source> = script!("inspect");
-static FORCE_RELEASE: LazyLock<Source> = script!("line", "force_release");
+static ACQUIRE: LazyLock<Script> = script!("queue", "acquire");
+static RENEW: LazyLock<Script> = script!("renew");
+static RELEASE: LazyLock<Script> = script!("queue", "release");
+static INSPECT: LazyLock<Script> = script!("inspect");
+static FORCE_RELEASE: LazyLock<Script> = script!("queue", "force_release");
 
-/// Takes locks for one process. `run` is the server where it listens on `channel`, if it does.
-pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) -> Call {
-    let mut call = Call::new(&ACQUIRE, requests.len() * 4, 6 + requests.len() * 5);
+/// Takes locks for one process. `run` is the run id of the server where the process has
+/// subscribed to `channel`, `None` while it has not: then the server expects it to poll. All
+/// requests of a batch come from one engine, so they share one identity.
+pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) -> ScriptCall {
+    let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, 6 + requests.len() * 5);
     for request in requests {
         call.sides(&request.key);
     }
@@ -52,9 +65,9 @@ pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) ->
     call
 }
 
-/// Sends heartbeats.
-pub(crate) fn renew(beats: &[Renew]) -> Call {
-    let mut call = Call::new(&RENEW, beats.len() * 2, 1 + beats.len() * 2);
+/// Sends heartbeats. Neither queue nor waiters: a heartbeat must be the cheapest step.
+pub(crate) fn renew(beats: &[Renew]) -> ScriptCall {
+    let mut call = ScriptCall::new(&RENEW, beats.len() * 2, 1 + beats.len() * 2);
     for beat in beats {
         call.lock(&beat.key).side(&beat.key, Side::Fence);
     }
@@ -65,9 +78,9 @@ pub(crate) fn renew(beats: &[Renew]) -> Call {
     call
 }
 
-/// Gives locks back, for the process of that channel.
-pub(crate) fn release(ends: &[Release], channel: &str) -> Call {
-    let mut call = Call::new(&RELEASE, ends.len() * 4, 2 + ends.len() * 2);
+/// Ends holdings, for the process of that channel.
+pub(crate) fn release(ends: &[Release], channel: &str) -> ScriptCall {
+    let mut call = ScriptCall::new(&RELEASE, ends.len() * 4, 2 + ends.len() * 2);
     for end in ends {
         call.sides(&end.key);
     }
@@ -79,16 +92,16 @@ pub(crate) fn release(ends: &[Release], channel: &str) -> Call {
     call
 }
 
-/// Reads a lock.
-pub(crate) fn inspect(key: &Key) -> Call {
-    let mut call = Call::new(&INSPECT, 3, 0);
+/// Reads a lock, its fence, and how many wait.
+pub(crate) fn inspect(key: &Key) -> ScriptCall {
+    let mut call = ScriptCall::new(&INSPECT, 3, 0);
     call.lock(key).side(key, Side::Fence).side(key, Side::Queue);
     call
 }
 
-/// Ends whatever holding there is, or only a stale one.
-pub(crate) fn force_release(key: &Key, stale: Option<Duration>) -> Call {
-    let mut call = Call::new(&FORCE_RELEASE, 4, 2);
+/// Ends whatever holding there is, or only one without a heartbeat for `stale`.
+pub(crate) fn force_release(key: &Key, stale: Option<Duration>) -> ScriptCall {
+    let mut call = ScriptCall::new(&FORCE_RELEASE, 4, 2);
     call.sides(key);
     match stale {
         None => call.text("-1"),
@@ -96,4 +109,34 @@ pub(crate) fn force_release(key: &Key, stale: Option<Duration>) -> Call {
     };
     call.millis(FENCE_LIFE);
     call
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::protocol::{MAX_TOKEN, Timing};
+
+    /// The number that `queue.lua` gives that name.
+    fn number(name: &str) -> u64 {
+        let definition = format!("local {name} = ");
+        let mut found = include_str!("scripts/queue.lua")
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(&definition));
+        let (Some(number), None) = (found.next(), found.next()) else {
+            panic!("{name} is not defined once");
+        };
+        number.parse().unwrap()
+    }
+
+    #[test]
+    fn the_numbers_in_the_scripts_are_the_protocols() {
+        let in_the_scripts = Timing {
+            claim: number("CLAIM"),
+            silence: number("SILENCE"),
+            dead_after: number("DEAD_AFTER"),
+            queue_life: number("QUEUE_LIFE"),
+            grace: number("GRACE"),
+        };
+        assert_eq!(in_the_scripts, Timing::MILLIS);
+        assert_eq!(number("MAX_TOKEN"), MAX_TOKEN);
+    }
 }

@@ -1,28 +1,35 @@
--- Ends whatever holding there is, if its heart has stopped, or in any case.
+-- Ends whatever holding there is, if its heartbeats have stopped, or in any case, and hands
+-- the lock to a waiter. For an operator, never for a holder.
 --
--- KEYS  1 the lock   2 its fence   3 its line   4 who waits
+-- Stands after queue.lua. One lock in a call.
+--
+-- KEYS  1 the lock   2 its fence   3 its queue   4 its waiters
 -- ARGV  1 only if no heartbeat came for so many ms, and for half of the ttl
 --         (-1: in any case)
 --       2 how long the fence outlives its last use, in ms
--- Answer  1 ended, 0 there was none or its heart beats,
+-- Answer  1 ended, 0 there was none or it is not stale,
 --         the type's name: something that is no lock stands there, and was left alone
+--
+-- Danger: to end a holding whose holder works on, or to delete data that is no lock.
 
 local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
 
--- `owner`: of the holding that ends.
+-- Frees the lock. `owner`: of the holding that ends, '' if it is not known.
 local function free(owner)
     redis.call('DEL', lock)
     local first = redis.pcall('ZPOPMIN', KEYS[3])
     if first[1] then
-        -- Whatever is wrong with the queue: the lock is free.
+        -- Whatever is wrong with the queue: the lock is free. No own channel: the operator's
+        -- process gets no grant by this answer.
         local done, served = pcall(function()
-            return (the_line().serve(lock, fence, KEYS[3], KEYS[4], ARGV[2], '', nil,
+            return (wait_queue().serve(lock, fence, KEYS[3], KEYS[4], ARGV[2], '', nil,
                 next_token(fence), first))
         end)
         if done and served then
             return
         end
     end
+    -- The record of how it ended is a courtesy: a server short of memory may refuse it.
     redis.pcall('HSET', fence, 'ended', owner .. ' forced ' .. now)
     redis.pcall('PEXPIRE', fence, ARGV[2])
 end
@@ -33,8 +40,8 @@ if kind == 'none' then
 end
 local holder = kind == 'hash' and redis.call('HMGET', lock, 'owner', 'ttl', 'claim')
 if not (holder and holder[1]) then
-    -- Not ours. Its heart can't be heard, so it is never stale; a plain string may be
-    -- another program's lock, which the hammer frees.
+    -- Not one of our locks. It has no heartbeat, so it is never stale. A plain string may be
+    -- another program's lock, which an operator may free; other data is left alone.
     if stale >= 0 then
         return 0
     end
@@ -45,11 +52,11 @@ if not (holder and holder[1]) then
     return 1
 end
 if stale >= 0 then
-    -- A lock that its holder gave back and at_least keeps has no heart to listen to.
+    -- A lock that its holder gave back and at_least keeps has no heartbeat by design.
     if string.sub(holder[1], -5) == ':kept' then
         return 0
     end
-    -- A heart beats each third of the ttl: a silence of less than half of it is none.
+    -- A heartbeat comes each third of the ttl: a pause of less than half of it is none.
     local ttl, left = tonumber(holder[3] or holder[2]) or 0, redis.call('PTTL', lock)
     if left >= 0 and ttl - left < math.max(stale, ttl / 2) then
         return 0

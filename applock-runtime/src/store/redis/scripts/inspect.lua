@@ -1,6 +1,9 @@
--- Who holds the lock, and who held it last. Changes nothing.
+-- Reads who holds the lock, and who held it last. Stands alone.
 --
--- KEYS  1 the lock   2 its fence   3 its line
+-- Changes nothing: a replica answers it as well, and may be behind. So the answer informs a
+-- person, and decides nothing.
+--
+-- KEYS  1 the lock   2 its fence   3 its queue
 -- Answer  {now in ms, type of the lock's key, its time left in ms, {field, value, ...},
 --          the fence's time left in ms, {field, value, ...}, how many wait}
 

@@ -15,7 +15,7 @@ pub enum Action {
     /// A client asks for the lock, and waits for it.
     Wait,
     /// A waiter asks again, with the same owner id.
-    Knock(Owner),
+    Poll(Owner),
     /// A process dies.
     Crash(u8),
     /// The subscription of a process breaks.
@@ -26,6 +26,8 @@ pub enum Action {
     Force,
     /// The server's clock jumps forward.
     Jump,
+    /// The server restarts, with its data.
+    Restart,
     /// It asks once more, with the same owner id: it has heard nothing.
     Retry(Owner),
     /// It stops waiting: a time-out, or a future that was dropped.
@@ -57,7 +59,11 @@ impl Model for Setup {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let channels = vec![Channel::Open; usize::from(self.queue.processes)];
+        let channels = (0..self.queue.processes).map(|process| match self.polls(process) {
+            true => Channel::Deaf,
+            false => Channel::Open,
+        });
+        let channels = channels.collect();
         vec![State {
             channels,
             ..State::default()
@@ -92,15 +98,16 @@ impl Model for Setup {
                 send_acquire(&mut state, owner);
             }
             Action::Wait => self.wait(&mut state),
-            Action::Knock(owner) => {
-                state.spent.knocks += 1;
-                self.knock(&mut state, owner);
+            Action::Poll(owner) => {
+                state.spent.polls += 1;
+                self.poll(&mut state, owner);
             }
             Action::Crash(process) => self.crash(&mut state, process),
             Action::Break(process) => self.disconnect(&mut state, process),
             Action::Mend(process) => state.set_channel(process, Channel::Open),
             Action::Force => self.force(&mut state),
             Action::Jump => self.jump(&mut state),
+            Action::Restart => state.restart(),
             Action::GiveUp(owner) if self.has(Fault::UnknownReadAsNo) => {
                 state.set(owner, Phase::Over);
             }
@@ -132,7 +139,7 @@ impl Model for Setup {
             }
             Action::Evict => {
                 state.spent.evictions += 1;
-                state.server.free();
+                state.server.evict(self);
             }
             Action::StepBack => {
                 state.spent.steps_back += 1;
@@ -177,8 +184,8 @@ impl Setup {
                 to.push(Action::LetGo(owner));
             }
             Phase::Waiting { .. } => {
-                if self.knocks(state, owner) {
-                    to.push(Action::Knock(owner));
+                if self.may_poll(state, owner) {
+                    to.push(Action::Poll(owner));
                 }
                 to.push(Action::GiveUp(owner));
             }
@@ -195,7 +202,7 @@ impl Setup {
         if self.drift {
             to.push(Action::RunAhead);
         }
-        if state.spent.evictions < self.evictions && state.server.holder.is_some() {
+        if state.spent.evictions < self.evictions && state.server.held().is_some() {
             to.push(Action::Evict);
         }
         if state.spent.steps_back < self.steps_back {
@@ -231,11 +238,14 @@ impl Setup {
 
     fn deliver(&self, state: &mut State, message: Message) {
         match message {
-            Message::Acquire { owner, waits, age } => {
-                self.acquire_arrives(state, owner, waits, age);
-            }
+            Message::Acquire {
+                owner,
+                waits,
+                ticket,
+                age,
+            } => self.acquire_arrives(state, owner, waits, ticket, age),
             Message::Renew { owner, age } => {
-                let answer = match state.server.renew(owner) {
+                let answer = match state.server.renew(owner, self) {
                     true => {
                         state.turns.leave(owner);
                         Message::Renewed { owner, age }
@@ -246,7 +256,7 @@ impl Setup {
             }
             Message::Release { owner } => {
                 self.release_arrives(state, owner);
-                let watched = state.may_arrive(owner) && !self.has(Fault::GhostNotWatched);
+                let watched = state.may_arrive(owner) && !self.has(Fault::OrphanNotWatched);
                 let ending = matches!(state.phase(owner), Some(Phase::Ending { .. }));
                 if ending && !watched {
                     state.set(owner, Phase::Over);
@@ -317,6 +327,7 @@ impl Setup {
         if !state.is_kept_for_nobody() {
             state.kept_for_nobody = 0;
         }
+        state.number_tickets();
     }
 }
 
@@ -325,6 +336,7 @@ fn send_acquire(state: &mut State, owner: Owner) {
     state.network.insert(Message::Acquire {
         owner,
         waits: false,
+        ticket: None,
         age: 0,
     });
 }

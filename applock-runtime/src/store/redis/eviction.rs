@@ -1,31 +1,40 @@
-//! What a server's settings mean for the locks on it: a warning, once, where they can
-//! be evicted.
+//! A warning, once, where the server may evict locks.
+//!
+//! Danger: a lock is a key that expires, and keys that expire are what a `volatile-…` policy
+//! evicts first when memory runs out. An evicted lock is free while its holder works: two
+//! holders at once. The fencing token still tells them apart, but only where it is checked.
+//!
+//! Only advice lives here. It changes nothing on the server, delays no lock, and a user that may
+//! not ask is not warned.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::{About, Link};
+use super::connection::{About, Connection};
 use crate::store::OwnerId;
 
-/// The first lock that was taken there.
-pub(super) struct Taken {
+/// The first lock that was granted there, for the log.
+pub(super) struct FirstLock {
     pub(super) key: Arc<str>,
     pub(super) owner: OwnerId,
     pub(super) token: u64,
 }
 
-/// Nobody waits for the answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest that the server may take to answer; no caller waits for it.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Warns where `maxmemory-policy` may evict locks: keys that expire are what such a
-/// policy throws out first (measured: 200 of 200 locks under `volatile-lru`).
+/// Warns where `maxmemory-policy` may evict locks (measured: 200 of 200 locks under
+/// `volatile-lru`).
 ///
-/// Asks by INFO, not by CONFIG GET, which hosted servers forbid. A user without the
-/// right to ask is not warned.
-pub(super) async fn on_eviction(link: Arc<Link>, store: Arc<str>, lock: Taken) {
+/// Asks by INFO, not by CONFIG GET, which hosted servers forbid.
+pub(super) async fn warn_if_locks_can_be_evicted(
+    connection: Arc<Connection>,
+    store: Arc<str>,
+    lock: FirstLock,
+) {
     let mut info = redis::cmd("INFO");
     info.arg("memory");
-    let Ok(answer) = link.send(&info, About::default(), PATIENCE).await else {
+    let Ok(answer) = connection.send(&info, About::default(), TIMEOUT).await else {
         return;
     };
     let Ok(text) = redis::from_redis_value::<String>(answer) else {
@@ -41,12 +50,14 @@ pub(super) async fn on_eviction(link: Arc<Link>, store: Arc<str>, lock: Taken) {
     }
 }
 
+/// The policy that `INFO memory` names.
 fn policy(info: &str) -> Option<&str> {
     info.lines()
         .find_map(|line| line.strip_prefix("maxmemory_policy:"))
         .map(str::trim)
 }
 
+/// Every policy but `noeviction` can evict a lock: each lock expires.
 fn evicts(policy: &str) -> bool {
     policy.starts_with("volatile-") || policy.starts_with("allkeys-")
 }

@@ -1,4 +1,10 @@
 //! How long to pause between tries: jittered, so that a fleet does not act in step.
+//!
+//! Three paces. *Retries* of a heartbeat or a release are short beside a lease, for every
+//! try that fits before its end may save it. *Polls* of a busy lock grow to a quarter of a
+//! second. *Polls of a wait queue* whose waiters are notified are rare: seconds. The danger
+//! in all three is the same: a store that comes back after a fault, and is struck down
+//! again by all processes at once.
 
 use std::time::Duration;
 
@@ -7,7 +13,7 @@ use std::time::Duration;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 
-/// Between two looks at a busy lock: the first pause, and the longest.
+/// Between two polls of a busy lock: the first pause, and the longest.
 const POLL_FIRST: Duration = Duration::from_millis(20);
 const POLL_LONGEST: Duration = Duration::from_millis(250);
 
@@ -27,27 +33,29 @@ pub(crate) fn longest_heartbeat_pause(ttl: Duration) -> Duration {
     ttl / 20
 }
 
-/// The pause before looking again at a lock found busy `looks` times.
-pub(crate) fn poll(looks: u32) -> Duration {
-    jittered(POLL_FIRST, POLL_LONGEST, looks)
+/// The pause before polling a lock again that was found busy `polls` times.
+pub(crate) fn poll(polls: u32) -> Duration {
+    jittered(POLL_FIRST, POLL_LONGEST, polls)
 }
 
-/// Between two knocks of one who stands in line and is told of a grant: the shortest, and
-/// the longest. One with many before it comes first only when all of them are gone; but
-/// a grant that was lost on its way holds up those behind for as long.
-const KNOCK_FIRST: Duration = Duration::from_secs(1);
-const KNOCK_LONGEST: Duration = Duration::from_secs(10);
+/// Between two polls by a waiter that is notified of its grant: the shortest pause, and the
+/// longest. A waiter with many ahead comes first only when all of them are gone; but a
+/// notification that was lost holds up the waiters behind for as long.
+const QUEUE_POLL_FIRST: Duration = Duration::from_secs(1);
+const QUEUE_POLL_LONGEST: Duration = Duration::from_secs(10);
 
-/// How long one who stands in line waits before it asks again, with so many before it.
-pub(crate) fn knock(ahead: u64) -> Duration {
+/// The pause before a queued waiter polls again, with so many ahead of it.
+pub(crate) fn queue_poll(ahead: u64) -> Duration {
     let ahead = u32::try_from(ahead.max(1)).unwrap_or(u32::MAX);
-    let full = KNOCK_FIRST.saturating_mul(ahead).min(KNOCK_LONGEST);
+    let full = QUEUE_POLL_FIRST
+        .saturating_mul(ahead)
+        .min(QUEUE_POLL_LONGEST);
     full.mul_f64(1.0 - fastrand::f64() / 4.0)
 }
 
 /// A heartbeat's interval, up to a tenth earlier, so that locks taken together do not
 /// stay in step with those of other processes.
-pub(crate) fn heartbeat(interval: Duration) -> Duration {
+pub(crate) fn jittered_interval(interval: Duration) -> Duration {
     interval.mul_f64(1.0 - fastrand::f64() / 10.0)
 }
 
@@ -59,6 +67,7 @@ fn jittered(first: Duration, longest: Duration, doublings: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::lease_time::{COMMAND_TIMEOUT, MAX_TTL, MIN_TTL, heartbeat_timeout, margin};
 
     #[test]
     fn pauses_grow_to_their_longest_and_differ() {
@@ -72,5 +81,19 @@ mod tests {
         assert!(poll(30) >= POLL_LONGEST / 2);
         let different: std::collections::HashSet<_> = (0..50).map(|_| retry(3)).collect();
         assert!(different.len() > 10);
+    }
+
+    #[test]
+    fn two_attempts_fit_between_a_heartbeat_and_the_end_of_every_lease() {
+        let mut ttl = MIN_TTL;
+        while ttl < MAX_TTL {
+            let attempts =
+                2 * heartbeat_timeout(ttl, COMMAND_TIMEOUT) + longest_heartbeat_pause(ttl);
+            assert!(
+                crate::engine::lease_time::heartbeat_interval(ttl) + attempts + margin(ttl) < ttl,
+                "{ttl:?}"
+            );
+            ttl = ttl * 101 / 100;
+        }
     }
 }

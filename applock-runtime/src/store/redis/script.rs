@@ -1,44 +1,54 @@
-//! One call of a script, written once, as it travels.
+//! How a script call is written, and how it travels.
+//!
+//! A call is written once, straight into the command that is sent: keys first, then arguments,
+//! no list between. It travels by the script's hash (40 bytes, not 10 KB); the same call can be
+//! turned into one that brings the text, for a server that does not know the hash.
+//!
+//! What a script's keys and arguments mean is in `requests.rs`; when to send the text is the
+//! store's. Danger: a key written after an argument is taken for an argument, so the caller
+//! writes all keys first, as many as it announced.
 
 use std::io::Write as _;
 use std::time::Duration;
 
-use redis::{Arg, Cmd, RedisWrite as _, Script};
+use redis::{Arg, Cmd, RedisWrite as _};
 
 use crate::key::{Key, Side};
 use crate::store::OwnerId;
 
 /// A script, and the hash that a server which has seen it knows it by.
-pub(super) struct Source {
+pub(super) struct Script {
     code: &'static str,
+    /// SHA-1 of `code` in hexadecimal digits: Redis's own name for it.
     hash: String,
 }
 
-impl Source {
+impl Script {
+    /// Hashes the script's text; done once for each script.
     pub(super) fn new(code: &'static str) -> Self {
         Self {
             code,
-            hash: Script::new(code).get_hash().to_owned(),
+            hash: redis::Script::new(code).get_hash().to_owned(),
         }
     }
 }
 
-/// What stands before the keys: how to call, the script, how many keys.
+/// How many words stand before the keys: the command, the script, the number of keys.
 const HEADER: usize = 3;
 
 /// A call that is being written: first all of its keys, then the arguments.
-pub(crate) struct Call {
-    source: &'static Source,
+pub(crate) struct ScriptCall {
+    script: &'static Script,
     command: Cmd,
 }
 
-impl Call {
-    /// Of so many keys, and about so many arguments.
-    pub(super) fn new(source: &'static Source, keys: usize, arguments: usize) -> Self {
+impl ScriptCall {
+    /// Of exactly so many keys, and about so many arguments (which sizes the buffer).
+    pub(super) fn new(script: &'static Script, keys: usize, arguments: usize) -> Self {
         let count = HEADER + keys + arguments;
         let mut command = Cmd::with_capacity(count, count * 32);
-        command.arg("EVALSHA").arg(&*source.hash).arg(keys);
-        Self { source, command }
+        command.arg("EVALSHA").arg(&*script.hash).arg(keys);
+        Self { script, command }
     }
 
     /// The command that names the script by its hash.
@@ -49,7 +59,7 @@ impl Call {
     /// The command that brings the script with it, for a server that does not know it.
     pub(crate) fn by_text(&self) -> Cmd {
         let mut command = redis::cmd("EVAL");
-        command.arg(self.source.code);
+        command.arg(self.script.code);
         for argument in self.command.args_iter().skip(HEADER - 1) {
             if let Arg::Simple(bytes) = argument {
                 command.write_arg(bytes);
@@ -67,14 +77,14 @@ impl Call {
     pub(super) fn side(&mut self, key: &Key, side: Side) -> &mut Self {
         let mut writer = self.command.writer_for_next_arg();
         for part in key.side(side) {
-            // Into memory: it can't fail.
+            // Writing into memory can't fail.
             let _ = writer.write_all(part.as_bytes());
         }
         drop(writer);
         self
     }
 
-    /// A lock, its fence, its line, and who waits.
+    /// All four keys of a lock: the lock, its fence, its queue, its waiters.
     pub(super) fn sides(&mut self, key: &Key) -> &mut Self {
         self.lock(key)
             .side(key, Side::Fence)
@@ -82,20 +92,24 @@ impl Call {
             .side(key, Side::Waiters)
     }
 
+    /// An argument, or a key, as it is.
     pub(super) fn text(&mut self, text: &str) -> &mut Self {
         self.command.write_arg(text.as_bytes());
         self
     }
 
+    /// An owner id: 32 hexadecimal digits, as the scripts compare it.
     pub(super) fn owner(&mut self, owner: OwnerId) -> &mut Self {
         self.text(owner.simple().encode_lower(&mut [0; 32]))
     }
 
+    /// A number, in decimal digits.
     pub(super) fn number(&mut self, number: u64) -> &mut Self {
         self.command.arg(number);
         self
     }
 
+    /// A length in whole milliseconds, the scripts' unit.
     pub(super) fn millis(&mut self, length: Duration) -> &mut Self {
         self.number(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
     }

@@ -1,4 +1,4 @@
-//! The checks of those who wait: nobody is forgotten in line, and nothing is left with
+//! The checks of those who wait: nobody is forgotten in queue, and nothing is left with
 //! one who has gone.
 
 use std::collections::BTreeMap;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::engine::Wait;
 
-use super::ledger::{Event, Ledger, Owner, What};
+use super::history::{Event, History, OwnerNumber, What};
 
-/// How long a lock may be free at the server while one stands in line whose way is in
+/// How long a lock may be free at the server while one stands in queue whose way is in
 /// order: a knock, and a little; and each before it counts for a second.
 const FREE: Duration = Duration::from_secs(2);
 const EACH_AHEAD: Duration = Duration::from_secs(1);
@@ -16,9 +16,9 @@ const EACH_AHEAD: Duration = Duration::from_secs(1);
 /// How long a lock may stay with one who gave up, where its host's way is in order.
 const GONE: Duration = Duration::from_secs(2);
 
-/// How long after it was given a lock one is told who stood in line, where its host's
+/// How long after it was given a lock one is told who stood in queue, where its host's
 /// way is in order, and has been for a while.
-const HEARD: Duration = Duration::from_millis(700);
+const NOTIFIED_WITHIN: Duration = Duration::from_millis(700);
 const A_WHILE: Duration = Duration::from_secs(2);
 
 /// How long after the end of its patience one is told, where its host's way is in order.
@@ -26,17 +26,17 @@ const LATE: Duration = Duration::from_millis(200);
 
 /// One lock at the server.
 #[derive(Default)]
-struct Lock {
+struct LockTimeline {
     /// When it is, or was, free.
     free_from: Duration,
-    line: Vec<(Owner, Duration)>,
+    queue: Vec<(OwnerNumber, Duration)>,
 }
 
-impl Ledger {
-    /// No lock is free for long while one stands in line who can be told.
+impl History {
+    /// No lock is free for long while one stands in queue who can be told.
     pub(super) fn asleep(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
-        let mut locks: BTreeMap<usize, Lock> = BTreeMap::new();
+        let mut locks: BTreeMap<usize, LockTimeline> = BTreeMap::new();
         for event in events {
             match event.what {
                 What::Gave(key, ..) => {
@@ -52,12 +52,12 @@ impl Ledger {
                 }
                 What::Entered(key, owner) => {
                     let lock = locks.entry(key).or_default();
-                    lock.line.push((owner, event.at));
+                    lock.queue.push((owner, event.at));
                 }
                 What::Left(key, owner) => {
                     let lock = locks.entry(key).or_default();
                     self.check_free(key, lock, event.at, &mut broken);
-                    lock.line.retain(|(known, _)| *known != owner);
+                    lock.queue.retain(|(known, _)| *known != owner);
                 }
                 What::Forgot => locks.clear(),
                 _ => (),
@@ -70,8 +70,8 @@ impl Ledger {
         broken
     }
 
-    fn check_free(&self, key: usize, lock: &Lock, now: Duration, broken: &mut Vec<String>) {
-        for (ahead, (owner, entered)) in lock.line.iter().enumerate() {
+    fn check_free(&self, key: usize, lock: &LockTimeline, now: Duration, broken: &mut Vec<String>) {
+        for (ahead, (owner, entered)) in lock.queue.iter().enumerate() {
             let Some(host) = self.host_of(*owner) else {
                 continue;
             };
@@ -81,7 +81,7 @@ impl Ledger {
             if calm > FREE + EACH_AHEAD * ahead {
                 broken.push(format!(
                     "asleep: key {key} is free from {from:?} to {now:?}, and {owner} stands in \
-                     line for it, {calm:?} long in order"
+                     queue for it, {calm:?} long in order"
                 ));
             }
         }
@@ -110,20 +110,21 @@ impl Ledger {
         let mut broken = Vec::new();
         let gone = gone(events);
         // From when it is with one who has gone.
-        let mut with: BTreeMap<usize, (Owner, Duration, Duration)> = BTreeMap::new();
-        let mut check = |key: usize, (owner, from, until): (Owner, Duration, Duration), now| {
-            let Some((left, host)) = gone.get(&owner).copied().zip(self.host_of(owner)) else {
-                return;
-            };
-            let calm = self.longest_calm(from.max(left), until.min(now), host);
-            if calm > GONE {
-                broken.push(format!(
-                    "leaked: {owner} has gone at {left:?}, and has key {key} from {from:?} \
+        let mut with: BTreeMap<usize, (OwnerNumber, Duration, Duration)> = BTreeMap::new();
+        let mut check =
+            |key: usize, (owner, from, until): (OwnerNumber, Duration, Duration), now| {
+                let Some((left, host)) = gone.get(&owner).copied().zip(self.host_of(owner)) else {
+                    return;
+                };
+                let calm = self.longest_calm(from.max(left), until.min(now), host);
+                if calm > GONE {
+                    broken.push(format!(
+                        "leaked: {owner} has gone at {left:?}, and has key {key} from {from:?} \
                      until {:?}",
-                    until.min(now)
-                ));
-            }
-        };
+                        until.min(now)
+                    ));
+                }
+            };
         for event in events {
             match event.what {
                 What::Lasts(key, owner, until) => {
@@ -143,57 +144,57 @@ impl Ledger {
         broken
     }
 
-    /// No place in line is kept by one who has gone; and one who was given the lock is told.
-    pub(super) fn unheard(&self, events: &[&Event]) -> Vec<String> {
+    /// No place in queue is kept by one who has gone; and one who was given the lock is told.
+    pub(super) fn unnotified(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let gone = gone(events);
-        let mut line: BTreeMap<(usize, Owner), Duration> = BTreeMap::new();
+        let mut queue: BTreeMap<(usize, OwnerNumber), Duration> = BTreeMap::new();
         for event in events {
             match event.what {
-                What::Entered(key, owner) => drop(line.insert((key, owner), event.at)),
+                What::Entered(key, owner) => drop(queue.insert((key, owner), event.at)),
                 What::Left(key, owner) => {
-                    let entered = line.remove(&(key, owner)).unwrap_or(event.at);
+                    let entered = queue.remove(&(key, owner)).unwrap_or(event.at);
                     if let Some((gone, host)) = gone.get(&owner).zip(self.host_of(owner))
                         && self.longest_calm(entered.max(*gone), event.at, host) > GONE
                     {
                         broken.push(format!(
-                            "lingers: {owner} has gone at {gone:?}, and stands in line for key \
+                            "lingers: {owner} has gone at {gone:?}, and stands in queue for key \
                              {key} until {:?}",
                             event.at
                         ));
                     }
                 }
-                What::Gave(key, owner, _) if line.contains_key(&(key, owner)) => {
-                    let by = event.at + HEARD;
+                What::Gave(key, owner, _) if queue.contains_key(&(key, owner)) => {
+                    let by = event.at + NOTIFIED_WITHIN;
                     let holding = &self.holdings[&owner];
-                    let was_told = holding.told.is_some_and(|(at, _)| at <= by);
+                    let was_notified = holding.acquired.is_some_and(|(at, _)| at <= by);
                     let has_gone = gone.get(&owner).is_some_and(|at| *at <= by);
                     let since = event.at.saturating_sub(A_WHILE);
-                    let troubled = self.is_troubled(since, by, holding.ask.host);
-                    if !was_told && !has_gone && !troubled {
+                    let troubled = self.is_troubled(since, by, holding.attempt.host);
+                    if !was_notified && !has_gone && !troubled {
                         broken.push(format!(
-                            "unheard: key {key} goes to {owner} at {:?}, who is told {:?}",
-                            event.at, holding.told
+                            "unnotified: key {key} goes to {owner} at {:?}, who is told {:?}",
+                            event.at, holding.acquired
                         ));
                     }
                 }
-                What::Forgot => line.clear(),
+                What::Forgot => queue.clear(),
                 _ => (),
             }
         }
         broken
     }
 
-    /// Who stood in a line that the server forgot stands in it again soon.
+    /// Who stood in a queue that the server forgot stands in it again soon.
     pub(super) fn forgotten(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let gone = gone(events);
-        let mut line: BTreeMap<(usize, Owner), Duration> = BTreeMap::new();
+        let mut queue: BTreeMap<(usize, OwnerNumber), Duration> = BTreeMap::new();
         let mut forgotten = BTreeMap::new();
         for event in events {
             match event.what {
                 What::Entered(key, owner) => {
-                    line.insert((key, owner), event.at);
+                    queue.insert((key, owner), event.at);
                     self.check_forgotten(
                         &gone,
                         forgotten.remove(&owner),
@@ -202,7 +203,7 @@ impl Ledger {
                         &mut broken,
                     );
                 }
-                What::Left(key, owner) => drop(line.remove(&(key, owner))),
+                What::Left(key, owner) => drop(queue.remove(&(key, owner))),
                 What::Gave(_, owner, _) => {
                     self.check_forgotten(
                         &gone,
@@ -213,8 +214,8 @@ impl Ledger {
                     );
                 }
                 What::Forgot => {
-                    forgotten.extend(line.keys().map(|(_, owner)| (*owner, event.at)));
-                    line.clear();
+                    forgotten.extend(queue.keys().map(|(_, owner)| (*owner, event.at)));
+                    queue.clear();
                 }
                 _ => (),
             }
@@ -228,9 +229,9 @@ impl Ledger {
 
     fn check_forgotten(
         &self,
-        gone: &BTreeMap<Owner, Duration>,
+        gone: &BTreeMap<OwnerNumber, Duration>,
         forgotten: Option<Duration>,
-        owner: Owner,
+        owner: OwnerNumber,
         now: Duration,
         broken: &mut Vec<String>,
     ) {
@@ -240,7 +241,7 @@ impl Ledger {
         let until = gone.get(&owner).map_or(now, |gone| now.min(*gone));
         if self.longest_calm(at, until, host) > A_WHILE {
             broken.push(format!(
-                "forgotten: {owner} stood in the line that the server forgot at {at:?}, and in \
+                "forgotten: {owner} stood in the queue that the server forgot at {at:?}, and in \
                  none until {until:?}"
             ));
         }
@@ -252,14 +253,14 @@ impl Ledger {
         let mut asked = BTreeMap::new();
         for event in events {
             match &event.what {
-                What::Asked(ask) => drop(asked.insert(ask.owner, event.at)),
+                What::Attempted(attempt) => drop(asked.insert(attempt.owner, event.at)),
                 What::Refused(owner, why) => {
-                    let (ask, at) = (&self.holdings[owner].ask, asked[owner]);
-                    let Wait::For(wait) = ask.wait else {
+                    let (attempt, at) = (&self.holdings[owner].attempt, asked[owner]);
+                    let Wait::For(wait) = attempt.wait else {
                         continue;
                     };
                     let end = at + wait.mul_f64(1.01) + LATE;
-                    if event.at > end && !self.is_troubled(at, event.at, ask.host) {
+                    if event.at > end && !self.is_troubled(at, event.at, attempt.host) {
                         broken.push(format!(
                             "late: {owner} waits from {at:?} for {wait:?}, and is told at {:?}: \
                              {why}",
@@ -275,7 +276,7 @@ impl Ledger {
 }
 
 /// When each gave up, or let go.
-fn gone(events: &[&Event]) -> BTreeMap<Owner, Duration> {
+fn gone(events: &[&Event]) -> BTreeMap<OwnerNumber, Duration> {
     let mut gone = BTreeMap::new();
     for event in events {
         if let What::Refused(owner, _) | What::Dropped(owner) | What::LetGo(owner) = event.what {

@@ -1,8 +1,29 @@
-//! The supervised connection: one live `MultiplexedConnection`, dialled anew when it
-//! leads nowhere.
+//! The supervised connection: one live `MultiplexedConnection` for all commands of a store,
+//! dialled anew when it leads nowhere.
+//!
+//! Here: dialling, its pauses, the deadline of each command, and the decision to give a
+//! connection up. Not here: what a command means, and whether it is sent again; a command is sent
+//! once, and its error says whether another try is worth while.
 //!
 //! Not the crate's `ConnectionManager`: that one never redials after time-outs, keeps
 //! commands waiting, and runs them out of order.
+//!
+//! ```text
+//!   none ──a command comes──▶ dialling ──────▶ live
+//!    ▲                         │   ▲            │ an I/O error, two time-outs in a row,
+//!    │   the dial fails: a     │   │            │ or an answer like LOADING or READONLY
+//!    └── pause, and the error ─┘   └────────────┘
+//!        for all that waited         (when the next command comes)
+//! ```
+//!
+//! # The dangers
+//!
+//! - *A connection that swallows commands* (a firewall that has forgotten it, a dead host). No
+//!   error comes. Two time-outs in a row, and the kernel's own limit, end it.
+//! - *A command that runs late.* Nothing is queued for a later connection: a caller that has
+//!   given up must not be granted a lock.
+//! - *A fleet that dials in step* after a restart of the server. Pauses grow, and are random.
+//! - *An old connection's error that ends the new one.* Each connection has a number (`epoch`).
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +40,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::key::Key;
 use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreFuture, StoreResult};
 
-use super::fault::{Fault, LinkState, classify};
+use super::error::{Classified, ConnectionState, classify};
 
 /// Makes connections. A test puts a simulated network in its place.
 pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
@@ -33,12 +54,13 @@ pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
 /// The longest that one dial may take, from the name's resolution to the login.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Between failed dials: the first pause, and the longest. A caller waits for the next
-/// dial rather than hear of the last one's failure.
+/// Between failed dials: the first pause, and the longest. A caller that comes meanwhile waits
+/// for the next dial: the last one's failure is no news of it.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// So many time-outs in a row mean that the connection leads nowhere.
+/// So many time-outs in a row mean that the connection leads nowhere. One may be a slow
+/// command.
 const TIMEOUTS: u32 = 2;
 
 /// Unacknowledged data for so long, and the kernel gives the connection up
@@ -52,7 +74,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Dialer {
     client: Client,
-    /// In the older protocol, whatever the URL says: the crate's subscriptions speak it.
+    /// In RESP2, whatever the URL says: the crate's subscriptions speak it.
     subscriber: Client,
 }
 
@@ -66,8 +88,8 @@ impl Dialer {
             .set_keepalive(keepalive);
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "fuchsia"))]
         let settings = settings.set_user_timeout(USER_TIMEOUT);
-        // Not `CLIENT SETINFO`: one trip more for each dial, and the crate drops what is
-        // answered to it, also where that is why the server hangs up.
+        // Not `CLIENT SETINFO`: one round trip more for each dial, and the crate drops its
+        // answer, also where that says why the server hangs up.
         let login = info.redis_settings().clone().set_skip_set_lib_name();
         let info = info.set_tcp_settings(settings);
         let older = login.clone().set_protocol(ProtocolVersion::RESP2);
@@ -82,7 +104,7 @@ impl Connector for Dialer {
     fn connect(&self) -> StoreFuture<RedisResult<MultiplexedConnection>> {
         let client = self.client.clone();
         Box::pin(async move {
-            // Our own time-outs everywhere: the crate's would hide which it was.
+            // Deadlines are ours: the crate's would not say what was late.
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(None)
                 .set_response_timeout(None);
@@ -98,31 +120,41 @@ impl Connector for Dialer {
     }
 }
 
-/// The link to one server.
+/// The connection to one server.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Connection {
     connector: Arc<dyn Connector>,
     shown: Arc<str>,
-    state: Mutex<State>,
+    state: Mutex<DialState>,
 }
 
+/// What is known of the connection, under one mutex that is never held across an `await`.
 #[derive(Debug, Default)]
-struct State {
+struct DialState {
+    /// The connection that commands go over. `None`: to be dialled by the next command.
     live: Option<Live>,
     /// Counts connections, so that a late error of an old one can't end a new one.
     epoch: u64,
+    /// The callers that wait for the dial under way.
     waiting: Vec<oneshot::Sender<StoreResult<Live>>>,
+    /// There is one dial at a time, however many callers wait.
     dialling: bool,
     /// A connection was given up, and no command was answered since.
     in_trouble: bool,
+    /// Failed dials in a row.
     failures: u32,
+    /// The earliest time of the next dial.
     not_before: Option<Instant>,
 }
 
+/// One connection that was dialled, and that no error has ended.
 #[derive(Clone, Debug)]
 struct Live {
+    /// A handle: clones share one socket, and their commands travel in the order they are sent.
     connection: MultiplexedConnection,
+    /// Its number: see [`DialState::epoch`].
     epoch: u64,
+    /// Commands in a row without an answer in time.
     timeouts: u32,
 }
 
@@ -135,6 +167,7 @@ pub(super) struct About<'a> {
 }
 
 impl<'a> About<'a> {
+    /// A command about a lock that this process need not hold.
     pub(super) fn of(key: &'a Key) -> Self {
         Self {
             key: Some(&key.lock),
@@ -143,7 +176,7 @@ impl<'a> About<'a> {
     }
 }
 
-/// What a command came to.
+/// A command without a good answer.
 pub(super) struct Failed {
     pub(super) error: StoreError,
     /// The connection was found dead: the command is worth another try at once.
@@ -159,7 +192,7 @@ impl From<Failed> for StoreError {
     }
 }
 
-impl Link {
+impl Connection {
     /// `shown` is the server's URL without its password, for the log.
     pub(super) fn new(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {
@@ -169,7 +202,7 @@ impl Link {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DialState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -191,7 +224,11 @@ impl Link {
         self.connector.subscribe().await
     }
 
-    /// Sends one command and waits for its answer, no longer than `within`.
+    /// Sends one command, once, and waits for its answer, no longer than `within` from now, the
+    /// dial included.
+    ///
+    /// While there is no connection the command has not left: its failure is 'not done'. From
+    /// then on a time-out is 'unknown'.
     pub(super) async fn send(
         self: &Arc<Self>,
         command: &Cmd,
@@ -225,10 +262,10 @@ impl Link {
             }
             Ok(Err(error)) => {
                 let dead = error.is_io_error() || error.is_connection_dropped();
-                let Fault { error, link } = classify(error);
-                match link {
-                    LinkState::Good => self.answered(live.epoch),
-                    LinkState::Redial => self.drop_connection(live.epoch, &error, about),
+                let Classified { error, connection } = classify(error);
+                match connection {
+                    ConnectionState::Good => self.answered(live.epoch),
+                    ConnectionState::Redial => self.drop_connection(live.epoch, &error, about),
                 }
                 Err(Failed {
                     error,
@@ -246,6 +283,7 @@ impl Link {
         }
     }
 
+    /// A command was answered, so the connection is good.
     fn answered(&self, epoch: u64) {
         let mut state = self.state();
         let Some(live) = state.live.as_mut().filter(|live| live.epoch == epoch) else {
@@ -258,6 +296,8 @@ impl Link {
         }
     }
 
+    /// A command was not answered in time. The connection stays for one such, for the answer to
+    /// others may be on its way.
     fn timed_out(&self, epoch: u64, error: &StoreError, about: About<'_>) {
         let mut state = self.state();
         let Some(live) = state.live.as_mut().filter(|live| live.epoch == epoch) else {
@@ -270,11 +310,12 @@ impl Link {
         }
     }
 
+    /// Gives a connection up, if it is still the live one. The next command dials.
     fn drop_connection(&self, epoch: u64, error: &StoreError, about: About<'_>) {
         let news = {
             let mut state = self.state();
             let dropped = state.live.take_if(|live| live.epoch == epoch);
-            // Told once, until a command is answered again: a server that loads its data
+            // Logged once, until a command is answered again: a server that loads its data
             // may be dialled a hundred times.
             dropped.is_some() && !std::mem::replace(&mut state.in_trouble, true)
         };
@@ -288,7 +329,7 @@ impl Link {
         }
     }
 
-    /// The live connection, or the one that is being dialled.
+    /// The live connection, or that of the dial under way, which it begins if there is none.
     async fn live(self: &Arc<Self>) -> StoreResult<Live> {
         let dialled = {
             let mut state = self.state();
@@ -311,6 +352,7 @@ impl Link {
         }
     }
 
+    /// Dials once, after the pause, and gives every waiting caller the outcome.
     async fn dial(self: Arc<Self>, not_before: Option<Instant>) {
         let unfinished = Dialling(&self);
         if let Some(at) = not_before {
@@ -359,15 +401,15 @@ impl Link {
             (outcome, std::mem::take(&mut state.waiting))
         };
         for tell in waiting {
-            // Whoever stopped waiting does not mind.
+            // A caller that has given up has dropped its receiver.
             let _ = tell.send(outcome.clone());
         }
     }
 }
 
-/// A dial under way. Dropped with its task (the engine's runtime has ended), it lets
-/// the next one begin, and nobody waits for it any more.
-struct Dialling<'a>(&'a Link);
+/// A dial under way. If its task is dropped (the engine's runtime has ended), the next dial
+/// may begin, and the callers that waited for this one get an error.
+struct Dialling<'a>(&'a Connection);
 
 impl Drop for Dialling<'_> {
     fn drop(&mut self) {
@@ -377,6 +419,7 @@ impl Drop for Dialling<'_> {
     }
 }
 
+/// No answer in time. The kind says whether the command may have left.
 fn unanswered(kind: StoreErrorKind) -> StoreError {
     StoreError::new(
         kind,

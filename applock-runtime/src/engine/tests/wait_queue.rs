@@ -1,4 +1,5 @@
-//! Those who stand in line: what they are told, what they believe, and how they leave.
+//! Waiters in the store's wait queue: how they are notified, which grants they accept,
+//! and how they leave.
 
 use std::task::{Context, Waker};
 use std::time::Instant;
@@ -12,16 +13,16 @@ const SERVER: u64 = 1_800_000_000_000_000;
 /// When a lock that was handed over is confirmed.
 const CONFIRM: Duration = Duration::from_millis(50);
 
-/// One who stands in line.
-struct InLine {
+/// A caller in the wait queue.
+struct QueuedCall {
     owner: OwnerId,
     taking: Taking,
     notices: Notifications,
 }
 
-impl InLine {
-    /// The store tells it of its grant, `passed` after it has asked.
-    fn told(&self, passed: Duration) {
+impl QueuedCall {
+    /// The store notifies it of its grant, `passed` after its request.
+    fn notified(&self, passed: Duration) {
         let notice = Notification::Granted(grant(self.owner, passed));
         self.notices.send(notice).unwrap();
     }
@@ -29,7 +30,7 @@ impl InLine {
     fn held(self) -> Held {
         let start = Instant::now();
         while !self.taking.is_finished() {
-            assert!(start.elapsed() < SOON, "it is never told");
+            assert!(start.elapsed() < SOON, "it is never notified");
             std::thread::yield_now();
         }
         self.taking.join().unwrap().unwrap()
@@ -55,7 +56,7 @@ fn holder() -> crate::LockInfo {
 }
 
 /// Queued, when the server has seen `passed` go by.
-fn queued(ahead: u64, passed: Duration) -> StoreResult<Acquired> {
+fn queue_answer(ahead: u64, passed: Duration) -> StoreResult<Acquired> {
     Ok(Acquired::Queued(QueuePosition {
         holder: holder(),
         ahead,
@@ -67,23 +68,25 @@ fn queued(ahead: u64, passed: Duration) -> StoreResult<Acquired> {
 }
 
 impl Stage {
-    fn waiting(&self, wait: Wait) -> Want {
-        Want {
+    fn waiting(&self, wait: Wait) -> AcquireRequest {
+        AcquireRequest {
             wait,
-            ..self.want("k")
+            ..self.request("k")
         }
     }
 
-    /// Somebody asks for the lock, and is put in line.
-    fn stands(&self, wait: Wait, ahead: u64) -> InLine {
-        let want = self.waiting(wait);
-        let owner = want.acquire.owner;
-        let taking = self.take(want);
+    /// A caller asks for the lock, and is queued.
+    fn queued(&self, wait: Wait, ahead: u64) -> QueuedCall {
+        let request = self.waiting(wait);
+        let owner = request.owner;
+        let taking = self.take(request);
         let (mut batch, reply) = self.acquire();
-        reply.send(vec![queued(ahead, Duration::ZERO)]).unwrap();
-        self.settle();
-        let notices = batch.remove(0).line.expect("it stands in line");
-        InLine {
+        reply
+            .send(vec![queue_answer(ahead, Duration::ZERO)])
+            .unwrap();
+        self.catch_up();
+        let notices = batch.remove(0).line.expect("the caller waits");
+        QueuedCall {
             owner,
             taking,
             notices,
@@ -91,7 +94,7 @@ impl Stage {
     }
 
     /// The next question is that owner's, with the ticket of its place.
-    fn knock(&self, owner: OwnerId) -> oneshot::Sender<Vec<StoreResult<Acquired>>> {
+    fn poll(&self, owner: OwnerId) -> oneshot::Sender<Vec<StoreResult<Acquired>>> {
         let (batch, reply) = self.acquire();
         assert_eq!((batch.len(), batch[0].owner), (1, owner));
         assert_eq!(batch[0].ticket, Some(SERVER));
@@ -102,10 +105,10 @@ impl Stage {
 #[test]
 fn a_grant_is_judged_from_the_last_question_and_what_passed_at_the_store() {
     let stage = Stage::new();
-    let first = stage.stands(Wait::Forever, 0);
+    let first = stage.queued(Wait::Forever, 0);
     let passed = Duration::from_millis(900);
     stage.clock.advance(Duration::from_millis(950));
-    first.told(passed);
+    first.notified(passed);
     let held = first.held();
     // Clocks may differ by 1 %; the 50 ms that the message took are gone as well.
     let gone = Duration::from_millis(50) + passed / 100;
@@ -117,11 +120,11 @@ fn a_grant_is_judged_from_the_last_question_and_what_passed_at_the_store() {
 #[test]
 fn a_grant_that_comes_too_late_is_asked_for_and_not_believed() {
     let stage = Stage::new();
-    let first = stage.stands(Wait::Forever, 5);
+    let first = stage.queued(Wait::Forever, 5);
     let passed = Duration::from_millis(100);
     stage.clock.advance(passed + CLAIM);
-    first.told(passed);
-    let reply = stage.knock(first.owner);
+    first.notified(passed);
+    let reply = stage.poll(first.owner);
     assert!(!first.taking.is_finished());
     reply.send(vec![granted()]).unwrap();
     let held = first.held();
@@ -133,28 +136,28 @@ fn a_grant_that_comes_too_late_is_asked_for_and_not_believed() {
 fn a_grant_of_a_server_whose_clock_has_jumped_is_asked_for() {
     let hour = Duration::from_secs(3600);
     let stage = Stage::new();
-    let first = stage.stands(Wait::Forever, 0);
-    first.told(hour);
-    let reply = stage.knock(first.owner);
+    let first = stage.queued(Wait::Forever, 0);
+    first.notified(hour);
+    let reply = stage.poll(first.owner);
     reply.send(vec![granted()]).unwrap();
     drop(first.held());
 
     let stage = Stage::new();
-    let first = stage.stands(Wait::Forever, 0);
+    let first = stage.queued(Wait::Forever, 0);
     let back = Notification::Granted(Grant {
         micros: SERVER - 1,
         ..grant(first.owner, Duration::ZERO)
     });
     first.notices.send(back).unwrap();
-    stage.knock(first.owner);
+    stage.poll(first.owner);
     assert!(!first.taking.is_finished());
 }
 
 #[test]
 fn what_was_handed_over_is_confirmed_soon_and_is_a_full_lease_then() {
     let stage = Stage::new();
-    let first = stage.stands(Wait::Forever, 0);
-    first.told(Duration::ZERO);
+    let first = stage.queued(Wait::Forever, 0);
+    first.notified(Duration::ZERO);
     let held = first.held();
     stage.nothing();
     stage.clock.advance(CONFIRM);
@@ -169,8 +172,8 @@ fn what_was_handed_over_is_confirmed_soon_and_is_a_full_lease_then() {
 #[test]
 fn a_claim_that_is_not_confirmed_ends_with_no_answer_from_anyone() {
     let stage = Stage::new();
-    let first = stage.stands(Wait::Forever, 0);
-    first.told(Duration::ZERO);
+    let first = stage.queued(Wait::Forever, 0);
+    first.notified(Duration::ZERO);
     let held = first.held();
     stage.clock.advance(CONFIRM);
     let (_, _silent) = stage.renew();
@@ -182,9 +185,9 @@ fn a_claim_that_is_not_confirmed_ends_with_no_answer_from_anyone() {
 #[test]
 fn a_section_that_is_over_soon_spares_the_heartbeat() {
     let stage = Stage::new();
-    let first = stage.stands(Wait::Forever, 0);
+    let first = stage.queued(Wait::Forever, 0);
     let owner = first.owner;
-    first.told(Duration::ZERO);
+    first.notified(Duration::ZERO);
     drop(first.held());
     let (batch, _) = stage.release();
     assert_eq!(batch[0].owner, owner);
@@ -192,15 +195,15 @@ fn a_section_that_is_over_soon_spares_the_heartbeat() {
 
 #[test]
 fn a_grant_that_crosses_a_question_counts_whatever_the_answer() {
-    let answers = [queued(0, Duration::from_secs(1)), unknown()];
+    let answers = [queue_answer(0, Duration::from_secs(1)), unknown()];
     for answer in answers {
         let stage = Stage::new();
-        let first = stage.stands(Wait::Forever, 0);
+        let first = stage.queued(Wait::Forever, 0);
         stage.clock.advance(Duration::from_secs(1));
-        let reply = stage.knock(first.owner);
+        let reply = stage.poll(first.owner);
         stage.clock.advance(Duration::from_millis(200));
-        first.told(Duration::from_millis(1100));
-        stage.settle();
+        first.notified(Duration::from_millis(1100));
+        stage.catch_up();
         assert!(!first.taking.is_finished(), "the answer may say more");
         reply.send(vec![answer]).unwrap();
         let held = first.held();
@@ -210,11 +213,11 @@ fn a_grant_that_crosses_a_question_counts_whatever_the_answer() {
 }
 
 #[test]
-fn a_release_that_hands_the_lock_to_one_of_this_engine_tells_it_by_its_answer() {
+fn a_release_that_hands_the_lock_to_a_waiter_of_this_engine_notifies_it_by_its_answer() {
     let stage = Stage::new();
     let holder = stage.hold("k");
-    let first = stage.stands(Wait::Forever, 0);
-    let second = stage.stands(Wait::Forever, 1);
+    let first = stage.queued(Wait::Forever, 0);
+    let second = stage.queued(Wait::Forever, 1);
     *stage.next.lock().unwrap() = Some(grant(first.owner, Duration::ZERO));
     drop(holder);
     let (_, reply) = stage.release();
@@ -228,58 +231,58 @@ fn a_release_that_hands_the_lock_to_one_of_this_engine_tells_it_by_its_answer() 
 }
 
 #[test]
-fn only_the_first_of_an_engine_knocks_and_then_the_next() {
+fn only_the_first_waiter_of_an_engine_polls_and_then_the_next() {
     let stage = Stage::new();
-    let first = stage.stands(Wait::For(Duration::from_secs(3)), 0);
-    let second = stage.stands(Wait::Forever, 1);
+    let first = stage.queued(Wait::For(Duration::from_secs(3)), 0);
+    let second = stage.queued(Wait::Forever, 1);
     let mut passed = Duration::ZERO;
     for _ in 0..2 {
         stage.clock.advance(Duration::from_secs(1));
         passed += Duration::from_secs(1);
-        let reply = stage.knock(first.owner);
-        reply.send(vec![queued(0, passed)]).unwrap();
-        stage.settle();
+        let reply = stage.poll(first.owner);
+        reply.send(vec![queue_answer(0, passed)]).unwrap();
+        stage.catch_up();
         stage.nothing();
     }
-    // Its patience is over: it leaves, and the one behind it knocks from now on.
+    // Its deadline has passed: it leaves, and the waiter behind it polls from now on.
     stage.clock.advance(Duration::from_secs(1));
     let (batch, reply) = stage.release();
     assert_eq!(batch[0].owner, first.owner);
     assert!(matches!(first.taking.join().unwrap(), Err(Error::Busy(_))));
     reply.send(vec![Ok(false)]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.nothing();
     stage.clock.advance(Duration::from_secs(1));
-    stage.knock(second.owner);
+    stage.poll(second.owner);
 }
 
 #[test]
-fn the_end_of_its_patience_is_told_in_time_though_a_question_is_in_flight() {
+fn a_waiter_is_answered_at_its_deadline_though_a_request_is_in_flight() {
     let stage = Stage::new();
-    let first = stage.stands(Wait::For(Duration::from_millis(1100)), 0);
+    let first = stage.queued(Wait::For(Duration::from_millis(1100)), 0);
     let owner = first.owner;
     stage.clock.advance(Duration::from_secs(1));
-    let reply = stage.knock(owner);
+    let reply = stage.poll(owner);
     stage.clock.advance(Duration::from_millis(100));
     assert!(matches!(first.taking.join().unwrap(), Err(Error::Busy(_))));
-    // Its turn comes after all: nobody wants it, so it goes on.
+    // The grant comes after all: its caller has gone, so the lock is released.
     reply.send(vec![granted()]).unwrap();
     let (batch, _) = stage.release();
     assert_eq!(batch[0].owner, owner);
 }
 
 #[test]
-fn one_who_is_dropped_leaves_the_line_at_once_and_a_grant_on_its_way_is_nobodys() {
+fn a_waiter_that_is_dropped_leaves_the_queue_at_once_and_its_grant_is_ignored() {
     let stage = Stage::new();
-    let want = stage.waiting(Wait::Forever);
-    let owner = want.acquire.owner;
-    let mut taking = Box::pin(stage.engine.acquire(want));
+    let request = stage.waiting(Wait::Forever);
+    let owner = request.owner;
+    let mut taking = Box::pin(stage.engine.acquire(request));
     let mut context = Context::from_waker(Waker::noop());
     assert!(taking.as_mut().poll(&mut context).is_pending());
     let (batch, reply) = stage.acquire();
     let notices = batch[0].line.clone().unwrap();
-    reply.send(vec![queued(3, Duration::ZERO)]).unwrap();
-    stage.settle();
+    reply.send(vec![queue_answer(3, Duration::ZERO)]).unwrap();
+    stage.catch_up();
     stage.nothing();
     drop(taking);
     let (batch, reply) = stage.release();
@@ -288,56 +291,56 @@ fn one_who_is_dropped_leaves_the_line_at_once_and_a_grant_on_its_way_is_nobodys(
     let crossing = Notification::Granted(grant(owner, Duration::ZERO));
     notices.send(crossing).unwrap();
     reply.send(vec![Ok(true)]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(TTL);
     stage.nothing();
 }
 
 #[test]
-fn one_whose_question_was_not_answered_leaves_more_than_once() {
+fn a_waiter_whose_request_was_not_answered_leaves_more_than_once() {
     let stage = Stage::new();
-    let first = stage.stands(Wait::For(Duration::from_secs(2)), 0);
+    let first = stage.queued(Wait::For(Duration::from_secs(2)), 0);
     stage.clock.advance(Duration::from_secs(1));
-    let reply = stage.knock(first.owner);
+    let reply = stage.poll(first.owner);
     reply.send(vec![unknown()]).unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.clock.advance(Duration::from_secs(1));
     assert!(first.taking.join().unwrap().is_err());
-    // The question may arrive after the first of these, and stand in line again.
+    // The request may arrive after the first of these, and queue the waiter again.
     for _ in 0..2 {
         let (batch, reply) = stage.release();
         assert_eq!(batch[0].owner, first.owner);
         reply.send(vec![Ok(false)]).unwrap();
-        stage.settle();
+        stage.catch_up();
         stage.clock.advance(Duration::from_millis(500));
     }
 }
 
 #[test]
-fn where_grants_begin_to_be_told_everybody_in_line_asks_once() {
+fn where_the_store_begins_to_notify_the_first_waiter_polls_once() {
     let stage = Stage::new();
-    let first = stage.stands(Wait::Forever, 40);
+    let first = stage.queued(Wait::Forever, 40);
     first.notices.send(Notification::Poll).unwrap();
-    let reply = stage.knock(first.owner);
+    let reply = stage.poll(first.owner);
     reply
-        .send(vec![queued(40, Duration::from_secs(1))])
+        .send(vec![queue_answer(40, Duration::from_secs(1))])
         .unwrap();
-    stage.settle();
+    stage.catch_up();
     stage.nothing();
 }
 
 #[test]
-fn a_line_that_the_store_has_lost_is_made_anew_in_its_order() {
+fn a_wait_queue_that_the_store_has_lost_is_made_anew_in_its_order() {
     let stage = Stage::new();
     let owners = [
-        stage.stands(Wait::Forever, 0).owner,
-        stage.stands(Wait::Forever, 1).owner,
-        stage.stands(Wait::Forever, 2).owner,
+        stage.queued(Wait::Forever, 0).owner,
+        stage.queued(Wait::Forever, 1).owner,
+        stage.queued(Wait::Forever, 2).owner,
     ];
     stage.clock.advance(Duration::from_secs(1));
-    let reply = stage.knock(owners[0]);
-    reply.send(vec![queued(0, Duration::ZERO)]).unwrap();
+    let reply = stage.poll(owners[0]);
+    reply.send(vec![queue_answer(0, Duration::ZERO)]).unwrap();
     let (batch, _) = stage.acquire();
-    let asked: Vec<OwnerId> = batch.iter().map(|wish| wish.owner).collect();
+    let asked: Vec<OwnerId> = batch.iter().map(|acquire| acquire.owner).collect();
     assert_eq!(asked, owners[1..]);
 }

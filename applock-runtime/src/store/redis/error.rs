@@ -1,36 +1,52 @@
-//! What a Redis error lets us conclude (rule R9), and what to tell a person.
+//! What a Redis error lets us conclude (rule R9), and what a person can do about it.
+//!
+//! Three questions for each error: was the step carried out (not done, unknown, refused until a
+//! person mends it)? Is the connection still good? What should a person do? Sending again and
+//! dialling anew are not here: the engine and `connection.rs` do so, by these answers.
+//!
+//! | the error comes from | outcome |
+//! |---|---|
+//! | the server, which refused the step before its first write that counts | not done |
+//! | a dial that failed: no command has left | not done |
+//! | the login, or a right that is missing | denied |
+//! | a key beside the lock, the database number, a cluster | misconfigured |
+//! | the connection, a deadline, an answer that is not known here | unknown |
+//!
+//! Danger: 'not done' said of a step that was done. Its caller would ask again under a new owner
+//! id while the old holding blocks the lock, or give up and leave it. So an error is 'not done'
+//! only if the server says so, or no command can have left; all else is 'unknown'.
 
 use redis::{ErrorKind, RedisError, Value};
 
 use crate::store::{StoreError, StoreErrorKind};
 
-/// A classified error, and what it says of the connection.
-pub(super) struct Fault {
+/// An error by what may be concluded from it, and what it says of the connection.
+pub(super) struct Classified {
     pub(super) error: StoreError,
-    pub(super) link: LinkState,
+    pub(super) connection: ConnectionState,
 }
 
 /// What an error says of the connection that it came over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LinkState {
+pub(super) enum ConnectionState {
     /// The server answered; the connection is good.
     Good,
-    /// It leads nowhere, or to a server that can't serve us: dial anew.
+    /// The connection leads nowhere, or to a server that can't serve us: dial anew.
     Redial,
 }
 
 /// Sorts an error by what may be concluded from it.
 ///
-/// The answers of a server that was asked to do something and did not: our scripts do
-/// whatever can fail before the write that counts (rule R3), so an error of the
-/// server's means 'not done'. An error of the connection's means 'unknown'.
-pub(super) fn classify(error: RedisError) -> Fault {
-    use LinkState::{Good, Redial};
+/// An error that the server answers with means 'not done': our scripts do what can fail before
+/// the write that counts (rule R3). An error of the connection means 'unknown': the command may
+/// have arrived, and only its answer been lost. An answer that is not in this list is unknown too.
+pub(super) fn classify(error: RedisError) -> Classified {
+    use ConnectionState::{Good, Redial};
     use StoreErrorKind::{Misconfigured, NotDone, Unknown};
 
     let text = error.to_string();
     let code = code_of(&error, &text);
-    let (kind, what, remedy, link): (_, String, &'static str, _) = match code {
+    let (kind, what, remedy, connection): (_, String, &'static str, _) = match code {
         "NOPERM" => denied_right(&text),
         "LOADING" => (
             NotDone,
@@ -111,8 +127,8 @@ pub(super) fn classify(error: RedisError) -> Fault {
         {
             denied_right(&text)
         }
-        // To a command as long as ours, a server that was given no password says so (and
-        // hangs up) before it says NOAUTH.
+        // A server that asks for a password answers a command as long as ours with this, and
+        // hangs up, before it comes to say NOAUTH.
         _ if text.contains("unauthenticated") => no_password(),
         _ if error.is_connection_refusal() => (
             NotDone,
@@ -157,25 +173,25 @@ pub(super) fn classify(error: RedisError) -> Fault {
             Good,
         ),
     };
-    Fault {
+    Classified {
         error: StoreError::new(kind, what, remedy).caused_by(error),
-        link,
+        connection,
     }
 }
 
-/// What the error means that one lock of several met inside a script, which told it as
-/// a text.
+/// The error that one lock of several met inside a script, from the text that the script
+/// answers it with.
 pub(super) fn of_text(said: &str) -> StoreError {
     let line = said.replace(['\r', '\n'], " ");
-    let told = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
-    match told.and_then(Value::extract_error) {
+    let parsed = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
+    match parsed.and_then(Value::extract_error) {
         Err(error) => classify(error).error,
-        // No line that begins with a dash is anything else.
+        // Not reached: a line that begins with a dash is an error.
         Ok(_) => StoreError::new(StoreErrorKind::Unknown, line, ""),
     }
 }
 
-/// Codes that a command inside a script may answer with.
+/// The codes that a command inside a script may answer with.
 const INSIDE_SCRIPTS: [&str; 8] = [
     "READONLY",
     "MASTERDOWN",
@@ -201,30 +217,35 @@ fn code_of<'a>(error: &'a RedisError, text: &str) -> &'a str {
     error.code().unwrap_or_default()
 }
 
-fn no_password() -> (StoreErrorKind, String, &'static str, LinkState) {
+/// The server asks for a password, and none was sent. Dialling anew logs in anew, which may
+/// succeed once the server was set up otherwise.
+fn no_password() -> (StoreErrorKind, String, &'static str, ConnectionState) {
     (
         StoreErrorKind::Denied,
         "Redis asks for a password, and the URL has none".into(),
         "write it into the URL: redis://user:password@host:6379",
-        LinkState::Redial,
+        ConnectionState::Redial,
     )
 }
 
-fn wrong_password() -> (StoreErrorKind, String, &'static str, LinkState) {
+/// The same, for a name or password that the server does not accept.
+fn wrong_password() -> (StoreErrorKind, String, &'static str, ConnectionState) {
     (
         StoreErrorKind::Denied,
         "Redis refused the user name or password".into(),
         "put the right ones into the URL: redis://user:password@host:6379",
-        LinkState::Redial,
+        ConnectionState::Redial,
     )
 }
 
-fn denied_right(text: &str) -> (StoreErrorKind, String, &'static str, LinkState) {
+/// A right that is missing says nothing of the connection. The server's own text names the
+/// command or the key.
+fn denied_right(text: &str) -> (StoreErrorKind, String, &'static str, ConnectionState) {
     (
         StoreErrorKind::Denied,
         format!("this Redis user lacks a right ({text})"),
         "give it the commands and keys that the README lists under 'Rights'",
-        LinkState::Good,
+        ConnectionState::Good,
     )
 }
 
@@ -232,62 +253,66 @@ fn denied_right(text: &str) -> (StoreErrorKind, String, &'static str, LinkState)
 mod tests {
     use super::*;
 
-    fn answered(text: &str) -> Fault {
+    fn answered(text: &str) -> Classified {
         let value = redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).unwrap();
         classify(value.extract_error().unwrap_err())
     }
 
     #[test]
     fn an_error_inside_a_script_is_known_on_old_and_new_servers() {
-        for (text, kind, link) in [
+        for (text, kind, connection) in [
             (
                 "READONLY You can't write against a read only replica. script: 5a, on @user_script:22.",
                 StoreErrorKind::NotDone,
-                LinkState::Redial,
+                ConnectionState::Redial,
             ),
             (
                 "ERR Error running script (call to f_5a): @user_script:22: @user_script: 22: -READONLY You can't write against a read only replica.",
                 StoreErrorKind::NotDone,
-                LinkState::Redial,
+                ConnectionState::Redial,
             ),
             (
                 "ERR Error running script (call to f_5a): @user_script:43: -OOM command not allowed when used memory > 'maxmemory'.",
                 StoreErrorKind::NotDone,
-                LinkState::Good,
+                ConnectionState::Good,
             ),
             (
                 "ERR Error running script (call to f_5a): @user_script:43: WRONGTYPE Operation against a key holding the wrong kind of value",
                 StoreErrorKind::Misconfigured,
-                LinkState::Good,
+                ConnectionState::Good,
             ),
             (
                 "ERR Error running script (call to f_5a): @user_script:3: @user_script: 3: The user executing the script can't run this command or subcommand",
                 StoreErrorKind::Denied,
-                LinkState::Good,
+                ConnectionState::Good,
             ),
             (
                 "LOADING Redis is loading the dataset in memory",
                 StoreErrorKind::NotDone,
-                LinkState::Redial,
+                ConnectionState::Redial,
             ),
             (
                 "NOAUTH Authentication required.",
                 StoreErrorKind::Denied,
-                LinkState::Redial,
+                ConnectionState::Redial,
             ),
             (
                 "MOVED 1 127.0.0.1:1",
                 StoreErrorKind::Misconfigured,
-                LinkState::Good,
+                ConnectionState::Good,
             ),
             (
                 "ERR something new",
                 StoreErrorKind::Unknown,
-                LinkState::Good,
+                ConnectionState::Good,
             ),
         ] {
-            let fault = answered(text);
-            assert_eq!((fault.error.kind, fault.link), (kind, link), "{text}");
+            let classified = answered(text);
+            assert_eq!(
+                (classified.error.kind, classified.connection),
+                (kind, connection),
+                "{text}"
+            );
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::engine::Wait;
 
 /// One acquisition: the number of its owner id.
-pub(super) type Owner = u64;
+pub(super) type OwnerNumber = u64;
 
 /// Something that happened, by the run's one time (which no host knows).
 pub(super) struct Event {
@@ -23,35 +23,35 @@ pub(super) enum What {
     /// The server is to be reached again, after it forgot.
     Back,
     /// At the server, the lock went to another owner, with this token.
-    Gave(usize, Owner, u64),
+    Gave(usize, OwnerNumber, u64),
     /// At the server, the lock is that owner's until then, unless more is said.
-    Lasts(usize, Owner, Duration),
+    Lasts(usize, OwnerNumber, Duration),
     /// At the server, the lock is no longer that owner's.
-    Took(usize, Owner),
+    Took(usize, OwnerNumber),
     /// At the server, the lock is nobody's, and kept until then (`at_least`).
     Kept(usize, Duration),
     /// At the server, one stands in line now, or does not any more.
-    Entered(usize, Owner),
-    Left(usize, Owner),
+    Entered(usize, OwnerNumber),
+    Left(usize, OwnerNumber),
     /// The server passed a message on to these hosts.
     Published(Vec<usize>),
-    Asked(Ask),
+    Attempted(Attempt),
     /// Its caller was told that it holds the lock, with this token.
-    Told(Owner, u64),
-    Refused(Owner, String),
+    Acquired(OwnerNumber, u64),
+    Refused(OwnerNumber, String),
     /// Its caller dropped the future.
-    Dropped(Owner),
+    Dropped(OwnerNumber),
     /// The guard was asked whether the lock is held.
-    Says(Owner, bool),
+    Says(OwnerNumber, bool),
     /// The guard was released or dropped.
-    LetGo(Owner),
-    Released(Owner, String),
+    LetGo(OwnerNumber),
+    Released(OwnerNumber, String),
 }
 
 /// An acquisition that a host asked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask {
-    pub(super) owner: Owner,
+pub(super) struct Attempt {
+    pub(super) owner: OwnerNumber,
     pub(super) host: usize,
     pub(super) key: usize,
     pub(super) ttl: Duration,
@@ -59,9 +59,9 @@ pub(super) struct Ask {
 }
 
 /// A holding, as its caller saw it.
-pub(super) struct Holding {
-    pub(super) ask: Ask,
-    pub(super) told: Option<(Duration, u64)>,
+pub(super) struct ObservedHolding {
+    pub(super) attempt: Attempt,
+    pub(super) acquired: Option<(Duration, u64)>,
     last_yes: Option<Duration>,
     no: Option<Duration>,
 }
@@ -69,30 +69,30 @@ pub(super) struct Holding {
 /// How long after the server is back, and the next heartbeat is due, a holder whose
 /// lock was forgotten may still think that it holds it: dialling, the scripts that the
 /// server does not know any more, a round trip.
-const TOLD_WITHIN: Duration = Duration::from_secs(2);
+const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
-pub(super) struct Ledger {
+pub(super) struct History {
     events: Vec<Event>,
     /// When something was wrong with the way between a host and the server.
     pub(super) troubles: Vec<(Duration, Duration, Option<usize>)>,
     blames: Vec<String>,
-    pub(super) holdings: BTreeMap<Owner, Holding>,
+    pub(super) holdings: BTreeMap<OwnerNumber, ObservedHolding>,
 }
 
-impl Ledger {
+impl History {
     pub(super) fn note(&mut self, at: Duration, what: What) {
         match &what {
-            What::Asked(ask) => {
-                let holding = Holding {
-                    ask: *ask,
-                    told: None,
+            What::Attempted(attempt) => {
+                let holding = ObservedHolding {
+                    attempt: *attempt,
+                    acquired: None,
                     last_yes: None,
                     no: None,
                 };
-                self.holdings.insert(ask.owner, holding);
+                self.holdings.insert(attempt.owner, holding);
             }
-            What::Told(owner, token) => self.holding(*owner).told = Some((at, *token)),
+            What::Acquired(owner, token) => self.holding(*owner).acquired = Some((at, *token)),
             What::Says(owner, true) => {
                 let holding = self.holding(*owner);
                 holding.last_yes = Some(at);
@@ -110,7 +110,7 @@ impl Ledger {
         self.events.push(Event { at, what });
     }
 
-    fn holding(&mut self, owner: Owner) -> &mut Holding {
+    fn holding(&mut self, owner: OwnerNumber) -> &mut ObservedHolding {
         self.holdings.get_mut(&owner).unwrap()
     }
 
@@ -138,11 +138,11 @@ impl Ledger {
         broken.extend(self.overlaps(&events));
         broken.extend(self.unbacked(&events));
         broken.extend(self.shrunken_tokens(&events));
-        broken.extend(self.untold(&events));
+        broken.extend(self.unaware(&events));
         broken.extend(self.asleep(&events));
         broken.extend(self.leaked(&events));
         broken.extend(self.late(&events));
-        broken.extend(self.unheard(&events));
+        broken.extend(self.unnotified(&events));
         broken.extend(self.forgotten(&events));
         broken
     }
@@ -153,29 +153,29 @@ impl Ledger {
     /// Excused: the server forgot the one before it gave the other.
     fn overlaps(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
-        let mut told: Vec<_> = self
+        let mut acquired: Vec<_> = self
             .holdings
             .values()
-            .filter(|h| h.told.is_some())
+            .filter(|h| h.acquired.is_some())
             .collect();
-        told.sort_by_key(|holding| holding.told);
-        for (index, first) in told.iter().enumerate() {
+        acquired.sort_by_key(|holding| holding.acquired);
+        for (index, first) in acquired.iter().enumerate() {
             let Some(last_yes) = first.last_yes else {
                 continue;
             };
-            for second in &told[index + 1..] {
-                let Some((since, _)) = second.told else {
+            for second in &acquired[index + 1..] {
+                let Some((since, _)) = second.acquired else {
                     continue;
                 };
                 if since > last_yes {
                     break;
                 }
-                let both = second.last_yes.is_some() && first.ask.key == second.ask.key;
-                if both && !forgot_between(events, first.ask.owner, second.ask.owner) {
+                let both = second.last_yes.is_some() && first.attempt.key == second.attempt.key;
+                if both && !forgot_between(events, first.attempt.owner, second.attempt.owner) {
                     broken.push(format!(
                         "overlap: key {} is held by {} until {last_yes:?}, and by {} from \
                          {since:?}",
-                        first.ask.key, first.ask.owner, second.ask.owner
+                        first.attempt.key, first.attempt.owner, second.attempt.owner
                     ));
                 }
             }
@@ -188,8 +188,8 @@ impl Ledger {
     /// Excused: the server forgot it.
     fn unbacked(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
-        let mut holders: BTreeMap<usize, (Owner, Duration)> = BTreeMap::new();
-        let mut forgotten: Vec<Owner> = Vec::new();
+        let mut holders: BTreeMap<usize, (OwnerNumber, Duration)> = BTreeMap::new();
+        let mut forgotten: Vec<OwnerNumber> = Vec::new();
         for event in events {
             match event.what {
                 What::Lasts(key, owner, until) => drop(holders.insert(key, (owner, until))),
@@ -202,7 +202,7 @@ impl Ledger {
                     holders.clear();
                 }
                 What::Says(owner, true) if !forgotten.contains(&owner) => {
-                    let key = self.holdings[&owner].ask.key;
+                    let key = self.holdings[&owner].attempt.key;
                     match holders.get(&key) {
                         Some((holder, until)) if *holder == owner && *until >= event.at => (),
                         other => broken.push(format!(
@@ -219,13 +219,13 @@ impl Ledger {
     }
 
     /// Tokens grow strictly, in the order in which the server gave the lock; and in the
-    /// order in which callers were told, among those given between two forgettings: a
+    /// order in which callers were acquired, among those given between two forgettings: a
     /// grant may be on its way while the server forgets it.
     fn shrunken_tokens(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let mut given: BTreeMap<usize, u64> = BTreeMap::new();
-        let mut told: BTreeMap<(usize, u32), u64> = BTreeMap::new();
-        let mut grants: BTreeMap<(Owner, u64), u32> = BTreeMap::new();
+        let mut acquired: BTreeMap<(usize, u32), u64> = BTreeMap::new();
+        let mut grants: BTreeMap<(OwnerNumber, u64), u32> = BTreeMap::new();
         let mut forgettings = 0;
         let mut check = |last: Option<u64>, token: u64, event: &Event| {
             if last.is_some_and(|last| last >= token) {
@@ -238,10 +238,10 @@ impl Ledger {
                     check(given.insert(key, token), token, event);
                     grants.insert((owner, token), forgettings);
                 }
-                What::Told(owner, token) => {
-                    let key = self.holdings[&owner].ask.key;
+                What::Acquired(owner, token) => {
+                    let key = self.holdings[&owner].attempt.key;
                     match grants.get(&(owner, token)) {
-                        Some(life) => check(told.insert((key, *life), token), token, event),
+                        Some(life) => check(acquired.insert((key, *life), token), token, event),
                         // It was never given.
                         None => check(Some(u64::MAX), token, event),
                     }
@@ -255,7 +255,7 @@ impl Ledger {
 
     /// After the server forgot, the holder is told within a heartbeat of its being back,
     /// if nothing is wrong with the way to it.
-    fn untold(&self, events: &[&Event]) -> Vec<String> {
+    fn unaware(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let mut forgot = Duration::ZERO;
         for event in events {
@@ -263,17 +263,17 @@ impl Ledger {
                 What::Forgot => forgot = event.at,
                 What::Back => {
                     for holding in self.holdings.values() {
-                        let ask = &holding.ask;
-                        let by = event.at + ask.ttl / 3 + TOLD_WITHIN;
-                        let held = holding.told.is_some_and(|(at, _)| at <= forgot);
+                        let attempt = &holding.attempt;
+                        let by = event.at + attempt.ttl / 3 + NOTICED_WITHIN;
+                        let held = holding.acquired.is_some_and(|(at, _)| at <= forgot);
                         if held
                             && holding.last_yes.is_some_and(|yes| yes > by)
-                            && !self.is_troubled(event.at, by, ask.host)
+                            && !self.is_troubled(event.at, by, attempt.host)
                         {
                             broken.push(format!(
-                                "untold: {} says held after {by:?}, and the server forgot it at \
+                                "unaware: {} says held after {by:?}, and the server forgot it at \
                                  {forgot:?}",
-                                ask.owner
+                                attempt.owner
                             ));
                         }
                     }
@@ -284,8 +284,8 @@ impl Ledger {
         broken
     }
 
-    pub(super) fn host_of(&self, owner: Owner) -> Option<usize> {
-        Some(self.holdings.get(&owner)?.ask.host)
+    pub(super) fn host_of(&self, owner: OwnerNumber) -> Option<usize> {
+        Some(self.holdings.get(&owner)?.attempt.host)
     }
 
     pub(super) fn is_troubled(&self, from: Duration, to: Duration, host: usize) -> bool {
@@ -297,7 +297,7 @@ impl Ledger {
 
 /// Whether the server forgot after it gave the lock to `first`, and before it gave it
 /// to `second`.
-fn forgot_between(events: &[&Event], first: Owner, second: Owner) -> bool {
+fn forgot_between(events: &[&Event], first: OwnerNumber, second: OwnerNumber) -> bool {
     let gave = |owner| {
         events
             .iter()
@@ -311,7 +311,7 @@ fn forgot_between(events: &[&Event], first: Owner, second: Owner) -> bool {
     }
 }
 
-impl fmt::Display for Ledger {
+impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for event in self.in_order() {
             writeln!(f, "{event}")?;
@@ -340,64 +340,81 @@ impl fmt::Display for Event {
                 write!(f, "     server: key {key} is kept until {until:.3}")
             }
             What::Entered(key, owner) => {
-                write!(f, "     server: {owner} stands in line for key {key}")
+                write!(f, "     server: {owner} enters the queue of key {key}")
             }
             What::Left(key, owner) => {
-                write!(
-                    f,
-                    "     server: {owner} stands in line for key {key} no more"
-                )
+                write!(f, "     server: {owner} leaves the queue of key {key}")
             }
             What::Published(hosts) => write!(f, "     server: a message to hosts {hosts:?}"),
-            What::Asked(ask) => write!(
+            What::Attempted(attempt) => write!(
                 f,
                 "{:>4} host {} asks for key {}, ttl {:?}, wait {:?}",
-                ask.owner, ask.host, ask.key, ask.ttl, ask.wait
+                attempt.owner, attempt.host, attempt.key, attempt.ttl, attempt.wait
             ),
-            What::Told(owner, token) => write!(f, "{owner:>4} is told: held, token {token}"),
+            What::Acquired(owner, token) => {
+                write!(f, "{owner:>4} is acquired: held, token {token}")
+            }
             What::Refused(owner, why) => write!(f, "{owner:>4} is refused: {why}"),
             What::Dropped(owner) => write!(f, "{owner:>4} drops its future"),
             What::Says(owner, true) => write!(f, "{owner:>4} says: held"),
             What::Says(owner, false) => write!(f, "{owner:>4} says: lost"),
             What::LetGo(owner) => write!(f, "{owner:>4} lets go"),
-            What::Released(owner, outcome) => write!(f, "{owner:>4} is told: {outcome}"),
+            What::Released(owner, outcome) => write!(f, "{owner:>4} is acquired: {outcome}"),
         }
     }
 }
 
 #[test]
-fn tokens_are_told_in_order_except_across_a_forgetting() {
-    use What::{Forgot, Gave, Told};
+fn tokens_arrive_in_order_except_across_a_forgetting() {
+    use What::{Acquired, Forgot, Gave};
     let blames = |events: Vec<What>| {
-        let mut ledger = Ledger::default();
+        let mut history = History::default();
         for owner in [1, 2] {
             let (ttl, wait) = (Duration::from_secs(1), Wait::Forever);
             let (host, key) = (0, 0);
-            let ask = Ask {
+            let attempt = Attempt {
                 owner,
                 host,
                 key,
                 ttl,
                 wait,
             };
-            ledger.note(Duration::ZERO, What::Asked(ask));
+            history.note(Duration::ZERO, What::Attempted(attempt));
         }
         for what in events {
-            ledger.note(Duration::ZERO, what);
+            history.note(Duration::ZERO, what);
         }
-        ledger.shrunken_tokens(&ledger.in_order()).len()
+        history.shrunken_tokens(&history.in_order()).len()
     };
     let (first, second) = (|| Gave(0, 1, 1), || Gave(0, 2, 2));
-    assert_eq!(blames(vec![first(), second(), Told(1, 1), Told(2, 2)]), 0);
-    assert_eq!(blames(vec![first(), second(), Told(2, 2), Told(1, 1)]), 1);
     assert_eq!(
-        blames(vec![first(), Forgot, second(), Told(2, 2), Told(1, 1)]),
+        blames(vec![first(), second(), Acquired(1, 1), Acquired(2, 2)]),
         0
     );
     assert_eq!(
-        blames(vec![first(), second(), Forgot, Told(2, 2), Told(1, 1)]),
+        blames(vec![first(), second(), Acquired(2, 2), Acquired(1, 1)]),
+        1
+    );
+    assert_eq!(
+        blames(vec![
+            first(),
+            Forgot,
+            second(),
+            Acquired(2, 2),
+            Acquired(1, 1)
+        ]),
+        0
+    );
+    assert_eq!(
+        blames(vec![
+            first(),
+            second(),
+            Forgot,
+            Acquired(2, 2),
+            Acquired(1, 1)
+        ]),
         1
     );
     assert_eq!(blames(vec![Gave(0, 1, 2), Forgot, Gave(0, 2, 1)]), 1);
-    assert_eq!(blames(vec![first(), Told(2, 2)]), 1);
+    assert_eq!(blames(vec![first(), Acquired(2, 2)]), 1);
 }

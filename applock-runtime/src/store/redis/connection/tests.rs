@@ -1,4 +1,4 @@
-//! The link against a server that the test writes, over real sockets.
+//! The connection against a server that is written here, over real sockets.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -48,17 +48,17 @@ async fn a_connection_that_answers_nothing_is_dialled_anew() {
         }
     });
     let dialer = Dialer::new(url.into_connection_info().unwrap()).unwrap();
-    let link = Arc::new(Link::new(Arc::new(dialer), "redis://test".into()));
-    link.open(SOON).await.unwrap();
+    let connection = Arc::new(Connection::new(Arc::new(dialer), "redis://test".into()));
+    connection.open(SOON).await.unwrap();
     let ping = redis::cmd("PING");
     // On a slow machine not every one of them leaves in its time.
     for _ in 0..20 {
         let short = Duration::from_millis(100);
-        let _ = link.send(&ping, About::default(), short).await;
+        let _ = connection.send(&ping, About::default(), short).await;
         if dialled.load(Ordering::SeqCst) > 1 {
             break;
         }
     }
-    let sent = link.send(&ping, About::default(), SOON).await;
+    let sent = connection.send(&ping, About::default(), SOON).await;
     assert!(sent.is_ok(), "no new connection was made");
 }

@@ -1,0 +1,487 @@
+//! Acquiring: from the request to the grant, the refusal, or the clean-up.
+//!
+//! An acquiring entry asks the store for its lock, and has one request in flight at a time.
+//! The store's answer is one of four. *Granted*: the entry becomes a holding, unless the
+//! lease would be over already, for it is judged from before the request left (rule R1).
+//! *Busy*: the caller of an acquire that does not wait is refused; a waiting one tries
+//! again after a pause. *Queued*: the store keeps the waiter in its wait queue and may
+//! notify it of its grant; the first waiter of each lock polls meanwhile, because a
+//! notification may be lost. *An error*: it is unknown whether the store has carried the
+//! request out. The entry tries again with the same owner id, which takes the lock once
+//! however often it arrives.
+//!
+//! An entry gives up when its caller has gone, its deadline has passed, or an error is
+//! final. Then nothing of it may stay behind (rule R6): a waiter is taken off the store's
+//! queue, and a request whose outcome is unknown leaves an *orphan*, a lock that may be
+//! held for a caller that is not there. Both become releasing entries.
+//!
+//! The dangers this file guards against: a lock granted to a caller that has gone, and kept
+//! until its ttl ends; a lease that is believed longer than the store keeps it; and a
+//! waiter that sleeps on after its grant was lost.
+//!
+//! Nothing here decides who gets a lock: that is the store's. Nothing here keeps one alive:
+//! that is `hold`'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Moment;
+use crate::error::{Error, Result};
+use crate::store::{
+    Acquired, Grant, OwnerId, QueuePosition, StoreError, StoreErrorKind, StoreResult,
+};
+
+use super::backoff;
+use super::core::Actor;
+use super::lease::{Lease, Terms};
+use super::lease_time::{Sent, valid_until};
+use super::mailbox::{AcquireRequest, Held, WeakMailbox};
+use super::state::{AcquiringEntry, EntryState, HoldingEntry, ReleasingEntry};
+
+impl Actor {
+    /// A new entry, whose first request leaves with the next batch. One that waits arrives
+    /// behind the other waiters of this process at once: were it to arrive with the store's
+    /// answer, two answers could change the order.
+    pub(super) fn start_acquire(
+        &mut self,
+        request: AcquireRequest,
+        deadline: Option<Moment>,
+        reply: oneshot::Sender<Result<Held>>,
+        mailbox: WeakMailbox,
+    ) {
+        let owner = request.owner;
+        let arrival = request
+            .waits()
+            .then(|| self.waiters.enter(&request.key.lock, owner));
+        let since = self.now();
+        self.put(
+            owner,
+            EntryState::Acquiring(Box::new(AcquiringEntry {
+                request,
+                deadline,
+                ticket: None,
+                reply: Some(reply),
+                mailbox,
+                since,
+                arrival,
+                in_flight: true,
+                polls: 0,
+                failures: 0,
+                again: false,
+                retry: None,
+                queued: None,
+                notified: None,
+                unknown: None,
+                last: None,
+            })),
+        );
+        self.queue_acquire(owner);
+    }
+
+    /// Sends a request (again), unless one is in flight: of two at once, the answer of the
+    /// older one could overwrite that of the younger one.
+    fn poll_now(&mut self, owner: OwnerId) {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
+            return;
+        };
+        if acquiring.in_flight {
+            return;
+        }
+        acquiring.in_flight = true;
+        acquiring.retry = None;
+        let place = acquiring
+            .arrival
+            .map(|arrival| (arrival, Arc::clone(&acquiring.request.key.lock)));
+        if let Some((arrival, key)) = place {
+            self.waiters.set_next_poll(&key, arrival, None);
+        }
+        self.queue_acquire(owner);
+        self.arm_acquiring(owner);
+    }
+
+    /// The first waiter of this process for `key` polls now: the lock may be free, or may
+    /// be granted to a waiter here that was not notified.
+    pub(super) fn poll_for(&mut self, key: &Arc<str>) {
+        let now = self.now();
+        if let Some(first) = self.waiters.poll_at(key, now) {
+            self.arm_acquiring(first);
+        }
+    }
+
+    /// The store notifies waiters from now on, or does not any more. A grant of before may
+    /// have gone unnotified, so the first waiter of each lock polls.
+    pub(super) fn poll_all(&mut self) {
+        for key in self.waiters.keys() {
+            self.poll_for(&key);
+        }
+    }
+
+    /// Arms the entry's timer: its deadline, its next try, or its next poll of the wait
+    /// queue, whichever comes first.
+    fn arm_acquiring(&mut self, owner: OwnerId) {
+        let Some(EntryState::Acquiring(acquiring)) =
+            self.entries.get(&owner).map(|entry| &entry.state)
+        else {
+            return;
+        };
+        let next = if acquiring.in_flight {
+            // A waiter that has had one answer may time out while the next request is in
+            // flight. One that has had none waits for it, so that there is something to
+            // tell the caller.
+            acquiring.deadline.filter(|_| acquiring.last.is_some())
+        } else {
+            let key = &acquiring.request.key.lock;
+            let queue_poll = acquiring
+                .arrival
+                .and_then(|arrival| self.waiters.next_poll(key, arrival));
+            let times = [acquiring.deadline, acquiring.retry, queue_poll];
+            times.into_iter().flatten().min()
+        };
+        self.wake(owner, next);
+    }
+
+    /// The timer has fired: the deadline has passed, or the next request is due.
+    ///
+    /// With a request in flight the caller is answered, and the entry stays: a grant that
+    /// comes with the answer still has to be given back.
+    pub(super) fn acquiring_due(&mut self, owner: OwnerId, now: Moment) {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
+            return;
+        };
+        let late = acquiring.is_late(now);
+        if acquiring.in_flight {
+            if late && let Some(last) = acquiring.last.take() {
+                acquiring.answer(Err(last));
+            }
+        } else if late || acquiring.is_given_up() {
+            self.give_up(owner);
+        } else {
+            self.poll_now(owner);
+        }
+    }
+
+    /// The caller has dropped its future. With a request in flight the entry waits for the
+    /// answer, which shows what has to be cleaned up.
+    pub(super) fn forget(&mut self, owner: OwnerId) {
+        if let Some(EntryState::Acquiring(acquiring)) = self.state(owner)
+            && !acquiring.in_flight
+        {
+            self.give_up(owner);
+        }
+    }
+
+    /// The store has answered a request that left at `sent`.
+    pub(super) fn acquired(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<Acquired>) {
+        let now = self.now();
+        let store = self.parts.store.describe();
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
+            return;
+        };
+        acquiring.in_flight = false;
+        let notified = acquiring.notified.take();
+        let key = Arc::clone(&acquiring.request.key.lock);
+        let pause = match outcome {
+            Ok(Acquired::Granted { token, at }) => {
+                let grant = Grant {
+                    owner,
+                    token,
+                    at,
+                    micros: 0,
+                    claim: acquiring.request.ttl,
+                };
+                if self.grant(&grant, sent) {
+                    return;
+                }
+                let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
+                    return;
+                };
+                // Granted at the store, but too late to be of use: no caller may be handed it,
+                // and it has to be given back.
+                acquiring.unknown = Some(now);
+                let late = StoreError::new(
+                    StoreErrorKind::Unknown,
+                    "the answer came after the lease had ended",
+                    "use a longer ttl, or a faster way to the store",
+                );
+                acquiring.last = Some(late.into_error(store, Some(key)));
+                backoff::retry(acquiring.failures)
+            }
+            Ok(Acquired::Queued(place)) => {
+                self.queued(owner, sent, place);
+                if let Some(grant) = notified {
+                    self.notified(grant);
+                }
+                return;
+            }
+            Ok(Acquired::Busy(info)) => {
+                let poll = backoff::poll(acquiring.polls);
+                let pause = info.remaining().map_or(poll, |left| poll.min(left + TICK));
+                acquiring.polls += 1;
+                acquiring.failures = 0;
+                acquiring.last = Some(Error::Busy(info));
+                pause
+            }
+            Err(error) => {
+                if error.kind == StoreErrorKind::Unknown {
+                    acquiring.unknown = Some(now);
+                }
+                if let Some(grant) = notified {
+                    self.notified(grant);
+                    return;
+                }
+                if error.worth_another && !acquiring.again {
+                    acquiring.again = true;
+                    self.poll_now(owner);
+                    return;
+                }
+                acquiring.failures += 1;
+                let passing = error.is_passing();
+                let pause = backoff::retry(acquiring.failures);
+                acquiring.last = Some(error.into_error(store, Some(key)));
+                if !passing {
+                    self.give_up(owner);
+                    return;
+                }
+                pause
+            }
+        };
+        self.try_later(owner, now, pause);
+    }
+
+    /// Arms the next try after `pause`, or gives up if there is to be none: the caller has
+    /// gone, its deadline has passed, or it does not wait.
+    fn try_later(&mut self, owner: OwnerId, now: Moment, pause: Duration) {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
+            return;
+        };
+        if acquiring.is_given_up() || acquiring.is_late(now) || !acquiring.request.waits() {
+            self.give_up(owner);
+        } else {
+            acquiring.retry = Some(now + pause);
+            self.arm_acquiring(owner);
+        }
+    }
+
+    /// The store has put the waiter into its wait queue, or has found it there.
+    ///
+    /// The request's moment and the store's time at that moment are kept as a pair: a later
+    /// notification carries only the store's time, and this pair translates it (see
+    /// [`notified`](Self::notified)).
+    fn queued(&mut self, owner: OwnerId, sent: Sent, place: QueuePosition) {
+        let now = self.now();
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
+            return;
+        };
+        let before = acquiring.queued.replace((sent, place.at));
+        acquiring.ticket = place.ticket.or(acquiring.ticket);
+        let poll_at = now + until_poll(&place, acquiring.polls);
+        acquiring.polls += 1;
+        acquiring.failures = 0;
+        acquiring.again = false;
+        let key = Arc::clone(&acquiring.request.key.lock);
+        let arrival = acquiring.arrival;
+        let holder = OwnerId::try_parse(place.holder.owner_id()).ok();
+        acquiring.last = Some(Error::Busy(place.holder));
+        if acquiring.is_given_up() || acquiring.is_late(now) {
+            self.give_up(owner);
+            return;
+        }
+        self.waiters.set_notified(&key, place.is_notified);
+        if let Some(arrival) = arrival {
+            self.waiters.set_next_poll(&key, arrival, Some(poll_at));
+        }
+        self.arm_acquiring(owner);
+        if place.is_new && before.is_some() {
+            // The store has lost its wait queue (a restart, an eviction). The other waiters
+            // of this process ask again now, in the order of their arrival, and so take
+            // their old places.
+            for other in self.waiters.of(&key) {
+                if other != owner {
+                    self.poll_now(other);
+                }
+            }
+        } else if let Some(holder) = holder.filter(|holder| *holder != owner)
+            && let Some(EntryState::Acquiring(theirs)) = self.state(holder)
+            && theirs.retry.is_none()
+        {
+            // A waiter of this very process has the lock, and does not know it yet: its
+            // notification is on its way, or lost. It asks by itself if nothing comes.
+            theirs.retry = Some(now + ON_ITS_WAY);
+            self.arm_acquiring(holder);
+        }
+    }
+
+    /// The store notifies a waiter of its grant. When the grant was made is known by the
+    /// store's clock alone, so the lease is judged from the last answered request: its
+    /// moment, plus what has passed at the store since, less 1 % for clocks that run at
+    /// different rates (rule R1).
+    ///
+    /// A notification is a hint, and never believed where it cannot be judged: a waiter
+    /// that was never queued, a store's clock that was set, a claim that is over. The
+    /// waiter polls then, and the store's answer is the lease.
+    pub(super) fn notified(&mut self, grant: Grant) {
+        let owner = grant.owner;
+        let now = self.now();
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
+            // The waiter has left the queue: its release hands the lock on.
+            return;
+        };
+        if acquiring.in_flight {
+            acquiring.notified = Some(grant);
+            return;
+        }
+        let from = acquiring.queued.and_then(|(sent, at)| {
+            let passed = Duration::from_micros(grant.micros.checked_sub(at)?);
+            let at = sent.at + passed.saturating_sub(passed / 100);
+            // A moment in the future: the store's clock has jumped.
+            (at <= now).then_some(Sent { at, ..sent })
+        });
+        if !from.is_some_and(|from| self.grant(&grant, from)) {
+            // A hint that can't be judged, or came late: the answer is the lease then.
+            self.poll_now(owner);
+        }
+    }
+
+    /// A release of this process has handed the lock to a waiter of this process, and the
+    /// answer says so. The grant was made after that release left, so the lease is judged
+    /// from there (rule R1), with no need of the store's clock.
+    pub(super) fn handed_over(&mut self, grant: Grant, sent: Sent) {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(grant.owner) else {
+            return;
+        };
+        if acquiring.in_flight {
+            acquiring.notified = Some(grant);
+        } else if !self.grant(&grant, sent) {
+            self.poll_now(grant.owner);
+        }
+    }
+
+    /// Ends an acquire that has no grant. The caller gets what the last try said. What may
+    /// have stayed at the store is cleaned up: an orphan, if the outcome of some try is
+    /// unknown, or the place in the wait queue.
+    fn give_up(&mut self, owner: OwnerId) {
+        let Some(EntryState::Acquiring(mut acquiring)) = self.remove(owner) else {
+            return;
+        };
+        self.leave_queue(&acquiring);
+        let key = Arc::clone(&acquiring.request.key.lock);
+        let last = acquiring.last.take().unwrap_or(Error::Closed { key });
+        acquiring.answer(Err(last));
+        let now = self.now();
+        if acquiring.unknown.is_some() {
+            self.end(owner, ReleasingEntry::orphan(&acquiring.request, now));
+        } else if acquiring.queued.is_some() {
+            self.end(owner, ReleasingEntry::queued(&acquiring.request, now));
+        } else {
+            self.unfinished.done();
+        }
+    }
+
+    /// Leaves the waiters of this process. If it was the first, the next one polls in its
+    /// place.
+    fn leave_queue(&mut self, acquiring: &AcquiringEntry) {
+        let Some(arrival) = acquiring.arrival else {
+            return;
+        };
+        let key = &acquiring.request.key.lock;
+        let pause = if self.waiters.needs_polling(key) {
+            backoff::poll(0)
+        } else {
+            backoff::queue_poll(0)
+        };
+        let poll_at = self.now() + pause;
+        if let Some(next) = self.waiters.leave(key, arrival, poll_at) {
+            self.arm_acquiring(next);
+        }
+    }
+
+    /// Makes a holding of the acquire, whose lease is judged from `sent`. `false`: the
+    /// lease would be over already, and nothing was changed; a caller must never be handed
+    /// a lock that may be another's.
+    ///
+    /// The caller's answer is sent last. If the caller has gone meanwhile, the handle in it
+    /// is dropped, and releases the lock (rule R6).
+    fn grant(&mut self, grant: &Grant, sent: Sent) -> bool {
+        let owner = grant.owner;
+        let now = self.now();
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
+            return false;
+        };
+        let cap = acquiring.request.at_most.map(|most| sent.at + most);
+        let until = valid_until(sent.at, grant.claim);
+        let until = cap.map_or(until, |cap| until.min(cap));
+        if now >= until {
+            return false;
+        }
+        let Some(EntryState::Acquiring(mut acquiring)) = self.remove(owner) else {
+            return false;
+        };
+        self.leave_queue(&acquiring);
+        let Some(mailbox) = acquiring.mailbox.upgrade() else {
+            // No handle of the engine is left, so no caller waits for the lock.
+            let orphan = ReleasingEntry::orphan(&acquiring.request, now);
+            self.end(owner, orphan);
+            return true;
+        };
+        let clock = Arc::clone(&self.parts.clock);
+        let terms = Terms {
+            key: acquiring.request.key.clone(),
+            owner,
+            token: grant.token,
+            ttl: acquiring.request.ttl,
+            acquired_at: grant.at,
+            at_least: acquiring.request.at_least,
+            cap,
+            identity: Arc::clone(&acquiring.request.identity),
+        };
+        let lease = Arc::new(Lease::new(terms, clock, sent, until));
+        let waited = now.saturating_since(acquiring.since);
+        tracing::debug!(
+            key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
+            polls = acquiring.polls, ?waited, "acquired"
+        );
+        let holding = if acquiring.queued.is_some() && grant.micros > 0 {
+            HoldingEntry::claimed(
+                Arc::clone(&lease),
+                sent.at,
+                grant.claim,
+                now,
+                acquiring.unknown,
+            )
+        } else {
+            HoldingEntry::new(Arc::clone(&lease), sent.at, acquiring.unknown)
+        };
+        self.put(owner, EntryState::Holding(holding));
+        self.arm_holding(owner);
+        let held = Held::new(lease, mailbox, self.parts.store.describe(), waited);
+        acquiring.answer(Ok(held));
+        true
+    }
+}
+
+/// Stores expire keys on a whole millisecond: a try right at the end could come too early.
+const TICK: Duration = Duration::from_millis(1);
+
+/// How long a notification may take after another waiter's answer has shown its grant.
+const ON_ITS_WAY: Duration = Duration::from_millis(10);
+
+/// When a queued waiter polls next: at the end of the holder's lease as far as it is known,
+/// and every so often, for a notification that was lost and a holder that died. A waiter
+/// far back polls less often, for the ones ahead have to go first; a holder that is no
+/// AppLock process never notifies anyone, so its waiters poll as for a busy lock.
+fn until_poll(place: &QueuePosition, polls: u32) -> Duration {
+    let pause = if !place.is_notified {
+        backoff::poll(polls) * u32::try_from(place.ahead.clamp(1, 4)).unwrap_or(4)
+    } else if place.holder.is_foreign() {
+        // It knows nothing of waiters, and notifies none.
+        backoff::poll(polls)
+    } else {
+        backoff::queue_poll(place.ahead)
+    };
+    match place.holder.remaining() {
+        Some(left) => pause.min(left + TICK),
+        None => pause,
+    }
+}

@@ -1,0 +1,243 @@
+//! The handle of an engine, and its thread.
+//!
+//! A locker owns one handle. The thread starts with the first command, and ends when the
+//! last handle and the last holding are gone: a guard that outlives its locker keeps its
+//! lock. The handle only sends commands and awaits their answers; it has no state of a
+//! lock.
+//!
+//! The dangers: a thread that dies, and callers that wait for it forever (each wait ends in
+//! an error then, and the next command starts a new thread); and a program that ends before
+//! the releases it has just asked for have left (the last handle waits a moment).
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::unconstrained;
+
+use crate::error::Result;
+use crate::key::Key;
+use crate::store::{Identity, Inspection, StoreError, StoreErrorKind};
+
+use super::core::Parts;
+use super::event_loop;
+use super::mailbox::{AcquireRequest, Command, Gone, Held, Mailbox, stopped};
+use super::unfinished::Unfinished;
+
+/// The handle of an engine; its thread starts on first use, and ends when the last
+/// handle and the last holding are gone.
+pub(crate) struct Engine {
+    parts: Arc<Parts>,
+    running: Mutex<Option<Running>>,
+    unfinished: Arc<Unfinished>,
+}
+
+/// The thread that runs, and how to reach it.
+struct Running {
+    mailbox: Mailbox,
+    thread: ThreadId,
+}
+
+/// How long the last handle waits for releases that are on their way: a round trip
+/// or two, so that a program that ends right after it let go leaves nothing behind.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("store", &self.parts.store.describe())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            parts: Arc::new(parts),
+            running: Mutex::new(None),
+            unfinished: Arc::default(),
+        }
+    }
+
+    /// An engine whose work the caller drives, on a runtime of its own, instead of a
+    /// thread.
+    #[cfg(test)]
+    pub(crate) fn driven_by_caller(parts: Parts) -> (Self, impl Future<Output = ()> + Send) {
+        let engine = Self::new(parts);
+        let (mailbox, commands) = mpsc::unbounded_channel();
+        let work = event_loop::run(
+            Arc::clone(&engine.parts),
+            commands,
+            Arc::clone(&engine.unfinished),
+        );
+        let running = Running {
+            mailbox,
+            thread: std::thread::current().id(),
+        };
+        *engine.running.lock().unwrap() = Some(running);
+        (engine, work)
+    }
+
+    pub(crate) fn identity(&self) -> &Arc<Identity> {
+        &self.parts.identity
+    }
+
+    pub(crate) fn store(&self) -> Arc<str> {
+        self.parts.store.describe()
+    }
+
+    /// The mailbox of the thread, which is started if there is none (any more).
+    fn mailbox(&self, lock: Option<&Key>) -> Result<Mailbox> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = running
+            .as_ref()
+            .filter(|running| !running.mailbox.is_closed())
+        {
+            return Ok(running.mailbox.clone());
+        }
+        let (mailbox, commands) = mpsc::unbounded_channel();
+        let parts = Arc::clone(&self.parts);
+        let unfinished = Arc::clone(&self.unfinished);
+        let failed = |error: std::io::Error| {
+            StoreError::new(
+                StoreErrorKind::NotDone,
+                format!("the lock engine's thread can't be started ({error})"),
+                "see whether this process may have more threads and open files",
+            )
+            .caused_by(error)
+            .into_error(
+                self.parts.store.describe(),
+                lock.map(|key| key.lock.clone()),
+            )
+        };
+        let (started, built) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("applock".to_owned())
+            .spawn(move || {
+                // Made here, for it must not be dropped inside another runtime.
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                match runtime {
+                    Ok(runtime) => {
+                        let _ = started.send(Ok(()));
+                        let work = event_loop::run(parts, commands, unfinished);
+                        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
+                        // Not waiting for blocking work that hangs (a file system, a
+                        // resolver), also after a panic.
+                        runtime.shutdown_background();
+                        if let Err(panic) = ended {
+                            resume_unwind(panic);
+                        }
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
+            })
+            .map_err(failed)?;
+        match built.recv() {
+            Ok(outcome) => outcome.map_err(failed)?,
+            Err(_) => return Err(stopped(&self.store(), lock)),
+        }
+        *running = Some(Running {
+            mailbox: mailbox.clone(),
+            thread: thread.thread().id(),
+        });
+        Ok(mailbox)
+    }
+
+    /// Sends a command, and awaits its answer. Safe to cancel: what an answer carries
+    /// cleans up after itself.
+    async fn ask<T>(
+        &self,
+        lock: Option<&Key>,
+        command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
+    ) -> Result<T> {
+        let mailbox = self.mailbox(lock)?;
+        let (reply, answer) = oneshot::channel();
+        let stopped = || stopped(&self.store(), lock);
+        if let Err(unsent) = mailbox.send(command(reply)) {
+            if let Command::Acquire { .. } = unsent.0 {
+                self.unfinished.done();
+            }
+            return Err(stopped());
+        }
+        // Waiting keeps no engine alive that has nothing else to do: the handle does.
+        drop(mailbox);
+        unconstrained(answer).await.map_err(|_| stopped())?
+    }
+
+    /// Reaches the store.
+    pub(crate) async fn open(&self) -> Result<()> {
+        self.ask(None, Command::Open).await
+    }
+
+    /// Takes a lock. Dropping the future gives up; if the lock was, or is still being,
+    /// taken, the engine releases it (rule R6).
+    pub(crate) async fn acquire(&self, request: AcquireRequest) -> Result<Held> {
+        let mailbox = self.mailbox(Some(&request.key))?.downgrade();
+        let key = request.key.clone();
+        let deadline = request.deadline(&*self.parts.clock);
+        let mut gone = request.waits().then(|| Gone {
+            owner: request.owner,
+            mailbox: mailbox.clone(),
+            answered: false,
+        });
+        let outcome = self.ask(Some(&key), |reply| {
+            self.unfinished.add();
+            Command::Acquire {
+                request,
+                deadline,
+                reply,
+                mailbox,
+            }
+        });
+        let outcome = outcome.await;
+        if let Some(gone) = &mut gone {
+            gone.answered = true;
+        }
+        outcome
+    }
+
+    /// Who holds a lock, and who held it last.
+    pub(crate) async fn inspect(&self, key: Key) -> Result<Inspection> {
+        let lock = key.clone();
+        self.ask(Some(&lock), |reply| Command::Inspect(key, reply))
+            .await
+    }
+
+    /// Takes a lock from its holder, if its last heartbeat is older than `stale`.
+    pub(crate) async fn force(&self, key: Key, stale: Option<Duration>) -> Result<bool> {
+        let lock = key.clone();
+        self.ask(Some(&lock), |reply| Command::Force(key, stale, reply))
+            .await
+    }
+
+    /// Gives back all locks, within the time given.
+    pub(crate) async fn shutdown(&self, within: Duration) -> Result<()> {
+        self.ask(None, |reply| Command::Shutdown(within, reply))
+            .await
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let running = self
+            .running
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(running) = running {
+            let on_engine = std::thread::current().id() == running.thread;
+            // Only what is being released is waited for; a guard that is kept has a mailbox
+            // of its own, and its lock goes on being renewed.
+            let kept = running.mailbox.strong_count() > 1;
+            drop(running);
+            if !on_engine && !kept {
+                self.unfinished.wait(FAREWELL);
+            }
+        }
+    }
+}

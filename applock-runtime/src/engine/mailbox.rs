@@ -1,0 +1,236 @@
+//! How callers reach the engine: its commands, and the handle of a held lock.
+//!
+//! A [`Held`] is what an acquire is answered with. It owns the duty to release: dropped at
+//! any moment, also inside an answer that no caller receives, it sends the release (rule
+//! R6). A `Gone` does the same for an acquire that is not answered yet. Both send, and
+//! never wait: they run in destructors, on any thread. The mailbox is unbounded for that
+//! reason; callers that await an answer are what bounds it.
+//!
+//! Nothing here decides anything about a lock but one: that it is released once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::unconstrained;
+
+use crate::clock::{Clock, Moment};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::store::{Identity, Inspection, OwnerId, StoreError, StoreErrorKind};
+
+use super::lease::{Lease, Validity};
+
+/// What the engine is asked to do.
+pub(super) enum Command {
+    Open(oneshot::Sender<Result<()>>),
+    Acquire {
+        request: AcquireRequest,
+        /// Until when the caller waits; `None` for an acquire that does not wait, and for
+        /// one that waits forever.
+        deadline: Option<Moment>,
+        reply: oneshot::Sender<Result<Held>>,
+        /// Goes into the holding, so that the engine lives as long as anything is held.
+        mailbox: WeakMailbox,
+    },
+    /// The caller of this acquire, which may wait for long, has gone.
+    Forget(OwnerId),
+    Verify(Arc<Lease>, oneshot::Sender<Result<bool>>),
+    /// The lease is suspect: send a heartbeat at once. There is no answer; the lease shows
+    /// it.
+    Suspect(OwnerId),
+    Release(Arc<Lease>, Option<oneshot::Sender<Result<()>>>),
+    Inspect(Key, oneshot::Sender<Result<Inspection>>),
+    Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
+    Shutdown(Duration, oneshot::Sender<Result<()>>),
+}
+
+// Answers are awaited unconstrained: inside a tokio task that another `block_on`
+// blocks, the task's cooperative budget is never given anew.
+
+pub(super) type Mailbox = mpsc::UnboundedSender<Command>;
+
+/// For an acquire: a waiting caller keeps no engine alive; only a held lock does.
+pub(super) type WeakMailbox = mpsc::WeakUnboundedSender<Command>;
+
+/// One acquire, as `Lock` asks the engine for it. The entry keeps it until the lock is
+/// granted or the caller has its refusal; each try makes a fresh request to the store of it.
+#[derive(Clone, Debug)]
+pub(crate) struct AcquireRequest {
+    pub(crate) key: Key,
+    /// Unique to this acquire, and the same for all of its tries: a store that carries out
+    /// two of them has still granted one lock (rule R6).
+    pub(crate) owner: OwnerId,
+    pub(crate) ttl: Duration,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) wait: Wait,
+    pub(crate) at_least: Option<Duration>,
+    pub(crate) at_most: Option<Duration>,
+}
+
+impl AcquireRequest {
+    /// Whether a busy lock is waited for at all. If not, 'busy' is the answer.
+    pub(super) fn waits(&self) -> bool {
+        !matches!(self.wait, Wait::Not | Wait::For(Duration::ZERO))
+    }
+
+    /// When the caller has waited for long enough. Reads the clock only for a wait that
+    /// ends.
+    pub(super) fn deadline(&self, clock: &dyn Clock) -> Option<Moment> {
+        match self.wait {
+            Wait::For(length) if self.waits() => Some(clock.now() + length),
+            Wait::Not | Wait::For(_) | Wait::Forever => None,
+        }
+    }
+}
+
+/// How long to wait for a busy lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Wait {
+    #[default]
+    Not,
+    For(Duration),
+    Forever,
+}
+
+/// A lock that is held: dropping it lets go, in the background (rule R6).
+pub(crate) struct Held {
+    lease: Arc<Lease>,
+    /// Whether it was let go already: by its guard, its run, or its drop.
+    ended: AtomicBool,
+    mailbox: Mailbox,
+    store: Arc<str>,
+    /// How long it took from the request to the grant, in nanoseconds.
+    waited: u64,
+}
+
+impl Held {
+    pub(super) fn new(
+        lease: Arc<Lease>,
+        mailbox: Mailbox,
+        store: Arc<str>,
+        waited: Duration,
+    ) -> Self {
+        Self {
+            lease,
+            ended: AtomicBool::new(false),
+            mailbox,
+            store,
+            waited: u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// How long it took from the request to the grant, by the engine's clock.
+    pub(crate) fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited)
+    }
+
+    fn stopped(&self) -> Error {
+        stopped(&self.store, Some(&self.lease.key))
+    }
+
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// What is known of the lease. A suspect one is verified in the background; the first
+    /// reader sends for the heartbeat.
+    pub(crate) fn validity(&self) -> Validity {
+        let validity = self.lease.validity();
+        if validity == Validity::Suspect && self.lease.asks_first() {
+            // An engine that has stopped has ended the lease.
+            let _ = self.mailbox.send(Command::Suspect(self.lease.owner));
+        }
+        validity
+    }
+
+    /// The error for a holder that asks while its lease is suspect.
+    pub(crate) fn suspect_error(&self) -> Error {
+        StoreError::new(
+            StoreErrorKind::Unknown,
+            "this machine's wall clock has jumped ahead, as after a pause of a virtual machine, \
+             and the store has not confirmed the lock since",
+            "a heartbeat is on its way: ask again, or await verify()",
+        )
+        .into_error(
+            Arc::clone(&self.store),
+            Some(Arc::clone(&self.lease.key.lock)),
+        )
+    }
+
+    /// Asks the store whether the lock is still this owner's, by a heartbeat.
+    pub(crate) async fn verify(&self) -> Result<bool> {
+        let (reply, answer) = oneshot::channel();
+        let lease = Arc::clone(&self.lease);
+        self.mailbox
+            .send(Command::Verify(lease, reply))
+            .map_err(|_| self.stopped())?;
+        unconstrained(answer).await.map_err(|_| self.stopped())?
+    }
+
+    /// Lets go, and waits for the store's answer.
+    pub(crate) async fn release(self) -> Result<()> {
+        self.end().await
+    }
+
+    /// Lets go while others may still read the lease, and waits for the answer.
+    pub(crate) async fn end(&self) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return Err(Error::NotHeld {
+                key: Arc::clone(&self.lease.key.lock),
+            });
+        }
+        self.mailbox
+            .send(Command::Release(Arc::clone(&self.lease), Some(reply)))
+            .map_err(|_| self.stopped())?;
+        unconstrained(answer).await.map_err(|_| self.stopped())?
+    }
+
+    /// Lets go in the background, once.
+    pub(crate) fn let_go(&self) {
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            // An engine that has stopped has ended the lease; the ttl frees the lock.
+            let _ = self
+                .mailbox
+                .send(Command::Release(Arc::clone(&self.lease), None));
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// The error for a caller whose engine has no thread any more.
+pub(super) fn stopped(store: &Arc<str>, lock: Option<&Key>) -> Error {
+    StoreError::new(
+        StoreErrorKind::Unknown,
+        "the locker's background thread has stopped",
+        "a clock, a waker or a log subscriber that it called has panicked; see stderr",
+    )
+    .into_error(Arc::clone(store), lock.map(|key| Arc::clone(&key.lock)))
+}
+
+/// Tells the engine that the future of a waiting acquire was dropped. A waiter may sleep
+/// for seconds until it polls: until then it would stand in the wait queue, and be granted
+/// the lock.
+pub(super) struct Gone {
+    pub(super) owner: OwnerId,
+    pub(super) mailbox: WeakMailbox,
+    pub(super) answered: bool,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if !self.answered
+            && let Some(mailbox) = self.mailbox.upgrade()
+        {
+            // An engine that has stopped has forgotten it.
+            let _ = mailbox.send(Command::Forget(self.owner));
+        }
+    }
+}

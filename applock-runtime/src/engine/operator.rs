@@ -1,0 +1,108 @@
+//! What an operator asks, or a careful holder: open, inspect, verify, release by force.
+//!
+//! None of these is a step of an entry: open, inspect and force-release go to the store
+//! beside the entries, and answer their caller by themselves. Only `verify` concerns a
+//! holding of this process, and it is a heartbeat. An inspection may be repeated after a
+//! dead connection, because it changes nothing. A force-release may not: the second one
+//! could strike the next holder.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::error::Result;
+use crate::key::Key;
+use crate::store::{Inspection, Store, StoreResult};
+
+use super::core::{Actor, Completion};
+use super::lease::Lease;
+use super::state::EntryState;
+
+impl Actor {
+    /// Reaches the store, and checks that it can be used.
+    pub(super) fn open(&mut self, reply: oneshot::Sender<Result<()>>) {
+        let opened = Arc::clone(&self.parts.store).open(self.parts.command_timeout);
+        let store = self.parts.store.describe();
+        self.spawn(async move {
+            let outcome = opened.await.map_err(|error| error.into_error(store, None));
+            let _ = reply.send(outcome);
+            Completion::Nothing
+        });
+    }
+
+    /// Who holds the lock, and who held it last.
+    pub(super) fn inspect(&mut self, key: Key, reply: oneshot::Sender<Result<Inspection>>) {
+        let store = self.parts.store.describe();
+        let lock = Arc::clone(&key.lock);
+        let timeout = self.parts.command_timeout;
+        let reader = Arc::clone(&self.parts.store);
+        self.spawn(async move {
+            let outcome = read(&reader, &key, timeout).await;
+            let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
+            Completion::Nothing
+        });
+    }
+
+    /// Takes a lock from its holder, if the last heartbeat is older than `stale` (always,
+    /// if that is `None`).
+    pub(super) fn force(
+        &mut self,
+        key: Key,
+        stale: Option<Duration>,
+        reply: oneshot::Sender<Result<bool>>,
+    ) {
+        let store = self.parts.store.describe();
+        let lock = Arc::clone(&key.lock);
+        let timeout = self.parts.command_timeout;
+        let target = Arc::clone(&self.parts.store);
+        self.spawn(async move {
+            // Read the lock first, which may be repeated: the force-release itself may not,
+            // or it could strike the next holder.
+            let outcome = match read(&target, &key, timeout).await {
+                Ok(Inspection { holder: None, .. }) => Ok(false),
+                Ok(Inspection {
+                    holder: Some(holder),
+                    ..
+                }) => {
+                    let forced = target.force_release(key, stale, timeout).await;
+                    if matches!(forced, Ok(true)) {
+                        tracing::warn!(
+                            key = %lock, owner = %holder.owner_id(), token = holder.fencing_token(),
+                            "released by force; it was {holder}"
+                        );
+                    }
+                    forced
+                }
+                Err(error) => Err(error),
+            };
+            let forced = Arc::clone(&lock);
+            let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
+            Completion::Forced(forced)
+        });
+    }
+
+    /// Asks the store whether the lock is still this owner's: by a heartbeat, which answers
+    /// it and extends the lease in one.
+    pub(super) fn verify(&mut self, lease: &Arc<Lease>, reply: oneshot::Sender<Result<bool>>) {
+        let owner = lease.owner;
+        match self.state(owner) {
+            Some(EntryState::Holding(holding)) if holding.lease.is_valid() => {
+                holding.asked.push(reply);
+                if !holding.in_flight {
+                    self.heartbeat(owner);
+                    self.arm_holding(owner);
+                }
+            }
+            _ => drop(reply.send(Ok(false))),
+        }
+    }
+}
+
+/// Reads a lock; once more if the connection had died meanwhile.
+async fn read(store: &Arc<dyn Store>, key: &Key, timeout: Duration) -> StoreResult<Inspection> {
+    match Arc::clone(store).inspect(key.clone(), timeout).await {
+        Err(error) if error.worth_another => Arc::clone(store).inspect(key.clone(), timeout).await,
+        outcome => outcome,
+    }
+}

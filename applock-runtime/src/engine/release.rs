@@ -1,0 +1,163 @@
+//! Releasing: a release is repeated until the store has answered, or the ttl has freed the
+//! lock.
+//!
+//! A releasing entry is one of three things. *A held lock* that its holder lets go: the
+//! caller gets the first answer, good or bad, and after an error the engine goes on trying
+//! without it, because the next waiter should not have to wait for the ttl. *A place in the
+//! wait queue* of a waiter that has given up: one answer ends it; if the waiter was granted
+//! the lock meanwhile, the store hands that on. *An orphan*: an acquire of unknown outcome
+//! (rule R6). The lock may be held for a caller that is gone, or may come to be held by a
+//! request that is still on its way, so an orphan is released for [`ORPHAN_WATCH`] also if
+//! the store has nothing to release yet.
+//!
+//! A held lock may become an orphan: if an earlier try of its acquire may still arrive, it
+//! could take the lock anew after the release. The holder is answered, and the entry
+//! watches on.
+//!
+//! The dangers this file guards against: a lock that stays taken, with no holder, until its ttl
+//! ends; and a holder that is told 'not held' only because the answer to its first try was
+//! lost.
+//!
+//! Nothing here ends a lease: it is over before an entry gets here (see `hold`).
+
+use std::sync::Arc;
+
+use crate::clock::Moment;
+use crate::error::{Error, Result};
+use crate::store::{OwnerId, Released, StoreErrorKind, StoreResult};
+
+use super::backoff;
+use super::core::Actor;
+use super::lease_time::Sent;
+use super::state::{EntryState, ORPHAN_WATCH};
+
+impl Actor {
+    /// The timer has fired: the next try is due, or there is nothing left to try for.
+    pub(super) fn releasing_due(&mut self, owner: OwnerId, now: Moment) {
+        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
+            return;
+        };
+        if releasing.in_flight {
+            return;
+        }
+        if releasing.watch.is_some_and(|watch| now >= watch) {
+            self.retire(owner);
+        } else if now >= releasing.until {
+            tracing::debug!(
+                key = %releasing.key.lock, owner = %owner.simple(),
+                "a release was given up: the ttl has freed the lock"
+            );
+            self.finish(owner, Ok(()));
+        } else {
+            releasing.in_flight = true;
+            self.queue_release(owner);
+        }
+    }
+
+    /// The store has answered a release that left at `sent`. The answer may also name the
+    /// waiter of this process that has the lock next.
+    pub(super) fn released(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<Released>) {
+        let now = self.now();
+        let store = self.parts.store.describe();
+        let outcome = match outcome {
+            Ok(Released { ended, next }) => {
+                if let Some(grant) = next {
+                    self.handed_over(grant, sent);
+                }
+                Ok(ended)
+            }
+            Err(error) => Err(error),
+        };
+        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
+            return;
+        };
+        releasing.in_flight = false;
+        let key = Arc::clone(&releasing.key.lock);
+        let unheard = outcome.is_err() || releasing.unknown;
+        if unheard || self.waiters.needs_polling(&key) {
+            // A waiter of this process may have the lock now, and would not be notified: it
+            // polls.
+            self.poll_for(&key);
+        }
+        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
+            return;
+        };
+        match outcome {
+            Ok(_) if releasing.is_queue_place && !releasing.unknown => self.retire(owner),
+            // Orphan: the store had something to release, or has nothing to release yet.
+            // Keep releasing until no earlier acquire can arrive.
+            Ok(_) if releasing.lease.is_none() => {
+                let watch = *releasing.watch.get_or_insert(now + ORPHAN_WATCH);
+                let pause = backoff::retry(releasing.failures);
+                releasing.failures += 1;
+                self.wake(owner, Some(watch.min(now + pause)));
+            }
+            Ok(true) => {
+                if let Some(lease) = &releasing.lease {
+                    tracing::debug!(
+                        key = %key, owner = %owner.simple(), token = lease.token,
+                        held = ?lease.held_for(), "released"
+                    );
+                }
+                self.finish(owner, Ok(()));
+            }
+            // An earlier try was carried out, and its answer was lost: that one was the
+            // 'yes'.
+            Ok(false) if releasing.unknown => self.finish(owner, Ok(())),
+            Ok(false) => self.finish(owner, Err(Error::NotHeld { key })),
+            Err(error) => {
+                releasing.unknown |= error.kind == StoreErrorKind::Unknown;
+                let again = error.worth_another && releasing.failures == 0;
+                releasing.failures += 1;
+                if again {
+                    releasing.in_flight = true;
+                    self.queue_release(owner);
+                    return;
+                }
+                let passing = error.is_passing();
+                if releasing.failures <= 2 {
+                    tracing::warn!(
+                        key = %key, owner = %owner.simple(),
+                        token = releasing.lease.as_ref().map(|lease| lease.token),
+                        reason = %error.what,
+                        "a release failed; if no later try succeeds, the ttl frees the lock"
+                    );
+                }
+                let failure = error.into_error(store, Some(key));
+                if passing {
+                    let pause = backoff::retry(releasing.failures);
+                    releasing.answer(Err(failure));
+                    let next = releasing.until.min(now + pause);
+                    self.wake(owner, Some(next));
+                } else {
+                    self.finish(owner, Err(failure));
+                }
+            }
+        }
+    }
+
+    /// Answers the caller. The entry goes, unless an earlier try of its acquire may still
+    /// arrive.
+    fn finish(&mut self, owner: OwnerId, outcome: Result<()>) {
+        let now = self.now();
+        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
+            return;
+        };
+        releasing.answer(outcome);
+        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
+            return;
+        };
+        match releasing.late_acquire_until.take().filter(|end| *end > now) {
+            // Released; but an earlier try of its acquire may take the lock anew: it is an
+            // orphan now.
+            Some(end) => {
+                releasing.lease = None;
+                releasing.watch = Some(end);
+                releasing.until = end;
+                releasing.failures = 0;
+                self.wake(owner, Some(end.min(now + backoff::retry(0))));
+            }
+            None => self.retire(owner),
+        }
+    }
+}

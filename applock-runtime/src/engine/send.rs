@@ -1,0 +1,146 @@
+//! Sending: what the outbox holds leaves for the store, in batches.
+//!
+//! A step puts an owner id into the outbox; the loop flushes it once all that was due has
+//! been done, so that steps of one moment share a request. The request is built here, from
+//! the entry as it is now. The moment is taken *before* the batch is handed to the store
+//! (rule R1): a lease that were judged from later would outlast the store's.
+//!
+//! Heartbeats are coalesced on top of that: where one leaves, those that are due soon leave
+//! with it. Locks that were taken one by one come to share a few requests, which keeps the
+//! store's load flat. They never leave late for it, only early.
+//!
+//! Nothing here decides whether a step is due, nor what its answer means.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::store::{OwnerId, Release, Renew};
+
+use super::core::{Actor, Completion, Outbox};
+use super::lease_time::{Sent, heartbeat_timeout, margin};
+use super::state::EntryState;
+
+/// By how much a heartbeat may leave early at most, to travel with others.
+const EARLIEST: Duration = Duration::from_secs(2);
+
+impl Actor {
+    /// Adds the heartbeats that are due soon to those that leave now.
+    pub(super) fn coalesce(&mut self, now: Moment) {
+        if self.outbox.renewals.is_empty() {
+            return;
+        }
+        let leaving = std::mem::take(&mut self.outbox.renewals);
+        let earliness = leaving.iter().filter_map(|owner| match self.state(*owner) {
+            Some(EntryState::Holding(holding)) => Some(holding.earliness()),
+            _ => None,
+        });
+        let earliness = earliness.max().unwrap_or_default().min(EARLIEST);
+        self.outbox.renewals = leaving;
+        let soon: Vec<OwnerId> = self
+            .timers
+            .range(..=(now + earliness, OwnerId::max()))
+            .map(|(_, owner)| *owner)
+            .collect();
+        for owner in soon {
+            if let Some(EntryState::Holding(holding)) = self.state(owner)
+                && holding.may_leave_at(now)
+            {
+                self.heartbeat(owner);
+                self.arm_holding(owner);
+            }
+        }
+    }
+
+    /// Sends what is in the outbox. `true`: something left.
+    pub(super) fn flush(&mut self) -> bool {
+        let outbox = std::mem::take(&mut self.outbox);
+        let Outbox {
+            acquires,
+            renewals,
+            releases,
+        } = outbox;
+        let any = !(acquires.is_empty() && renewals.is_empty() && releases.is_empty());
+        if !acquires.is_empty() {
+            self.send_acquires(acquires);
+        }
+        if !renewals.is_empty() {
+            self.send_renewals(renewals);
+        }
+        if !releases.is_empty() {
+            self.send_releases(releases);
+        }
+        any
+    }
+
+    /// The acquires of this moment, of waiters and of callers that do not wait.
+    fn send_acquires(&mut self, owners: Vec<OwnerId>) {
+        // The lease is judged from here: before the request leaves (rule R1).
+        let sent = Sent::now(&*self.parts.clock);
+        let mut batch = Vec::with_capacity(owners.len());
+        let mut timeout = Duration::ZERO;
+        let mut asked = Vec::with_capacity(owners.len());
+        for owner in owners {
+            let entry = self.entries.get(&owner).map(|entry| &entry.state);
+            if let Some(EntryState::Acquiring(acquiring)) = entry {
+                let ttl = acquiring.request.ttl;
+                // An answer that comes after the lease's end is of no use.
+                timeout = timeout.max(ttl - margin(ttl));
+                batch.push(acquiring.store_request(&self.notices));
+                asked.push(owner);
+            }
+        }
+        let answer =
+            Arc::clone(&self.parts.store).acquire(batch, timeout.min(self.parts.command_timeout));
+        self.spawn(async move { Completion::Acquired(asked, sent, answer.await) });
+    }
+
+    /// The heartbeats of this moment.
+    fn send_renewals(&mut self, owners: Vec<OwnerId>) {
+        let sent = Sent::now(&*self.parts.clock);
+        // One batch for each time-out: a short lease must not wait as long for its answer
+        // as a long one, nor a long one give up as early.
+        let mut batches: BTreeMap<Duration, (Vec<OwnerId>, Vec<Renew>)> = BTreeMap::new();
+        let command_timeout = self.parts.command_timeout;
+        for owner in owners {
+            if let Some(EntryState::Holding(holding)) = self.state(owner) {
+                let lease = &holding.lease;
+                let timeout = heartbeat_timeout(holding.term, command_timeout);
+                let (asked, batch) = batches.entry(timeout).or_default();
+                batch.push(Renew {
+                    key: lease.key.clone(),
+                    owner,
+                    token: lease.token,
+                    ttl: lease.ttl,
+                });
+                asked.push(owner);
+            }
+        }
+        for (timeout, (asked, batch)) in batches {
+            let answer = Arc::clone(&self.parts.store).renew(batch, timeout);
+            self.spawn(async move { Completion::Renewed(asked, sent, answer.await) });
+        }
+    }
+
+    /// The releases of this moment. One with no lease is of an orphan, or of a place in the
+    /// queue.
+    fn send_releases(&mut self, owners: Vec<OwnerId>) {
+        let sent = Sent::now(&*self.parts.clock);
+        let mut batch = Vec::with_capacity(owners.len());
+        let mut asked = Vec::with_capacity(owners.len());
+        for owner in owners {
+            if let Some(EntryState::Releasing(releasing)) = self.state(owner) {
+                batch.push(Release {
+                    key: releasing.key.clone(),
+                    owner,
+                    token: releasing.lease.as_ref().map(|lease| lease.token),
+                    keep: releasing.lease.as_ref().and_then(|lease| lease.keep()),
+                });
+                asked.push(owner);
+            }
+        }
+        let answer = Arc::clone(&self.parts.store).release(batch, self.parts.command_timeout);
+        self.spawn(async move { Completion::Released(asked, sent, answer.await) });
+    }
+}

@@ -1,0 +1,239 @@
+//! The one subscription of a store: what it hears of grants is passed on to the engine.
+//!
+//! Dialled when the first waiter stands in the wait queue, on a connection of its own, and kept.
+//! Each process has one channel with a random name, for all of its locks. Every request of a
+//! waiter tells the server whether its process listens there, and at which run of the server.
+//!
+//! Here: subscribing, staying subscribed, and reading messages. Not here: what a grant means. A
+//! message is only ever a hint: while the subscription is down the engine polls, and nothing is
+//! lost but time.
+//!
+//! # The dangers
+//!
+//! - *A process that says it listens, and does not.* A grant to it would cost all others a claim.
+//!   So it says so only after it has subscribed, and no more once the connection is gone; a
+//!   silent connection is tested by a PING.
+//! - *A server that has restarted.* The subscription went with it, and PUBLISH reaches no
+//!   process. The run id tells the script why, and the waiters get a moment to come back.
+//! - *A right that is missing.* Without SUBSCRIBE or PUBLISH waiting still works, by polling; one
+//!   warning says so.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use redis::RedisResult;
+use redis::aio::{PubSub, PubSubSink, PubSubStream};
+use tokio::time::{interval, sleep, timeout};
+use uuid::Uuid;
+
+use crate::store::{Notification, Notifications, StoreError, StoreErrorKind, StoreResult};
+
+use super::connection::{About, Connection};
+use super::error::classify;
+use super::reply;
+
+/// Between two attempts to subscribe: the first pause, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause where the right is missing: a person may grant it at any time.
+const WITHOUT_RIGHT: Duration = Duration::from_secs(30);
+
+/// The longest that one attempt may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a PING tests that the connection is still there.
+const PING: Duration = Duration::from_secs(5);
+
+/// So many failed attempts in a row are worth a warning.
+const WARN_AFTER: u32 = 4;
+
+/// In place of a run id that the user may not ask for.
+const UNKNOWN: &str = "1";
+
+/// The subscription of one store.
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    /// The channel of this process: random, so that no other process listens there.
+    channel: String,
+    /// The run id of the server where it is subscribed, if it is.
+    subscribed_at: Mutex<Option<Arc<str>>>,
+    /// The engine that it notifies. For the waiters of another engine it starts anew.
+    notified: Mutex<Option<Notifications>>,
+}
+
+impl Default for Subscriber {
+    fn default() -> Self {
+        Self {
+            channel: format!("applock:{}", Uuid::new_v4().simple()),
+            subscribed_at: Mutex::default(),
+            notified: Mutex::default(),
+        }
+    }
+}
+
+impl Subscriber {
+    /// The channel of this process: by it the scripts tell processes apart.
+    pub(super) fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// The run id of the server where the process is subscribed, or [`UNKNOWN`]; `None` while it
+    /// is not subscribed.
+    pub(super) fn subscribed_at(&self) -> Option<Arc<str>> {
+        self.run().clone()
+    }
+
+    fn run(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+        self.subscribed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to listen for that engine, unless that has been done.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        notifications: &Notifications,
+    ) {
+        let mut notified = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
+        if notified
+            .as_ref()
+            .is_some_and(|engine| engine.same_channel(notifications))
+        {
+            return;
+        }
+        *notified = Some(notifications.clone());
+        *self.run() = None;
+        tokio::spawn(Arc::clone(self).listen(Arc::clone(connection), notifications.clone()));
+    }
+
+    /// Subscribes again and again, until the engine has ended.
+    async fn listen(self: Arc<Self>, connection: Arc<Connection>, notifications: Notifications) {
+        let mut failures = 0;
+        let mut warned = false;
+        while !notifications.is_closed() {
+            let failed = match timeout(TIMEOUT, self.subscribe(&connection)).await {
+                Ok(Ok((sink, stream, run))) => {
+                    if warned {
+                        tracing::info!(store = %connection.shown(), "listening for released locks again");
+                    }
+                    (failures, warned) = (0, false);
+                    self.set_subscribed_at(Some(run), &notifications);
+                    hear(sink, stream, &notifications).await;
+                    self.set_subscribed_at(None, &notifications);
+                    continue;
+                }
+                Ok(Err(failed)) => failed,
+                Err(_) => StoreError::new(
+                    StoreErrorKind::NotDone,
+                    "no answer in time",
+                    "see whether the server is overloaded or the network is cut",
+                ),
+            };
+            failures += 1;
+            let denied = !failed.is_passing();
+            if !warned && (denied || failures >= WARN_AFTER) {
+                warned = true;
+                tracing::warn!(
+                    store = %connection.shown(), reason = %failed.what,
+                    "can't listen for released locks, so waiters poll, and waiting takes longer. \
+                     Grant the user SUBSCRIBE and PUBLISH on channels \
+                     that begin with applock:"
+                );
+            }
+            let pause = if denied {
+                WITHOUT_RIGHT
+            } else {
+                FIRST_PAUSE
+                    .saturating_mul(1 << failures.min(8))
+                    .min(LONGEST_PAUSE)
+            };
+            sleep(pause.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
+        }
+    }
+
+    /// Notes whether the process is subscribed, and has the engine poll: grants from before a
+    /// subscription began, or since it broke, were not heard.
+    fn set_subscribed_at(&self, run: Option<Arc<str>>, notifications: &Notifications) {
+        *self.run() = run;
+        // An engine that has ended has dropped its receiver.
+        let _ = notifications.send(Notification::Poll);
+    }
+
+    /// Subscribes once, and checks the right to publish.
+    async fn subscribe(
+        &self,
+        connection: &Arc<Connection>,
+    ) -> StoreResult<(PubSubSink, PubSubStream, Arc<str>)> {
+        let subscribing = async {
+            let mut subscription: PubSub = connection.subscription().await?;
+            subscription.subscribe(&self.channel).await?;
+            RedisResult::Ok(subscription.split())
+        };
+        let (sink, stream) = subscribing.await.map_err(|error| classify(error).error)?;
+        // A user without the right to publish can't notify a waiter, and this process's peers
+        // log in as the same user: no message would come, so it must poll.
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(&self.channel).arg("");
+        match connection.send(&publish, About::default(), TIMEOUT).await {
+            Err(failed) if !failed.error.is_passing() => Err(failed.error),
+            _ => Ok((sink, stream, run_id(connection).await)),
+        }
+    }
+}
+
+/// The server's run id. [`UNKNOWN`] if the user may not ask for it: nothing else needs that right.
+async fn run_id(connection: &Arc<Connection>) -> Arc<str> {
+    let mut info = redis::cmd("INFO");
+    info.arg("server");
+    let answer = connection.send(&info, About::default(), TIMEOUT).await.ok();
+    answer
+        .and_then(|value| redis::from_redis_value::<String>(value).ok())
+        .and_then(|text| {
+            let run = text.lines().find_map(|line| line.strip_prefix("run_id:"))?;
+            let run = run.trim();
+            (run.len() > 1 && run.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+                .then(|| run.into())
+        })
+        .unwrap_or_else(|| UNKNOWN.into())
+}
+
+/// Passes grants on, until the connection is gone or the engine has ended.
+async fn hear(mut sink: PubSubSink, mut stream: PubSubStream, notifications: &Notifications) {
+    let mut pings = interval(PING);
+    pings.tick().await;
+    loop {
+        let message = {
+            let mut heard = pin!(stream.next());
+            let mut over = pin!(notifications.closed());
+            poll_fn(|context| {
+                if let Poll::Ready(message) = heard.as_mut().poll(context) {
+                    return Poll::Ready(message.map(Some));
+                }
+                if over.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                pings.poll_tick(context).map(|_| Some(None))
+            })
+            .await
+        };
+        match message {
+            None => return,
+            Some(Some(message)) => {
+                let text: Option<String> = message.get_payload().ok();
+                if let Some(grant) = text.as_deref().and_then(reply::grant) {
+                    let _ = notifications.send(Notification::Granted(grant));
+                }
+            }
+            Some(None) => match timeout(TIMEOUT, sink.ping::<redis::Value>()).await {
+                Ok(Ok(_)) => (),
+                _ => return,
+            },
+        }
+    }
+}
