@@ -5,8 +5,10 @@ use std::future::Future;
 use crate::error::Result;
 use crate::locker::Lock;
 
+use super::blocking_run::BlockingRun;
 use super::log::Function;
-use super::run::{Frame, Order, Run};
+use super::run::Run;
+use super::start::Invocation;
 
 impl Lock {
     /// Runs a future under the lock, and releases the lock when it has ended: on
@@ -35,7 +37,7 @@ impl Lock {
         let lock = self.clone();
         async move {
             let body = std::pin::pin!(Some(future));
-            Run::new(Ok(order(lock)), body).await
+            Run::new(Ok(invocation(lock)), body).await
         }
     }
 
@@ -55,15 +57,15 @@ impl Lock {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn run_blocking<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
-        let frame = Frame::enter(order(self.clone()))?;
+        let run = BlockingRun::enter(invocation(self.clone()))?;
         let value = body();
-        drop(frame);
+        drop(run);
         Ok(value)
     }
 }
 
-fn order(lock: Lock) -> Order {
-    Order {
+fn invocation(lock: Lock) -> Invocation {
+    Invocation {
         lock,
         function: Function {
             module: module_path!(),
