@@ -13,7 +13,7 @@ use super::start::Invocation;
 impl Lock {
     /// Runs a future under the lock, and releases the lock when it has ended: on
     /// return, panic or cancellation, after the future is gone. If the lease is lost,
-    /// the future is dropped and [`Error::Lost`] returned.
+    /// the future is dropped and [`Error::Lost`](crate::Error::Lost) returned.
     ///
     /// Inside it [`current`](crate::current) gives the guard. Where the lock is held
     /// already by the [`run`](Self::run) or `#[singleton]` that this code runs under,
@@ -21,7 +21,7 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire), and [`Error::Lost`]. Does I/O. Cancellation safe:
+    /// As [`acquire`](Self::acquire), and [`Error::Lost`](crate::Error::Lost). Does I/O. Cancellation safe:
     /// the future is dropped first, then the lock released in the background.
     ///
     /// ```
@@ -44,7 +44,7 @@ impl Lock {
     /// Runs a closure under the lock, on this thread: [`run`](Self::run) for plain
     /// threads. Blocks. A closure can't be cancelled: if the lease is lost it runs to
     /// its end, its result is returned, and the loss is logged; ask
-    /// [`LockGuard::ensure_held`] before each effect.
+    /// [`LockGuard::ensure_held`](crate::LockGuard::ensure_held) before each effect.
     ///
     /// # Errors
     ///
