@@ -1,9 +1,9 @@
 //! One lock: who holds it or held it last, who waits for it, and every step that changes that.
 
 use super::notify::{Notify, Reach};
+use super::request::{Decision, Ended, Granted, Owner, Process, Requester, TokensUsedUp, WhenBusy};
 use super::timing::{MAX_TOKEN, StoreTime, Timing};
 use super::wait_queue::WaitQueue;
-use super::{Owner, Process};
 
 /// All that a store knows of one lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,69 +46,6 @@ pub(crate) enum Phase {
     /// It was ended by force.
     Forced(StoreTime),
 }
-
-/// A request to take the lock.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Requester<W> {
-    pub(crate) owner: Owner,
-    pub(crate) process: Process,
-    pub(crate) ttl: u64,
-    pub(crate) who: W,
-}
-
-/// What becomes of a request if it is not its turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WhenBusy {
-    /// It is refused.
-    Refuse,
-    /// It stands in the queue.
-    Wait {
-        /// The ticket of a place that it had, if the store has lost that.
-        ticket: Option<u64>,
-        /// Whether its process can be notified.
-        listens: bool,
-    },
-}
-
-/// The answer to an acquire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Decision {
-    /// It is the requester's, with a full lease: [`LockState::newest`].
-    Granted,
-    /// Another has it: [`LockState::newest`].
-    Busy,
-    /// Another has it, and the request stands in the queue.
-    Queued {
-        /// How many stand before it.
-        ahead: usize,
-        /// Its ticket, if it did not stand there before.
-        ticket: Option<u64>,
-    },
-}
-
-/// A grant that a waiter did not ask for at that moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Granted {
-    pub(crate) owner: Owner,
-    pub(crate) token: u64,
-    pub(crate) acquired: StoreTime,
-    /// The lease that it begins with.
-    pub(crate) claim: u64,
-}
-
-/// The answer to a release.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ended {
-    /// `false`: not held by that owner (any more), and nothing was released (rule R7).
-    pub(crate) ended: bool,
-    /// The lock went to a waiter of the releasing process, which is told by this and by
-    /// nothing else.
-    pub(crate) granted: Option<Granted>,
-}
-
-/// The fencing tokens of this lock are used up: the next would not survive a double.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TokensUsedUp;
 
 // By hand: `W` need have no default.
 impl<W> Default for LockState<W> {

@@ -39,18 +39,14 @@
 
 mod lock_state;
 mod notify;
+mod request;
 #[cfg(test)]
 mod tests;
 mod timing;
 mod wait_queue;
 
-pub(crate) use lock_state::{Decision, Granted, Holding, LockState, Phase, Requester, WhenBusy};
+pub(crate) use lock_state::{Holding, LockState, Phase};
 pub(crate) use notify::{Notify, Reach};
+pub(crate) use request::{Decision, Granted, Process, Requester, WhenBusy};
 pub(crate) use timing::{MAX_TOKEN, StoreTime, Timing};
 pub(crate) use wait_queue::{WaitQueue, Waiter};
-
-/// Unique to one acquisition (rule R6): 128 random bits.
-pub(crate) type Owner = u128;
-
-/// A process that waits, or rather an engine in it: what is notified, falls silent, and dies.
-pub(crate) type Process = u128;

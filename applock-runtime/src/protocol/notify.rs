@@ -1,6 +1,6 @@
 //! How a store reaches a waiter with its grant.
 
-use super::Granted;
+use super::request::Granted;
 use super::wait_queue::Waiter;
 
 /// Reaches the process of a waiter. It is asked before the grant is committed: what it

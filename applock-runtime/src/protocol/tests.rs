@@ -1,5 +1,6 @@
 //! The protocol's promises, each a test: no store, no clock, no I/O.
 
+use super::request::Owner;
 use super::*;
 
 const TIMING: Timing = Timing::MILLIS;
@@ -312,6 +313,6 @@ fn tokens_grow_though_the_clock_steps_back_and_end_at_the_largest() {
     let refused = desk
         .lock
         .acquire(requester, when_busy, desk.now, &TIMING, &mut desk.wires);
-    assert_eq!(refused, Err(lock_state::TokensUsedUp));
+    assert_eq!(refused, Err(request::TokensUsedUp));
     assert_eq!(desk.lock, before);
 }

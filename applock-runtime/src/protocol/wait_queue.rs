@@ -15,7 +15,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::{Owner, Process, Requester, StoreTime};
+use super::request::{Owner, Process, Requester};
+use super::timing::StoreTime;
 
 /// The waiters of one lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
