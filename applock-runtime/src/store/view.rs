@@ -1,4 +1,5 @@
-//! What people are shown of a lock's state: [`LockInfo`], [`LastHolding`].
+//! What is made of the protocol's state and its decisions: what people are shown
+//! ([`LockInfo`], [`LastHolding`]), and what the engine is answered.
 //!
 //! For the stores that keep the protocol's own state. Times are nanoseconds.
 
@@ -6,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::info::{Ending, LastHolding, LockInfo, Record};
-use crate::protocol::{Holding, LockState, Phase, StoreTime};
+use crate::protocol::{Decision, Granted, Holding, LockState, Phase, StoreTime};
 
-use super::request::{Acquire, Identity, Inspection, OwnerId};
+use super::request::{Acquire, Acquired, Grant, Identity, Inspection, OwnerId, QueuePosition};
+use super::{StoreError, StoreErrorKind, StoreResult};
 
 /// Whom a store shows as a holder or a waiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,52 @@ pub(crate) fn inspection<W: Shown + Clone>(state: &LockState<W>, now: StoreTime)
             .map(|newest| lock_info(newest, waiters, now)),
         last: newest.map(|newest| last_holding(newest, now)),
     }
+}
+
+/// The answer to an acquire, of the state after its decision. `is_notified`: whether the store
+/// notifies the waiter of its grant.
+pub(crate) fn acquired<W: Shown + Clone>(
+    state: &LockState<W>,
+    decision: Decision,
+    is_notified: bool,
+    now: StoreTime,
+) -> StoreResult<Acquired> {
+    let Some(newest) = &state.newest else {
+        // Each decision leaves a holder; there is nothing to answer otherwise.
+        return Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""));
+    };
+    let holder = || lock_info(newest, state.waiters(now) as u64, now);
+    Ok(match decision {
+        Decision::Granted => Acquired::Granted {
+            token: newest.token,
+            at: acquired_at(newest),
+        },
+        Decision::Busy => Acquired::Busy(holder()),
+        Decision::Queued { ahead, ticket } => Acquired::Queued(QueuePosition {
+            holder: holder(),
+            ahead: ahead as u64,
+            at: micros_of(now.at),
+            is_new: ticket.is_some(),
+            ticket,
+            is_notified,
+        }),
+    })
+}
+
+/// A grant, for the engine of the waiter.
+pub(crate) fn grant(granted: &Granted) -> Grant {
+    Grant {
+        owner: OwnerId::from_u128(granted.owner),
+        token: granted.token,
+        at: unix(granted.acquired.micros),
+        micros: micros_of(granted.acquired.at),
+        claim: Duration::from_nanos(granted.claim),
+    }
+}
+
+/// The clock that queue positions and grants are dated by.
+fn micros_of(at: u64) -> u64 {
+    at / 1_000
 }
 
 pub(crate) fn lock_info<W: Shown>(holding: &Holding<W>, waiters: u64, now: StoreTime) -> LockInfo {

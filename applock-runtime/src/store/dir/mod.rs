@@ -67,13 +67,13 @@ use self::file_names::Files;
 use self::lock_file::{LockFile, shut};
 use super::view::{self, Who, nanos};
 use super::{
-    Acquire, Acquired, Grant, Inspection, OwnerId, QueuePosition, Release, Released, Renew, Store,
-    StoreError, StoreErrorKind, StoreFuture, StoreResult,
+    Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreError, StoreErrorKind,
+    StoreFuture, StoreResult,
 };
 use crate::key::Key;
 use crate::protocol::{
-    Decision, Granted, Holding, LockState, Notify, Phase, Reach, Requester, StoreTime, Timing,
-    WaitQueue, Waiter, WhenBusy,
+    Granted, Holding, LockState, Notify, Phase, Reach, Requester, StoreTime, Timing, WaitQueue,
+    Waiter, WhenBusy,
 };
 
 /// How many blocking threads one store uses at most, so that a disk that hangs does
@@ -320,25 +320,7 @@ impl DirStore {
                 &mut NobodyListens,
             )
             .map_err(|_| error::tokens_used_up(&found.files.record))?;
-        let Some(newest) = &state.newest else {
-            return Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""));
-        };
-        let holder = || view::lock_info(newest, state.waiters(now) as u64, now);
-        let answer = match decision {
-            Decision::Granted => Acquired::Granted {
-                token: newest.token,
-                at: view::acquired_at(newest),
-            },
-            Decision::Busy => Acquired::Busy(holder()),
-            Decision::Queued { ahead, ticket } => Acquired::Queued(QueuePosition {
-                holder: holder(),
-                ahead: ahead as u64,
-                at: now.at / 1_000,
-                is_new: ticket.is_some(),
-                ticket,
-                is_notified: false,
-            }),
-        };
+        let answer = view::acquired(&state, decision, false, now)?;
         Ok((state, answer))
     }
 
@@ -355,7 +337,7 @@ impl DirStore {
             let answer = state.release(owner, keep, own, now, &Timing::NANOS, &mut NobodyListens);
             Released {
                 ended: answer.ended,
-                next: answer.granted.as_ref().map(grant),
+                next: answer.granted.as_ref().map(view::grant),
             }
         })
     }
@@ -497,17 +479,6 @@ fn is_of_no_account(found: &Found, decided: &LockState<Who>) -> bool {
     }
     written.expires_at = decided.queue.expires_at;
     written == decided.queue
-}
-
-/// A grant, for the engine of the waiter.
-fn grant(granted: &Granted) -> Grant {
-    Grant {
-        owner: OwnerId::from_u128(granted.owner),
-        token: granted.token,
-        at: view::unix(granted.acquired.micros),
-        micros: granted.acquired.at / 1_000,
-        claim: Duration::from_nanos(granted.claim),
-    }
 }
 
 impl Store for DirStore {

@@ -12,14 +12,13 @@ use std::time::Duration;
 
 use super::view::{self, Shown, Who, nanos};
 use super::{
-    Acquire, Acquired, Grant, Inspection, Notification, Notifications, OwnerId, QueuePosition,
-    Release, Released, Renew, Store, StoreError, StoreErrorKind, StoreFuture, StoreResult,
+    Acquire, Acquired, Inspection, Notification, Notifications, QueuePosition, Release, Released,
+    Renew, Store, StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::key::Key;
 use crate::protocol::{
-    Decision, Granted, LockState, Notify, Process, Reach, Requester, StoreTime, Timing, Waiter,
-    WhenBusy,
+    Granted, LockState, Notify, Process, Reach, Requester, StoreTime, Timing, Waiter, WhenBusy,
 };
 
 /// A store that lives in this process's memory: it excludes the tasks and threads of
@@ -84,8 +83,8 @@ impl MemoryStore {
     fn now(&self) -> StoreTime {
         let at = self.shared.clock.now().nanos();
         StoreTime {
-            // Never zero, which would be no time.
-            at: at.saturating_add(1),
+            // Never zero microseconds, which would be no time.
+            at: at.saturating_add(1_000),
             micros: view::micros(self.shared.clock.wall()),
         }
     }
@@ -215,13 +214,7 @@ struct Channels;
 
 impl Notify<Party> for Channels {
     fn reach(&mut self, waiter: &Waiter<Party>, grant: &Granted) -> Reach {
-        let notification = Notification::Granted(Grant {
-            owner: OwnerId::from_u128(grant.owner),
-            token: grant.token,
-            at: view::unix(grant.acquired.micros),
-            micros: grant.acquired.at / 1_000 + 1,
-            claim: Duration::from_nanos(grant.claim),
-        });
+        let notification = Notification::Granted(view::grant(grant));
         let sent = waiter.who.notifications.as_ref();
         match sent.map(|channel| channel.send(notification)) {
             Some(Ok(())) => Reach::Notified,
@@ -262,23 +255,12 @@ fn acquire(lock: &mut LockState<Party>, now: StoreTime, request: Acquire) -> Sto
                 "set this machine's clock right",
             )
         })?;
-    let Some(newest) = &lock.newest else {
-        return Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""));
-    };
-    let holder = || view::lock_info(newest, lock.waiters(now) as u64, now);
-    Ok(match decision {
-        Decision::Granted => Acquired::Granted {
-            token: newest.token,
-            at: view::acquired_at(newest),
-        },
-        Decision::Busy => Acquired::Busy(holder()),
-        Decision::Queued { ahead, ticket } => Acquired::Queued(QueuePosition {
-            holder: holder(),
-            ahead: ahead as u64,
-            at: now.at / 1_000 + 1,
-            is_new: ticket.is_some(),
+    Ok(match view::acquired(lock, decision, true, now)? {
+        // This store loses no queue: a waiter need not know its ticket.
+        Acquired::Queued(position) => Acquired::Queued(QueuePosition {
             ticket: None,
-            is_notified: true,
+            ..position
         }),
+        answer => answer,
     })
 }
