@@ -259,14 +259,19 @@ impl<S: ScriptServer> Pair<S> {
     fn run(&mut self, steps: usize) {
         for _ in 0..steps {
             self.pass_a_bound();
-            let millis = self.server.begin();
-            self.now = StoreTime {
-                at: millis * MILLI,
-                micros: millis * 1_000,
-            };
+            self.begin();
             self.step();
             self.compare();
         }
+    }
+
+    /// Sets the time of the step.
+    fn begin(&mut self) {
+        let millis = self.server.begin();
+        self.now = StoreTime {
+            at: millis * MILLI,
+            micros: millis * 1_000,
+        };
     }
 
     /// At the very millisecond of a lease's end Redis has the key still.
@@ -297,13 +302,9 @@ impl<S: ScriptServer> Pair<S> {
                 self.note(format!("{length} ms pass"));
                 self.server.pass(length);
                 // The next comparison uses the new time.
-                let millis = self.server.begin();
-                self.now.at = millis * MILLI;
-                self.now.micros = millis * 1_000;
+                self.begin();
                 self.pass_a_bound();
-                let millis = self.server.begin();
-                self.now.at = millis * MILLI;
-                self.now.micros = millis * 1_000;
+                self.begin();
             }
             80..88 => self.change_subscription(),
             88..94 => {

@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 
 use crate::protocol::{
-    Decision, Granted, Holding, LockState, Notify, Phase, Reach, Requester, StoreTime, Timing,
-    WaitQueue, Waiter, WhenBusy,
+    Decision, Granted, LockState, Notify, Phase, Reach, Requester, StoreTime, Timing, WaitQueue,
+    Waiter, WhenBusy,
 };
 use crate::setup::{Fault, Setup, Tokens};
 use crate::state::{Channel, Owner};
@@ -392,19 +392,13 @@ impl Server {
         let timing = setup.timing();
         if let Some(newest) = &mut self.lock.newest {
             let is_taken = newest.is_taken(time());
-            *newest = Holding {
-                acquired: StoreTime::default(),
-                heartbeat_at: 0,
-                ..newest.clone()
-            };
+            newest.acquired = StoreTime::default();
+            newest.heartbeat_at = 0;
             if !is_taken {
                 // Nothing but its token counts any more.
-                *newest = Holding {
-                    owner: 0,
-                    phase: Phase::Released(StoreTime::default()),
-                    expires_at: 0,
-                    ..newest.clone()
-                };
+                newest.owner = 0;
+                newest.phase = Phase::Released(StoreTime::default());
+                newest.expires_at = 0;
                 self.grant = 0;
                 self.ahead = 0;
             }
