@@ -150,7 +150,7 @@ mod tests {
         let entries = fs::read_dir(directory.path()).unwrap();
         entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.ends_with(".flock"))
+            .filter(|name| !name.ends_with(".latch"))
             .collect()
     }
 
@@ -179,6 +179,7 @@ mod tests {
         for left in [
             ".x.0b7e0000000000000000000000000000.new",
             ".x.0b7e0000000000000000000000000000.queue",
+            ".x.0b7e0000000000000000000000000000.line",
             ".probe-0b7e",
         ] {
             fs::write(home.path().join(left), "half").unwrap();
@@ -199,7 +200,7 @@ mod tests {
         assert_eq!(swept_after(Duration::ZERO), 0);
         assert_eq!(swept_after(DAY - MINUTE), 0);
         assert_eq!(names(&directory), before);
-        assert_eq!(swept_after(DAY + MINUTE), 3);
+        assert_eq!(swept_after(DAY + MINUTE), 4);
         assert_eq!(swept_after(DAY * 7 - MINUTE), 0);
         assert_eq!(swept_after(DAY * 8), 3);
         assert_eq!(names(&directory), stays);

@@ -210,7 +210,7 @@ fn is_tidy(path: &Path) -> bool {
     let entries = fs::read_dir(path.join("locks")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names
-        .filter(|name| !name.ends_with(".lock") && !name.ends_with(".flock"))
+        .filter(|name| !name.ends_with(".lock") && !name.ends_with(".latch"))
         .count()
         == 0
 }
