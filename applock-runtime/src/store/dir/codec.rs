@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::boot_clock::{Boot, BootTime, LAST_WALL_MS};
-use crate::protocol::{Holding, MAX_TOKEN, Phase, StoreTime, WaitQueue, Waiter};
+use crate::protocol::{Holding, MAX_TOKEN, Phase, Process, StoreTime, WaitQueue, Waiter};
 use crate::store::Identity;
 use crate::store::view::Who;
 
@@ -35,6 +35,10 @@ pub(super) const MAX_RECORD: u64 = 2 << 20;
 
 /// The largest wait queue, in bytes: [`MAX_WAITERS`] waiters and their processes.
 pub(super) const MAX_QUEUE: u64 = 4 << 20;
+
+/// The largest wait queue that a waiter has joined, in bytes: the rest of what is read is room for
+/// numbers that grow.
+pub(super) const MAX_JOINED: usize = 3 << 20;
 
 /// A queue that is longer takes no more waiters.
 pub(super) const MAX_WAITERS: usize = 10_000;
@@ -148,7 +152,7 @@ struct QueueBody {
 }
 
 /// What the waiters of a process have in common.
-#[derive(Serialize, Deserialize, PartialEq)]
+#[derive(Serialize, Deserialize)]
 struct WrittenProcess {
     process: Uuid128,
     polled_at: u64,
@@ -163,7 +167,7 @@ struct WrittenProcess {
 }
 
 /// 128 bits, as text.
-#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 struct Uuid128(u128);
 
@@ -328,13 +332,22 @@ fn read(beat: HeartbeatLine, body: Body) -> Record {
 
 impl QueueFile {
     pub(super) fn render(&self) -> String {
-        let mut processes: Vec<WrittenProcess> = Vec::new();
+        // A process stands here once, unless it shows its waiters differently.
+        let mut parties: Vec<(Process, &Who)> = Vec::new();
         let mut waiters = Vec::with_capacity(self.queue.len());
         for ((ticket, owner), waiter) in &self.queue.waiters {
-            let known = self.queue.processes.get(&waiter.process);
-            let who = &waiter.who;
-            let process = WrittenProcess {
-                process: Uuid128(waiter.process),
+            let party = (waiter.process, &waiter.who);
+            let which = parties.iter().position(|known| *known == party);
+            let which = which.unwrap_or_else(|| {
+                parties.push(party);
+                parties.len() - 1
+            });
+            waiters.push((*ticket, Uuid128(*owner), which, waiter.ttl));
+        }
+        let processes = parties.into_iter().map(|(process, who)| {
+            let known = self.queue.processes.get(&process);
+            WrittenProcess {
+                process: Uuid128(process),
                 polled_at: up_ns(known.map_or(0, |known| known.polled_at)),
                 key: who.key.to_string(),
                 app: who.app.clone(),
@@ -342,19 +355,13 @@ impl QueueFile {
                 instance: who.identity.instance.clone(),
                 host: who.identity.host.clone(),
                 pid: who.identity.pid,
-            };
-            let which = processes.iter().position(|known| *known == process);
-            let which = which.unwrap_or(processes.len());
-            if which == processes.len() {
-                processes.push(process);
             }
-            waiters.push((*ticket, Uuid128(*owner), which, waiter.ttl));
-        }
+        });
         let body = json(&QueueBody {
             boot_began_ms: self.boot.began_ms,
             boot: self.boot.id.map(|id| Uuid128(id.as_u128())),
             expires_at: up_ns(self.queue.expires_at),
-            processes,
+            processes: processes.collect(),
             waiters,
         });
         let sum = sum(&body);

@@ -61,7 +61,7 @@ use uuid::Uuid;
 
 use self::blocking::{Attempt, CommitPermit, Stop, carry_out};
 use self::boot_clock::BootTime;
-use self::codec::{MAX_WAITERS, QueueFile, Record, store_time};
+use self::codec::{MAX_JOINED, MAX_WAITERS, QueueFile, Record, store_time};
 use self::directory::{Directory, Durability};
 use self::file_names::Files;
 use self::lock_file::{LockFile, shut};
@@ -256,10 +256,7 @@ impl DirStore {
             Written::Queue(written) if *written == decided.queue => return Ok(()),
             Written::Queue(_) | Written::Damaged => {}
         }
-        let file = QueueFile {
-            queue: decided.queue.clone(),
-            boot: found.now.boot(),
-        };
+        let file = queue_file(found, decided);
         let written = self.directory.write_queue(&found.files, &file, permit);
         match durability {
             None => written,
@@ -277,12 +274,19 @@ impl DirStore {
         // Many who poll do not hinder the one who works: what changes nothing of account is
         // answered without the lock file.
         let outside = self.look(&ask.key, Needs::Queue)?;
-        let (decided, answer) = self.decide_acquire(&outside, *ticket, ask)?;
+        let when_busy = when_busy(&outside, *ticket, ask);
+        let (decided, answer) = self.decide_acquire(&outside, ask, when_busy)?;
         if is_of_no_account(&outside, &decided) {
             return Ok(answer);
         }
         let Inside { _lock_file, found } = self.inside(&ask.key, Needs::Queue)?;
-        let (decided, answer) = self.decide_acquire(&found, *ticket, ask)?;
+        let when_busy = self::when_busy(&found, *ticket, ask);
+        let (mut decided, mut answer) = self.decide_acquire(&found, ask, when_busy)?;
+        let has_joined = matches!(&answer, Acquired::Queued(position) if position.is_new);
+        if has_joined && queue_file(&found, &decided).render().len() > MAX_JOINED {
+            // It does without a place: a queue that is too long would be lost to all its waiters.
+            (decided, answer) = self.decide_acquire(&found, ask, WhenBusy::Refuse)?;
+        }
         self.commit(&found, &decided, permit)?;
         Ok(answer)
     }
@@ -290,8 +294,8 @@ impl DirStore {
     fn decide_acquire(
         &self,
         found: &Found,
-        ticket: u64,
         ask: &Acquire,
+        when_busy: WhenBusy,
     ) -> StoreResult<(LockState<Who>, Acquired)> {
         let now = found.at();
         let mut state = found.state.clone();
@@ -300,16 +304,6 @@ impl DirStore {
             process: self.id.as_u128(),
             ttl: nanos(ask.ttl),
             who: Who::of(ask),
-        };
-        let has_room =
-            state.queue.len() < MAX_WAITERS || state.queue.ahead(requester.owner).is_some();
-        let when_busy = if ask.line.is_some() && has_room {
-            WhenBusy::Wait {
-                ticket: Some(ask.ticket.unwrap_or(ticket)),
-                listens: false,
-            }
-        } else {
-            WhenBusy::Refuse
         };
         let decision = state
             .acquire(
@@ -463,6 +457,28 @@ impl DirStore {
                 Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""))
             })
         })
+    }
+}
+
+/// What becomes of a request that finds the lock taken: one that waits stands in the queue, unless
+/// that is full.
+fn when_busy(found: &Found, ticket: u64, ask: &Acquire) -> WhenBusy {
+    let queue = &found.state.queue;
+    let has_room = queue.len() < MAX_WAITERS || queue.ahead(ask.owner.as_u128()).is_some();
+    if ask.line.is_some() && has_room {
+        WhenBusy::Wait {
+            ticket: Some(ask.ticket.unwrap_or(ticket)),
+            listens: false,
+        }
+    } else {
+        WhenBusy::Refuse
+    }
+}
+
+fn queue_file(found: &Found, decided: &LockState<Who>) -> QueueFile {
+    QueueFile {
+        queue: decided.queue.clone(),
+        boot: found.now.boot(),
     }
 }
 
