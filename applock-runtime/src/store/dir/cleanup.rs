@@ -9,7 +9,7 @@ use std::fs::{self, DirEntry};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::boot_clock::{BootTime, system_time};
-use super::codec::{Record, store_time, up_ns};
+use super::codec::{RecordFile, store_time, up_ns};
 use super::directory::Directory;
 use super::file_names::{Files, Kind, PROBE};
 use super::lock_file::LockFile;
@@ -84,7 +84,7 @@ fn remove_if_unused(
 }
 
 /// When the lock was last of use to anyone, in milliseconds of the wall clock.
-fn last_use_ms(found: &Record) -> u64 {
+fn last_use_ms(found: &RecordFile) -> u64 {
     match found.holding.phase {
         Phase::Released(at) | Phase::Forced(at) => at.micros / 1_000,
         _ => found
@@ -103,11 +103,11 @@ fn is_before(used_ms: u64, limit: Duration, now: &BootTime) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::blocking::CommitPermit;
     use super::super::boot_clock;
     use super::super::codec::tests::sample;
     use super::super::directory::Durability;
     use super::super::tests::scratch;
+    use super::super::threads::CommitPermit;
     use super::*;
     use crate::store::view::nanos;
     use std::collections::BTreeSet;
@@ -192,17 +192,17 @@ mod tests {
         .unwrap();
         stays.insert(copy.into());
         let before = names(&directory);
-        let swept_after = |length| {
+        let removed_after = |length| {
             let old = names(&directory);
             clean_up(&directory, || later(length), MINUTE);
             old.len() - names(&directory).len()
         };
-        assert_eq!(swept_after(Duration::ZERO), 0);
-        assert_eq!(swept_after(DAY - MINUTE), 0);
+        assert_eq!(removed_after(Duration::ZERO), 0);
+        assert_eq!(removed_after(DAY - MINUTE), 0);
         assert_eq!(names(&directory), before);
-        assert_eq!(swept_after(DAY + MINUTE), 4);
-        assert_eq!(swept_after(DAY * 7 - MINUTE), 0);
-        assert_eq!(swept_after(DAY * 8), 3);
+        assert_eq!(removed_after(DAY + MINUTE), 4);
+        assert_eq!(removed_after(DAY * 7 - MINUTE), 0);
+        assert_eq!(removed_after(DAY * 8), 3);
         assert_eq!(names(&directory), stays);
     }
 

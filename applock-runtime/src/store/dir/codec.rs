@@ -66,7 +66,7 @@ const BEFORE_START: u64 = 1 << 62;
 
 /// The newest holding of a lock, and the start of the machine in which it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct RecordFile {
     pub(super) holding: Holding<Who>,
     pub(super) boot: Boot,
 }
@@ -202,7 +202,7 @@ pub(super) fn up_ns(at: u64) -> u64 {
     at.saturating_sub(BEFORE_START)
 }
 
-impl Record {
+impl RecordFile {
     /// The holding as it is now: one of an earlier start of the machine is over.
     pub(super) fn into_holding(self, now: &BootTime) -> Holding<Who> {
         let mut holding = self.holding;
@@ -292,12 +292,12 @@ impl Record {
     }
 }
 
-fn read(beat: HeartbeatLine, body: Body) -> Record {
+fn read(beat: HeartbeatLine, body: Body) -> RecordFile {
     let end = |at, micros| StoreTime {
         at: in_protocol(at),
         micros,
     };
-    Record {
+    RecordFile {
         boot: Boot {
             id: body.boot.map(|id| Uuid::from_u128(id.0)),
             began_ms: beat.boot_began_ms,
@@ -461,8 +461,8 @@ fn json(value: &impl Serialize) -> String {
 pub(super) mod tests {
     use super::*;
 
-    pub(in super::super) fn sample() -> Record {
-        Record {
+    pub(in super::super) fn sample() -> RecordFile {
+        RecordFile {
             holding: Holding {
                 owner: 7,
                 who: Who {
@@ -538,7 +538,7 @@ pub(super) mod tests {
                 record.boot.id = (phase == Phase::Held).then(Uuid::max);
                 let written = record.render();
                 assert!(written.len() as u64 <= MAX_RECORD);
-                assert_eq!(Record::parse(written.as_bytes()), Ok(record));
+                assert_eq!(RecordFile::parse(written.as_bytes()), Ok(record));
             }
         }
     }
@@ -607,7 +607,7 @@ pub(super) mod tests {
     /// A record and a queue, and whether a text is one.
     fn both() -> [(String, Parses); 2] {
         [
-            (sample().render(), |bytes| Record::parse(bytes).is_ok()),
+            (sample().render(), |bytes| RecordFile::parse(bytes).is_ok()),
             (queue(3).render(), |bytes| QueueFile::read(bytes).is_ok()),
         ]
     }
@@ -624,16 +624,22 @@ pub(super) mod tests {
             &[0; 4096],
         ];
         for bytes in foreign {
-            assert_eq!(Record::parse(bytes), Err(Damage::Foreign), "{bytes:?}");
+            assert_eq!(RecordFile::parse(bytes), Err(Damage::Foreign), "{bytes:?}");
         }
-        assert_eq!(Record::parse(b"applock 1\nbeat 0\n"), Err(Damage::Older));
-        assert_eq!(Record::parse(b"applock 3\nwho knows\n"), Err(Damage::Newer));
         assert_eq!(
-            Record::parse(b"applock 2\n"),
+            RecordFile::parse(b"applock 1\nbeat 0\n"),
+            Err(Damage::Older)
+        );
+        assert_eq!(
+            RecordFile::parse(b"applock 3\nwho knows\n"),
+            Err(Damage::Newer)
+        );
+        assert_eq!(
+            RecordFile::parse(b"applock 2\n"),
             Err(Damage::Broken(HEARTBEAT))
         );
         assert_eq!(
-            Record::parse(b"applock 2\nkey \xff\n"),
+            RecordFile::parse(b"applock 2\nkey \xff\n"),
             Err(Damage::Broken("encoding"))
         );
         assert_eq!(QueueFile::read(b"applock-queue 3\n"), Err(Damage::Newer));
@@ -652,7 +658,7 @@ pub(super) mod tests {
             written.replace("1790000000000000,\"inst", "9007199254740992,\"inst"),
             written.replace("\"pid\":4711,", ""),
         ] {
-            assert!(Record::parse(changed.as_bytes()).is_err(), "{changed}");
+            assert!(RecordFile::parse(changed.as_bytes()).is_err(), "{changed}");
         }
     }
 

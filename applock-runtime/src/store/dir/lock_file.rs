@@ -7,7 +7,7 @@
 //! The operating system unlocks the file when its holder dies, however it dies. A
 //! holder that is stopped (SIGSTOP) inside keeps it: safety before progress, for
 //! this one key. So nothing ever blocks on one: a step that finds it taken
-//! asks again later (`blocking.rs`).
+//! asks again later (`threads.rs`).
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -52,7 +52,7 @@ impl LockFile {
 }
 
 /// What is answered where a lock file stayed taken.
-pub(super) fn shut(path: &Path) -> StoreError {
+pub(super) fn still_taken(path: &Path) -> StoreError {
     StoreError::new(
         StoreErrorKind::NotDone,
         format!("another process or thread keeps {path:?} locked"),
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_lock_file_that_stays_taken_is_named() {
         let (_home, directory) = home();
-        let error = shut(&path_of(&directory, 7));
+        let error = still_taken(&path_of(&directory, 7));
         let path = path_of(&directory, 7);
         assert!(error.what.contains(&format!("{path:?}")), "{}", error.what);
         assert_eq!(error.kind, StoreErrorKind::NotDone);

@@ -11,7 +11,7 @@
 //! | `file_names.rs` | the names of the files |
 //! | `directory.rs` | the directory: reading and writing a file |
 //! | `lock_file.rs` | the critical section, by OS file locks |
-//! | `blocking.rs` | blocking threads, time limits, and what is known after them |
+//! | `threads.rs` | blocking threads, time limits, and what is known after them |
 //! | `open.rs` | creating a directory and trying it out |
 //! | `cleanup.rs` | removing what nobody needs any more |
 //! | `boot_clock.rs` | one steady time for all processes of the machine |
@@ -38,7 +38,6 @@
 //! it beforehand with a common group and mode 2770; files get the same rights. A
 //! sticky directory such as `/tmp` itself does not work for several users.
 
-mod blocking;
 mod boot_clock;
 mod cleanup;
 mod codec;
@@ -49,6 +48,7 @@ mod lock_file;
 mod open;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -59,12 +59,12 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use self::blocking::{Attempt, CommitPermit, Stop, carry_out};
 use self::boot_clock::BootTime;
-use self::codec::{MAX_JOINED, MAX_WAITERS, QueueFile, Record, store_time};
+use self::codec::{MAX_JOINED, MAX_WAITERS, QueueFile, RecordFile, store_time};
 use self::directory::{Directory, Durability};
 use self::file_names::Files;
-use self::lock_file::{LockFile, shut};
+use self::lock_file::{LockFile, still_taken};
+use self::threads::{CommitPermit, StepResult, Stop, carry_out};
 use super::view::{self, Who, nanos};
 use super::{
     Acquire, Acquired, Grant, Inspection, OwnerId, QueuePosition, Release, Released, Renew, Store,
@@ -185,7 +185,7 @@ impl DirStore {
     }
 
     /// Reads a lock. Needs no lock file: each file is only ever replaced whole.
-    fn look(&self, key: &Key, needs: Needs) -> StoreResult<Found> {
+    fn read(&self, key: &Key, needs: Needs) -> StoreResult<Found> {
         let files = Files::of(self.directory.path(), &key.lock);
         let record = self.directory.read(&files, &key.lock)?;
         // Only now: however long it took to get here, the lease counts from here, later than the
@@ -220,14 +220,14 @@ impl DirStore {
     }
 
     /// Goes inside, where one is alone with a key, and reads what is there.
-    fn inside(&self, key: &Key, needs: Needs) -> Attempt<Inside> {
+    fn inside(&self, key: &Key, needs: Needs) -> StepResult<Inside> {
         let files = Files::of(self.directory.path(), &key.lock);
         match LockFile::try_take(&self.directory, &files.lock_file)? {
             Some(lock_file) => Ok(Inside {
                 _lock_file: lock_file,
-                found: self.look(key, needs)?,
+                found: self.read(key, needs)?,
             }),
-            None => Err(Stop::Shut(shut(&files.lock_file))),
+            None => Err(Stop::Taken(still_taken(&files.lock_file))),
         }
     }
 
@@ -241,7 +241,7 @@ impl DirStore {
         let newest = decided.newest.as_ref();
         let durability = newest.and_then(|new| durability(found.state.newest.as_ref(), new));
         if let Some((newest, durability)) = newest.zip(durability) {
-            let record = Record {
+            let record = RecordFile {
                 holding: newest.clone(),
                 boot: found.now.boot(),
             };
@@ -270,13 +270,13 @@ impl DirStore {
         &self,
         (ticket, ask): &(u64, Acquire),
         permit: &CommitPermit<'_>,
-    ) -> Attempt<Acquired> {
+    ) -> StepResult<Acquired> {
         // Many who poll do not hinder the one who works: what changes nothing of account is
         // answered without the lock file.
-        let outside = self.look(&ask.key, Needs::Queue)?;
+        let outside = self.read(&ask.key, Needs::Queue)?;
         let when_busy = when_busy(&outside, *ticket, ask);
         let (decided, answer) = self.decide_acquire(&outside, ask, when_busy)?;
-        if is_of_no_account(&outside, &decided) {
+        if is_negligible(&outside, &decided) {
             return Ok(answer);
         }
         let Inside { _lock_file, found } = self.inside(&ask.key, Needs::Queue)?;
@@ -336,13 +336,13 @@ impl DirStore {
         Ok((state, answer))
     }
 
-    fn renew_one(&self, ask: &Renew, permit: &CommitPermit<'_>) -> Attempt<bool> {
+    fn renew_one(&self, ask: &Renew, permit: &CommitPermit<'_>) -> StepResult<bool> {
         self.step(&ask.key, Needs::Nothing, permit, |state, now| {
             state.renew(ask.owner.as_u128(), nanos(ask.ttl), now)
         })
     }
 
-    fn release_one(&self, ask: &Release, permit: &CommitPermit<'_>) -> Attempt<Released> {
+    fn release_one(&self, ask: &Release, permit: &CommitPermit<'_>) -> StepResult<Released> {
         let own = Some(self.id.as_u128());
         self.step(&ask.key, Needs::QueueIfReadable, permit, |state, now| {
             let (owner, keep) = (ask.owner.as_u128(), ask.keep.map_or(0, nanos));
@@ -358,7 +358,7 @@ impl DirStore {
         &self,
         (key, stale): &(Key, Option<Duration>),
         permit: &CommitPermit<'_>,
-    ) -> Attempt<bool> {
+    ) -> StepResult<bool> {
         let stale = stale.map(nanos);
         self.step(key, Needs::QueueIfReadable, permit, |state, now| {
             state.force_release(stale, now, &Timing::NANOS, &mut NobodyListens)
@@ -372,7 +372,7 @@ impl DirStore {
         needs: Needs,
         permit: &CommitPermit<'_>,
         decide: impl FnOnce(&mut LockState<Who>, StoreTime) -> T,
-    ) -> Attempt<T> {
+    ) -> StepResult<T> {
         let Inside { _lock_file, found } = self.inside(key, needs)?;
         let mut decided = found.state.clone();
         let answer = decide(&mut decided, found.at());
@@ -381,7 +381,7 @@ impl DirStore {
     }
 
     fn inspect_one(&self, key: &Key) -> StoreResult<Inspection> {
-        let found = self.look(key, Needs::Queue)?;
+        let found = self.read(key, Needs::Queue)?;
         Ok(view::inspection(&found.state, found.at()))
     }
 
@@ -421,7 +421,7 @@ impl DirStore {
         self: Arc<Self>,
         batch: Vec<Q>,
         within: Duration,
-        step: fn(&Self, &Q, &CommitPermit<'_>) -> Attempt<T>,
+        step: fn(&Self, &Q, &CommitPermit<'_>) -> StepResult<T>,
     ) -> StoreFuture<Vec<StoreResult<T>>>
     where
         Q: Send + 'static,
@@ -444,7 +444,7 @@ impl DirStore {
         self: Arc<Self>,
         ask: Q,
         within: Duration,
-        step: fn(&Self, &Q, &CommitPermit<'_>) -> Attempt<T>,
+        step: fn(&Self, &Q, &CommitPermit<'_>) -> StepResult<T>,
     ) -> StoreFuture<StoreResult<T>>
     where
         Q: Send + 'static,
@@ -496,7 +496,7 @@ fn durability(old: Option<&Holding<Who>>, new: &Holding<Who>) -> Option<Durabili
 }
 
 /// Whether a decision changes nothing but that a process has polled again soon.
-fn is_of_no_account(found: &Found, decided: &LockState<Who>) -> bool {
+fn is_negligible(found: &Found, decided: &LockState<Who>) -> bool {
     if decided.newest != found.state.newest {
         return false;
     }

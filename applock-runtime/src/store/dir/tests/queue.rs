@@ -304,12 +304,12 @@ async fn a_waiter_that_polls_does_not_hinder_the_holder() {
     two.other.queue(&two.key, 2).await;
     let files = Files::of(two.one.store.directory.path(), &two.key.lock);
     let before = fs::read(&files.queue).unwrap();
-    let shut = LockFile::try_take(&two.one.store.directory, &files.lock_file)
+    let taken = LockFile::try_take(&two.one.store.directory, &files.lock_file)
         .unwrap()
         .unwrap();
     two.other.queue(&two.key, 2).await;
     assert_eq!(fs::read(&files.queue).unwrap(), before);
-    drop(shut);
+    drop(taken);
     two.one.advance(Duration::from_secs(1));
     two.other.queue(&two.key, 2).await;
     assert_ne!(fs::read(&files.queue).unwrap(), before, "it is alive");
@@ -395,10 +395,10 @@ async fn a_wait_given_up_before_it_stood_in_the_queue_never_stands_there() {
     two.one.acquire(&two.key, 1).await.unwrap();
     let files = Files::of(two.one.store.directory.path(), &two.key.lock);
     for _ in 0..20 {
-        let shut = LockFile::try_take(&two.one.store.directory, &files.lock_file).unwrap();
+        let taken = LockFile::try_take(&two.one.store.directory, &files.lock_file).unwrap();
         let given_up = tokio::time::timeout(SHORT / 8, two.other.wait(&two.key, 2)).await;
         assert!(given_up.is_err());
-        drop(shut);
+        drop(taken);
         while two.other.store.threads.available_permits() < super::super::THREADS {
             tokio::task::yield_now().await;
         }
@@ -410,7 +410,7 @@ async fn a_wait_given_up_before_it_stood_in_the_queue_never_stands_there() {
 async fn the_waiters_of_one_engine_stand_in_the_order_of_their_asking() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
-    let shut = LockFile::try_take(
+    let taken = LockFile::try_take(
         &two.one.store.directory,
         &Files::of(two.one.store.directory.path(), &two.key.lock).lock_file,
     );
@@ -419,7 +419,7 @@ async fn the_waiters_of_one_engine_stand_in_the_order_of_their_asking() {
     tokio::pin!(asks);
     // All of them have found the lock file taken before any of them stands in the queue.
     assert!(tokio::time::timeout(SHORT, &mut asks).await.is_err());
-    drop(shut);
+    drop(taken);
     asks.await;
     for owner in 2..30 {
         let ahead = two.other.queue(&two.key, owner).await.ahead;
