@@ -1,6 +1,6 @@
-//! Removing what nobody needs any more: records unused for a week, lock files without a
-//! record, lines of the dead, and what a crash left half-written. Without it a directory of locks named
-//! after days or tenants would grow for ever.
+//! Removing files that are out of use: records unused for a week, lock files without a record,
+//! queues in which no waiter polls, and what a crash left half-written. Without it a directory of
+//! locks named after days or tenants would grow for ever.
 //!
 //! A file is removed only under its key's lock file, after it was read again there, so
 //! an acquisition finds it or does not, but never loses it.
@@ -19,8 +19,8 @@ use crate::protocol::Phase;
 /// fencing counter, as on Redis.
 const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A file half-written for so long is nobody's, nor is a queue that did not change: its waiters
-/// poll every second.
+/// A file half-written for so long was left by a crash, and the waiters of a queue that did not
+/// change for so long are dead: a process polls every second.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Goes through the directory for at most `spend`. Whatever is unclear stays.
@@ -37,7 +37,7 @@ pub(super) fn clean_up(directory: &Directory, now: impl Fn() -> BootTime, spend:
     }
 }
 
-/// `None`: it is none of ours, or a step is at it.
+/// `None`: it is not a file of this store, or a step holds its lock file.
 fn remove_if_unused(
     directory: &Directory,
     entry: &DirEntry,
@@ -73,7 +73,7 @@ fn remove_if_unused(
         Kind::LockFile => !files.record.exists(),
         Kind::Record => {
             let found = directory.read_any(&files).ok()??;
-            // Not a copy that somebody made of it under another name.
+            // Not a copy under another name, made by hand.
             let ours = Files::of(directory.path(), &found.holding.who.key) == files;
             let used = last_use_ms(&found);
             let is_taken = found.into_holding(&now).is_taken(store_time(&now));
@@ -83,7 +83,7 @@ fn remove_if_unused(
     Some(unused && fs::remove_file(entry.path()).is_ok())
 }
 
-/// When the lock was last of use to anyone, in milliseconds of the wall clock.
+/// When the lock was last in use, in milliseconds of the wall clock.
 fn last_use_ms(found: &RecordFile) -> u64 {
     match found.holding.phase {
         Phase::Released(at) | Phase::Forced(at) => at.micros / 1_000,
@@ -266,7 +266,7 @@ mod tests {
         let directory = Directory::new(home.path());
         put(&directory, "old", Phase::Held, MINUTE);
         let entry = fs::read_dir(home.path()).unwrap().next().unwrap().unwrap();
-        // The first question is the date of the file; then somebody takes the lock.
+        // The clock is first read for the file's age; then another process takes the lock.
         let asked = std::cell::Cell::new(0);
         let removed = remove_if_unused(&directory, &entry, &|| {
             asked.set(asked.get() + 1);

@@ -13,7 +13,7 @@
 //! place: a disk writes a sector at once or not at all. Times are nanoseconds of the uptime, and
 //! microseconds or milliseconds of the wall clock where their names say so.
 //!
-//! The danger that this room guards against: a file that was cut short, changed, or written by
+//! The danger that this file guards against: a record that was cut short, changed, or written by
 //! another program must never be taken for a lock that is free. So only the very text that
 //! we would write passes, and each text is closed by a digest. This is the format of every process that
 //! shares the directory: a change needs a new number in the first line.
@@ -61,7 +61,7 @@ pub(super) const HEARTBEAT: &str = "heartbeat";
 const SUM: Uuid = Uuid::from_u128(0x5b2f_4f0a_9d53_4e0d_8f21_7a61_70c4_b1d1);
 
 /// The protocol's time counts from so long before the machine's start, so that times of an
-/// earlier start can be told in it.
+/// earlier start can be expressed in it.
 const BEFORE_START: u64 = 1 << 62;
 
 /// The newest holding of a lock, and the start of the machine in which it was written.
@@ -129,7 +129,7 @@ struct Body {
     boot: Option<Uuid128>,
 }
 
-/// [`Phase`], but for what the heartbeat tells.
+/// [`Phase`], but for what stands in the heartbeat.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum WrittenPhase {
@@ -254,13 +254,13 @@ impl RecordFile {
 
     /// The second line.
     pub(super) fn heartbeat(&self) -> String {
-        let told = json(&HeartbeatLine {
+        let beat = json(&HeartbeatLine {
             heartbeat_at: up_ns(self.holding.heartbeat_at),
             expires_at: up_ns(self.holding.expires_at),
             claimed: self.holding.phase == Phase::Claimed,
             boot_began_ms: self.boot.began_ms,
         });
-        let padded = format!("{told:PADDED$}");
+        let padded = format!("{beat:PADDED$}");
         let sum = Uuid::new_v5(&SUM, padded.as_bytes());
         format!("{padded} {sum}\n")
     }
@@ -269,15 +269,15 @@ impl RecordFile {
         let text = version_of(bytes, RECORD)?;
         let mut lines = text.lines().skip(1);
         let heartbeat = lines.next().unwrap_or_default();
-        let (told, sum) = heartbeat
+        let (padded, sum) = heartbeat
             .split_at_checked(PADDED)
             .ok_or(Damage::Broken(HEARTBEAT))?;
-        let expected = Uuid::new_v5(&SUM, told.as_bytes()).to_string();
+        let expected = Uuid::new_v5(&SUM, padded.as_bytes()).to_string();
         if sum.strip_prefix(' ') != Some(&expected) {
             return Err(Damage::Broken(HEARTBEAT));
         }
         let beat: HeartbeatLine =
-            serde_json::from_str(told.trim_end()).map_err(|_| Damage::Broken(HEARTBEAT))?;
+            serde_json::from_str(padded.trim_end()).map_err(|_| Damage::Broken(HEARTBEAT))?;
         let body: Body = serde_json::from_str(lines.next().unwrap_or_default())
             .map_err(|_| Damage::Broken("body"))?;
         let is_possible = body.token <= MAX_TOKEN && beat.boot_began_ms <= LAST_WALL_MS;
@@ -368,8 +368,8 @@ impl QueueFile {
         format!("{QUEUE} {VERSION}\n{body}\n{sum}\n")
     }
 
-    /// What a file tells of waiters that may be there still. [`Damage::Newer`] and
-    /// [`Damage::Older`] are the only kinds that are not begun anew.
+    /// The waiters that a file names, if it is of this start of the machine. [`Damage::Newer`] and
+    /// [`Damage::Older`] are the only kinds of damage after which a queue is not begun anew.
     pub(super) fn parse(bytes: &[u8], now: &BootTime) -> Result<WaitQueue<Who>, Damage> {
         let found = Self::read(bytes)?;
         let processes = found.queue.processes.values();
@@ -398,7 +398,7 @@ impl QueueFile {
                 ttl,
                 who: who.clone(),
             };
-            // Nobody can be notified here: a grant is found by polling.
+            // No process can be notified here: a grant is found by polling.
             queue.restore(ticket, waiter, in_protocol(process.polled_at), false);
         }
         queue.expires_at = in_protocol(body.expires_at);

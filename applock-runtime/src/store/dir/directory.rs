@@ -33,7 +33,7 @@ pub(super) enum Durability {
     /// was given out must not be given again.
     Durable,
     /// Replaced; after a failure of power the old one may be back, whole. It also
-    /// tells the truth then: a restart ends all leases.
+    /// is true then: a restart ends all leases.
     Whole,
     /// Only its heartbeat, in place and without a sync. A disk may take a minute for
     /// a sync when others write much, and no lease shall be lost by that.
@@ -67,15 +67,15 @@ impl Directory {
         }
     }
 
-    /// Creates a file that did not exist, for those who may use the directory.
+    /// Creates a file that did not exist, for all users of the directory.
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
         self.share(&file)?;
         Ok(file)
     }
 
-    /// Gives a file the rights of the directory (less the right to execute): who
-    /// shares the directory shares the locks, whatever the umask.
+    /// Gives a file the rights of the directory (less the right to execute): users
+    /// that share the directory share the locks, whatever the umask.
     #[cfg(unix)]
     fn share(&self, file: &File) -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt;

@@ -169,7 +169,7 @@ mod tests {
         let inside = LockFile::try_take(&directory, &path_of(&directory, 7))
             .unwrap()
             .unwrap();
-        // Who had opened the old file gets its lock, and sees that it is worthless.
+        // A step that had opened the old file gets its lock, and sees that it is worthless.
         old.try_lock().unwrap();
         assert!(LockFile::of(old, &path).unwrap().is_none());
         assert!(

@@ -13,7 +13,7 @@
 //! | `lock_file.rs` | the critical section, by OS file locks |
 //! | `threads.rs` | blocking threads, time limits, and what is known after them |
 //! | `open.rs` | creating a directory and trying it out |
-//! | `cleanup.rs` | removing what nobody needs any more |
+//! | `cleanup.rs` | removing files that are out of use |
 //! | `boot_clock.rs` | one steady time for all processes of the machine |
 //! | `error.rs` | errors that name the path and the way out |
 //!
@@ -28,7 +28,7 @@
 //! that is damaged or lost is begun anew, and never stands in a lock's way.
 //!
 //! What it asks of the disk: a grant waits for two syncs (the record, the directory), a
-//! release that nobody waits for one, a heartbeat, a refusal and waiting for none; so a disk that
+//! release without a waiter waits for one, a heartbeat, a refusal and waiting for none; so a disk that
 //! is slow for a while delays new holders and takes no lease from an old one.
 //!
 //! What breaks it: deleting records by hand while locks are held; a network file
@@ -139,7 +139,7 @@ enum Needs {
     Queue,
     /// A holder lets go, also where the queue can't be read.
     QueueIfReadable,
-    /// A heartbeat is none of its business.
+    /// A heartbeat changes the record alone.
     Nothing,
 }
 
@@ -149,7 +149,7 @@ impl Found {
     }
 }
 
-/// Being alone with one key, and what was found there.
+/// A lock file that is taken, and the lock as its files have it.
 struct Inside {
     _lock_file: LockFile,
     found: Found,
@@ -219,7 +219,7 @@ impl DirStore {
         })
     }
 
-    /// Goes inside, where one is alone with a key, and reads what is there.
+    /// Takes the lock file of a key, and reads the lock.
     fn inside(&self, key: &Key, needs: Needs) -> StepResult<Inside> {
         let files = Files::of(self.directory.path(), &key.lock);
         match LockFile::try_take(&self.directory, &files.lock_file)? {
@@ -231,7 +231,8 @@ impl DirStore {
         }
     }
 
-    /// Writes what a decision has changed: first who holds the lock, then who waits.
+    /// Writes what a decision has changed: first the record, then the queue. A crash between the two
+    /// leaves the new holder in the queue, from which the next reader takes it.
     fn commit(
         &self,
         found: &Found,
@@ -271,8 +272,8 @@ impl DirStore {
         (ticket, ask): &(u64, Acquire),
         permit: &CommitPermit<'_>,
     ) -> StepResult<Acquired> {
-        // Many who poll do not hinder the one who works: what changes nothing of account is
-        // answered without the lock file.
+        // Polls must not keep the holder from the lock file: one that would change nothing but the
+        // time of a recent poll is answered without it.
         let outside = self.read(&ask.key, Needs::Queue)?;
         let when_busy = when_busy(&outside, *ticket, ask);
         let (decided, answer) = self.decide_acquire(&outside, ask, when_busy)?;
@@ -385,8 +386,8 @@ impl DirStore {
         Ok(view::inspection(&found.state, found.at()))
     }
 
-    /// A ticket for a request that is asked now: of two of one engine the second may find the
-    /// lock file free first, and they stand in the order of their asking all the same.
+    /// A ticket for a request that comes in now. The requests of one engine race for the lock file
+    /// on several threads; by their tickets they stand in the order in which they came in.
     fn next_ticket(&self) -> u64 {
         let now = (self.clock)().up_ns / 1_000;
         let next = |last: u64| now.max(last.saturating_add(1));
@@ -453,7 +454,7 @@ impl DirStore {
         let outcomes = self.each(vec![ask], within, step);
         Box::pin(async move {
             outcomes.await.pop().unwrap_or_else(|| {
-                // One question has one answer; there is nothing to tell otherwise.
+                // A batch of one has one answer.
                 Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""))
             })
         })
@@ -495,7 +496,8 @@ fn durability(old: Option<&Holding<Who>>, new: &Holding<Who>) -> Option<Durabili
     }
 }
 
-/// Whether a decision changes nothing but that a process has polled again soon.
+/// Whether a decision changes nothing but the time at which a process last polled, by less than
+/// [`REFRESH`].
 fn is_negligible(found: &Found, decided: &LockState<Who>) -> bool {
     if decided.newest != found.state.newest {
         return false;

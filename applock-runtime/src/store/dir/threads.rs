@@ -46,7 +46,7 @@ impl From<StoreError> for Stop {
     }
 }
 
-/// CommitPermit to carry a step out.
+/// The permit to carry a step out. It is given until the caller stops waiting.
 pub(super) struct CommitPermit<'a>(pub(super) &'a dyn Fn() -> bool);
 
 impl CommitPermit<'_> {
@@ -111,8 +111,8 @@ impl<T> SharedBatch<T> {
             };
             let mut progress = self.lock();
             progress.under_way = None;
-            if let Some(place) = progress.answers.get_mut(index) {
-                *place = answer;
+            if let Some(known) = progress.answers.get_mut(index) {
+                *known = answer;
             }
         }
         left
@@ -174,7 +174,7 @@ where
     progress.given_up = true;
     let under_way = progress.under_way;
     let answers = std::mem::take(&mut progress.answers);
-    let settle = |(index, answer)| match answer {
+    let conclude = |(index, answer)| match answer {
         Known::Came(outcome) => outcome,
         Known::Taken(error) if under_way != Some(index) => Err(error),
         Known::Taken(_) | Known::Open => {
@@ -186,7 +186,7 @@ where
             Err(unanswered(kind, within, in_time))
         }
     };
-    answers.into_iter().enumerate().map(settle).collect()
+    answers.into_iter().enumerate().map(conclude).collect()
 }
 
 fn unanswered(kind: StoreErrorKind, within: Duration, ended: bool) -> StoreError {
@@ -281,13 +281,13 @@ mod tests {
             let started = Mutex::new(Some(started));
             let (go, wait) = mpsc::channel::<()>();
             let wait = Mutex::new(wait);
-            let (told, tells) = mpsc::channel();
+            let (answer, answers) = mpsc::channel();
             let within = if by_dropping { LONG } else { SHORT };
             let work = carry_out(threads(), vec![1], within, move |&n, permit| {
                 let _ = started.lock().unwrap().take().unwrap().send(());
                 let _ = wait.lock().unwrap().recv();
                 let permit = permit.ask().map_err(|error| error.kind);
-                told.send(permit).unwrap();
+                answer.send(permit).unwrap();
                 Ok(n)
             });
             if by_dropping {
@@ -300,7 +300,7 @@ mod tests {
                 assert_eq!(kinds(&work.await), [Err(StoreErrorKind::NotDone)]);
             }
             go.send(()).unwrap();
-            assert_eq!(tells.recv().unwrap(), Err(StoreErrorKind::NotDone));
+            assert_eq!(answers.recv().unwrap(), Err(StoreErrorKind::NotDone));
         }
     }
 

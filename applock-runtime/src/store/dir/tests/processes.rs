@@ -95,7 +95,7 @@ async fn child() {
         }
         "churn" => churn(&home).await,
         "wait" => wait(path).await,
-        "take turns" => take_turns(path).await,
+        "contend with an engine" => contend_with_an_engine(path).await,
         "open files" => open_files(&home).await,
         other => panic!("{other}"),
     }
@@ -146,7 +146,7 @@ fn locker(path: &Path) -> AppLocker {
     AppLocker::connect_blocking(url).unwrap()
 }
 
-/// The lock of all who come with an engine, as in production.
+/// The lock that the processes with an engine contend for, as in production.
 fn lock(locker: &AppLocker) -> Lock {
     locker.lock("contended").ttl(TTL).wait(LONG)
 }
@@ -165,7 +165,7 @@ fn notes(path: &Path) -> Vec<u32> {
     notes.lines().map(|note| note.parse().unwrap()).collect()
 }
 
-/// Waits for the lock, and notes while it holds it who it is.
+/// Waits for the lock, and notes its process id while it holds it.
 async fn wait(path: &Path) {
     let guard = lock(&locker(path)).acquire().await.unwrap();
     note(path, std::process::id());
@@ -173,7 +173,7 @@ async fn wait(path: &Path) {
 }
 
 /// Several tasks take the lock again and again, each alone inside.
-async fn take_turns(path: &Path) {
+async fn contend_with_an_engine(path: &Path) {
     let (locker, inside) = (locker(path), path.join("inside"));
     let task = || async {
         for _ in 0..10 {
@@ -219,7 +219,7 @@ fn is_tidy(path: &Path) -> bool {
 async fn churn(home: &Home) {
     let key = key("a");
     for owner in 1.. {
-        // The one before may have been killed while it held the lock.
+        // The process before may have been killed while it held the lock.
         home.advance(TTL);
         home.acquire(&key, owner).await.unwrap();
         assert!(home.renew(&key, owner).await);
@@ -331,7 +331,7 @@ async fn a_process_killed_at_any_moment_leaves_a_record_that_can_be_used() {
 }
 
 #[test]
-fn processes_are_served_in_the_order_of_their_coming_and_the_dead_are_passed_over() {
+fn processes_are_served_in_the_order_of_their_coming_and_the_dead_are_skipped() {
     let directory = scratch();
     let path = directory.path();
     let locker = locker(path);
@@ -355,7 +355,7 @@ fn processes_are_served_in_the_order_of_their_coming_and_the_dead_are_passed_ove
 }
 
 #[test]
-fn a_wait_that_is_given_up_leaves_the_line_and_nothing_behind() {
+fn a_wait_that_is_given_up_leaves_the_queue_and_nothing_behind() {
     let directory = scratch();
     let path = directory.path();
     let (one, other) = (locker(path), locker(path));
@@ -372,18 +372,18 @@ fn a_wait_that_is_given_up_leaves_the_line_and_nothing_behind() {
 }
 
 #[test]
-fn processes_of_many_waiters_take_turns_until_all_are_served() {
+fn processes_of_many_waiters_contend_until_all_are_served() {
     let directory = scratch();
     let path = directory.path();
     let all: Vec<ChildProcess> = (0..3)
-        .map(|_| ChildProcess::start("take turns", path))
+        .map(|_| ChildProcess::start("contend with an engine", path))
         .collect();
     let processes: Vec<u32> = all.iter().map(|process| process.0.id()).collect();
     all.into_iter().for_each(ChildProcess::succeeds);
     let served = notes(path);
     for process in processes {
-        let turns = served.iter().filter(|served| **served == process);
-        assert_eq!(turns.count(), 30);
+        let grants = served.iter().filter(|served| **served == process);
+        assert_eq!(grants.count(), 30);
     }
     assert!(is_tidy(path));
 }

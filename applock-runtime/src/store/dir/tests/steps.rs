@@ -203,7 +203,7 @@ async fn an_acquisition_given_up_is_never_carried_out_afterwards() {
         let given_up = tokio::time::timeout(SHORT / 8, home.try_acquire(&key, 1, LONG)).await;
         assert!(given_up.is_err());
         drop(taken);
-        // It may get the latch now, and must not use it.
+        // It may get the lock file now, and must not write.
         quiet(&home).await;
         assert!(home.inspect(&key).await.last.is_none());
     }
