@@ -377,7 +377,7 @@ impl Place for DirPlace {
         let mut stays_for_ever = 0;
         for entry in fs::read_dir(self.0.path()).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            let known = name.ends_with(".lock") || name.ends_with(".flock");
+            let known = name.ends_with(".lock") || name.ends_with(".latch");
             stays_for_ever += usize::from(!known);
         }
         let held = |path: &PathBuf| {
@@ -394,7 +394,7 @@ impl Place for DirPlace {
     /// As a process would that was stopped inside of every critical section.
     fn stall(&self) -> Stalled {
         let lock_files: Vec<File> = self
-            .files(".flock")
+            .files(".latch")
             .into_iter()
             .map(|path| {
                 let file = File::options().write(true).open(path).unwrap();

@@ -1,7 +1,7 @@
 //! What time it is for a lease in a directory: one time for all processes of the
 //! machine, which the wall clock cannot move.
 //!
-//! | system | clock | known to tell boots apart |
+//! | system | clock | how boots are told apart |
 //! |---|---|---|
 //! | Linux | `CLOCK_BOOTTIME`, freed of a time namespace's offset | the kernel's boot id |
 //! | macOS, BSD | `CLOCK_MONOTONIC` | by its start at zero |

@@ -1,6 +1,6 @@
-//! Removing what nobody needs any more: records unused for a week, lock files without a
-//! record, lines of the dead, and what a crash left half-written. Without it a directory of locks named
-//! after days or tenants would grow for ever.
+//! Removing files that are out of use: records unused for a week, lock files without a record,
+//! queues in which no waiter polls, and what a crash left half-written. Without it a directory of
+//! locks named after days or tenants would grow for ever.
 //!
 //! A file is removed only under its key's lock file, after it was read again there, so
 //! an acquisition finds it or does not, but never loses it.
@@ -9,7 +9,7 @@ use std::fs::{self, DirEntry};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::boot_clock::{BootTime, system_time};
-use super::codec::{Record, store_time, up_ns};
+use super::codec::{RecordFile, store_time, up_ns};
 use super::directory::Directory;
 use super::file_names::{Files, Kind, PROBE};
 use super::lock_file::LockFile;
@@ -19,8 +19,8 @@ use crate::protocol::Phase;
 /// fencing counter, as on Redis.
 const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A file half-written for so long is nobody's, nor is a queue that did not change: its waiters
-/// poll every second.
+/// A file half-written for so long was left by a crash, and the waiters of a queue that did not
+/// change for so long are dead: a process polls every second.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Goes through the directory for at most `spend`. Whatever is unclear stays.
@@ -37,7 +37,7 @@ pub(super) fn clean_up(directory: &Directory, now: impl Fn() -> BootTime, spend:
     }
 }
 
-/// `None`: it is none of ours, or a step is at it.
+/// `None`: it is not a file of this store, or a step holds its lock file.
 fn remove_if_unused(
     directory: &Directory,
     entry: &DirEntry,
@@ -73,7 +73,7 @@ fn remove_if_unused(
         Kind::LockFile => !files.record.exists(),
         Kind::Record => {
             let found = directory.read_any(&files).ok()??;
-            // Not a copy that somebody made of it under another name.
+            // Not a copy under another name, made by hand.
             let ours = Files::of(directory.path(), &found.holding.who.key) == files;
             let used = last_use_ms(&found);
             let is_taken = found.into_holding(&now).is_taken(store_time(&now));
@@ -83,8 +83,8 @@ fn remove_if_unused(
     Some(unused && fs::remove_file(entry.path()).is_ok())
 }
 
-/// When the lock was last of use to anyone, in milliseconds of the wall clock.
-fn last_use_ms(found: &Record) -> u64 {
+/// When the lock was last in use, in milliseconds of the wall clock.
+fn last_use_ms(found: &RecordFile) -> u64 {
     match found.holding.phase {
         Phase::Released(at) | Phase::Forced(at) => at.micros / 1_000,
         _ => found
@@ -103,11 +103,11 @@ fn is_before(used_ms: u64, limit: Duration, now: &BootTime) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::blocking::CommitPermit;
     use super::super::boot_clock;
     use super::super::codec::tests::sample;
     use super::super::directory::Durability;
     use super::super::tests::scratch;
+    use super::super::threads::CommitPermit;
     use super::*;
     use crate::store::view::nanos;
     use std::collections::BTreeSet;
@@ -150,7 +150,7 @@ mod tests {
         let entries = fs::read_dir(directory.path()).unwrap();
         entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.ends_with(".flock"))
+            .filter(|name| !name.ends_with(".latch"))
             .collect()
     }
 
@@ -179,6 +179,7 @@ mod tests {
         for left in [
             ".x.0b7e0000000000000000000000000000.new",
             ".x.0b7e0000000000000000000000000000.queue",
+            ".x.0b7e0000000000000000000000000000.line",
             ".probe-0b7e",
         ] {
             fs::write(home.path().join(left), "half").unwrap();
@@ -191,17 +192,17 @@ mod tests {
         .unwrap();
         stays.insert(copy.into());
         let before = names(&directory);
-        let swept_after = |length| {
+        let removed_after = |length| {
             let old = names(&directory);
             clean_up(&directory, || later(length), MINUTE);
             old.len() - names(&directory).len()
         };
-        assert_eq!(swept_after(Duration::ZERO), 0);
-        assert_eq!(swept_after(DAY - MINUTE), 0);
+        assert_eq!(removed_after(Duration::ZERO), 0);
+        assert_eq!(removed_after(DAY - MINUTE), 0);
         assert_eq!(names(&directory), before);
-        assert_eq!(swept_after(DAY + MINUTE), 3);
-        assert_eq!(swept_after(DAY * 7 - MINUTE), 0);
-        assert_eq!(swept_after(DAY * 8), 3);
+        assert_eq!(removed_after(DAY + MINUTE), 4);
+        assert_eq!(removed_after(DAY * 7 - MINUTE), 0);
+        assert_eq!(removed_after(DAY * 8), 3);
         assert_eq!(names(&directory), stays);
     }
 
@@ -265,7 +266,7 @@ mod tests {
         let directory = Directory::new(home.path());
         put(&directory, "old", Phase::Held, MINUTE);
         let entry = fs::read_dir(home.path()).unwrap().next().unwrap().unwrap();
-        // The first question is the date of the file; then somebody takes the lock.
+        // The clock is first read for the file's age; then another process takes the lock.
         let asked = std::cell::Cell::new(0);
         let removed = remove_if_unused(&directory, &entry, &|| {
             asked.set(asked.get() + 1);

@@ -13,7 +13,7 @@
 //! place: a disk writes a sector at once or not at all. Times are nanoseconds of the uptime, and
 //! microseconds or milliseconds of the wall clock where their names say so.
 //!
-//! The danger that this room guards against: a file that was cut short, changed, or written by
+//! The danger that this file guards against: a record that was cut short, changed, or written by
 //! another program must never be taken for a lock that is free. So only the very text that
 //! we would write passes, and each text is closed by a digest. This is the format of every process that
 //! shares the directory: a change needs a new number in the first line.
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::boot_clock::{Boot, BootTime, LAST_WALL_MS};
-use crate::protocol::{Holding, MAX_TOKEN, Phase, StoreTime, WaitQueue, Waiter};
+use crate::protocol::{Holding, MAX_TOKEN, Phase, Process, StoreTime, WaitQueue, Waiter};
 use crate::store::Identity;
 use crate::store::view::Who;
 
@@ -35,6 +35,10 @@ pub(super) const MAX_RECORD: u64 = 2 << 20;
 
 /// The largest wait queue, in bytes: [`MAX_WAITERS`] waiters and their processes.
 pub(super) const MAX_QUEUE: u64 = 4 << 20;
+
+/// The largest wait queue that a waiter has joined, in bytes: the rest of what is read is room for
+/// numbers that grow.
+pub(super) const MAX_JOINED: usize = 3 << 20;
 
 /// A queue that is longer takes no more waiters.
 pub(super) const MAX_WAITERS: usize = 10_000;
@@ -57,12 +61,12 @@ pub(super) const HEARTBEAT: &str = "heartbeat";
 const SUM: Uuid = Uuid::from_u128(0x5b2f_4f0a_9d53_4e0d_8f21_7a61_70c4_b1d1);
 
 /// The protocol's time counts from so long before the machine's start, so that times of an
-/// earlier start can be told in it.
+/// earlier start can be expressed in it.
 const BEFORE_START: u64 = 1 << 62;
 
 /// The newest holding of a lock, and the start of the machine in which it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct RecordFile {
     pub(super) holding: Holding<Who>,
     pub(super) boot: Boot,
 }
@@ -125,7 +129,7 @@ struct Body {
     boot: Option<Uuid128>,
 }
 
-/// [`Phase`], but for what the heartbeat tells.
+/// [`Phase`], but for what stands in the heartbeat.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum WrittenPhase {
@@ -148,7 +152,7 @@ struct QueueBody {
 }
 
 /// What the waiters of a process have in common.
-#[derive(Serialize, Deserialize, PartialEq)]
+#[derive(Serialize, Deserialize)]
 struct WrittenProcess {
     process: Uuid128,
     polled_at: u64,
@@ -163,7 +167,7 @@ struct WrittenProcess {
 }
 
 /// 128 bits, as text.
-#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 struct Uuid128(u128);
 
@@ -198,7 +202,7 @@ pub(super) fn up_ns(at: u64) -> u64 {
     at.saturating_sub(BEFORE_START)
 }
 
-impl Record {
+impl RecordFile {
     /// The holding as it is now: one of an earlier start of the machine is over.
     pub(super) fn into_holding(self, now: &BootTime) -> Holding<Who> {
         let mut holding = self.holding;
@@ -250,13 +254,13 @@ impl Record {
 
     /// The second line.
     pub(super) fn heartbeat(&self) -> String {
-        let told = json(&HeartbeatLine {
+        let beat = json(&HeartbeatLine {
             heartbeat_at: up_ns(self.holding.heartbeat_at),
             expires_at: up_ns(self.holding.expires_at),
             claimed: self.holding.phase == Phase::Claimed,
             boot_began_ms: self.boot.began_ms,
         });
-        let padded = format!("{told:PADDED$}");
+        let padded = format!("{beat:PADDED$}");
         let sum = Uuid::new_v5(&SUM, padded.as_bytes());
         format!("{padded} {sum}\n")
     }
@@ -265,15 +269,15 @@ impl Record {
         let text = version_of(bytes, RECORD)?;
         let mut lines = text.lines().skip(1);
         let heartbeat = lines.next().unwrap_or_default();
-        let (told, sum) = heartbeat
+        let (padded, sum) = heartbeat
             .split_at_checked(PADDED)
             .ok_or(Damage::Broken(HEARTBEAT))?;
-        let expected = Uuid::new_v5(&SUM, told.as_bytes()).to_string();
+        let expected = Uuid::new_v5(&SUM, padded.as_bytes()).to_string();
         if sum.strip_prefix(' ') != Some(&expected) {
             return Err(Damage::Broken(HEARTBEAT));
         }
         let beat: HeartbeatLine =
-            serde_json::from_str(told.trim_end()).map_err(|_| Damage::Broken(HEARTBEAT))?;
+            serde_json::from_str(padded.trim_end()).map_err(|_| Damage::Broken(HEARTBEAT))?;
         let body: Body = serde_json::from_str(lines.next().unwrap_or_default())
             .map_err(|_| Damage::Broken("body"))?;
         let is_possible = body.token <= MAX_TOKEN && beat.boot_began_ms <= LAST_WALL_MS;
@@ -288,12 +292,12 @@ impl Record {
     }
 }
 
-fn read(beat: HeartbeatLine, body: Body) -> Record {
+fn read(beat: HeartbeatLine, body: Body) -> RecordFile {
     let end = |at, micros| StoreTime {
         at: in_protocol(at),
         micros,
     };
-    Record {
+    RecordFile {
         boot: Boot {
             id: body.boot.map(|id| Uuid::from_u128(id.0)),
             began_ms: beat.boot_began_ms,
@@ -328,13 +332,22 @@ fn read(beat: HeartbeatLine, body: Body) -> Record {
 
 impl QueueFile {
     pub(super) fn render(&self) -> String {
-        let mut processes: Vec<WrittenProcess> = Vec::new();
+        // A process stands here once, unless it shows its waiters differently.
+        let mut parties: Vec<(Process, &Who)> = Vec::new();
         let mut waiters = Vec::with_capacity(self.queue.len());
         for ((ticket, owner), waiter) in &self.queue.waiters {
-            let known = self.queue.processes.get(&waiter.process);
-            let who = &waiter.who;
-            let process = WrittenProcess {
-                process: Uuid128(waiter.process),
+            let party = (waiter.process, &waiter.who);
+            let which = parties.iter().position(|known| *known == party);
+            let which = which.unwrap_or_else(|| {
+                parties.push(party);
+                parties.len() - 1
+            });
+            waiters.push((*ticket, Uuid128(*owner), which, waiter.ttl));
+        }
+        let processes = parties.into_iter().map(|(process, who)| {
+            let known = self.queue.processes.get(&process);
+            WrittenProcess {
+                process: Uuid128(process),
                 polled_at: up_ns(known.map_or(0, |known| known.polled_at)),
                 key: who.key.to_string(),
                 app: who.app.clone(),
@@ -342,27 +355,21 @@ impl QueueFile {
                 instance: who.identity.instance.clone(),
                 host: who.identity.host.clone(),
                 pid: who.identity.pid,
-            };
-            let which = processes.iter().position(|known| *known == process);
-            let which = which.unwrap_or(processes.len());
-            if which == processes.len() {
-                processes.push(process);
             }
-            waiters.push((*ticket, Uuid128(*owner), which, waiter.ttl));
-        }
+        });
         let body = json(&QueueBody {
             boot_began_ms: self.boot.began_ms,
             boot: self.boot.id.map(|id| Uuid128(id.as_u128())),
             expires_at: up_ns(self.queue.expires_at),
-            processes,
+            processes: processes.collect(),
             waiters,
         });
         let sum = sum(&body);
         format!("{QUEUE} {VERSION}\n{body}\n{sum}\n")
     }
 
-    /// What a file tells of waiters that may be there still. [`Damage::Newer`] and
-    /// [`Damage::Older`] are the only kinds that are not begun anew.
+    /// The waiters that a file names, if it is of this start of the machine. [`Damage::Newer`] and
+    /// [`Damage::Older`] are the only kinds of damage after which a queue is not begun anew.
     pub(super) fn parse(bytes: &[u8], now: &BootTime) -> Result<WaitQueue<Who>, Damage> {
         let found = Self::read(bytes)?;
         let processes = found.queue.processes.values();
@@ -391,7 +398,7 @@ impl QueueFile {
                 ttl,
                 who: who.clone(),
             };
-            // Nobody can be notified here: a grant is found by polling.
+            // No process can be notified here: a grant is found by polling.
             queue.restore(ticket, waiter, in_protocol(process.polled_at), false);
         }
         queue.expires_at = in_protocol(body.expires_at);
@@ -454,8 +461,8 @@ fn json(value: &impl Serialize) -> String {
 pub(super) mod tests {
     use super::*;
 
-    pub(in super::super) fn sample() -> Record {
-        Record {
+    pub(in super::super) fn sample() -> RecordFile {
+        RecordFile {
             holding: Holding {
                 owner: 7,
                 who: Who {
@@ -531,7 +538,7 @@ pub(super) mod tests {
                 record.boot.id = (phase == Phase::Held).then(Uuid::max);
                 let written = record.render();
                 assert!(written.len() as u64 <= MAX_RECORD);
-                assert_eq!(Record::parse(written.as_bytes()), Ok(record));
+                assert_eq!(RecordFile::parse(written.as_bytes()), Ok(record));
             }
         }
     }
@@ -600,7 +607,7 @@ pub(super) mod tests {
     /// A record and a queue, and whether a text is one.
     fn both() -> [(String, Parses); 2] {
         [
-            (sample().render(), |bytes| Record::parse(bytes).is_ok()),
+            (sample().render(), |bytes| RecordFile::parse(bytes).is_ok()),
             (queue(3).render(), |bytes| QueueFile::read(bytes).is_ok()),
         ]
     }
@@ -617,16 +624,22 @@ pub(super) mod tests {
             &[0; 4096],
         ];
         for bytes in foreign {
-            assert_eq!(Record::parse(bytes), Err(Damage::Foreign), "{bytes:?}");
+            assert_eq!(RecordFile::parse(bytes), Err(Damage::Foreign), "{bytes:?}");
         }
-        assert_eq!(Record::parse(b"applock 1\nbeat 0\n"), Err(Damage::Older));
-        assert_eq!(Record::parse(b"applock 3\nwho knows\n"), Err(Damage::Newer));
         assert_eq!(
-            Record::parse(b"applock 2\n"),
+            RecordFile::parse(b"applock 1\nbeat 0\n"),
+            Err(Damage::Older)
+        );
+        assert_eq!(
+            RecordFile::parse(b"applock 3\nwho knows\n"),
+            Err(Damage::Newer)
+        );
+        assert_eq!(
+            RecordFile::parse(b"applock 2\n"),
             Err(Damage::Broken(HEARTBEAT))
         );
         assert_eq!(
-            Record::parse(b"applock 2\nkey \xff\n"),
+            RecordFile::parse(b"applock 2\nkey \xff\n"),
             Err(Damage::Broken("encoding"))
         );
         assert_eq!(QueueFile::read(b"applock-queue 3\n"), Err(Damage::Newer));
@@ -645,7 +658,7 @@ pub(super) mod tests {
             written.replace("1790000000000000,\"inst", "9007199254740992,\"inst"),
             written.replace("\"pid\":4711,", ""),
         ] {
-            assert!(Record::parse(changed.as_bytes()).is_err(), "{changed}");
+            assert!(RecordFile::parse(changed.as_bytes()).is_err(), "{changed}");
         }
     }
 

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use super::blocking::CommitPermit;
 use super::boot_clock::BootTime;
-use super::codec::{Damage, HEARTBEAT, HEARTBEAT_AT, MAX_QUEUE, MAX_RECORD, QueueFile, Record};
+use super::codec::{Damage, HEARTBEAT, HEARTBEAT_AT, MAX_QUEUE, MAX_RECORD, QueueFile, RecordFile};
 use super::error::{damaged, io_fault, misplaced};
 use super::file_names::Files;
+use super::threads::CommitPermit;
 use crate::protocol::WaitQueue;
 use crate::store::view::Who;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
@@ -33,7 +33,7 @@ pub(super) enum Durability {
     /// was given out must not be given again.
     Durable,
     /// Replaced; after a failure of power the old one may be back, whole. It also
-    /// tells the truth then: a restart ends all leases.
+    /// is true then: a restart ends all leases.
     Whole,
     /// Only its heartbeat, in place and without a sync. A disk may take a minute for
     /// a sync when others write much, and no lease shall be lost by that.
@@ -67,15 +67,15 @@ impl Directory {
         }
     }
 
-    /// Creates a file that did not exist, for those who may use the directory.
+    /// Creates a file that did not exist, for all users of the directory.
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
         self.share(&file)?;
         Ok(file)
     }
 
-    /// Gives a file the rights of the directory (less the right to execute): who
-    /// shares the directory shares the locks, whatever the umask.
+    /// Gives a file the rights of the directory (less the right to execute): users
+    /// that share the directory share the locks, whatever the umask.
     #[cfg(unix)]
     fn share(&self, file: &File) -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt;
@@ -95,7 +95,7 @@ impl Directory {
 
     /// The record of `key`, if it has one. Needs no lock file: a record is only ever
     /// replaced whole.
-    pub(super) fn read(&self, files: &Files, key: &str) -> StoreResult<Option<Record>> {
+    pub(super) fn read(&self, files: &Files, key: &str) -> StoreResult<Option<RecordFile>> {
         let Some(found) = self.read_any(files)? else {
             return Ok(None);
         };
@@ -105,11 +105,11 @@ impl Directory {
         Ok(Some(found))
     }
 
-    pub(super) fn read_any(&self, files: &Files) -> StoreResult<Option<Record>> {
+    pub(super) fn read_any(&self, files: &Files) -> StoreResult<Option<RecordFile>> {
         let path = &files.record;
         let mut torn = 0;
         let read = loop {
-            let read = slurp(path, MAX_RECORD).map(|bytes| Record::parse(&bytes));
+            let read = read_whole(path, MAX_RECORD).map(|bytes| RecordFile::parse(&bytes));
             let is_torn = matches!(read, Ok(Err(Damage::Broken(HEARTBEAT))));
             if !is_torn || torn == TORN_READS {
                 break read;
@@ -120,8 +120,8 @@ impl Directory {
         match read {
             Ok(Ok(found)) => Ok(Some(found)),
             Ok(Err(damage)) => Err(damaged(path, &damage)),
-            Err(Slurp::Foreign) => Err(damaged(path, &Damage::Foreign)),
-            Err(Slurp::Io(error)) if error.kind() == ErrorKind::NotFound => {
+            Err(ReadError::Foreign) => Err(damaged(path, &Damage::Foreign)),
+            Err(ReadError::Io(error)) if error.kind() == ErrorKind::NotFound => {
                 // 'No record' must not be read out of 'no directory' (rule R9).
                 match fs::metadata(&self.path) {
                     Ok(_) => Ok(None),
@@ -131,7 +131,7 @@ impl Directory {
                     }
                 }
             }
-            Err(Slurp::Io(error)) => Err(io_fault(
+            Err(ReadError::Io(error)) => Err(io_fault(
                 StoreErrorKind::NotDone,
                 "read the record",
                 path,
@@ -144,7 +144,7 @@ impl Directory {
     pub(super) fn write(
         &self,
         files: &Files,
-        record: &Record,
+        record: &RecordFile,
         durability: Durability,
         permit: &CommitPermit<'_>,
     ) -> StoreResult<()> {
@@ -156,7 +156,12 @@ impl Directory {
         }
     }
 
-    fn beat(&self, files: &Files, record: &Record, permit: &CommitPermit<'_>) -> StoreResult<()> {
+    fn beat(
+        &self,
+        files: &Files,
+        record: &RecordFile,
+        permit: &CommitPermit<'_>,
+    ) -> StoreResult<()> {
         let fault =
             |kind| move |error| io_fault(kind, "write the heartbeat to", &files.record, error);
         let mut file = OpenOptions::new()
@@ -172,7 +177,7 @@ impl Directory {
     fn replace(
         &self,
         files: &Files,
-        record: &Record,
+        record: &RecordFile,
         durability: Durability,
         permit: &CommitPermit<'_>,
     ) -> StoreResult<()> {
@@ -262,18 +267,18 @@ impl Directory {
         files: &Files,
         now: &BootTime,
     ) -> StoreResult<Option<WaitQueue<Who>>> {
-        match slurp(&files.queue, MAX_QUEUE) {
+        match read_whole(&files.queue, MAX_QUEUE) {
             Ok(bytes) => match QueueFile::parse(&bytes, now) {
                 Err(damage @ (Damage::Newer | Damage::Older)) => {
                     Err(damaged(&files.queue, &damage))
                 }
                 found => Ok(found.ok()),
             },
-            Err(Slurp::Foreign) => Ok(None),
-            Err(Slurp::Io(error)) if error.kind() == ErrorKind::NotFound => {
+            Err(ReadError::Foreign) => Ok(None),
+            Err(ReadError::Io(error)) if error.kind() == ErrorKind::NotFound => {
                 Ok(Some(WaitQueue::default()))
             }
-            Err(Slurp::Io(error)) => {
+            Err(ReadError::Io(error)) => {
                 let doing = "read the wait queue in";
                 Err(io_fault(
                     StoreErrorKind::NotDone,
@@ -312,12 +317,12 @@ impl Directory {
     }
 }
 
-enum Slurp {
+enum ReadError {
     Foreign,
     Io(io::Error),
 }
 
-impl From<io::Error> for Slurp {
+impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
@@ -325,15 +330,15 @@ impl From<io::Error> for Slurp {
 
 /// Reads a whole file if it may be a record: opening a pipe would wait for ever,
 /// and a file of gigabytes would fill the memory.
-fn slurp(path: &Path, most: u64) -> Result<Vec<u8>, Slurp> {
+fn read_whole(path: &Path, most: u64) -> Result<Vec<u8>, ReadError> {
     if !fs::symlink_metadata(path)?.is_file() {
-        return Err(Slurp::Foreign);
+        return Err(ReadError::Foreign);
     }
     // Room for a record, so that one read takes all of it: a heartbeat may be written between two.
     let mut bytes = Vec::with_capacity(4 << 10);
     File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
-        return Err(Slurp::Foreign);
+        return Err(ReadError::Foreign);
     }
     Ok(bytes)
 }

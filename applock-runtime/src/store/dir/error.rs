@@ -51,7 +51,7 @@ pub(super) fn io_fault(
     StoreError::new(kind, format!("could not {doing} {path:?}: {error}"), remedy).caused_by(error)
 }
 
-/// A file stands where a record belongs, and we will not touch it.
+/// A file stands where a record or a queue belongs, and this version can't use it.
 pub(super) fn damaged(path: &Path, damage: &Damage) -> StoreError {
     StoreError::new(
         StoreErrorKind::Misconfigured,
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_passes_and_a_refusal_does_not() {
-        let told = |kind| {
+        let fault_of = |kind| {
             let error = io::Error::from(kind);
             io_fault(StoreErrorKind::NotDone, "write", Path::new("/x/y"), error)
         };
@@ -106,7 +106,7 @@ mod tests {
             (ErrorKind::NotFound, StoreErrorKind::Misconfigured),
             (ErrorKind::InvalidFilename, StoreErrorKind::Misconfigured),
         ] {
-            let error = told(given);
+            let error = fault_of(given);
             assert_eq!(error.kind, expected, "{given:?}");
             assert!(error.what.contains("\"/x/y\"") && !error.remedy.is_empty());
         }

@@ -1,16 +1,17 @@
 //! The names of the files in a lock directory.
 //!
 //! ```text
-//! QUEUE_reports.0b7e….lock    a record: the readable part of the key, its digest
-//! .QUEUE_reports.0b7e….lock_file  its critical section (lock_file.rs)
-//! .QUEUE_reports.0b7e….queue  its waiters; no file where there are none
-//! .QUEUE_reports.0b7e….new    either being written; left behind only by a crash
-//! .probe-…                    whether the directory can be used; the same
+//! QUEUE_reports.0b7e….lock    the record: the readable part of the key, its digest
+//! .QUEUE_reports.0b7e….latch  the lock file (`lock_file.rs`)
+//! .QUEUE_reports.0b7e….queue  the waiters; no file where there are none
+//! .QUEUE_reports.0b7e….new    a record or a queue being written; left behind only by a crash
+//! .probe-…                    tries out the directory; left behind only by a crash
 //! ```
 //!
-//! All processes that share a directory must agree on them, of whatever version: the record and
-//! the lock file keep their names, so that a process of another version finds a record that it
-//! refuses, and not a lock that is free.
+//! All processes that share a directory must agree on the names of record and lock file,
+//! whatever version they are of: both keep the names that they had in version 1. Two versions then
+//! exclude one another at the lock file, and the second finds a record that it refuses. With
+//! different lock files both could find no record at the same moment, and both take the lock.
 
 use std::path::{Path, PathBuf};
 
@@ -70,8 +71,9 @@ impl Files {
             Some(hidden) => {
                 let (stem, ending) = hidden.rsplit_once('.')?;
                 let kind = match ending {
-                    "flock" => Kind::LockFile,
-                    "queue" => Kind::Queue,
+                    "latch" => Kind::LockFile,
+                    // `.line` was the queue of version 1: it is cleaned up and never read.
+                    "queue" | "line" => Kind::Queue,
                     "new" => Kind::Temporary,
                     _ => return None,
                 };
@@ -88,7 +90,7 @@ impl Files {
     fn of_stem(directory: &Path, stem: &str) -> Self {
         Self {
             record: directory.join(format!("{stem}.lock")),
-            lock_file: directory.join(format!(".{stem}.flock")),
+            lock_file: directory.join(format!(".{stem}.latch")),
             queue: directory.join(format!(".{stem}.queue")),
             temporary: directory.join(format!(".{stem}.new")),
         }
@@ -133,7 +135,7 @@ mod tests {
             "é",
             "e\u{301}",
             "🦀",
-            ".lock_file-00",
+            ".latch-00",
             ".new-",
             "a.lock",
             "a:b",
@@ -172,21 +174,21 @@ mod tests {
     }
 
     #[test]
-    fn the_names_stay_as_they_are() {
+    fn record_and_lock_file_keep_their_names_in_every_version() {
         let directory = Path::new("/x");
-        for (key, expected) in [
+        for (key, stem) in [
             (
                 "QUEUE:reports",
-                "QUEUE_reports.18d3c96b896f5221bf9c7bd64cfb34c9.lock",
+                "QUEUE_reports.18d3c96b896f5221bf9c7bd64cfb34c9",
             ),
             (
                 "QUEUE:reports:eu/ça",
-                "QUEUE_reports_eu__a.cedf0b16a8165395aaf202efa3e7352a.lock",
+                "QUEUE_reports_eu__a.cedf0b16a8165395aaf202efa3e7352a",
             ),
         ] {
             let files = Files::of(directory, key);
-            let name = files.record.file_name().unwrap().to_str().unwrap();
-            assert_eq!(name, expected);
+            assert_eq!(files.record, directory.join(format!("{stem}.lock")));
+            assert_eq!(files.lock_file, directory.join(format!(".{stem}.latch")));
         }
     }
 }

@@ -7,7 +7,7 @@
 //! The operating system unlocks the file when its holder dies, however it dies. A
 //! holder that is stopped (SIGSTOP) inside keeps it: safety before progress, for
 //! this one key. So nothing ever blocks on one: a step that finds it taken
-//! asks again later (`blocking.rs`).
+//! asks again later (`threads.rs`).
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -52,7 +52,7 @@ impl LockFile {
 }
 
 /// What is answered where a lock file stayed taken.
-pub(super) fn shut(path: &Path) -> StoreError {
+pub(super) fn still_taken(path: &Path) -> StoreError {
     StoreError::new(
         StoreErrorKind::NotDone,
         format!("another process or thread keeps {path:?} locked"),
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_lock_file_that_stays_taken_is_named() {
         let (_home, directory) = home();
-        let error = shut(&path_of(&directory, 7));
+        let error = still_taken(&path_of(&directory, 7));
         let path = path_of(&directory, 7);
         assert!(error.what.contains(&format!("{path:?}")), "{}", error.what);
         assert_eq!(error.kind, StoreErrorKind::NotDone);
@@ -169,7 +169,7 @@ mod tests {
         let inside = LockFile::try_take(&directory, &path_of(&directory, 7))
             .unwrap()
             .unwrap();
-        // Who had opened the old file gets its lock, and sees that it is worthless.
+        // A step that had opened the old file gets its lock, and sees that it is worthless.
         old.try_lock().unwrap();
         assert!(LockFile::of(old, &path).unwrap().is_none());
         assert!(

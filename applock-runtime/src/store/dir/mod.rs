@@ -11,9 +11,9 @@
 //! | `file_names.rs` | the names of the files |
 //! | `directory.rs` | the directory: reading and writing a file |
 //! | `lock_file.rs` | the critical section, by OS file locks |
-//! | `blocking.rs` | blocking threads, time limits, and what is known after them |
+//! | `threads.rs` | blocking threads, time limits, and what is known after them |
 //! | `open.rs` | creating a directory and trying it out |
-//! | `cleanup.rs` | removing what nobody needs any more |
+//! | `cleanup.rs` | removing files that are out of use |
 //! | `boot_clock.rs` | one steady time for all processes of the machine |
 //! | `error.rs` | errors that name the path and the way out |
 //!
@@ -28,7 +28,7 @@
 //! that is damaged or lost is begun anew, and never stands in a lock's way.
 //!
 //! What it asks of the disk: a grant waits for two syncs (the record, the directory), a
-//! release that nobody waits for one, a heartbeat, a refusal and waiting for none; so a disk that
+//! release without a waiter waits for one, a heartbeat, a refusal and waiting for none; so a disk that
 //! is slow for a while delays new holders and takes no lease from an old one.
 //!
 //! What breaks it: deleting records by hand while locks are held; a network file
@@ -38,7 +38,6 @@
 //! it beforehand with a common group and mode 2770; files get the same rights. A
 //! sticky directory such as `/tmp` itself does not work for several users.
 
-mod blocking;
 mod boot_clock;
 mod cleanup;
 mod codec;
@@ -49,6 +48,7 @@ mod lock_file;
 mod open;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -59,12 +59,12 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use self::blocking::{Attempt, CommitPermit, Stop, carry_out};
 use self::boot_clock::BootTime;
-use self::codec::{MAX_WAITERS, QueueFile, Record, store_time};
+use self::codec::{MAX_JOINED, MAX_WAITERS, QueueFile, RecordFile, store_time};
 use self::directory::{Directory, Durability};
 use self::file_names::Files;
-use self::lock_file::{LockFile, shut};
+use self::lock_file::{LockFile, still_taken};
+use self::threads::{CommitPermit, StepResult, Stop, carry_out};
 use super::view::{self, Who, nanos};
 use super::{
     Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreError, StoreErrorKind,
@@ -139,7 +139,7 @@ enum Needs {
     Queue,
     /// A holder lets go, also where the queue can't be read.
     QueueIfReadable,
-    /// A heartbeat is none of its business.
+    /// A heartbeat changes the record alone.
     Nothing,
 }
 
@@ -149,7 +149,7 @@ impl Found {
     }
 }
 
-/// Being alone with one key, and what was found there.
+/// A lock file that is taken, and the lock as its files have it.
 struct Inside {
     _lock_file: LockFile,
     found: Found,
@@ -185,7 +185,7 @@ impl DirStore {
     }
 
     /// Reads a lock. Needs no lock file: each file is only ever replaced whole.
-    fn look(&self, key: &Key, needs: Needs) -> StoreResult<Found> {
+    fn read(&self, key: &Key, needs: Needs) -> StoreResult<Found> {
         let files = Files::of(self.directory.path(), &key.lock);
         let record = self.directory.read(&files, &key.lock)?;
         // Only now: however long it took to get here, the lease counts from here, later than the
@@ -219,19 +219,20 @@ impl DirStore {
         })
     }
 
-    /// Goes inside, where one is alone with a key, and reads what is there.
-    fn inside(&self, key: &Key, needs: Needs) -> Attempt<Inside> {
+    /// Takes the lock file of a key, and reads the lock.
+    fn inside(&self, key: &Key, needs: Needs) -> StepResult<Inside> {
         let files = Files::of(self.directory.path(), &key.lock);
         match LockFile::try_take(&self.directory, &files.lock_file)? {
             Some(lock_file) => Ok(Inside {
                 _lock_file: lock_file,
-                found: self.look(key, needs)?,
+                found: self.read(key, needs)?,
             }),
-            None => Err(Stop::Shut(shut(&files.lock_file))),
+            None => Err(Stop::Taken(still_taken(&files.lock_file))),
         }
     }
 
-    /// Writes what a decision has changed: first who holds the lock, then who waits.
+    /// Writes what a decision has changed: first the record, then the queue. A crash between the two
+    /// leaves the new holder in the queue, from which the next reader takes it.
     fn commit(
         &self,
         found: &Found,
@@ -241,7 +242,7 @@ impl DirStore {
         let newest = decided.newest.as_ref();
         let durability = newest.and_then(|new| durability(found.state.newest.as_ref(), new));
         if let Some((newest, durability)) = newest.zip(durability) {
-            let record = Record {
+            let record = RecordFile {
                 holding: newest.clone(),
                 boot: found.now.boot(),
             };
@@ -256,10 +257,7 @@ impl DirStore {
             Written::Queue(written) if *written == decided.queue => return Ok(()),
             Written::Queue(_) | Written::Damaged => {}
         }
-        let file = QueueFile {
-            queue: decided.queue.clone(),
-            boot: found.now.boot(),
-        };
+        let file = queue_file(found, decided);
         let written = self.directory.write_queue(&found.files, &file, permit);
         match durability {
             None => written,
@@ -273,16 +271,23 @@ impl DirStore {
         &self,
         (ticket, ask): &(u64, Acquire),
         permit: &CommitPermit<'_>,
-    ) -> Attempt<Acquired> {
-        // Many who poll do not hinder the one who works: what changes nothing of account is
-        // answered without the lock file.
-        let outside = self.look(&ask.key, Needs::Queue)?;
-        let (decided, answer) = self.decide_acquire(&outside, *ticket, ask)?;
-        if is_of_no_account(&outside, &decided) {
+    ) -> StepResult<Acquired> {
+        // Polls must not keep the holder from the lock file: one that would change nothing but the
+        // time of a recent poll is answered without it.
+        let outside = self.read(&ask.key, Needs::Queue)?;
+        let when_busy = when_busy(&outside, *ticket, ask);
+        let (decided, answer) = self.decide_acquire(&outside, ask, when_busy)?;
+        if is_negligible(&outside, &decided) {
             return Ok(answer);
         }
         let Inside { _lock_file, found } = self.inside(&ask.key, Needs::Queue)?;
-        let (decided, answer) = self.decide_acquire(&found, *ticket, ask)?;
+        let when_busy = self::when_busy(&found, *ticket, ask);
+        let (mut decided, mut answer) = self.decide_acquire(&found, ask, when_busy)?;
+        let has_joined = matches!(&answer, Acquired::Queued(position) if position.is_new);
+        if has_joined && queue_file(&found, &decided).render().len() > MAX_JOINED {
+            // It does without a place: a queue that is too long would be lost to all its waiters.
+            (decided, answer) = self.decide_acquire(&found, ask, WhenBusy::Refuse)?;
+        }
         self.commit(&found, &decided, permit)?;
         Ok(answer)
     }
@@ -290,8 +295,8 @@ impl DirStore {
     fn decide_acquire(
         &self,
         found: &Found,
-        ticket: u64,
         ask: &Acquire,
+        when_busy: WhenBusy,
     ) -> StoreResult<(LockState<Who>, Acquired)> {
         let now = found.at();
         let mut state = found.state.clone();
@@ -300,16 +305,6 @@ impl DirStore {
             process: self.id.as_u128(),
             ttl: nanos(ask.ttl),
             who: Who::of(ask),
-        };
-        let has_room =
-            state.queue.len() < MAX_WAITERS || state.queue.ahead(requester.owner).is_some();
-        let when_busy = if ask.line.is_some() && has_room {
-            WhenBusy::Wait {
-                ticket: Some(ask.ticket.unwrap_or(ticket)),
-                listens: false,
-            }
-        } else {
-            WhenBusy::Refuse
         };
         let decision = state
             .acquire(
@@ -324,13 +319,13 @@ impl DirStore {
         Ok((state, answer))
     }
 
-    fn renew_one(&self, ask: &Renew, permit: &CommitPermit<'_>) -> Attempt<bool> {
+    fn renew_one(&self, ask: &Renew, permit: &CommitPermit<'_>) -> StepResult<bool> {
         self.step(&ask.key, Needs::Nothing, permit, |state, now| {
             state.renew(ask.owner.as_u128(), nanos(ask.ttl), now)
         })
     }
 
-    fn release_one(&self, ask: &Release, permit: &CommitPermit<'_>) -> Attempt<Released> {
+    fn release_one(&self, ask: &Release, permit: &CommitPermit<'_>) -> StepResult<Released> {
         let own = Some(self.id.as_u128());
         self.step(&ask.key, Needs::QueueIfReadable, permit, |state, now| {
             let (owner, keep) = (ask.owner.as_u128(), ask.keep.map_or(0, nanos));
@@ -346,7 +341,7 @@ impl DirStore {
         &self,
         (key, stale): &(Key, Option<Duration>),
         permit: &CommitPermit<'_>,
-    ) -> Attempt<bool> {
+    ) -> StepResult<bool> {
         let stale = stale.map(nanos);
         self.step(key, Needs::QueueIfReadable, permit, |state, now| {
             state.force_release(stale, now, &Timing::NANOS, &mut NobodyListens)
@@ -360,7 +355,7 @@ impl DirStore {
         needs: Needs,
         permit: &CommitPermit<'_>,
         decide: impl FnOnce(&mut LockState<Who>, StoreTime) -> T,
-    ) -> Attempt<T> {
+    ) -> StepResult<T> {
         let Inside { _lock_file, found } = self.inside(key, needs)?;
         let mut decided = found.state.clone();
         let answer = decide(&mut decided, found.at());
@@ -369,12 +364,12 @@ impl DirStore {
     }
 
     fn inspect_one(&self, key: &Key) -> StoreResult<Inspection> {
-        let found = self.look(key, Needs::Queue)?;
+        let found = self.read(key, Needs::Queue)?;
         Ok(view::inspection(&found.state, found.at()))
     }
 
-    /// A ticket for a request that is asked now: of two of one engine the second may find the
-    /// lock file free first, and they stand in the order of their asking all the same.
+    /// A ticket for a request that comes in now. The requests of one engine race for the lock file
+    /// on several threads; by their tickets they stand in the order in which they came in.
     fn next_ticket(&self) -> u64 {
         let now = (self.clock)().up_ns / 1_000;
         let next = |last: u64| now.max(last.saturating_add(1));
@@ -409,7 +404,7 @@ impl DirStore {
         self: Arc<Self>,
         batch: Vec<Q>,
         within: Duration,
-        step: fn(&Self, &Q, &CommitPermit<'_>) -> Attempt<T>,
+        step: fn(&Self, &Q, &CommitPermit<'_>) -> StepResult<T>,
     ) -> StoreFuture<Vec<StoreResult<T>>>
     where
         Q: Send + 'static,
@@ -432,7 +427,7 @@ impl DirStore {
         self: Arc<Self>,
         ask: Q,
         within: Duration,
-        step: fn(&Self, &Q, &CommitPermit<'_>) -> Attempt<T>,
+        step: fn(&Self, &Q, &CommitPermit<'_>) -> StepResult<T>,
     ) -> StoreFuture<StoreResult<T>>
     where
         Q: Send + 'static,
@@ -441,10 +436,32 @@ impl DirStore {
         let outcomes = self.each(vec![ask], within, step);
         Box::pin(async move {
             outcomes.await.pop().unwrap_or_else(|| {
-                // One question has one answer; there is nothing to tell otherwise.
+                // A batch of one has one answer.
                 Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""))
             })
         })
+    }
+}
+
+/// What becomes of a request that finds the lock taken: one that waits stands in the queue, unless
+/// that is full.
+fn when_busy(found: &Found, ticket: u64, ask: &Acquire) -> WhenBusy {
+    let queue = &found.state.queue;
+    let has_room = queue.len() < MAX_WAITERS || queue.ahead(ask.owner.as_u128()).is_some();
+    if ask.line.is_some() && has_room {
+        WhenBusy::Wait {
+            ticket: Some(ask.ticket.unwrap_or(ticket)),
+            listens: false,
+        }
+    } else {
+        WhenBusy::Refuse
+    }
+}
+
+fn queue_file(found: &Found, decided: &LockState<Who>) -> QueueFile {
+    QueueFile {
+        queue: decided.queue.clone(),
+        boot: found.now.boot(),
     }
 }
 
@@ -461,8 +478,9 @@ fn durability(old: Option<&Holding<Who>>, new: &Holding<Who>) -> Option<Durabili
     }
 }
 
-/// Whether a decision changes nothing but that a process has polled again soon.
-fn is_of_no_account(found: &Found, decided: &LockState<Who>) -> bool {
+/// Whether a decision changes nothing but the time at which a process last polled, by less than
+/// [`REFRESH`].
+fn is_negligible(found: &Found, decided: &LockState<Who>) -> bool {
     if decided.newest != found.state.newest {
         return false;
     }

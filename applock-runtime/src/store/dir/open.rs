@@ -1,5 +1,5 @@
 //! Opening a lock directory: it is created if it is missing, and tried out, so that
-//! what is wrong with it is told at once and not in the middle of the night.
+//! what is wrong with it is reported at once and not in the middle of the night.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Write as _};
@@ -34,8 +34,8 @@ fn open_and(
 
 /// Creates `path` and those of its parents that are missing; returns them.
 ///
-/// Rights 0700: another user's processes share the locks only where somebody set
-/// the directory up for that, by its owner, group and mode.
+/// Rights 0700: another user's processes share the locks only where the directory
+/// was set up for that, by its owner, group and mode.
 fn create(path: &Path) -> StoreResult<Vec<PathBuf>> {
     let fault = |error| {
         let doing = "create the lock directory";
@@ -83,10 +83,10 @@ fn create(path: &Path) -> StoreResult<Vec<PathBuf>> {
     Ok(created)
 }
 
-/// Removes what [`create`] has created, as far as nobody uses it meanwhile.
+/// Removes what [`create`] has created, as far as it is still empty.
 fn remove(created: &[PathBuf]) {
     for directory in created.iter().rev() {
-        // Fails, as it should, where somebody else has put something inside.
+        // Fails, as it should, where another process has put a file inside.
         let _ = fs::remove_dir(directory);
     }
 }
@@ -119,7 +119,7 @@ fn try_out(directory: &Directory) -> StoreResult<()> {
 /// it would look as if it excluded those of several, and would not (rule R10).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn refuse_network(path: &Path) -> StoreResult<()> {
-    // What cannot be asked here is told by the steps that follow.
+    // Where this can't be asked, the steps that follow report what is wrong.
     let Some(Ok(found)) = path
         .ancestors()
         .find(|parent| parent.exists())

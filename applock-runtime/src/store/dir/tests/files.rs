@@ -5,10 +5,10 @@ use std::io::Read as _;
 use std::path::Path;
 use std::thread;
 
-use super::super::blocking::CommitPermit;
-use super::super::codec::{Record, tests::sample};
+use super::super::codec::{RecordFile, tests::sample};
 use super::super::directory::{Directory, Durability};
 use super::super::file_names::Files;
+use super::super::threads::CommitPermit;
 use super::scratch;
 use crate::protocol::Phase;
 use crate::store::{StoreErrorKind, StoreResult};
@@ -19,13 +19,13 @@ fn home() -> (tempfile::TempDir, Directory) {
     (home, directory)
 }
 
-fn replace(directory: &Directory, record: &Record, permit: bool) -> StoreResult<()> {
+fn replace(directory: &Directory, record: &RecordFile, permit: bool) -> StoreResult<()> {
     let files = files(directory);
     let permit = CommitPermit(&|| permit);
     directory.write(&files, record, Durability::Durable, &permit)
 }
 
-fn read(directory: &Directory) -> StoreResult<Option<Record>> {
+fn read(directory: &Directory) -> StoreResult<Option<RecordFile>> {
     directory.read(&files(directory), &sample().holding.who.key)
 }
 
@@ -34,7 +34,7 @@ fn files(directory: &Directory) -> Files {
     Files::of(directory.path(), &sample().holding.who.key)
 }
 
-fn with_token(token: u64) -> Record {
+fn with_token(token: u64) -> RecordFile {
     let mut record = sample();
     record.holding.token = token;
     record
@@ -72,7 +72,7 @@ fn a_record_is_read_back_and_leaves_nothing_beside_it() {
 fn a_heartbeat_changes_its_line_and_nothing_else() {
     let (_home, directory) = home();
     let files = files(&directory);
-    let beat = |record: Record, permit: bool| {
+    let beat = |record: RecordFile, permit: bool| {
         let permit = CommitPermit(&|| permit);
         directory.write(&files, &record, Durability::Heartbeat, &permit)
     };

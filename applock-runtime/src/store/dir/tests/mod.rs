@@ -1,5 +1,6 @@
 //! What this store promises, each promise a test; and what those tests share.
 
+mod boots;
 mod files;
 mod processes;
 mod queue;
@@ -36,15 +37,23 @@ struct Home {
 
 impl Home {
     fn at(path: &Path) -> Self {
+        Self::with_clock(path, |now| now)
+    }
+
+    /// By a clock that shows `change` of what the machine's shows.
+    fn with_clock(
+        path: &Path,
+        change: impl Fn(BootTime) -> BootTime + Send + Sync + 'static,
+    ) -> Self {
         let ahead = Arc::new(AtomicU64::new(0));
         let offset = Arc::clone(&ahead);
         let clock = move || {
             let (now, ahead) = (boot_clock::now(), offset.load(Ordering::SeqCst));
-            BootTime {
+            change(BootTime {
                 up_ns: now.up_ns + ahead,
                 wall_us: now.wall_us + ahead / 1_000,
                 ..now
-            }
+            })
         };
         Self {
             store: Arc::new(DirStore::with_clock(path.to_owned(), Arc::new(clock))),

@@ -18,13 +18,13 @@ use crate::locker::{AppLocker, Lock};
 
 /// What a child process does, and where: set, this test binary is a child.
 const PART: &str = "APPLOCK_TEST_PART";
-const PLACE: &str = "APPLOCK_TEST_PLACE";
+const DIRECTORY: &str = "APPLOCK_TEST_DIRECTORY";
 const READY: &str = "child is ready";
 
 /// A process of this same test binary; it ends with the test.
-struct Process(Child);
+struct ChildProcess(Child);
 
-impl Process {
+impl ChildProcess {
     fn start(part: &str, path: &Path) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args([
@@ -33,7 +33,7 @@ impl Process {
                 "--nocapture",
             ])
             .env(PART, part)
-            .env(PLACE, path)
+            .env(DIRECTORY, path)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -66,7 +66,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -77,7 +77,7 @@ impl Drop for Process {
 /// is nothing to do here.
 #[tokio::test]
 async fn child() {
-    let (Ok(part), Ok(path)) = (std::env::var(PART), std::env::var(PLACE)) else {
+    let (Ok(part), Ok(path)) = (std::env::var(PART), std::env::var(DIRECTORY)) else {
         return;
     };
     let (path, key) = (Path::new(&path), key("a"));
@@ -95,7 +95,7 @@ async fn child() {
         }
         "churn" => churn(&home).await,
         "wait" => wait(path).await,
-        "take turns" => take_turns(path).await,
+        "contend with an engine" => contend_with_an_engine(path).await,
         "open files" => open_files(&home).await,
         other => panic!("{other}"),
     }
@@ -146,9 +146,9 @@ fn locker(path: &Path) -> AppLocker {
     AppLocker::connect_blocking(url).unwrap()
 }
 
-/// The lock of all who come with an engine, as in production.
+/// The lock that the processes with an engine contend for, as in production.
 fn lock(locker: &AppLocker) -> Lock {
-    locker.lock("line").ttl(TTL).wait(LONG)
+    locker.lock("contended").ttl(TTL).wait(LONG)
 }
 
 fn note(path: &Path, what: impl Display) {
@@ -165,7 +165,7 @@ fn notes(path: &Path) -> Vec<u32> {
     notes.lines().map(|note| note.parse().unwrap()).collect()
 }
 
-/// Waits for the lock, and notes while it holds it who it is.
+/// Waits for the lock, and notes its process id while it holds it.
 async fn wait(path: &Path) {
     let guard = lock(&locker(path)).acquire().await.unwrap();
     note(path, std::process::id());
@@ -173,7 +173,7 @@ async fn wait(path: &Path) {
 }
 
 /// Several tasks take the lock again and again, each alone inside.
-async fn take_turns(path: &Path) {
+async fn contend_with_an_engine(path: &Path) {
     let (locker, inside) = (locker(path), path.join("inside"));
     let task = || async {
         for _ in 0..10 {
@@ -191,16 +191,16 @@ async fn take_turns(path: &Path) {
     tokio::join!(task(), task(), task());
 }
 
-/// How many stand in line for a lock that is held.
-fn in_line(locker: &AppLocker) -> u64 {
+/// How many wait for a lock that is held.
+fn waiters_of(locker: &AppLocker) -> u64 {
     let holder = lock(locker).info_blocking().unwrap().unwrap();
     holder.waiters().unwrap()
 }
 
-fn until_in_line(locker: &AppLocker, count: u64) {
+fn until_waiting(locker: &AppLocker, count: u64) {
     let began = Instant::now();
-    while in_line(locker) != count {
-        assert!(began.elapsed() < LONG, "{} stand in line", in_line(locker));
+    while waiters_of(locker) != count {
+        assert!(began.elapsed() < LONG, "{} wait", waiters_of(locker));
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -210,7 +210,7 @@ fn is_tidy(path: &Path) -> bool {
     let entries = fs::read_dir(path.join("locks")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names
-        .filter(|name| !name.ends_with(".lock") && !name.ends_with(".flock"))
+        .filter(|name| !name.ends_with(".lock") && !name.ends_with(".latch"))
         .count()
         == 0
 }
@@ -219,7 +219,7 @@ fn is_tidy(path: &Path) -> bool {
 async fn churn(home: &Home) {
     let key = key("a");
     for owner in 1.. {
-        // The one before may have been killed while it held the lock.
+        // The process before may have been killed while it held the lock.
         home.advance(TTL);
         home.acquire(&key, owner).await.unwrap();
         assert!(home.renew(&key, owner).await);
@@ -244,7 +244,7 @@ async fn open_files(home: &Home) {
         assert!(home.release(&key, 1, None).await);
         home.acquire(&key, 1).await.unwrap();
     }
-    let shut = lock_file(&home.store.directory, &key);
+    let taken = lock_file(&home.store.directory, &key);
     for _ in 0..50 {
         let renew = Renew {
             token: 1,
@@ -260,7 +260,7 @@ async fn open_files(home: &Home) {
             .unwrap();
         assert_eq!(kind(&outcome), Some(StoreErrorKind::NotDone));
     }
-    drop(shut);
+    drop(taken);
     while home.store.threads.available_permits() < super::super::THREADS {
         tokio::task::yield_now().await;
     }
@@ -270,10 +270,10 @@ async fn open_files(home: &Home) {
 #[test]
 fn processes_exclude_one_another_and_tokens_grow_across_them() {
     let directory = scratch();
-    let processes: Vec<Process> = (0..4)
-        .map(|_| Process::start("contend", directory.path()))
+    let processes: Vec<ChildProcess> = (0..4)
+        .map(|_| ChildProcess::start("contend", directory.path()))
         .collect();
-    processes.into_iter().for_each(Process::succeeds);
+    processes.into_iter().for_each(ChildProcess::succeeds);
     let tokens = fs::read_to_string(directory.path().join("tokens")).unwrap();
     let tokens: Vec<u64> = tokens.lines().map(|token| token.parse().unwrap()).collect();
     assert_eq!(tokens.len(), 4 * 25);
@@ -283,7 +283,7 @@ fn processes_exclude_one_another_and_tokens_grow_across_them() {
 #[tokio::test]
 async fn a_killed_holders_lock_is_free_at_the_end_of_its_lease_and_not_before() {
     let directory = scratch();
-    let holder = Process::start("hold", directory.path()).ready();
+    let holder = ChildProcess::start("hold", directory.path()).ready();
     let (home, key) = (Home::at(&directory.path().join("locks")), key("a"));
     let pid = holder.0.id();
     holder.kill();
@@ -296,7 +296,7 @@ async fn a_killed_holders_lock_is_free_at_the_end_of_its_lease_and_not_before() 
 #[tokio::test]
 async fn a_process_stopped_inside_hinders_only_its_key_and_its_death_frees_it() {
     let directory = scratch();
-    let inside = Process::start("inside", directory.path()).ready();
+    let inside = ChildProcess::start("inside", directory.path()).ready();
     inside.signal("-STOP");
     let home = Home::at(&directory.path().join("locks"));
     let outcome = home.try_acquire(&key("a"), 2, SHORT).await;
@@ -312,7 +312,7 @@ async fn a_process_killed_at_any_moment_leaves_a_record_that_can_be_used() {
     let (home, key) = (Home::at(&directory.path().join("locks")), key("a"));
     let mut last = 0;
     for round in 0..12 {
-        let churning = Process::start("churn", directory.path()).ready();
+        let churning = ChildProcess::start("churn", directory.path()).ready();
         // The one sleep of these tests: the moment of death shall be any.
         thread::sleep(Duration::from_micros(2_000 + 700 * round));
         churning.kill();
@@ -331,15 +331,15 @@ async fn a_process_killed_at_any_moment_leaves_a_record_that_can_be_used() {
 }
 
 #[test]
-fn processes_are_served_in_the_order_of_their_coming_and_the_dead_are_passed_over() {
+fn processes_are_served_in_the_order_of_their_coming_and_the_dead_are_skipped() {
     let directory = scratch();
     let path = directory.path();
     let locker = locker(path);
     let holder = lock(&locker).acquire_blocking().unwrap();
     let mut waiting = Vec::new();
     for count in 1..=6 {
-        waiting.push(Process::start("wait", path));
-        until_in_line(&locker, count);
+        waiting.push(ChildProcess::start("wait", path));
+        until_waiting(&locker, count);
     }
     // The first of all, and one in the middle.
     let middle = waiting.remove(3);
@@ -349,39 +349,41 @@ fn processes_are_served_in_the_order_of_their_coming_and_the_dead_are_passed_ove
     middle.kill();
     holder.release_blocking().unwrap();
     let order: Vec<u32> = waiting.iter().map(|process| process.0.id()).collect();
-    waiting.into_iter().for_each(Process::succeeds);
+    waiting.into_iter().for_each(ChildProcess::succeeds);
     let served = notes(path);
     assert_eq!(served, order, "the dead are {dead:?}");
 }
 
 #[test]
-fn a_wait_that_is_given_up_leaves_the_line_and_nothing_behind() {
+fn a_wait_that_is_given_up_leaves_the_queue_and_nothing_behind() {
     let directory = scratch();
     let path = directory.path();
     let (one, other) = (locker(path), locker(path));
     let holder = lock(&one).acquire_blocking().unwrap();
     thread::scope(|scope| {
         let late = scope.spawn(|| lock(&other).wait(Duration::from_secs(1)).acquire_blocking());
-        until_in_line(&one, 1);
+        until_waiting(&one, 1);
         let late = late.join().unwrap().unwrap_err();
         assert!(matches!(late, Error::Busy(info) if info.waiters() == Some(1)));
     });
-    until_in_line(&one, 0);
+    until_waiting(&one, 0);
     assert!(is_tidy(path));
     holder.release_blocking().unwrap();
 }
 
 #[test]
-fn processes_of_many_waiters_take_turns_until_all_are_served() {
+fn processes_of_many_waiters_contend_until_all_are_served() {
     let directory = scratch();
     let path = directory.path();
-    let all: Vec<Process> = (0..3).map(|_| Process::start("take turns", path)).collect();
+    let all: Vec<ChildProcess> = (0..3)
+        .map(|_| ChildProcess::start("contend with an engine", path))
+        .collect();
     let processes: Vec<u32> = all.iter().map(|process| process.0.id()).collect();
-    all.into_iter().for_each(Process::succeeds);
+    all.into_iter().for_each(ChildProcess::succeeds);
     let served = notes(path);
     for process in processes {
-        let turns = served.iter().filter(|served| **served == process);
-        assert_eq!(turns.count(), 30);
+        let grants = served.iter().filter(|served| **served == process);
+        assert_eq!(grants.count(), 30);
     }
     assert!(is_tidy(path));
 }
@@ -389,5 +391,5 @@ fn processes_of_many_waiters_take_turns_until_all_are_served() {
 #[test]
 fn no_file_stays_open_after_steps_done_refused_or_given_up() {
     let directory = scratch();
-    Process::start("open files", directory.path()).succeeds();
+    ChildProcess::start("open files", directory.path()).succeeds();
 }

@@ -25,13 +25,7 @@ struct Two {
 async fn two() -> Two {
     let directory = scratch();
     let one = Home::at(directory.path());
-    let other = Home {
-        store: Arc::new(DirStore::with_clock(
-            directory.path().to_owned(),
-            Arc::clone(&one.store.clock),
-        )),
-        ahead: Arc::clone(&one.ahead),
-    };
+    let other = one.another_engine();
     one.store().open(LONG).await.unwrap();
     Two {
         one,
@@ -42,6 +36,15 @@ async fn two() -> Two {
 }
 
 impl Home {
+    /// Another engine on the same directory, by the same clock.
+    fn another_engine(&self) -> Self {
+        let path = self.store.directory.path().to_owned();
+        Self {
+            store: Arc::new(DirStore::with_clock(path, Arc::clone(&self.store.clock))),
+            ahead: Arc::clone(&self.ahead),
+        }
+    }
+
     async fn wait(&self, key: &Key, owner: u128) -> StoreResult<Acquired> {
         let request = Acquire {
             line: Some(unbounded_channel().0),
@@ -301,12 +304,12 @@ async fn a_waiter_that_polls_does_not_hinder_the_holder() {
     two.other.queue(&two.key, 2).await;
     let files = Files::of(two.one.store.directory.path(), &two.key.lock);
     let before = fs::read(&files.queue).unwrap();
-    let shut = LockFile::try_take(&two.one.store.directory, &files.lock_file)
+    let taken = LockFile::try_take(&two.one.store.directory, &files.lock_file)
         .unwrap()
         .unwrap();
     two.other.queue(&two.key, 2).await;
     assert_eq!(fs::read(&files.queue).unwrap(), before);
-    drop(shut);
+    drop(taken);
     two.one.advance(Duration::from_secs(1));
     two.other.queue(&two.key, 2).await;
     assert_ne!(fs::read(&files.queue).unwrap(), before, "it is alive");
@@ -328,6 +331,35 @@ async fn a_damaged_queue_is_begun_anew_and_stands_in_no_locks_way() {
         assert_eq!(two.tried(9).await, None);
         assert!(!two.queue_file().exists());
     }
+}
+
+/// A queue that was written and could not be read again would be begun anew at each poll.
+#[tokio::test]
+async fn a_queue_never_grows_beyond_what_is_read_and_the_rest_waits_without_a_place() {
+    let two = two().await;
+    // The longest key; each of its characters takes six in the file, for each process.
+    let key = key(&"\u{1}".repeat(65_535));
+    two.one.acquire(&key, 1).await.unwrap();
+    let engines: Vec<Home> = (0..16).map(|_| two.one.another_engine()).collect();
+    let mut queued = 0;
+    for (owner, engine) in (2..).zip(&engines) {
+        match engine.wait(&key, owner).await.unwrap() {
+            Acquired::Queued(position) => {
+                assert_eq!(position.ahead, queued);
+                queued += 1;
+            }
+            Acquired::Busy(holder) => assert_eq!(holder.waiters(), Some(queued)),
+            granted @ Acquired::Granted { .. } => panic!("{granted:?}"),
+        }
+    }
+    assert!(queued > 1 && queued < 16, "{queued}");
+    let holder = two.one.inspect(&key).await.holder.unwrap();
+    assert_eq!(holder.waiters(), Some(queued));
+    assert!(two.one.release(&key, 1, None).await);
+    engines[0].takes(&key, 2).await;
+    // There is room for one more.
+    let late = engines[15].queue(&key, 17).await;
+    assert_eq!(late.ahead, queued - 1);
 }
 
 #[tokio::test]
@@ -363,10 +395,10 @@ async fn a_wait_given_up_before_it_stood_in_the_queue_never_stands_there() {
     two.one.acquire(&two.key, 1).await.unwrap();
     let files = Files::of(two.one.store.directory.path(), &two.key.lock);
     for _ in 0..20 {
-        let shut = LockFile::try_take(&two.one.store.directory, &files.lock_file).unwrap();
+        let taken = LockFile::try_take(&two.one.store.directory, &files.lock_file).unwrap();
         let given_up = tokio::time::timeout(SHORT / 8, two.other.wait(&two.key, 2)).await;
         assert!(given_up.is_err());
-        drop(shut);
+        drop(taken);
         while two.other.store.threads.available_permits() < super::super::THREADS {
             tokio::task::yield_now().await;
         }
@@ -378,7 +410,7 @@ async fn a_wait_given_up_before_it_stood_in_the_queue_never_stands_there() {
 async fn the_waiters_of_one_engine_stand_in_the_order_of_their_asking() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
-    let shut = LockFile::try_take(
+    let taken = LockFile::try_take(
         &two.one.store.directory,
         &Files::of(two.one.store.directory.path(), &two.key.lock).lock_file,
     );
@@ -387,7 +419,7 @@ async fn the_waiters_of_one_engine_stand_in_the_order_of_their_asking() {
     tokio::pin!(asks);
     // All of them have found the lock file taken before any of them stands in the queue.
     assert!(tokio::time::timeout(SHORT, &mut asks).await.is_err());
-    drop(shut);
+    drop(taken);
     asks.await;
     for owner in 2..30 {
         let ahead = two.other.queue(&two.key, owner).await.ahead;

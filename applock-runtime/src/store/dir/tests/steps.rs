@@ -155,7 +155,7 @@ async fn tokens_used_up_are_an_error_that_changes_nothing() {
 async fn a_lock_file_that_stays_taken_is_told_in_time_and_nothing_was_done() {
     let (_directory, home) = opened().await;
     let key = key("a");
-    let shut = lock_file(&home, &key);
+    let taken = lock_file(&home, &key);
     let asked = Instant::now();
     let outcome = home.try_acquire(&key, 1, SHORT).await;
     assert!(asked.elapsed() < LONG / 2);
@@ -164,9 +164,9 @@ async fn a_lock_file_that_stays_taken_is_told_in_time_and_nothing_was_done() {
         home.inspect(&key).await.last.is_none(),
         "reading needs no lock file"
     );
-    drop(shut);
+    drop(taken);
     home.acquire(&key, 2).await.unwrap();
-    let _shut = lock_file(&home, &key);
+    let _taken = lock_file(&home, &key);
     assert!(
         home.acquire(&key, 1).await.is_err(),
         "busy needs no lock file"
@@ -180,7 +180,7 @@ async fn a_lock_file_that_stays_taken_costs_the_rest_of_a_batch_nothing() {
     for name in &names {
         home.acquire(&key(name), 1).await.unwrap();
     }
-    let _shut = lock_file(&home, &key(&names[0]));
+    let _taken = lock_file(&home, &key(&names[0]));
     let renew = |name: &String| Renew {
         token: 1,
         key: key(name),
@@ -199,11 +199,11 @@ async fn an_acquisition_given_up_is_never_carried_out_afterwards() {
     let (_directory, home) = opened().await;
     let key = key("a");
     for _ in 0..20 {
-        let shut = lock_file(&home, &key);
+        let taken = lock_file(&home, &key);
         let given_up = tokio::time::timeout(SHORT / 8, home.try_acquire(&key, 1, LONG)).await;
         assert!(given_up.is_err());
-        drop(shut);
-        // It may get the latch now, and must not use it.
+        drop(taken);
+        // It may get the lock file now, and must not write.
         quiet(&home).await;
         assert!(home.inspect(&key).await.last.is_none());
     }

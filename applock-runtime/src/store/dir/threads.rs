@@ -29,7 +29,7 @@ const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LAST_PAUSE: Duration = Duration::from_millis(10);
 
 /// One attempt at a step.
-pub(super) type Attempt<T> = Result<T, Stop>;
+pub(super) type StepResult<T> = Result<T, Stop>;
 
 /// Why an attempt came to no answer.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) enum Stop {
     /// That is the answer.
     Fault(StoreError),
     /// Its lock file is taken: try again, and if the time runs out, answer this.
-    Shut(StoreError),
+    Taken(StoreError),
 }
 
 impl From<StoreError> for Stop {
@@ -46,7 +46,7 @@ impl From<StoreError> for Stop {
     }
 }
 
-/// CommitPermit to carry a step out.
+/// The permit to carry a step out. It is given until the caller stops waiting.
 pub(super) struct CommitPermit<'a>(pub(super) &'a dyn Fn() -> bool);
 
 impl CommitPermit<'_> {
@@ -62,7 +62,7 @@ impl CommitPermit<'_> {
 }
 
 /// What is known of a batch.
-struct Progress<T> {
+struct BatchProgress<T> {
     answers: Vec<Known<T>>,
     /// Which one has its permit.
     under_way: Option<usize>,
@@ -72,14 +72,14 @@ struct Progress<T> {
 /// What is known of one item.
 enum Known<T> {
     Open,
-    Shut(StoreError),
+    Taken(StoreError),
     Came(StoreResult<T>),
 }
 
-struct Shared<T>(Mutex<Progress<T>>);
+struct SharedBatch<T>(Mutex<BatchProgress<T>>);
 
-impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, Progress<T>> {
+impl<T> SharedBatch<T> {
+    fn lock(&self) -> MutexGuard<'_, BatchProgress<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,9 +87,9 @@ impl<T> Shared<T> {
     fn pass<Q>(
         &self,
         batch: Vec<(usize, Q)>,
-        step: &impl Fn(&Q, &CommitPermit<'_>) -> Attempt<T>,
+        step: &impl Fn(&Q, &CommitPermit<'_>) -> StepResult<T>,
     ) -> Vec<(usize, Q)> {
-        let mut shut = Vec::new();
+        let mut left = Vec::new();
         for (index, question) in batch {
             if self.lock().given_up {
                 return Vec::new();
@@ -104,23 +104,23 @@ impl<T> Shared<T> {
             let answer = match step(&question, &CommitPermit(&permit)) {
                 Ok(answer) => Known::Came(Ok(answer)),
                 Err(Stop::Fault(error)) => Known::Came(Err(error)),
-                Err(Stop::Shut(error)) => {
-                    shut.push((index, question));
-                    Known::Shut(error)
+                Err(Stop::Taken(error)) => {
+                    left.push((index, question));
+                    Known::Taken(error)
                 }
             };
             let mut progress = self.lock();
             progress.under_way = None;
-            if let Some(place) = progress.answers.get_mut(index) {
-                *place = answer;
+            if let Some(known) = progress.answers.get_mut(index) {
+                *known = answer;
             }
         }
-        shut
+        left
     }
 }
 
 /// Takes the permit away when the caller stops waiting, also by dropping the future.
-struct GiveUp<T>(Arc<Shared<T>>);
+struct GiveUp<T>(Arc<SharedBatch<T>>);
 
 impl<T> Drop for GiveUp<T> {
     fn drop(&mut self) {
@@ -139,9 +139,9 @@ pub(super) async fn carry_out<Q, T, F>(
 where
     Q: Send + 'static,
     T: Send + 'static,
-    F: Fn(&Q, &CommitPermit<'_>) -> Attempt<T> + Send + Sync + 'static,
+    F: Fn(&Q, &CommitPermit<'_>) -> StepResult<T> + Send + Sync + 'static,
 {
-    let shared = Arc::new(Shared(Mutex::new(Progress {
+    let shared = Arc::new(SharedBatch(Mutex::new(BatchProgress {
         answers: batch.iter().map(|_| Known::Open).collect(),
         under_way: None,
         given_up: false,
@@ -174,10 +174,10 @@ where
     progress.given_up = true;
     let under_way = progress.under_way;
     let answers = std::mem::take(&mut progress.answers);
-    let settle = |(index, answer)| match answer {
+    let conclude = |(index, answer)| match answer {
         Known::Came(outcome) => outcome,
-        Known::Shut(error) if under_way != Some(index) => Err(error),
-        Known::Shut(_) | Known::Open => {
+        Known::Taken(error) if under_way != Some(index) => Err(error),
+        Known::Taken(_) | Known::Open => {
             let kind = if under_way == Some(index) {
                 StoreErrorKind::Unknown
             } else {
@@ -186,7 +186,7 @@ where
             Err(unanswered(kind, within, in_time))
         }
     };
-    answers.into_iter().enumerate().map(settle).collect()
+    answers.into_iter().enumerate().map(conclude).collect()
 }
 
 fn unanswered(kind: StoreErrorKind, within: Duration, ended: bool) -> StoreError {
@@ -281,13 +281,13 @@ mod tests {
             let started = Mutex::new(Some(started));
             let (go, wait) = mpsc::channel::<()>();
             let wait = Mutex::new(wait);
-            let (told, tells) = mpsc::channel();
+            let (answer, answers) = mpsc::channel();
             let within = if by_dropping { LONG } else { SHORT };
             let work = carry_out(threads(), vec![1], within, move |&n, permit| {
                 let _ = started.lock().unwrap().take().unwrap().send(());
                 let _ = wait.lock().unwrap().recv();
                 let permit = permit.ask().map_err(|error| error.kind);
-                told.send(permit).unwrap();
+                answer.send(permit).unwrap();
                 Ok(n)
             });
             if by_dropping {
@@ -300,12 +300,12 @@ mod tests {
                 assert_eq!(kinds(&work.await), [Err(StoreErrorKind::NotDone)]);
             }
             go.send(()).unwrap();
-            assert_eq!(tells.recv().unwrap(), Err(StoreErrorKind::NotDone));
+            assert_eq!(answers.recv().unwrap(), Err(StoreErrorKind::NotDone));
         }
     }
 
-    fn shut() -> Stop {
-        Stop::Shut(StoreError::new(StoreErrorKind::NotDone, "shut", ""))
+    fn taken() -> Stop {
+        Stop::Taken(StoreError::new(StoreErrorKind::NotDone, "taken", ""))
     }
 
     #[tokio::test]
@@ -316,7 +316,7 @@ mod tests {
             let mut tries = tries.lock().unwrap();
             tries.push(n);
             if n == 1 && tries.len() < 10 {
-                Err(shut())
+                Err(taken())
             } else {
                 Ok(n)
             }
@@ -332,7 +332,7 @@ mod tests {
         // Long enough that each of them has tried, however busy the machine is.
         let within = Duration::from_secs(2);
         let waiting: Vec<_> = (0..20)
-            .map(|_| carry_out(Arc::clone(&threads), vec![1], within, |_, _| Err(shut())))
+            .map(|_| carry_out(Arc::clone(&threads), vec![1], within, |_, _| Err(taken())))
             .collect();
         let other = carry_out(Arc::clone(&threads), vec![7], LONG, |&n, _| Ok(n));
         let (waited, other) = tokio::join!(futures_util::future::join_all(waiting), other);
@@ -342,7 +342,7 @@ mod tests {
             let error = outcome.unwrap_err();
             assert_eq!(
                 (error.kind, &*error.what),
-                (StoreErrorKind::NotDone, "shut")
+                (StoreErrorKind::NotDone, "taken")
             );
         }
     }
