@@ -16,6 +16,7 @@ mod output;
 #[cfg(test)]
 mod snapshots;
 mod suggest;
+mod validate;
 mod value;
 
 /// Runs a function on one instance at a time, across every server.
@@ -110,9 +111,10 @@ pub fn singleton(
 fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     let mut mistakes = mistakes::Mistakes::default();
     let args = args::Args::read(args, &mut mistakes);
+    validate::arguments(&args, &mut mistakes);
     let function = item::Function::read(item.clone(), &mut mistakes);
     if let Some(function) = &function {
-        function.check(&args, &mut mistakes);
+        validate::function(function, &args, &mut mistakes);
     }
     match (mistakes.into_tokens(), function) {
         (None, Some(function)) => expand::function(&args, &function),
