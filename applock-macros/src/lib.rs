@@ -26,12 +26,14 @@ mod value;
 /// `async fn` is dropped. When another instance holds the lock, the body does not run,
 /// and the caller is told in the function's own return type.
 ///
-/// ```text
-/// use applock::singleton;
+/// ```
+/// use applock::{Error, singleton};
 ///
 /// #[singleton(app = "reports", ttl = 60)]
-/// async fn nightly_report(day: Date) -> anyhow::Result<()> {
+/// async fn nightly_report(day: &str) -> Result<(), Error> {
 ///     // On the whole fleet, one instance at a time runs this body.
+///     println!("the report of {day}");
+///     Ok(())
 /// }
 /// ```
 ///
