@@ -1,7 +1,7 @@
 //! Reading `app = "...", ttl = 60, ...`: which argument stands where, and what is
 //! wrong with it. What a value may be is said in `value.rs` and `duration.rs`.
 
-use proc_macro2::{Span, TokenStream, TokenTree};
+use proc_macro2::{TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
 use syn::{Expr, Ident, Lit, Path, Token, token};
@@ -10,7 +10,7 @@ use crate::capture::Template;
 use crate::duration::Length;
 use crate::mistakes::Mistakes;
 use crate::suggest::nearest;
-use crate::value;
+use crate::value::{self, OnBusy, OnLost, Wait};
 
 /// Every argument, and how to write it.
 const ARGUMENTS: [(&str, &str); 12] = [
@@ -62,29 +62,9 @@ pub(crate) struct Args {
     pub(crate) guard: Option<Ident>,
     pub(crate) krate: Option<Path>,
     /// `app` or `key` was meant, and told to be written otherwise.
-    meant_a_lock: bool,
-}
-
-pub(crate) enum Wait {
-    For(Length),
-    Forever,
-}
-
-/// What a caller gets when the lock is busy.
-#[derive(Default)]
-pub(crate) enum OnBusy {
-    /// Not said: the return type decides.
-    #[default]
-    Unset,
-    Error,
-    Skip,
-    Give(Expr),
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum OnLost {
-    Cancel,
-    Finish,
+    pub(crate) meant_a_lock: bool,
+    /// The names of the arguments, where they stand.
+    pub(crate) given: Vec<Ident>,
 }
 
 impl Args {
@@ -101,7 +81,7 @@ impl Args {
         if let Err(error) = read.parse2(tokens) {
             mistakes.add(error);
         }
-        args.check(&given, mistakes);
+        args.given = given;
         args
     }
 
@@ -225,43 +205,6 @@ impl Args {
             _ => {}
         }
         Ok(())
-    }
-
-    /// What only shows when all arguments are known.
-    fn check(&self, given: &[Ident], mistakes: &mut Mistakes) {
-        let find = |wanted: &str| given.iter().find(|name| *name == wanted);
-        match (find("app"), find("key")) {
-            (None, None) if !self.meant_a_lock => mistakes.at_span(
-                Span::call_site(),
-                "`app` is missing: write `#[singleton(app = \"reports\")]`; every function with \
-                 the same `app` shares one lock",
-            ),
-            (Some(_), Some(key)) => mistakes.at(
-                key,
-                "`key` is the whole key, so `app` can't stand beside it; keep one of the two",
-            ),
-            _ => {}
-        }
-        if let (Some(_), Some(name)) = (find("key"), find("name")) {
-            mistakes.at(
-                name,
-                "`key` is the whole key, so `name` can't stand beside it; write the name into \
-                 the key, or use `app` and `name`",
-            );
-        }
-        if let (Some(Length::Fixed(least, at)), Some(Length::Fixed(most, _))) =
-            (&self.at_least, &self.at_most)
-            && least > most
-        {
-            mistakes.at(
-                at,
-                format_args!(
-                    "`at_least` ({}) is longer than `at_most` ({})",
-                    humantime::format_duration(*least),
-                    humantime::format_duration(*most)
-                ),
-            );
-        }
     }
 }
 

@@ -2,9 +2,7 @@
 
 use syn::LitStr;
 
-use crate::item::Function;
 use crate::mistakes::Mistakes;
-use crate::suggest::nearest;
 
 /// A `name` or `key`: its literal, what it captures, and its text where it captures
 /// nothing.
@@ -30,45 +28,6 @@ impl Template {
             }
         }
     }
-
-    /// Tells of every capture that names no argument of the function.
-    pub(crate) fn check(&self, function: &Function, mistakes: &mut Mistakes) {
-        for capture in &self.captures {
-            if capture == "self" {
-                if function.sig.receiver().is_none() {
-                    mistakes.at(
-                        &self.literal,
-                        "`{self}` is captured, and this function has no `self`",
-                    );
-                }
-                continue;
-            }
-            let names = function.capturable();
-            if names.iter().any(|name| name == capture) {
-                continue;
-            }
-            let remedy = if let Some(near) = nearest(capture, names.iter().map(String::as_str)) {
-                format!("did you mean `{{{near}}}`?")
-            } else if function.is_async_trait() {
-                "under #[async_trait] the parts of a pattern can't be captured: give the whole \
-                 argument a name"
-                    .to_owned()
-            } else if names.is_empty() {
-                "it has none; for a brace as such, write `{{` and `}}`".to_owned()
-            } else {
-                format!("it has {}", list(&names))
-            };
-            mistakes.at(
-                &self.literal,
-                format_args!("`{{{capture}}}` names no argument of this function: {remedy}"),
-            );
-        }
-    }
-}
-
-fn list(names: &[String]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    quoted.join(", ")
 }
 
 /// Splits a format string into its text and the names that it captures.

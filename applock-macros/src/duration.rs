@@ -232,3 +232,16 @@ fn within_limits(text: &str) -> bool {
             .split(|c: char| !c.is_ascii_digit() && !c.is_whitespace())
             .all(|run| run.chars().filter(char::is_ascii_digit).count() <= MOST_DIGITS)
 }
+
+#[cfg(test)]
+mod tests {
+    use applock::__private::{MAX_TTL, MIN_TTL};
+
+    use super::{LONGEST, SHORTEST_LEASE};
+
+    #[test]
+    fn the_limits_of_a_ttl_are_those_of_the_runtime() {
+        assert_eq!(SHORTEST_LEASE, MIN_TTL);
+        assert_eq!(LONGEST, MAX_TTL);
+    }
+}

@@ -10,10 +10,11 @@ use quote::{quote, quote_spanned};
 use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 
-use crate::args::{Args, OnBusy, OnLost, Wait};
+use crate::args::Args;
 use crate::capture::Template;
 use crate::item::{self, Function};
 use crate::output::Output;
+use crate::value::{OnBusy, OnLost, Wait};
 
 /// The function under its lock.
 pub(crate) fn function(args: &Args, function: &Function) -> TokenStream {

@@ -11,10 +11,8 @@ use syn::{
     Visibility,
 };
 
-use crate::args::{Args, OnBusy, OnLost};
 use crate::async_trait;
 use crate::mistakes::Mistakes;
-use crate::output;
 
 /// A function as it was written. Its body stays tokens, so that what we don't
 /// understand in there is the compiler's to judge.
@@ -47,70 +45,6 @@ impl Function {
                 mistakes.add(error);
                 None
             }
-        }
-    }
-
-    /// Refuses functions that can't run under a lock, and arguments that don't suit
-    /// this one.
-    pub(crate) fn check(&self, args: &Args, mistakes: &mut Mistakes) {
-        self.check_signature(mistakes);
-        let is_async = self.sig.asyncness.is_some() || self.is_async_trait();
-        if !is_async {
-            output::check_sync(&self.sig, mistakes);
-            if let Some((OnLost::Cancel, word)) = &args.on_lost {
-                mistakes.at(
-                    word,
-                    "a function that is not async can't be cancelled: write `on_lost = finish` \
-                     and ask the guard (`guard = guard`, `guard.ensure_held()?`), or make it an \
-                     `async fn` (an attribute that makes it sync, such as #[tokio::main], belongs \
-                     below this one)",
-                );
-            }
-        }
-        if matches!(args.on_busy, OnBusy::Unset | OnBusy::Error | OnBusy::Skip) {
-            output::check_refusal(&self.sig, mistakes);
-        }
-        if let Some(guard) = &args.guard
-            && self
-                .bindings()
-                .iter()
-                .any(|binding| binding.ident == *guard)
-        {
-            mistakes.at(
-                guard,
-                format_args!(
-                    "`guard = {guard}` would hide the argument `{guard}`; take another name"
-                ),
-            );
-        }
-        for template in args.name.iter().chain(&args.key) {
-            template.check(self, mistakes);
-        }
-    }
-
-    fn check_signature(&self, mistakes: &mut Mistakes) {
-        if let Some(constness) = &self.sig.constness {
-            mistakes.at(
-                constness,
-                "a `const fn` can run while compiling, where there is no lock to take; take \
-                 `const` off, or annotate its caller",
-            );
-        }
-        if let Some(abi) = &self.sig.abi
-            && abi.name.as_ref().is_none_or(|name| name.value() != "Rust")
-        {
-            mistakes.at(
-                abi,
-                "a function with a foreign ABI is called by code that can't be told that the \
-                 lock is busy; annotate a Rust function, and call that one from here",
-            );
-        }
-        if let Some(variadic) = &self.sig.variadic {
-            mistakes.at(
-                variadic,
-                "a variadic function can't run under a lock; annotate a function with named \
-                 arguments, and call that one from here",
-            );
         }
     }
 

@@ -16,6 +16,7 @@ mod output;
 #[cfg(test)]
 mod snapshots;
 mod suggest;
+mod validate;
 mod value;
 
 /// Runs a function on one instance at a time, across every server.
@@ -25,12 +26,14 @@ mod value;
 /// `async fn` is dropped. When another instance holds the lock, the body does not run,
 /// and the caller is told in the function's own return type.
 ///
-/// ```text
-/// use applock::singleton;
+/// ```
+/// use applock::{Error, singleton};
 ///
 /// #[singleton(app = "reports", ttl = 60)]
-/// async fn nightly_report(day: Date) -> anyhow::Result<()> {
+/// async fn nightly_report(day: &str) -> Result<(), Error> {
 ///     // On the whole fleet, one instance at a time runs this body.
+///     println!("the report of {day}");
+///     Ok(())
 /// }
 /// ```
 ///
@@ -110,9 +113,10 @@ pub fn singleton(
 fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     let mut mistakes = mistakes::Mistakes::default();
     let args = args::Args::read(args, &mut mistakes);
+    validate::arguments(&args, &mut mistakes);
     let function = item::Function::read(item.clone(), &mut mistakes);
     if let Some(function) = &function {
-        function.check(&args, &mut mistakes);
+        validate::function(function, &args, &mut mistakes);
     }
     match (mistakes.into_tokens(), function) {
         (None, Some(function)) => expand::function(&args, &function),

@@ -4,7 +4,6 @@ use syn::ext::IdentExt as _;
 use syn::parse::ParseStream;
 use syn::{Expr, ExprLit, ExprPath, Ident, Lit, LitStr, Path, PathArguments};
 
-use crate::args::{OnBusy, OnLost, Wait};
 use crate::capture::Template;
 use crate::duration::{self, Length};
 use crate::mistakes::Mistakes;
@@ -12,6 +11,28 @@ use crate::suggest::nearest;
 
 /// The longest application, name or key, in bytes; the stores refuse more.
 const LONGEST_NAME: usize = 65_535;
+
+pub(crate) enum Wait {
+    For(Length),
+    Forever,
+}
+
+/// What a caller gets when the lock is busy.
+#[derive(Default)]
+pub(crate) enum OnBusy {
+    /// Not said: the return type decides.
+    #[default]
+    Unset,
+    Error,
+    Skip,
+    Give(Expr),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum OnLost {
+    Cancel,
+    Finish,
+}
 
 /// The expression inside parentheses and the invisible groups that `macro_rules!`
 /// puts around what it substitutes.

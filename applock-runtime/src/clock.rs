@@ -83,7 +83,7 @@ impl Sub for Moment {
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The source of time for leases: monotonic, and running on while the machine is
-/// suspended (rule R1).
+/// suspended.
 ///
 /// ```
 /// use applock::clock::{Clock, SystemClock};

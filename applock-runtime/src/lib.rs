@@ -28,6 +28,7 @@ pub use store::memory::MemoryStore;
 /// it.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::engine::lease_time::{MAX_TTL, MIN_TTL};
     pub use crate::locker::LockOptions;
     pub use crate::singleton::{
         AutorefDispatch, BlockingRun, Call, CarriesError, CarriesNothing, Refusal, RefuseWithError,

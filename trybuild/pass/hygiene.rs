@@ -36,7 +36,7 @@ async fn ours(call: u32, body: u32, value: u32, error: u32, length: Length) -> u
 }
 
 #[singleton(app = "b", locker = LOCKER, on_busy = call + value + told(error))]
-fn ours_sync(call: u32, _frame: u32, value: u32, error: u32) -> u32 {
+fn ours_sync(call: u32, _run: u32, value: u32, error: u32) -> u32 {
     call + value + error
 }
 

@@ -18,11 +18,11 @@ use crate::error::{Error, Result};
 pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(60);
 
 /// The shortest ttl: below it a busy machine's scheduling alone loses leases.
-pub(crate) const MIN_TTL: Duration = Duration::from_millis(100);
+pub const MIN_TTL: Duration = Duration::from_millis(100);
 
 /// The longest ttl (and other length): ten years. Longer ones overflow the stores'
 /// arithmetic, and mean 'for ever' anyway.
-pub(crate) const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How long one command may take where nothing is set, and at the most.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
