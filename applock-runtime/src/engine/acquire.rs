@@ -173,6 +173,10 @@ impl Actor {
     }
 
     /// The store has answered a request that left at `sent`.
+    ///
+    /// A notification that came while the request was in flight is acted upon here, after
+    /// the answer: the answer may say more (a full lease instead of a claim), and carries
+    /// the pair of times that the notification is judged by.
     pub(super) fn acquired(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<Acquired>) {
         let now = self.now();
         let store = self.parts.store.describe();

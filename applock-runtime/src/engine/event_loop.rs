@@ -77,7 +77,8 @@ impl Actor {
         }
     }
 
-    /// Waits for the earliest timer.
+    /// Waits for the earliest timer: of an entry, of a shutdown, or of the wall clock's
+    /// check. Ready: it has fired, and another round is due.
     fn sleep(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let now = self.now();
         let closing = self.closing.as_ref().and_then(|closing| closing.next(now));

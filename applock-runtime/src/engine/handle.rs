@@ -41,8 +41,9 @@ struct Running {
     thread: ThreadId,
 }
 
-/// How long the last handle waits for releases that are on their way: a round trip
-/// or two, so that a program that ends right after it let go leaves nothing behind.
+/// How long the last handle waits for releases that are on their way: a round trip or two,
+/// so that a program that ends right after it has let go leaves nothing behind. Without it,
+/// the next start of that program would find the lock taken for the rest of the ttl.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 impl fmt::Debug for Engine {
@@ -174,8 +175,11 @@ impl Engine {
         self.ask(None, Command::Open).await
     }
 
-    /// Takes a lock. Dropping the future gives up; if the lock was, or is still being,
-    /// taken, the engine releases it (rule R6).
+    /// Takes a lock. Safe to cancel: dropping the future gives up, and if the lock was, or
+    /// is still being, taken, the engine releases it (rule R6).
+    ///
+    /// The deadline counts from here, in the caller's thread, and not from when the engine
+    /// gets to the command.
     pub(crate) async fn acquire(&self, request: AcquireRequest) -> Result<Held> {
         let mailbox = self.mailbox(Some(&request.key))?.downgrade();
         let key = request.key.clone();

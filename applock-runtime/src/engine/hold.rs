@@ -104,7 +104,9 @@ impl Actor {
         self.wake(owner, Some(next));
     }
 
-    /// The store has answered a heartbeat that left at `sent`.
+    /// The store has answered a heartbeat that left at `sent`. What waited for that answer
+    /// comes next, in this order: callers of `verify`, the release of a holder that let go
+    /// meanwhile, another heartbeat.
     pub(super) fn renewed(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<bool>) {
         let now = self.now();
         let store = self.parts.store.describe();

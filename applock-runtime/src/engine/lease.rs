@@ -37,7 +37,11 @@ pub(crate) enum Validity {
     Over,
 }
 
-/// The lease of one acquisition, shared by its guard and the engine.
+/// The lease of one acquisition, shared by its guard, its body and the engine.
+///
+/// Three groups of fields: what the grant fixed (key, owner, token, ttl), the atomics that
+/// heartbeats move, and why it ended. `loss` is written before `valid_until` says `OVER`,
+/// so that no reader finds a lease over without a reason.
 pub(crate) struct Lease {
     pub(crate) key: Key,
     pub(crate) owner: OwnerId,
@@ -113,7 +117,10 @@ impl Lease {
         }
     }
 
-    /// What is known of the lease. Reads the clocks; no I/O.
+    /// What is known of the lease. Reads both clocks; no I/O.
+    ///
+    /// The end by the clock comes first: a suspect lease that has run out is over, whatever
+    /// the wall clock says.
     pub(crate) fn validity(&self) -> Validity {
         match self.valid_now() {
             None => Validity::Over,
@@ -175,7 +182,11 @@ impl Lease {
         self.cap.is_some_and(|cap| self.valid_until() >= cap)
     }
 
-    /// Moves the lease's end, forward only. `false`: it was over.
+    /// Moves the lease's end, forward only. `false`: it was over, and stays over (rule R4).
+    ///
+    /// `sent` is when the heartbeat left. Answers may overtake one another, so the later of
+    /// two ends counts, and the lead of the wall clock goes with the heartbeat that left
+    /// last.
     pub(crate) fn extend(&self, sent: Sent, until: Moment) -> bool {
         let until = self.cap.map_or(until, |cap| until.min(cap));
         loop {

@@ -94,7 +94,10 @@ pub(crate) enum Wait {
     Forever,
 }
 
-/// A lock that is held: dropping it lets go, in the background (rule R6).
+/// A lock that is held. Dropping it lets go, in the background (rule R6).
+///
+/// It keeps the engine alive by its mailbox: a lock that is held must go on being renewed,
+/// also after the locker has gone.
 pub(crate) struct Held {
     lease: Arc<Lease>,
     /// Whether it was let go already: by its guard, its run, or its drop.
@@ -188,7 +191,7 @@ impl Held {
         unconstrained(answer).await.map_err(|_| self.stopped())?
     }
 
-    /// Lets go in the background, once.
+    /// Lets go in the background, once. Never blocks: it runs in destructors.
     pub(crate) fn let_go(&self) {
         if !self.ended.swap(true, Ordering::AcqRel) {
             // An engine that has stopped has ended the lease; the ttl frees the lock.

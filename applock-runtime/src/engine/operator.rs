@@ -45,7 +45,8 @@ impl Actor {
     }
 
     /// Takes a lock from its holder, if the last heartbeat is older than `stale` (always,
-    /// if that is `None`).
+    /// if that is `None`). The holder finds out by its next heartbeat; if it is of this
+    /// process, one leaves at once.
     pub(super) fn force(
         &mut self,
         key: Key,

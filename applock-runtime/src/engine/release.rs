@@ -15,7 +15,7 @@
 //! watches on.
 //!
 //! The dangers this file guards against: a lock that stays taken, with no holder, until its ttl
-//! ends; and a holder that is told 'not held' only because the answer to its first try was
+//! ends; and a holder that is answered 'not held' only because the answer to its first try was
 //! lost.
 //!
 //! Nothing here ends a lease: it is over before an entry gets here (see `hold`).

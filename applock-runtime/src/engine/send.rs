@@ -74,7 +74,8 @@ impl Actor {
         any
     }
 
-    /// The acquires of this moment, of waiters and of callers that do not wait.
+    /// The acquires of this moment, of waiters and of callers that do not wait. They leave
+    /// in the order of the outbox, so waiters are queued in the order of their arrival.
     fn send_acquires(&mut self, owners: Vec<OwnerId>) {
         // The lease is judged from here: before the request leaves (rule R1).
         let sent = Sent::now(&*self.parts.clock);

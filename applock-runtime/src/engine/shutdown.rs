@@ -23,7 +23,9 @@ use super::core::{Actor, Closing};
 use super::state::EntryState;
 
 impl Actor {
-    /// Begins a shutdown, or joins the one under way.
+    /// Begins a shutdown, or joins the one under way. No acquire is accepted from now on,
+    /// the waiting ones are refused, and each holder is notified; the entries stay, for
+    /// their releases.
     pub(super) fn shutdown(&mut self, within: Duration, reply: oneshot::Sender<Result<()>>) {
         let now = self.now();
         if let Some(closing) = &mut self.closing {

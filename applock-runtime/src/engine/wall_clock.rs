@@ -9,7 +9,7 @@
 //! one heartbeat.)
 //!
 //! A guard that reads its lease finds the jump by itself; the check here, once a second, is
-//! for holders that do not look. The wall clock is used for nothing else: no lease is
+//! for holders that do not read theirs. The wall clock is used for nothing else: no lease is
 //! judged by it.
 
 use crate::store::OwnerId;

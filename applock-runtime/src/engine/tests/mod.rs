@@ -95,9 +95,9 @@ impl Store for Puppet {
         batch: Vec<Release>,
         _: Duration,
     ) -> StoreFuture<Vec<StoreResult<Released>>> {
-        let told = self.ask(|reply| Asked::Release(batch, reply));
+        let outcomes = self.ask(|reply| Asked::Release(batch, reply));
         Box::pin(async move {
-            let outcomes = told.await.into_iter();
+            let outcomes = outcomes.await.into_iter();
             let mut next = self.next.lock().unwrap().take();
             let released = outcomes.map(|ended| {
                 ended.map(|ended| Released {
@@ -245,16 +245,17 @@ impl Stage {
     }
 }
 
-/// Waits until a holder is told that its lease is over: woken, not by looking again.
+/// Waits until a holder is notified that its lease is over: it is woken, and does not poll.
 fn is_notified(held: &Held) {
     let lease = Arc::clone(held.lease());
-    let (tell, told) = channel();
+    let (notify, notified) = channel();
     std::thread::spawn(move || {
         block_on(lease.over());
-        tell.send(())
+        notify.send(())
     });
-    told.recv_timeout(SOON)
-        .expect("the holder is told that its lease is over");
+    notified
+        .recv_timeout(SOON)
+        .expect("the holder is notified that its lease is over");
 }
 
 fn granted() -> StoreResult<Acquired> {
@@ -329,7 +330,7 @@ fn a_lease_ends_with_no_answer_from_anyone() {
     stage.clock.advance(TTL / 3);
     let (_, silent) = stage.renew();
     stage.clock.advance(TTL - margin(TTL) - TTL / 3);
-    // The engine's own timer wakes it: nobody has looked at the clock.
+    // The engine's own timer wakes it: no caller has read the clock.
     is_notified(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Expired));
     // The answer comes after all, and changes nothing.
@@ -370,7 +371,7 @@ fn a_release_never_overtakes_a_heartbeat_in_flight() {
 }
 
 #[test]
-fn an_acquire_that_nobody_waits_for_is_released() {
+fn an_acquire_whose_caller_has_gone_is_released() {
     let stage = Stage::new();
     let request = stage.request("k");
     let owner = request.owner;
@@ -448,7 +449,7 @@ fn a_release_of_what_is_not_ours_says_so() {
 }
 
 #[test]
-fn a_release_without_an_answer_is_notified_at_once_and_repeated() {
+fn a_release_without_an_answer_is_reported_at_once_and_repeated() {
     let stage = Stage::new();
     let held = stage.hold("k");
     let releasing = std::thread::spawn(move || block_on(held.release()));
@@ -667,7 +668,7 @@ fn the_clock_of_the_stage_is_the_engines() {
 }
 
 #[test]
-fn whoever_asks_over_a_dead_connection_is_answered_by_the_next() {
+fn a_verify_over_a_dead_connection_is_answered_by_the_next_heartbeat() {
     let stage = Stage::new();
     let held = Arc::new(stage.hold("k"));
     let asking = {

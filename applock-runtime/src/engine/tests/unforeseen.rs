@@ -1,4 +1,4 @@
-//! What nobody means to happen: late commands, overlapping shutdowns, a panic on the
+//! What is not meant to happen: late commands, overlapping shutdowns, a panic on the
 //! engine's thread.
 
 use std::task::{Context, Wake, Waker};
@@ -113,7 +113,7 @@ fn of_two_shutdowns_the_more_hurried_counts() {
 }
 
 #[test]
-fn a_panic_on_the_engines_thread_ends_every_lease_and_is_notified() {
+fn a_panic_on_the_engines_thread_ends_every_lease_and_is_reported() {
     struct Bad;
     impl Wake for Bad {
         fn wake(self: Arc<Self>) {

@@ -25,7 +25,7 @@ fn a_lease_is_suspect_after_a_jump_until_the_store_has_confirmed_it() {
 }
 
 #[test]
-fn a_lease_that_somebody_else_took_during_the_pause_is_lost_and_was_never_held_again() {
+fn a_lease_that_another_process_took_during_the_pause_is_lost_and_was_never_held_again() {
     let stage = Stage::new();
     let held = stage.hold("k");
     stage.clock.advance_wall(JUMP);
