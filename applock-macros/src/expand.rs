@@ -90,7 +90,7 @@ impl Expansion<'_> {
         }
     }
 
-    /// A frame and no closure, so that the body borrows, returns and is linted as
+    /// A variable beside the body and no closure around it, so that the body borrows, returns and is linted as
     /// it would be without the attribute.
     fn sync_body(&self, output: &Output, unnamed: &[Option<Ident>]) -> TokenStream {
         let call = self.call();
@@ -104,8 +104,8 @@ impl Expansion<'_> {
             // knows what is expected of a closure.
             return quote_spanned! {Span::mixed_site()=>
                 #call
-                let _frame = match call.enter() {
-                    ::core::result::Result::Ok(frame) => frame,
+                let _run = match call.enter() {
+                    ::core::result::Result::Ok(run) => run,
                     ::core::result::Result::Err(#error) => {
                         #[allow(unreachable_code, clippy::diverging_sub_expression)]
                         return #refused;
@@ -133,7 +133,7 @@ impl Expansion<'_> {
         quote_spanned! {Span::mixed_site()=>
             #call
             match call.enter() {
-                ::core::result::Result::Ok(_frame) => { #body }
+                ::core::result::Result::Ok(_run) => { #body }
                 ::core::result::Result::Err(#error) => #refused,
             }
         }
@@ -148,7 +148,7 @@ impl Expansion<'_> {
         let start = match (&args.app, &args.key) {
             (_, Some(key)) => {
                 let key = template(key);
-                quote_spanned!(mixed=> key(#key))
+                quote_spanned!(mixed=> whole_key(#key))
             }
             (Some(app), None) => quote_spanned!(mixed=> app(#app)),
             // Told as a mistake; nothing is expanded then.
@@ -182,9 +182,11 @@ impl Expansion<'_> {
             quote_spanned!(mixed=> .locker(#reference #locker))
         });
         quote_spanned! {mixed=>
-            let call = #krate::__private::Call::#start #name
-                .function(::core::module_path!(), #function)
-                #ttl #wait #at_least #at_most #finish #locker;
+            let call = #krate::__private::Call::new(
+                ::core::module_path!(),
+                #function,
+                #krate::__private::LockOptions::#start #name #ttl #wait #at_least #at_most,
+            ) #finish #locker;
         }
     }
 
@@ -358,12 +360,12 @@ impl Expansion<'_> {
             }},
         };
         let value = quote_spanned! {mixed=> {
-            let told = {
+            let carried = {
                 #[allow(unused_imports)]
-                use #krate::__private::{TellByError as _, TellNothing as _};
-                (&#krate::__private::Teller::<#ty>::NEW).tell(#error)
+                use #krate::__private::{CarriesError as _, CarriesNothing as _};
+                (&#krate::__private::AutorefDispatch::<#ty>::NEW).carry(#error)
             };
-            match told {
+            match carried {
                 ::core::option::Option::Some(value) => value,
                 ::core::option::Option::None => #otherwise,
             }

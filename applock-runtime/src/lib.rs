@@ -28,8 +28,9 @@ pub use store::memory::MemoryStore;
 /// it.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::locker::LockOptions;
     pub use crate::singleton::{
-        Call, Frame, Refusal, RefuseWithError, Returns, Run, Skip, TellByError, TellNothing,
-        Teller, call_once, current_guard,
+        AutorefDispatch, BlockingRun, Call, CarriesError, CarriesNothing, Refusal, RefuseWithError,
+        Returns, Run, Skip, call_once, current_guard,
     };
 }

@@ -1,9 +1,12 @@
 /// Documented.
 #[must_use]
 pub async fn report(day: Date, tries: u32) -> anyhow::Result<()> {
-    let call = ::applock::__private::Call::app("reports")
-        .function(::core::module_path!(), "report")
-        .ttl(::core::time::Duration::new(60u64, 0u32));
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "report",
+        ::applock::__private::LockOptions::app("reports")
+            .ttl(::core::time::Duration::new(60u64, 0u32)),
+    );
     let body = async move {
         #[allow(
             unreachable_code,

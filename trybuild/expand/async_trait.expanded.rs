@@ -17,9 +17,12 @@ impl Job for Mine {
         Self: 'async_trait,
     {
         Box::pin(async move {
-            let call = ::applock::__private::Call::app("a")
-                .name(::std::format!("tenant-{tenant}"))
-                .function(::core::module_path!(), "run");
+            let call = ::applock::__private::Call::new(
+                ::core::module_path!(),
+                "run",
+                ::applock::__private::LockOptions::app("a")
+                    .name(::std::format!("tenant-{tenant}")),
+            );
             let body = async move {
                 let guard = ::applock::__private::current_guard();
                 {

@@ -1,6 +1,9 @@
 async fn report() {
-    let call = ::applock::__private::Call::app("reports")
-        .function(::core::module_path!(), "report");
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "report",
+        ::applock::__private::LockOptions::app("reports"),
+    );
     let body = async move {
         #[allow(
             unreachable_code,

@@ -4,8 +4,11 @@
 async fn main(#[allow(unused_variables)] unused: u32, too: u32) {
     #![allow(clippy::unused_async)]
     //! Kept as well.
-    let call = ::applock::__private::Call::app("a")
-        .function(::core::module_path!(), "main");
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "main",
+        ::applock::__private::LockOptions::app("a"),
+    );
     let body = async move {
         #[allow(
             unreachable_code,

@@ -1,14 +1,17 @@
 async fn bill(tenant: u32, limits: &Limits) -> Result<(), Error> {
-    let call = crate::lock::__private::Call::app("billing")
-        .name(::std::format!("tenant-{tenant:04}-{{braces}}"))
-        .function(::core::module_path!(), "bill")
-        .ttl(::core::time::Duration::new(90u64, 0u32))
-        .wait(::core::time::Duration::new(10u64, 0u32))
-        .at_least(::core::time::Duration::new(30u64, 0u32))
-        .at_most({
-            let length: ::core::time::Duration = limits.at_most;
-            length
-        })
+    let call = crate::lock::__private::Call::new(
+            ::core::module_path!(),
+            "bill",
+            crate::lock::__private::LockOptions::app("billing")
+                .name(::std::format!("tenant-{tenant:04}-{{braces}}"))
+                .ttl(::core::time::Duration::new(90u64, 0u32))
+                .wait(::core::time::Duration::new(10u64, 0u32))
+                .at_least(::core::time::Duration::new(30u64, 0u32))
+                .at_most({
+                    let length: ::core::time::Duration = limits.at_most;
+                    length
+                }),
+        )
         .finish_when_lost()
         .locker(&limits.locker);
     let body = async move {
@@ -58,11 +61,13 @@ async fn bill(tenant: u32, limits: &Limits) -> Result<(), Error> {
     }
 }
 fn by_key() {
-    let call = ::applock::__private::Call::key("{tag}:whole")
-        .function(::core::module_path!(), "by_key")
-        .wait_forever();
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "by_key",
+        ::applock::__private::LockOptions::whole_key("{tag}:whole").wait_forever(),
+    );
     match call.enter() {
-        ::core::result::Result::Ok(_frame) => {
+        ::core::result::Result::Ok(_run) => {
             #[allow(clippy::diverging_sub_expression)]
             let value: () = {};
             #[allow(unreachable_code)] value

@@ -9,9 +9,11 @@ where
     where
         U: Send,
     {
-        let call = ::applock::__private::Call::app("a")
-            .name(::std::format!("shard-{N}"))
-            .function(::core::module_path!(), "shard");
+        let call = ::applock::__private::Call::new(
+            ::core::module_path!(),
+            "shard",
+            ::applock::__private::LockOptions::app("a").name(::std::format!("shard-{N}")),
+        );
         let body = async move {
             #[allow(
                 unreachable_code,

@@ -1,6 +1,9 @@
 async fn whole(items: impl Iterator<Item = u32>) -> impl Iterator<Item = u32> {
-    let call = ::applock::__private::Call::app("a")
-        .function(::core::module_path!(), "whole");
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "whole",
+        ::applock::__private::LockOptions::app("a"),
+    );
     let body = async move {
         #[allow(
             clippy::let_unit_value,
@@ -21,10 +24,13 @@ async fn whole(items: impl Iterator<Item = u32>) -> impl Iterator<Item = u32> {
     }
 }
 fn inside() -> Result<impl Iterator<Item = u32>, Error> {
-    let call = ::applock::__private::Call::app("b")
-        .function(::core::module_path!(), "inside");
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "inside",
+        ::applock::__private::LockOptions::app("b"),
+    );
     match call.enter() {
-        ::core::result::Result::Ok(_frame) => {
+        ::core::result::Result::Ok(_run) => {
             #[allow(clippy::diverging_sub_expression)]
             let value: Result<_, Error> = { Ok(0..1) };
             #[allow(unreachable_code)] value
@@ -35,10 +41,13 @@ fn inside() -> Result<impl Iterator<Item = u32>, Error> {
     }
 }
 fn closure() -> impl Fn(&str) -> &str {
-    let call = ::applock::__private::Call::app("c")
-        .function(::core::module_path!(), "closure");
-    let _frame = match call.enter() {
-        ::core::result::Result::Ok(frame) => frame,
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "closure",
+        ::applock::__private::LockOptions::app("c"),
+    );
+    let _run = match call.enter() {
+        ::core::result::Result::Ok(run) => run,
         ::core::result::Result::Err(_) => {
             #[allow(unreachable_code, clippy::diverging_sub_expression)] return same;
         }

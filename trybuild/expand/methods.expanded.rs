@@ -1,8 +1,10 @@
 impl Job {
     async fn by_ref(&self) {
-        let call = ::applock::__private::Call::app("a")
-            .name(::std::format!("{self}"))
-            .function(::core::module_path!(), "by_ref");
+        let call = ::applock::__private::Call::new(
+            ::core::module_path!(),
+            "by_ref",
+            ::applock::__private::LockOptions::app("a").name(::std::format!("{self}")),
+        );
         let body = async move {
             #[allow(
                 unreachable_code,
@@ -28,8 +30,11 @@ impl Job {
         }
     }
     async fn by_value(mut self) -> Option<Self> {
-        let call = ::applock::__private::Call::app("b")
-            .function(::core::module_path!(), "by_value");
+        let call = ::applock::__private::Call::new(
+            ::core::module_path!(),
+            "by_value",
+            ::applock::__private::LockOptions::app("b"),
+        );
         let body = async move {
             #[allow(
                 unreachable_code,
@@ -59,10 +64,13 @@ impl Job {
         }
     }
     fn sync_by_mut(&mut self) -> Option<&mut u32> {
-        let call = ::applock::__private::Call::app("c")
-            .function(::core::module_path!(), "sync_by_mut");
+        let call = ::applock::__private::Call::new(
+            ::core::module_path!(),
+            "sync_by_mut",
+            ::applock::__private::LockOptions::app("c"),
+        );
         match call.enter() {
-            ::core::result::Result::Ok(_frame) => {
+            ::core::result::Result::Ok(_run) => {
                 #[allow(clippy::diverging_sub_expression)]
                 let value: Option<&mut u32> = { Some(&mut self.0) };
                 #[allow(unreachable_code)] value
@@ -73,10 +81,13 @@ impl Job {
         }
     }
     fn sync_by_value(self: Box<Self>, by: u32) -> Option<u32> {
-        let call = ::applock::__private::Call::app("d")
-            .function(::core::module_path!(), "sync_by_value");
+        let call = ::applock::__private::Call::new(
+            ::core::module_path!(),
+            "sync_by_value",
+            ::applock::__private::LockOptions::app("d"),
+        );
         match call.enter() {
-            ::core::result::Result::Ok(_frame) => {
+            ::core::result::Result::Ok(_run) => {
                 ::applock::__private::call_once(move || -> Option<u32> {
                     let _ = &self;
                     #[allow(

@@ -1,7 +1,9 @@
 async fn leader() -> ! {
-    let call = ::applock::__private::Call::app("a")
-        .function(::core::module_path!(), "leader")
-        .wait_forever();
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "leader",
+        ::applock::__private::LockOptions::app("a").wait_forever(),
+    );
     let body = async move {
         #[allow(
             unreachable_code,
@@ -26,15 +28,15 @@ async fn leader() -> ! {
     match call.run(body).await {
         ::core::result::Result::Ok(value) => value,
         ::core::result::Result::Err(error) => {
-            let told = {
+            let carried = {
                 #[allow(unused_imports)]
-                use ::applock::__private::{TellByError as _, TellNothing as _};
-                (&::applock::__private::Teller::<
+                use ::applock::__private::{CarriesError as _, CarriesNothing as _};
+                (&::applock::__private::AutorefDispatch::<
                     <fn() -> ! as ::applock::__private::Returns>::Value,
                 >::NEW)
-                    .tell(error)
+                    .carry(error)
             };
-            match told {
+            match carried {
                 ::core::option::Option::Some(value) => value,
                 ::core::option::Option::None => {
                     #[allow(clippy::diverging_sub_expression)]
@@ -48,10 +50,13 @@ async fn leader() -> ! {
     }
 }
 fn leader_sync() -> ! {
-    let call = ::applock::__private::Call::app("b")
-        .function(::core::module_path!(), "leader_sync");
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "leader_sync",
+        ::applock::__private::LockOptions::app("b"),
+    );
     match call.enter() {
-        ::core::result::Result::Ok(_frame) => {
+        ::core::result::Result::Ok(_run) => {
             #[allow(clippy::diverging_sub_expression)]
             let value: <fn() -> ! as ::applock::__private::Returns>::Value = {
                 loop {
@@ -61,15 +66,15 @@ fn leader_sync() -> ! {
             #[allow(unreachable_code)] value
         }
         ::core::result::Result::Err(error) => {
-            let told = {
+            let carried = {
                 #[allow(unused_imports)]
-                use ::applock::__private::{TellByError as _, TellNothing as _};
-                (&::applock::__private::Teller::<
+                use ::applock::__private::{CarriesError as _, CarriesNothing as _};
+                (&::applock::__private::AutorefDispatch::<
                     <fn() -> ! as ::applock::__private::Returns>::Value,
                 >::NEW)
-                    .tell(error)
+                    .carry(error)
             };
-            match told {
+            match carried {
                 ::core::option::Option::Some(value) => value,
                 ::core::option::Option::None => {
                     #[allow(clippy::diverging_sub_expression)]

@@ -1,6 +1,9 @@
 async fn expression() -> Result<u32, Mine> {
-    let call = ::applock::__private::Call::app("a")
-        .function(::core::module_path!(), "expression");
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "expression",
+        ::applock::__private::LockOptions::app("a"),
+    );
     let body = async move {
         #[allow(
             unreachable_code,
@@ -21,12 +24,13 @@ async fn expression() -> Result<u32, Mine> {
     match call.run(body).await {
         ::core::result::Result::Ok(value) => value,
         ::core::result::Result::Err(error) => {
-            let told = {
+            let carried = {
                 #[allow(unused_imports)]
-                use ::applock::__private::{TellByError as _, TellNothing as _};
-                (&::applock::__private::Teller::<Result<u32, Mine>>::NEW).tell(error)
+                use ::applock::__private::{CarriesError as _, CarriesNothing as _};
+                (&::applock::__private::AutorefDispatch::<Result<u32, Mine>>::NEW)
+                    .carry(error)
             };
-            match told {
+            match carried {
                 ::core::option::Option::Some(value) => value,
                 ::core::option::Option::None => {
                     #[allow(clippy::diverging_sub_expression)]
@@ -38,21 +42,25 @@ async fn expression() -> Result<u32, Mine> {
     }
 }
 fn skip() -> Result<(), Mine> {
-    let call = ::applock::__private::Call::app("b")
-        .function(::core::module_path!(), "skip");
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "skip",
+        ::applock::__private::LockOptions::app("b"),
+    );
     match call.enter() {
-        ::core::result::Result::Ok(_frame) => {
+        ::core::result::Result::Ok(_run) => {
             #[allow(clippy::diverging_sub_expression)]
             let value: Result<(), Mine> = { Ok(()) };
             #[allow(unreachable_code)] value
         }
         ::core::result::Result::Err(error) => {
-            let told = {
+            let carried = {
                 #[allow(unused_imports)]
-                use ::applock::__private::{TellByError as _, TellNothing as _};
-                (&::applock::__private::Teller::<Result<(), Mine>>::NEW).tell(error)
+                use ::applock::__private::{CarriesError as _, CarriesNothing as _};
+                (&::applock::__private::AutorefDispatch::<Result<(), Mine>>::NEW)
+                    .carry(error)
             };
-            match told {
+            match carried {
                 ::core::option::Option::Some(value) => value,
                 ::core::option::Option::None => {
                     <Result<(), Mine> as ::applock::__private::Skip>::skipped()

@@ -7,11 +7,13 @@ fn patterns(
     ]: [u32; 2],
     unnamed_3: Unused,
 ) {
-    let call = ::applock::__private::Call::app("a")
-        .name(::std::format!("{left}-{id}"))
-        .function(::core::module_path!(), "patterns");
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "patterns",
+        ::applock::__private::LockOptions::app("a").name(::std::format!("{left}-{id}")),
+    );
     match call.enter() {
-        ::core::result::Result::Ok(_frame) => {
+        ::core::result::Result::Ok(_run) => {
             let _unnamed = unnamed_3;
             #[allow(
                 unused_variables,

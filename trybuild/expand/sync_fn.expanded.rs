@@ -1,9 +1,12 @@
 fn report(day: &Date, tries: u32) -> Option<u32> {
-    let call = ::applock::__private::Call::app("reports")
-        .function(::core::module_path!(), "report")
-        .ttl(::core::time::Duration::new(1u64, 500000000u32));
+    let call = ::applock::__private::Call::new(
+        ::core::module_path!(),
+        "report",
+        ::applock::__private::LockOptions::app("reports")
+            .ttl(::core::time::Duration::new(1u64, 500000000u32)),
+    );
     match call.enter() {
-        ::core::result::Result::Ok(_frame) => {
+        ::core::result::Result::Ok(_run) => {
             #[allow(
                 clippy::let_unit_value,
                 clippy::no_effect_underscore_binding,

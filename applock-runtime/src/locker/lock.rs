@@ -12,6 +12,7 @@ use crate::key::Key;
 use crate::store::OwnerId;
 
 use super::guard::LockGuard;
+use super::options::LockOptions;
 use super::shared::AppLocker;
 
 /// One lock of an [`AppLocker`]: a key, and how to take it. Holds nothing by itself;
@@ -41,17 +42,7 @@ use super::shared::AppLocker;
 #[must_use = "a lock is not taken until acquire(), try_acquire() or run()"]
 pub struct Lock {
     locker: AppLocker,
-    target: Target,
-    ttl: Option<Duration>,
-    wait: Wait,
-    at_least: Option<Duration>,
-    at_most: Option<Duration>,
-}
-
-#[derive(Clone, Debug)]
-enum Target {
-    App { app: String, name: Option<String> },
-    Key(String),
+    options: LockOptions,
 }
 
 impl AppLocker {
@@ -64,20 +55,13 @@ impl AppLocker {
     /// let lock = locker.lock("billing").name("tenant-7");
     /// ```
     pub fn lock(&self, app: impl Into<String>) -> Lock {
-        Lock::new(self.clone(), app.into())
+        Lock::new(self.clone(), LockOptions::app(app))
     }
 }
 
 impl Lock {
-    fn new(locker: AppLocker, app: String) -> Self {
-        Self {
-            locker,
-            target: Target::App { app, name: None },
-            ttl: None,
-            wait: Wait::Not,
-            at_least: None,
-            at_most: None,
-        }
+    pub(crate) fn new(locker: AppLocker, options: LockOptions) -> Self {
+        Self { locker, options }
     }
 
     /// A lock inside the application: `QUEUE:{app}:{name}`. Replaces a key set before.
@@ -89,11 +73,7 @@ impl Lock {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        let name = Some(name.into());
-        self.target = match self.target {
-            Target::App { app, .. } => Target::App { app, name },
-            Target::Key(key) => Target::App { app: key, name },
-        };
+        self.options = self.options.name(name);
         self
     }
 
@@ -106,7 +86,7 @@ impl Lock {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn key(mut self, key: impl Into<String>) -> Self {
-        self.target = Target::Key(key.into());
+        self.options = self.options.key(key.into());
         self
     }
 
@@ -123,7 +103,7 @@ impl Lock {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
+        self.options = self.options.ttl(ttl);
         self
     }
 
@@ -144,7 +124,7 @@ impl Lock {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn wait(mut self, longest: Duration) -> Self {
-        self.wait = Wait::For(longest);
+        self.options = self.options.wait(longest);
         self
     }
 
@@ -157,7 +137,7 @@ impl Lock {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn wait_forever(mut self) -> Self {
-        self.wait = Wait::Forever;
+        self.options = self.options.wait_forever();
         self
     }
 
@@ -175,7 +155,7 @@ impl Lock {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn at_least(mut self, length: Duration) -> Self {
-        self.at_least = Some(length);
+        self.options = self.options.at_least(length);
         self
     }
 
@@ -190,7 +170,7 @@ impl Lock {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn at_most(mut self, length: Duration) -> Self {
-        self.at_most = Some(length);
+        self.options = self.options.at_most(length);
         self
     }
 
@@ -258,7 +238,7 @@ impl Lock {
     /// # }
     /// ```
     pub async fn acquire(&self) -> Result<LockGuard> {
-        self.take(self.wait).await
+        self.take(self.options.wait).await
     }
 
     /// [`acquire`](Self::acquire) for plain threads: blocks.
@@ -442,21 +422,19 @@ impl Lock {
     }
 
     pub(crate) fn resolve(&self) -> Result<Key> {
-        match &self.target {
-            Target::App { app, name } => Key::of(self.locker.prefix(), app, name.as_deref()),
-            Target::Key(key) => Key::whole(key),
-        }
+        self.options.resolve(self.locker.prefix())
     }
 
     /// Takes the lock as this says, but for `wait`.
     pub(crate) async fn take(&self, wait: Wait) -> Result<LockGuard> {
-        let mut ttl = check_length("ttl", self.ttl.unwrap_or(self.locker.default_ttl()))?;
-        let at_least = self
+        let options = &self.options;
+        let mut ttl = check_length("ttl", options.ttl.unwrap_or(self.locker.default_ttl()))?;
+        let at_least = options
             .at_least
             .filter(|length| !length.is_zero())
             .map(|length| check_length("at_least", length))
             .transpose()?;
-        let at_most = self
+        let at_most = options
             .at_most
             .map(|length| check_length("at_most", length))
             .transpose()?;

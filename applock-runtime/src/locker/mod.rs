@@ -3,14 +3,16 @@
 //!
 //! Nothing here runs a body: that is done one floor up, in `singleton`.
 //!
-//! The files, from the top: `builder`, `lock` → `shared`, `guard`.
+//! The files, from the top: `builder`, `lock` → `shared`, `options`, `guard`.
 
 mod builder;
 mod guard;
 mod lock;
+mod options;
 mod shared;
 
 pub use builder::{Builder, StoreSource, URL_VARIABLE};
 pub use guard::LockGuard;
 pub use lock::Lock;
+pub use options::LockOptions;
 pub use shared::AppLocker;

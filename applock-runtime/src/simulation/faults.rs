@@ -21,14 +21,14 @@ pub(super) const SLOW: Duration = Duration::from_millis(30);
 /// given up: less than the kernel keeps sending it (`TCP_USER_TIMEOUT`).
 const LONGEST_DELAY: Duration = Duration::from_millis(3_500);
 
-/// The longest that a subscription over which nothing arrives is taken for a live one.
+/// The longest that a subscription over which nothing arrives is taken for alive.
 const SILENCE: Duration = Duration::from_secs(8);
 
 /// A run's length until the faults heal.
 const CHAOS: Duration = Duration::from_secs(11);
 
 /// Where the server forgets: when first, and how long nothing else happens before and
-/// after, so that holders can be told.
+/// after, so that holders can notice.
 const FIRST_FORGETTING: Duration = Duration::from_secs(2);
 const CALM: Duration = Duration::from_secs(8);
 
@@ -53,7 +53,7 @@ enum FaultStep {
     /// The server closes the subscription; or what it sends there gets lost.
     EndSubscription(usize),
     Mute(usize, bool),
-    /// When it is told of a grant next, nothing that it sends gets through.
+    /// When it is notified of a grant next, nothing that it sends gets through.
     Ambush(usize),
     /// The server dies, with or without what it knew.
     Crash {
@@ -127,7 +127,7 @@ impl Plan {
         }
     }
 
-    /// Perhaps something is wrong with one host's way to the server, for a part of the time.
+    /// Perhaps something is wrong between a host and the server, for a part of the time.
     fn trouble_one(&mut self, rng: &mut fastrand::Rng, at: Duration, end: Duration, host: usize) {
         let from = at + between(rng, 0, millis(end - at));
         let to = from + between(rng, 0, millis(end - from));
@@ -283,7 +283,7 @@ impl Hand {
         }
     }
 
-    /// Cuts off who has just been told of a grant, where that was planned.
+    /// Cuts off a host that has just been notified of a grant, where that was planned.
     fn spring(&mut self, sim: &mut Sim<'_>, world: &World) {
         let now = sim.elapsed();
         for host in 0..HOSTS {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::engine::Wait;
 
-/// One acquisition: the number of its owner id.
+/// The number of an acquisition's owner id.
 pub(super) type OwnerNumber = u64;
 
 /// Something that happened, by the run's one time (which no host knows).
@@ -28,15 +28,15 @@ pub(super) enum What {
     Lasts(usize, OwnerNumber, Duration),
     /// At the server, the lock is no longer that owner's.
     Took(usize, OwnerNumber),
-    /// At the server, the lock is nobody's, and kept until then (`at_least`).
+    /// At the server, the lock was released, and is kept until then (`at_least`).
     Kept(usize, Duration),
-    /// At the server, one stands in line now, or does not any more.
+    /// At the server, an owner entered the wait queue, or left it.
     Entered(usize, OwnerNumber),
     Left(usize, OwnerNumber),
     /// The server passed a message on to these hosts.
     Published(Vec<usize>),
     Attempted(Attempt),
-    /// Its caller was told that it holds the lock, with this token.
+    /// The caller has its guard, with this token.
     Acquired(OwnerNumber, u64),
     Refused(OwnerNumber, String),
     /// Its caller dropped the future.
@@ -74,7 +74,7 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct History {
     events: Vec<Event>,
-    /// When something was wrong with the way between a host and the server.
+    /// When something was wrong with the network between a host and the server.
     pub(super) troubles: Vec<(Duration, Duration, Option<usize>)>,
     blames: Vec<String>,
     pub(super) holdings: BTreeMap<OwnerNumber, ObservedHolding>,
@@ -123,7 +123,7 @@ impl History {
         self.blames.push(what);
     }
 
-    /// The events in the order of their time: hosts run one after the other within a
+    /// The events in the order of their time: hosts run one after another within a
     /// step of the simulation.
     fn in_order(&self) -> Vec<&Event> {
         let mut events: Vec<&Event> = self.events.iter().collect();
@@ -148,7 +148,7 @@ impl History {
     }
 
     /// No two leases of a key are valid at once: a lease is valid from when its caller
-    /// was told to its last 'held', for no guard says so again once it said no.
+    /// got its guard to the guard's last 'held', for no guard says so again once it said no.
     ///
     /// Excused: the server forgot the one before it gave the other.
     fn overlaps(&self, events: &[&Event]) -> Vec<String> {
@@ -183,7 +183,7 @@ impl History {
         broken
     }
 
-    /// Whoever says 'held' is the holder at the server, at that very moment.
+    /// A guard that says 'held' belongs to the holder at the server, at that very moment.
     ///
     /// Excused: the server forgot it.
     fn unbacked(&self, events: &[&Event]) -> Vec<String> {
@@ -197,7 +197,7 @@ impl History {
                     holders.remove(&key);
                 }
                 What::Forgot => {
-                    // All that was asked so far may have been given before.
+                    // Every attempt so far may have been granted before.
                     forgotten.extend(self.holdings.keys());
                     holders.clear();
                 }
@@ -219,7 +219,7 @@ impl History {
     }
 
     /// Tokens grow strictly, in the order in which the server gave the lock; and in the
-    /// order in which callers were acquired, among those given between two forgettings: a
+    /// order in which callers got their guards, among the grants between two losses of data: a
     /// grant may be on its way while the server forgets it.
     fn shrunken_tokens(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
@@ -253,8 +253,8 @@ impl History {
         broken
     }
 
-    /// After the server forgot, the holder is told within a heartbeat of its being back,
-    /// if nothing is wrong with the way to it.
+    /// After the server lost its data, the holder notices within a heartbeat of its being back,
+    /// if the host's network has no fault.
     fn unaware(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let mut forgot = Duration::ZERO;

@@ -4,37 +4,36 @@
 //! A run is drawn from its seed: hosts whose clocks run at different rates take, hold and
 //! give back locks at random ([`host`]); messages are lost, delayed and held, connections
 //! reset, and the server restarted ([`faults`]); the server is a small one that runs our
-//! scripts ([`server`]). Every other pair of runs is a crowd, where many wait for few locks.
-//! All that happens is written down, and checked ([`history`], [`queues`]):
+//! scripts ([`server`]). Every other pair of runs is a crowd, where many waiters share few locks.
+//! All that happens is recorded, and checked ([`history`], [`queues`]):
 //!
 //! | check | what must hold |
 //! |---|---|
 //! | overlap | no two leases of a key are valid at once |
-//! | unbacked | whoever says 'held' is the holder at the server at that moment |
+//! | unbacked | a guard that says 'held' belongs to the holder at the server at that moment |
 //! | token | fencing tokens grow strictly, in the order of acquisition |
 //! | revived | a guard that turned lost never says 'held' again |
-//! | stuck | when the faults are over, everybody who waits gets the lock, in bounded time |
+//! | stuck | when the faults are over, every waiter gets the lock, in bounded time |
 //! | unrest | then every engine comes to rest |
 //! | left behind | and no lock is left at the server, expired or not |
-//! | left in queue | and nobody stands in a line |
-//! | order | those who stand in line keep their places |
-//! | jumped | a lock goes to nobody before one who stands before him and listens |
-//! | unserved | a lock that is given back goes at once to one who stands in line and listens |
-//! | wasted | and not to one who can't hear that |
-//! | unheard | whoever is given a lock is told soon |
-//! | forgotten | whoever stood in a line that the server forgot soon stands in it again |
-//! | lingers | and whoever has gone soon stands in none |
-//! | asleep | no lock is free for long while one stands in line whose way is in order |
-//! | leaked | no lock stays with one who has given up, or let go |
-//! | late | whoever waits for so long is told then |
-//! | untold | see below |
+//! | left in queue | and no waiter is in a wait queue |
+//! | order | waiters keep their positions in the wait queue |
+//! | jumped | no waiter gets a lock before a subscribed waiter ahead of it |
+//! | unserved | a released lock goes at once to a subscribed waiter |
+//! | wasted | and not to a waiter that can't be notified |
+//! | unnotified | a waiter that is granted a lock is notified soon |
+//! | forgotten | a waiter whose wait queue the server lost is soon in it again |
+//! | lingers | and a waiter that has gone is soon in no wait queue |
+//! | asleep | no lock is free for long while a waiter without a network fault is in its wait queue |
+//! | leaked | no lock stays with a caller that has given up, or let go |
+//! | late | a waiter gets its answer at its deadline |
+//! | unaware | see below |
 //!
 //! A server that restarts without its data gives a lock to another while its holder still
 //! thinks that it has it: no lock can prevent that. In every other seed the server forgets
 //! so. There, two leases may overlap if the server forgot the older one before it gave the
-//! younger one; instead the older one's holder must be told within a heartbeat and two
-//! seconds of the server's being back ('untold'), where its own way to the server is in
-//! order. Tokens grow all the same, and all other checks are made as ever. In the seeds
+//! younger one; instead the older one's holder must notice within a heartbeat and two
+//! seconds of the server's being back ('unaware'), where its host has no network fault. Tokens grow all the same, and all other checks are made as ever. In the seeds
 //! where it does not forget (it is restarted there, too) nothing is excused.
 //!
 //! `APPLOCK_SEED=17 cargo test -p applock-runtime simulation -- --nocapture` runs one seed,
@@ -74,7 +73,7 @@ fn is_forgetting(seed: u64) -> bool {
     seed % 2 == 1
 }
 
-/// Whether many wait in this seed's run.
+/// Whether this seed's run has many waiters.
 fn is_crowd(seed: u64) -> bool {
     seed % 4 >= 2
 }

@@ -1,5 +1,5 @@
-//! The checks of those who wait: nobody is forgotten in queue, and nothing is left with
-//! one who has gone.
+//! The checks of waiters: no waiter is forgotten in a wait queue, and nothing is left with a
+//! caller that has given up.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use crate::engine::Wait;
 
 use super::history::{Event, History, OwnerNumber, What};
 
-/// How long a lock may be free at the server while one stands in queue whose way is in
-/// order: a knock, and a little; and each before it counts for a second.
+/// How long a lock may be free at the server while a waiter without a network fault is in its
+/// wait queue: the interval of a poll and a margin; each waiter before it adds a second.
 const FREE: Duration = Duration::from_secs(2);
 const EACH_AHEAD: Duration = Duration::from_secs(1);
 
-/// How long a lock may stay with one who gave up, where its host's way is in order.
+/// How long a lock may stay with a caller that gave up, where its host has no network fault.
 const GONE: Duration = Duration::from_secs(2);
 
-/// How long after it was given a lock one is told who stood in queue, where its host's
-/// way is in order, and has been for a while.
+/// How soon after a grant a waiter is notified, where its host has no network fault, and has
+/// had none for a while.
 const NOTIFIED_WITHIN: Duration = Duration::from_millis(700);
 const A_WHILE: Duration = Duration::from_secs(2);
 
-/// How long after the end of its patience one is told, where its host's way is in order.
+/// How soon after its deadline a waiter gets its answer, where its host has no network fault.
 const LATE: Duration = Duration::from_millis(200);
 
 /// One lock at the server.
@@ -33,7 +33,7 @@ struct LockTimeline {
 }
 
 impl History {
-    /// No lock is free for long while one stands in queue who can be told.
+    /// No lock is free for long while a waiter that can be notified is in its wait queue.
     pub(super) fn asleep(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let mut locks: BTreeMap<usize, LockTimeline> = BTreeMap::new();
@@ -80,14 +80,14 @@ impl History {
             let calm = self.longest_calm(from, now, host);
             if calm > FREE + EACH_AHEAD * ahead {
                 broken.push(format!(
-                    "asleep: key {key} is free from {from:?} to {now:?}, and {owner} stands in \
-                     queue for it, {calm:?} long in order"
+                    "asleep: key {key} is free from {from:?} to {now:?}, and {owner} waits in \
+                     its queue, {calm:?} long without a fault"
                 ));
             }
         }
     }
 
-    /// The longest time on end that nothing is wrong with a host's way.
+    /// The longest time on end without a fault of a host's network.
     fn longest_calm(&self, from: Duration, to: Duration, host: usize) -> Duration {
         let mut troubles: Vec<_> = self
             .troubles
@@ -105,11 +105,11 @@ impl History {
         longest
     }
 
-    /// No lock stays with one who was told 'no', or has gone.
+    /// No lock stays with a caller that was refused, or has given up.
     pub(super) fn leaked(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let gone = gone(events);
-        // From when it is with one who has gone.
+        // From when it is with a caller that has gone.
         let mut with: BTreeMap<usize, (OwnerNumber, Duration, Duration)> = BTreeMap::new();
         let mut check =
             |key: usize, (owner, from, until): (OwnerNumber, Duration, Duration), now| {
@@ -144,7 +144,7 @@ impl History {
         broken
     }
 
-    /// No place in queue is kept by one who has gone; and one who was given the lock is told.
+    /// A caller that has gone keeps no position in a wait queue; and a granted waiter is notified.
     pub(super) fn unnotified(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let gone = gone(events);
@@ -158,7 +158,7 @@ impl History {
                         && self.longest_calm(entered.max(*gone), event.at, host) > GONE
                     {
                         broken.push(format!(
-                            "lingers: {owner} has gone at {gone:?}, and stands in queue for key \
+                            "lingers: {owner} has gone at {gone:?}, and waits in the queue of key \
                              {key} until {:?}",
                             event.at
                         ));
@@ -173,7 +173,7 @@ impl History {
                     let troubled = self.is_troubled(since, by, holding.attempt.host);
                     if !was_notified && !has_gone && !troubled {
                         broken.push(format!(
-                            "unnotified: key {key} goes to {owner} at {:?}, who is told {:?}",
+                            "unnotified: key {key} goes to {owner} at {:?}, which is notified {:?}",
                             event.at, holding.acquired
                         ));
                     }
@@ -185,7 +185,7 @@ impl History {
         broken
     }
 
-    /// Who stood in a queue that the server forgot stands in it again soon.
+    /// A waiter whose wait queue the server lost is soon in it again.
     pub(super) fn forgotten(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let gone = gone(events);
@@ -241,13 +241,13 @@ impl History {
         let until = gone.get(&owner).map_or(now, |gone| now.min(*gone));
         if self.longest_calm(at, until, host) > A_WHILE {
             broken.push(format!(
-                "forgotten: {owner} stood in the queue that the server forgot at {at:?}, and in \
+                "forgotten: {owner} was in the queue that the server lost at {at:?}, and in \
                  none until {until:?}"
             ));
         }
     }
 
-    /// Whoever waits for so long is told at the end of it.
+    /// A waiter gets its answer at its deadline.
     pub(super) fn late(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
         let mut asked = BTreeMap::new();
@@ -262,7 +262,7 @@ impl History {
                     let end = at + wait.mul_f64(1.01) + LATE;
                     if event.at > end && !self.is_troubled(at, event.at, attempt.host) {
                         broken.push(format!(
-                            "late: {owner} waits from {at:?} for {wait:?}, and is told at {:?}: \
+                            "late: {owner} waits from {at:?} for {wait:?}, and is answered at {:?}: \
                              {why}",
                             event.at
                         ));
@@ -275,7 +275,7 @@ impl History {
     }
 }
 
-/// When each gave up, or let go.
+/// When each caller gave up, or let go.
 fn gone(events: &[&Event]) -> BTreeMap<OwnerNumber, Duration> {
     let mut gone = BTreeMap::new();
     for event in events {

@@ -2,7 +2,7 @@
 //! go, carried out by the real scripts and by [`crate::protocol`], and compared.
 //!
 //! A step is drawn from a seed: an acquire, a heartbeat, a release (also by the wrong owner), a
-//! release by force, a look; or something that befalls the processes and the server: a
+//! forced release, an inspection; or something that befalls the processes and the server: a
 //! subscription that breaks or comes back, a restart, a key that is evicted, a flush, and time
 //! that passes up to, and beyond, each bound of [`Timing`]. After each step these must be the same:
 //!
@@ -12,7 +12,7 @@
 //! | the lock | holder, token, claimed or kept or held, time left |
 //! | the fence | the token, the last holding, how and when it ended |
 //! | the queue | owners and tickets, in order |
-//! | the notifications | which process heard of which grant |
+//! | the notifications | which process was notified of which grant |
 //!
 //! The requests are written by the product's own code. The server is the simulation's, whose Lua is
 //! of the same version as Redis's and whose clock stands still during a step; a shorter run
@@ -64,7 +64,7 @@ trait ScriptServer {
     /// For how many milliseconds `at_least` keeps a lock.
     fn keep(&self, rng: &mut Rng) -> u64;
     fn subscribe(&mut self, channel: &str, listens: bool);
-    /// What was heard since the last time.
+    /// What subscribers received since the last time.
     fn published(&mut self) -> Vec<(String, String)>;
     /// Restarts with the data, if it can: answers the new run id.
     fn restart(&mut self) -> Option<String>;
@@ -169,7 +169,7 @@ struct Peer {
     is_subscribed: bool,
     /// The run of the server that it believes to be subscribed at.
     believes: Option<String>,
-    /// The same, as it last said with a request that stood in the queue then.
+    /// The same, as its last request that entered the wait queue said.
     said: Option<String>,
 }
 
@@ -204,9 +204,9 @@ struct Pair<S> {
     peers: Vec<Peer>,
     rng: Rng,
     now: StoreTime,
-    /// Owners, the process of each, and the last ticket that it heard of.
+    /// Owners, the process of each, and the last ticket that it was given.
     owners: Vec<(OwnerId, usize, Option<u64>)>,
-    /// The ttl of each owner that has asked.
+    /// The ttl of each owner that has made a request.
     ttls: BTreeMap<OwnerId, u64>,
     /// The lease of the newest holding was cut: by an eviction, or to the grace.
     is_cut: bool,
@@ -296,7 +296,7 @@ impl<S: ScriptServer> Pair<S> {
                 let length = lengths[self.rng.usize(..lengths.len())];
                 self.note(format!("{length} ms pass"));
                 self.server.pass(length);
-                // Whatever follows is judged by the new time.
+                // The next comparison uses the new time.
                 let millis = self.server.begin();
                 self.now.at = millis * MILLI;
                 self.now.micros = millis * 1_000;
@@ -417,7 +417,7 @@ impl<S: ScriptServer> Pair<S> {
         let waits = self.rng.u32(..4) > 0;
         let ticket = match self.rng.u32(..4) {
             0 => None,
-            // One that is older than all that are there, or of nobody.
+            // A ticket that is older than the whole queue, or of no waiter.
             1 if self.rng.u32(..8) == 0 => Some(self.now.micros - self.rng.u64(..60_000_000)),
             _ => known,
         };
@@ -473,7 +473,7 @@ impl<S: ScriptServer> Pair<S> {
             (Decision::Granted, Acquired::Granted { token, at }) => {
                 self.same("token", &newest.token, &token);
                 self.same("since", &view::acquired_at(&newest), &at);
-                // Its next ask is by its name alone.
+                // Its next request has no ticket.
                 self.owners[which].2 = None;
             }
             (Decision::Busy, Acquired::Busy(info)) => self.same_holder(Some(&info)),
@@ -585,7 +585,7 @@ impl<S: ScriptServer> Pair<S> {
         self.is_cut || slack > 0 && age.abs_diff(stale.max(half)) <= slack
     }
 
-    /// Mostly the holder, or one that waits.
+    /// Mostly the holder, or a waiter.
     fn an_owner(&mut self, which: usize) -> OwnerId {
         let newest = self.state.newest.as_ref().map(|newest| newest.owner);
         match (self.rng.u32(..3), newest) {
@@ -607,7 +607,7 @@ impl<S: ScriptServer> Pair<S> {
         }
     }
 
-    /// What stands at the server is what the state says.
+    /// The server's data is what the state says.
     fn compare(&mut self) {
         let answer = self.server.ask(&requests::inspect(&self.key));
         let found = reply::inspection(&self.key, &answer).unwrap();

@@ -32,7 +32,7 @@ pub(super) const PORT: u16 = 6379;
 pub(super) const HOSTS: usize = 3;
 
 /// The ttls of each key's leases, in milliseconds, from and to: short ones that a slow
-/// network loses, and long ones that nobody sees run out.
+/// network loses, and long ones that never run out in a run.
 pub(super) const TTLS: [(u64, u64); 3] = [(300, 1_200), (1_000, 5_000), (9_000, 15_000)];
 
 pub(super) struct World {
@@ -56,17 +56,18 @@ pub(super) struct World {
     pub(super) mute: Vec<Cell<bool>>,
     /// For each host: nothing gets through to the server.
     pub(super) cut: Vec<Arc<AtomicBool>>,
-    /// For each host: what happens when it is told of a grant.
+    /// For each host: what happens when it is notified of a grant.
     pub(super) ambush: RefCell<[Ambush; HOSTS]>,
-    /// The hosts that listen for each lock, as the server knows.
+    /// The hosts subscribed for each lock, as the server knows.
     pub(super) subscribed: RefCell<BTreeSet<(usize, usize)>>,
-    /// Who stood in line at any time: one whose place the server lost gets it back.
+    /// The owners that were in a wait queue at any time: a waiter whose position the server lost
+    /// gets it back.
     pub(super) has_queued: RefCell<BTreeSet<OwnerNumber>>,
     owners: Cell<OwnerNumber>,
     connections: Cell<u64>,
 }
 
-/// A trap for one who is told of a grant: nothing gets through to the server then.
+/// A trap for a host that is notified of a grant: nothing gets through to the server then.
 #[derive(Clone, Copy, Default, PartialEq)]
 pub(super) enum Ambush {
     #[default]
@@ -119,7 +120,7 @@ impl World {
         number.unwrap()
     }
 
-    /// Who stands in line at the server, at which key, in order.
+    /// The waiters in the server's wait queues, by key, in order.
     pub(super) fn queued(&self) -> Vec<(usize, OwnerNumber)> {
         let mut data = self.data.borrow_mut();
         let queues = self.keys.iter().enumerate();
@@ -211,7 +212,7 @@ impl Dialler {
         Ok(dialled?)
     }
 
-    /// A connection that listens.
+    /// A connection that subscribes.
     pub(super) fn listen(&self, protocol: ProtocolVersion) -> StoreFuture<RedisResult<PubSub>> {
         let info = RedisConnectionInfo::default().set_protocol(protocol);
         let cut = Arc::clone(&self.cut);

@@ -109,3 +109,15 @@ pub fn current() -> Option<Arc<LockGuard>> {
         .ok()
         .flatten()
 }
+
+/// The guard of the innermost singleton that this code runs under, which expanded code
+/// knows to be there.
+#[doc(hidden)]
+#[must_use]
+pub fn current_guard() -> Arc<LockGuard> {
+    #[expect(
+        clippy::expect_used,
+        reason = "expanded code calls it inside a body only"
+    )]
+    current().expect("a #[singleton] body runs under its guard")
+}

@@ -107,31 +107,33 @@ impl<T: Skip, E> Skip for Result<T, E> {
     }
 }
 
-/// Tells of all but `Busy` in the return type `R`, if that can carry an error.
+/// Asks the return type `R`, while compiling, whether it can carry an error.
 ///
-/// `(&Teller::<R>::NEW).tell(error)` finds [`TellByError`] first, which exists for
-/// results whose error is `From<Error>`, and else, one reference further away,
-/// [`TellNothing`].
-pub struct Teller<R>(PhantomData<fn() -> R>);
+/// `(&AutorefDispatch::<R>::NEW).carry(error)` calls [`CarriesError`] where `R` is a result
+/// whose error is `From<Error>`, and [`CarriesNothing`] for every other type: method lookup
+/// tries the implementation for the value itself before the one that is a reference further
+/// away. (David Tolnay's 'autoref-based stable specialization', 2019:
+/// <https://github.com/dtolnay/case-studies/tree/master/autoref-specialization>.)
+pub struct AutorefDispatch<R>(PhantomData<fn() -> R>);
 
-impl<R> Teller<R> {
+impl<R> AutorefDispatch<R> {
     /// The only one.
     pub const NEW: Self = Self(PhantomData);
 }
 
-/// See [`Teller`].
-pub trait TellByError {
+/// See [`AutorefDispatch`].
+pub trait CarriesError {
     /// The function's return type.
     type Returns;
 
-    /// `None` where the lock is only busy.
-    fn tell(&self, error: Error) -> Option<Self::Returns>;
+    /// The error in the return type; `None` where the lock is only busy.
+    fn carry(&self, error: Error) -> Option<Self::Returns>;
 }
 
-impl<T, E: From<Error>> TellByError for Teller<Result<T, E>> {
+impl<T, E: From<Error>> CarriesError for AutorefDispatch<Result<T, E>> {
     type Returns = Result<T, E>;
 
-    fn tell(&self, error: Error) -> Option<Result<T, E>> {
+    fn carry(&self, error: Error) -> Option<Result<T, E>> {
         match error {
             // R9: 'unavailable' is never passed off as 'busy' where that can be told.
             Error::Busy(_) => None,
@@ -140,19 +142,19 @@ impl<T, E: From<Error>> TellByError for Teller<Result<T, E>> {
     }
 }
 
-/// See [`Teller`].
-pub trait TellNothing {
+/// See [`AutorefDispatch`].
+pub trait CarriesNothing {
     /// The function's return type.
     type Returns;
 
     /// Always `None`.
-    fn tell(&self, error: Error) -> Option<Self::Returns>;
+    fn carry(&self, error: Error) -> Option<Self::Returns>;
 }
 
-impl<R> TellNothing for &Teller<R> {
+impl<R> CarriesNothing for &AutorefDispatch<R> {
     type Returns = R;
 
-    fn tell(&self, _: Error) -> Option<R> {
+    fn carry(&self, _: Error) -> Option<R> {
         None
     }
 }

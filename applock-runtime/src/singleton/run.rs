@@ -1,5 +1,8 @@
-//! Driving a body under a lock, async and sync: the body always ends before the lock
-//! does (rule R5).
+//! An async body under its lock. The body always ends before the lock does (rule R5).
+//!
+//! [`Run`] goes through four steps: *start* (is this code under that lock already?), *take*
+//! the lock, *drive* the body while the lease is valid, *release* the lock. A nested body has
+//! no second and no fourth: its lock is the one around it.
 
 use std::any::Any;
 use std::future::Future;
@@ -8,20 +11,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::blocking::block_on;
 use crate::engine::Validity;
 use crate::error::{Error, Result};
-use crate::locker::{Lock, LockGuard};
 
-use super::current::{self, Entered, Running};
+use super::current::{self, Running};
 use super::log::Function;
-
-/// What a call asks for.
-pub(crate) struct Order {
-    pub(crate) lock: Lock,
-    pub(crate) function: Function,
-    pub(crate) finish_when_lost: bool,
-}
+use super::start::{Invocation, Start, take};
 
 type Step<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -36,33 +31,26 @@ pub struct Run<'a, F: Future> {
 }
 
 enum Progress<T> {
-    Start(Result<Order>),
-    Taking(Step<Result<LockGuard>>, Order),
-    Running {
-        running: Arc<Running>,
-        lost: Step<()>,
-        order: Order,
-    },
-    /// Under the lock that the caller holds already.
-    Nested {
-        running: Arc<Running>,
-        lost: Step<()>,
-        order: Order,
-    },
-    Releasing(Step<Result<()>>, Option<Ended<T>>, Order),
+    /// `None` once it has been started.
+    Starting(Option<Result<Invocation>>),
+    Taking(Taking),
+    Driving(Driving),
+    Releasing(Releasing<T>),
     Over,
 }
 
-enum Ended<T> {
-    Value(T),
-    Panic(Box<dyn Any + Send>),
+/// What follows a step.
+enum Next<T> {
+    Step(Progress<T>),
+    /// The run's own result.
+    Done(Result<T>),
 }
 
 impl<'a, F: Future> Run<'a, F> {
-    pub(crate) fn new(order: Result<Order>, body: Pin<&'a mut Option<F>>) -> Self {
+    pub(crate) fn new(invocation: Result<Invocation>, body: Pin<&'a mut Option<F>>) -> Self {
         Self {
             body,
-            progress: Box::new(Progress::Start(order)),
+            progress: Box::new(Progress::Starting(Some(invocation))),
         }
     }
 }
@@ -76,148 +64,22 @@ impl<F: Future> Future for Run<'_, F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         loop {
-            match &mut *this.progress {
-                Progress::Start(_) => {
-                    let Progress::Start(order) =
-                        std::mem::replace(&mut *this.progress, Progress::Over)
-                    else {
-                        continue;
-                    };
-                    *this.progress = match order.and_then(start) {
-                        Ok(Started::Nested(running, order)) => {
-                            let lease = Arc::clone(running.guard.lease());
-                            Progress::Nested {
-                                running,
-                                lost: Box::pin(async move { lease.over().await }),
-                                order,
-                            }
-                        }
-                        Ok(Started::Take(order)) => {
-                            let lock = order.lock.clone();
-                            let taking = Box::pin(async move { lock.acquire().await });
-                            Progress::Taking(taking, order)
-                        }
-                        Err(error) => {
-                            this.body.set(None);
-                            return Poll::Ready(Err(error));
-                        }
-                    };
-                }
-                Progress::Taking(taking, order) => match ready!(taking.as_mut().poll(context)) {
-                    Ok(guard) => {
-                        // The machine may have slept since: nothing is begun under a
-                        // lease that is over.
-                        if let Err(error) = guard.ensure_held() {
-                            order.function.refused(&error);
-                            this.body.set(None);
-                            *this.progress = Progress::Over;
-                            return Poll::Ready(Err(error));
-                        }
-                        let lease = Arc::clone(guard.lease());
-                        let locker = order.lock.locker().clone();
-                        let running = Arc::new(Running::new(locker, guard));
-                        let Progress::Taking(_, order) =
-                            std::mem::replace(&mut *this.progress, Progress::Over)
-                        else {
-                            continue;
-                        };
-                        *this.progress = Progress::Running {
-                            running,
-                            lost: Box::pin(async move { lease.over().await }),
-                            order,
-                        };
-                    }
-                    Err(error) => {
-                        order.function.refused(&error);
-                        this.body.set(None);
-                        *this.progress = Progress::Over;
-                        return Poll::Ready(Err(error));
-                    }
-                },
-                Progress::Running {
-                    running,
-                    lost,
-                    order,
-                } => {
-                    let validity = look(running, lost, context);
-                    if validity == Validity::Suspect && !order.finish_when_lost {
-                        return Poll::Pending;
-                    }
-                    if validity == Validity::Over && !order.finish_when_lost {
-                        let guard = Arc::clone(&running.guard);
-                        let error = why_over(running);
-                        order.function.lost(&error);
-                        drop_body(&mut this.body, running);
-                        *this.progress = Progress::Over;
-                        guard.let_go();
-                        return Poll::Ready(Err(error));
-                    }
-                    let polled = poll_body(&mut this.body, running, context);
-                    let ended = match polled {
-                        Ok(Poll::Pending) => return Poll::Pending,
-                        Ok(Poll::Ready(value)) => Ended::Value(value),
-                        Err(panic) => Ended::Panic(panic),
-                    };
-                    drop_body(&mut this.body, running);
-                    let guard = Arc::clone(&running.guard);
-                    let releasing = Box::pin(async move { guard.end().await });
-                    let Progress::Running { order, .. } =
-                        std::mem::replace(&mut *this.progress, Progress::Over)
-                    else {
-                        continue;
-                    };
-                    *this.progress = Progress::Releasing(releasing, Some(ended), order);
-                }
-                Progress::Nested {
-                    running,
-                    lost,
-                    order,
-                } => {
-                    // Polled after the body around it has ended, there is no lock left to
-                    // run under, whatever was said about a lost one.
-                    let validity = look(running, lost, context);
-                    if validity == Validity::Suspect && !order.finish_when_lost {
-                        return Poll::Pending;
-                    }
-                    let over = validity == Validity::Over;
-                    if over && (!order.finish_when_lost || running.guard.lease().loss().is_none()) {
-                        let error = why_over(running);
-                        order.function.lost(&error);
-                        drop_body(&mut this.body, running);
-                        *this.progress = Progress::Over;
-                        return Poll::Ready(Err(error));
-                    }
-                    let polled = poll_body(&mut this.body, running, context);
-                    return match polled {
-                        Ok(Poll::Pending) => Poll::Pending,
-                        Ok(Poll::Ready(value)) => {
-                            this.body.set(None);
-                            *this.progress = Progress::Over;
-                            Poll::Ready(Ok(value))
-                        }
-                        Err(panic) => {
-                            *this.progress = Progress::Over;
-                            resume_unwind(panic)
-                        }
-                    };
-                }
-                Progress::Releasing(releasing, ended, order) => {
-                    let outcome = ready!(releasing.as_mut().poll(context));
-                    if let Err(error) = outcome {
-                        // The body's own result is never replaced (rule R9).
-                        order.function.release_failed(&error);
-                    }
-                    let ended = ended.take();
-                    *this.progress = Progress::Over;
-                    match ended {
-                        Some(Ended::Value(value)) => return Poll::Ready(Ok(value)),
-                        Some(Ended::Panic(panic)) => resume_unwind(panic),
-                        None => (),
-                    }
-                }
+            let next = match &mut *this.progress {
+                Progress::Starting(invocation) => start(invocation),
+                Progress::Taking(taking) => ready!(taking.poll(context)),
+                Progress::Driving(driving) => ready!(driving.poll(&mut this.body, context)),
+                Progress::Releasing(releasing) => ready!(releasing.poll(context)),
                 // Polled again after it was done: as the standard library's futures do.
                 #[expect(clippy::panic, reason = "a caller's bug, documented by Future::poll")]
                 Progress::Over => panic!("`Run` polled after it was done"),
+            };
+            match next {
+                Next::Step(progress) => *this.progress = progress,
+                Next::Done(result) => {
+                    this.body.set(None);
+                    *this.progress = Progress::Over;
+                    return Poll::Ready(result);
+                }
             }
         }
     }
@@ -226,33 +88,196 @@ impl<F: Future> Future for Run<'_, F> {
 impl<F: Future> Drop for Run<'_, F> {
     fn drop(&mut self) {
         match &*self.progress {
-            Progress::Nested { running, .. } => {
-                let running = Arc::clone(running);
-                drop_body(&mut self.body, &running);
-            }
-            Progress::Running { running, .. } => {
-                let running = Arc::clone(running);
-                drop_body(&mut self.body, &running);
-                // Not by dropping alone: the body may have put a handle of it elsewhere.
-                running.guard.let_go();
-            }
+            Progress::Driving(driving) => driving.cancel(&mut self.body),
             _ => self.body.set(None),
         }
     }
 }
 
-/// What is known of the lease. The task is woken when that changes.
-///
-/// By the clock as well as by the engine's word: after a suspended machine wakes, the
-/// timer may come later than this poll, and the body must not go on before.
-fn look(running: &Running, lost: &mut Step<()>, context: &mut Context<'_>) -> Validity {
-    match running.guard.validity() {
-        Validity::Over => Validity::Over,
-        _ if lost.as_mut().poll(context).is_ready() => Validity::Over,
-        Validity::Valid => Validity::Valid,
-        // It may have been confirmed before this task could be woken for it.
-        Validity::Suspect => running.guard.validity(),
+/// The first step: whether this code runs under that very lock already.
+fn start<T>(invocation: &mut Option<Result<Invocation>>) -> Next<T> {
+    let Some(invocation) = invocation.take() else {
+        return Next::Step(Progress::Over);
+    };
+    let Invocation {
+        lock,
+        function,
+        finish_when_lost,
+    } = match invocation {
+        Ok(invocation) => invocation,
+        // Logged where the locker was looked for.
+        Err(error) => return Next::Done(Err(error)),
+    };
+    match Start::of(lock) {
+        Ok(Start::Take(lock)) => Next::Step(Progress::Taking(Taking {
+            taken: Box::pin(take(lock)),
+            function,
+            finish_when_lost,
+        })),
+        Ok(Start::Nested(running)) => Next::Step(Progress::Driving(Driving {
+            lost: lost(&running),
+            running,
+            nested: true,
+            function,
+            finish_when_lost,
+        })),
+        Err(error) => {
+            function.refused(&error);
+            Next::Done(Err(error))
+        }
     }
+}
+
+/// The second step: the lock is asked for.
+struct Taking {
+    taken: Step<Result<Arc<Running>>>,
+    function: Function,
+    finish_when_lost: bool,
+}
+
+impl Taking {
+    fn poll<T>(&mut self, context: &mut Context<'_>) -> Poll<Next<T>> {
+        Poll::Ready(match ready!(self.taken.as_mut().poll(context)) {
+            Ok(running) => Next::Step(Progress::Driving(Driving {
+                lost: lost(&running),
+                running,
+                nested: false,
+                function: self.function,
+                finish_when_lost: self.finish_when_lost,
+            })),
+            Err(error) => {
+                self.function.refused(&error);
+                Next::Done(Err(error))
+            }
+        })
+    }
+}
+
+/// The third step: the body runs under the lock.
+struct Driving {
+    running: Arc<Running>,
+    lost: Step<()>,
+    /// Under the lock that the caller holds already; it is the caller's to release.
+    nested: bool,
+    function: Function,
+    finish_when_lost: bool,
+}
+
+impl Driving {
+    fn poll<F: Future>(
+        &mut self,
+        body: &mut Pin<&mut Option<F>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Next<F::Output>> {
+        match self.validity(context) {
+            Validity::Suspect if !self.finish_when_lost => return Poll::Pending,
+            Validity::Over if !self.may_finish() => {
+                return Poll::Ready(Next::Done(Err(self.lose(body))));
+            }
+            _ => (),
+        }
+        let ended = match poll_body(body, &self.running, context) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(value)) => Ended::Value(value),
+            Err(panic) => Ended::Panic(panic),
+        };
+        drop_body(body, &self.running);
+        if self.nested {
+            return Poll::Ready(Next::Done(Ok(ended.into_value())));
+        }
+        let guard = Arc::clone(&self.running.guard);
+        Poll::Ready(Next::Step(Progress::Releasing(Releasing {
+            released: Box::pin(async move { guard.end().await }),
+            ended: Some(ended),
+            function: self.function,
+        })))
+    }
+
+    /// What is known of the lease. The task is woken when that changes.
+    ///
+    /// By the clock as well as by the engine's word: after a suspended machine wakes, the
+    /// timer may come later than this poll, and the body must not go on before.
+    fn validity(&mut self, context: &mut Context<'_>) -> Validity {
+        let guard = &self.running.guard;
+        match guard.validity() {
+            Validity::Over => Validity::Over,
+            _ if self.lost.as_mut().poll(context).is_ready() => Validity::Over,
+            Validity::Valid => Validity::Valid,
+            // It may have been confirmed before this task could be woken for it.
+            Validity::Suspect => guard.validity(),
+        }
+    }
+
+    /// Whether the body goes on though the lease is over.
+    ///
+    /// A nested body that is polled after the body around it has ended does not: there the
+    /// lock was released, and not lost.
+    fn may_finish(&self) -> bool {
+        let was_released = self.nested && self.running.guard.lease().loss().is_none();
+        self.finish_when_lost && !was_released
+    }
+
+    /// Cancels the body because its lease is over; the error says why it is.
+    fn lose<F>(&self, body: &mut Pin<&mut Option<F>>) -> Error {
+        let running = &self.running;
+        let error = running.guard.ensure_held().err().unwrap_or(Error::NotHeld {
+            key: Arc::clone(&running.key.lock),
+        });
+        self.function.lost(&error);
+        self.cancel(body);
+        error
+    }
+
+    /// Drops the body, and then lets go of the lock in the background.
+    fn cancel<F>(&self, body: &mut Pin<&mut Option<F>>) {
+        drop_body(body, &self.running);
+        if !self.nested {
+            // Not by dropping alone: the body may have put a handle of it elsewhere.
+            self.running.guard.let_go();
+        }
+    }
+}
+
+/// How a body has ended.
+enum Ended<T> {
+    Value(T),
+    Panic(Box<dyn Any + Send>),
+}
+
+impl<T> Ended<T> {
+    fn into_value(self) -> T {
+        match self {
+            Self::Value(value) => value,
+            Self::Panic(panic) => resume_unwind(panic),
+        }
+    }
+}
+
+/// The last step: the body is gone, and the store is told that the lock is free.
+struct Releasing<T> {
+    released: Step<Result<()>>,
+    /// `None` once it has been given to the caller.
+    ended: Option<Ended<T>>,
+    function: Function,
+}
+
+impl<T> Releasing<T> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next<T>> {
+        if let Err(error) = ready!(self.released.as_mut().poll(context)) {
+            // The body's own result is never replaced (rule R9).
+            self.function.release_failed(&error);
+        }
+        Poll::Ready(match self.ended.take() {
+            Some(ended) => Next::Done(Ok(ended.into_value())),
+            None => Next::Step(Progress::Over),
+        })
+    }
+}
+
+/// Completes when the lease is over.
+fn lost(running: &Running) -> Step<()> {
+    let lease = Arc::clone(running.guard.lease());
+    Box::pin(async move { lease.over().await })
 }
 
 fn poll_body<F: Future>(
@@ -276,84 +301,4 @@ fn drop_body<F>(body: &mut Pin<&mut Option<F>>, running: &Arc<Running>) {
     let entered = current::enter(Arc::clone(running));
     body.set(None);
     drop(entered);
-}
-
-fn why_over(running: &Running) -> Error {
-    running.guard.ensure_held().err().unwrap_or(Error::NotHeld {
-        key: Arc::clone(&running.key.lock),
-    })
-}
-
-enum Started {
-    Nested(Arc<Running>, Order),
-    Take(Order),
-}
-
-/// Whether this code runs under that very lock already.
-fn start(order: Order) -> Result<Started> {
-    let key = match order.lock.resolve() {
-        Ok(key) => key,
-        Err(error) => {
-            order.function.refused(&error);
-            return Err(error);
-        }
-    };
-    match current::find(order.lock.locker(), &key) {
-        Some(running) => match running.guard.ensure_held() {
-            Ok(()) => Ok(Started::Nested(running, order)),
-            Err(error) => {
-                order.function.refused(&error);
-                Err(error)
-            }
-        },
-        None => Ok(Started::Take(order)),
-    }
-}
-
-/// A sync body's lock: taken before the body, released when this is dropped, after it.
-/// Both block.
-#[must_use = "a frame that is dropped at once releases its lock at once"]
-pub struct Frame {
-    entered: Option<Entered>,
-    /// `None` under the lock that the caller holds already.
-    running: Option<(Arc<Running>, Function)>,
-}
-
-impl Frame {
-    pub(crate) fn enter(order: Order) -> Result<Self> {
-        match start(order)? {
-            Started::Nested(running, _) => Ok(Self {
-                entered: Some(current::enter(running)),
-                running: None,
-            }),
-            Started::Take(order) => {
-                let taken = block_on(order.lock.acquire())
-                    .and_then(|guard| guard.ensure_held().map(|()| guard));
-                let guard = match taken {
-                    Ok(guard) => guard,
-                    Err(error) => {
-                        order.function.refused(&error);
-                        return Err(error);
-                    }
-                };
-                let locker = order.lock.locker().clone();
-                let running = Arc::new(Running::new(locker, guard));
-                Ok(Self {
-                    entered: Some(current::enter(Arc::clone(&running))),
-                    running: Some((running, order.function)),
-                })
-            }
-        }
-    }
-}
-
-impl Drop for Frame {
-    fn drop(&mut self) {
-        drop(self.entered.take());
-        if let Some((running, function)) = self.running.take()
-            && let Err(error) = block_on(running.guard.end())
-        {
-            function.release_failed(&error);
-        }
-    }
 }

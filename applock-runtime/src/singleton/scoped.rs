@@ -5,13 +5,15 @@ use std::future::Future;
 use crate::error::Result;
 use crate::locker::Lock;
 
+use super::blocking_run::BlockingRun;
 use super::log::Function;
-use super::run::{Frame, Order, Run};
+use super::run::Run;
+use super::start::Invocation;
 
 impl Lock {
     /// Runs a future under the lock, and releases the lock when it has ended: on
     /// return, panic or cancellation, after the future is gone. If the lease is lost,
-    /// the future is dropped and [`Error::Lost`] returned.
+    /// the future is dropped and [`Error::Lost`](crate::Error::Lost) returned.
     ///
     /// Inside it [`current`](crate::current) gives the guard. Where the lock is held
     /// already by the [`run`](Self::run) or `#[singleton]` that this code runs under,
@@ -19,7 +21,7 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire), and [`Error::Lost`]. Does I/O. Cancellation safe:
+    /// As [`acquire`](Self::acquire), and [`Error::Lost`](crate::Error::Lost). Does I/O. Cancellation safe:
     /// the future is dropped first, then the lock released in the background.
     ///
     /// ```
@@ -35,14 +37,14 @@ impl Lock {
         let lock = self.clone();
         async move {
             let body = std::pin::pin!(Some(future));
-            Run::new(Ok(order(lock)), body).await
+            Run::new(Ok(invocation(lock)), body).await
         }
     }
 
     /// Runs a closure under the lock, on this thread: [`run`](Self::run) for plain
     /// threads. Blocks. A closure can't be cancelled: if the lease is lost it runs to
     /// its end, its result is returned, and the loss is logged; ask
-    /// [`LockGuard::ensure_held`] before each effect.
+    /// [`LockGuard::ensure_held`](crate::LockGuard::ensure_held) before each effect.
     ///
     /// # Errors
     ///
@@ -55,15 +57,15 @@ impl Lock {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn run_blocking<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
-        let frame = Frame::enter(order(self.clone()))?;
+        let run = BlockingRun::enter(invocation(self.clone()))?;
         let value = body();
-        drop(frame);
+        drop(run);
         Ok(value)
     }
 }
 
-fn order(lock: Lock) -> Order {
-    Order {
+fn invocation(lock: Lock) -> Invocation {
+    Invocation {
         lock,
         function: Function {
             module: module_path!(),

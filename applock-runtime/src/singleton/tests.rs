@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::*;
 use crate::blocking::block_on;
 use crate::clock::ManualClock;
 use crate::error::Error;
+use crate::locker::{AppLocker, LockOptions};
 use crate::store::memory::MemoryStore;
+
+use super::Call;
 
 const TTL: Duration = Duration::from_secs(9);
 
@@ -26,6 +28,10 @@ fn locker_by(clock: &ManualClock) -> AppLocker {
         .clock(clock.clone())
         .build()
         .unwrap()
+}
+
+fn call(options: LockOptions, locker: &AppLocker) -> Call {
+    Call::new(module_path!(), "body", options).locker(locker)
 }
 
 #[test]
@@ -68,7 +74,7 @@ fn sleeps_before_the_body_begins(finish: bool) {
     let before = other.fencing_token();
     let ran = Cell::new(false);
     let body = pin!(Some(async { ran.set(true) }));
-    let call = Call::app("x").ttl(TTL).wait_forever().locker(&locker);
+    let call = call(LockOptions::app("x").ttl(TTL).wait_forever(), &locker);
     let call = if finish {
         call.finish_when_lost()
     } else {
@@ -131,7 +137,7 @@ fn a_body_is_kept_back_while_a_jump_of_the_wall_clock_makes_its_lease_suspect() 
             _ => Poll::Ready(crate::current().map(|guard| guard.is_held())),
         }
     })));
-    let call = Call::app("x").ttl(TTL).locker(&locker);
+    let call = call(LockOptions::app("x").ttl(TTL), &locker);
     let outcome = block_on(call.run(body));
     assert_eq!(outcome.unwrap(), Some(true));
     assert_eq!(steps.get(), 2);
@@ -153,7 +159,7 @@ fn a_body_whose_lease_runs_out_is_dropped_where_it_stands() {
             Poll::Ready(())
         }
     })));
-    let call = Call::app("x").ttl(TTL).locker(&locker);
+    let call = call(LockOptions::app("x").ttl(TTL), &locker);
     assert!(matches!(block_on(call.run(body)), Err(Error::Lost { .. })));
     assert_eq!(steps.get(), 1);
 }

@@ -63,7 +63,7 @@ impl Bare {
         self.backend.now.set(since_start);
     }
 
-    /// Begins another life, with its data: nobody is connected.
+    /// Begins another life, with its data: no client is connected.
     pub(in crate::simulation) fn restart(&self, run: &str) {
         run.clone_into(&mut self.backend.run.borrow_mut());
         self.backend.channels.borrow_mut().clear();
@@ -82,7 +82,7 @@ impl Bare {
         }
     }
 
-    /// What was heard since the last time: channel and message.
+    /// What subscribers received since the last time: channel and message.
     pub(in crate::simulation) fn published(&self) -> Vec<(String, String)> {
         self.backend.published.take()
     }

@@ -10,7 +10,7 @@ use crate::simulation::history::OwnerNumber;
 /// What the server's clock showed when the run began.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
-/// Who holds a lock: the owner, the token, and until when.
+/// The holder of a lock: the owner, the token, and until when.
 pub(super) type Holder = (OwnerNumber, u64, Duration);
 
 type Hash = BTreeMap<String, String>;
@@ -41,7 +41,7 @@ impl Content {
     }
 }
 
-/// One kind of content, to look for at a key.
+/// A type of content, to find at a key.
 trait ContentType: Default {
     fn of(content: &mut Content) -> Option<&mut Self>;
     fn wrap(self) -> Content;
@@ -105,7 +105,7 @@ impl Data {
         keys.cloned().collect()
     }
 
-    /// Who stands in line at a lock, in order: the members of its queue.
+    /// The waiters of a lock, in order: the members of its queue.
     pub(in crate::simulation) fn queue(&mut self, lock: &str) -> Vec<OwnerNumber> {
         let Ok(Some(queue)) = self.find::<Sorted>(&format!("{{{lock}}}:queue")) else {
             return Vec::new();
@@ -119,7 +119,7 @@ impl Data {
     pub(super) fn holder(&mut self, key: &str) -> Option<Holder> {
         let until = self.keys.get(key)?.until;
         let hash = self.find::<Hash>(key).ok()??;
-        // What at_least keeps, with a suffix, is nobody's.
+        // What at_least keeps, with a suffix, has no owner.
         let owner = OwnerNumber::from_str_radix(hash.get("owner")?, 16).ok()?;
         let token = hash.get("token")?.parse().ok()?;
         Some((owner, token, until.unwrap_or(Duration::MAX)))
@@ -198,7 +198,7 @@ impl Data {
         }
     }
 
-    /// Looks at or changes what stands at a key: a key that is not there is empty, and
+    /// Reads or changes the value of a key: a key that is not there is empty, and
     /// what is empty then is not there.
     fn change<K: ContentType>(
         &mut self,

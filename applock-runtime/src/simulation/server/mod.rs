@@ -1,6 +1,6 @@
 //! A small Redis server: it speaks the protocol ([`wire`]), keeps hashes and sorted sets
 //! that expire ([`data`]), runs the very scripts of `store/redis/scripts` in a Lua of the
-//! same version ([`lua`]), and passes messages on to who subscribed.
+//! same version ([`lua`]), and passes messages on to subscribers.
 
 mod bare;
 pub(super) mod data;
@@ -29,8 +29,8 @@ use lua::Scripts;
 use watch::Watch;
 use wire::{Reply, request};
 
-/// One life of the server: a restart makes a new one, which knows no script and nobody
-/// who subscribed.
+/// One life of the server: a restart makes a new one, which knows no script and no
+/// subscriber.
 struct SimulatedServer {
     world: Rc<World>,
     scripts: Scripts,
@@ -66,14 +66,14 @@ struct Subscriber {
     way: UnboundedSender<Reply>,
 }
 
-/// Who hears what is published.
+/// The subscribers of every channel.
 #[derive(Default)]
 struct Subscribers {
     all: RefCell<BTreeMap<Subscription, Subscriber>>,
 }
 
 impl Subscribers {
-    /// Each host that listens, and since when.
+    /// Each subscribed host, and since when.
     fn hosts(&self) -> BTreeMap<usize, Duration> {
         let all = self.all.borrow();
         all.values().map(|one| (one.host, one.since)).collect()
@@ -150,7 +150,7 @@ impl Client {
     }
 
     /// Whether it may send nothing but (un)subscriptions and pings.
-    fn only_listens(&self) -> bool {
+    fn is_subscriber_only(&self) -> bool {
         !self.resp3.get() && self.subscriptions() > 0
     }
 }
@@ -235,11 +235,11 @@ impl SimulatedServer {
         let one = match words {
             ["SUBSCRIBE", channels @ ..] => return client.subscribe(channels),
             ["UNSUBSCRIBE", channels @ ..] => return client.unsubscribe(channels),
-            ["PING", rest @ ..] if client.only_listens() => {
+            ["PING", rest @ ..] if client.is_subscriber_only() => {
                 let text = rest.first().copied().unwrap_or_default();
                 Reply::Push(vec![Reply::bulk("pong"), Reply::bulk(text)])
             }
-            other if client.only_listens() => Reply::Error(format!(
+            other if client.is_subscriber_only() => Reply::Error(format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
                  RESET are allowed in this context",
                 other[0].to_lowercase()

@@ -1,4 +1,4 @@
-//! Writes down what scripts do to locks and lines.
+//! Records what scripts do to locks and wait queues.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,19 +13,19 @@ use super::data::{Holder, is_lock};
 #[derive(Default)]
 pub(super) struct Watch {
     locks: RefCell<BTreeMap<String, WatchedLock>>,
-    /// When each host last last_request about each lock.
+    /// When each host last asked about each lock.
     last_request: RefCell<BTreeMap<(usize, usize), Duration>>,
-    /// The hosts that listened for each lock when the server ended its last life.
+    /// The hosts subscribed for each lock when the server ended its last life.
     former: BTreeSet<(usize, usize)>,
 }
 
-/// The hosts that can be known of a grant, since when.
+/// The hosts that can be notified of a grant, since when.
 pub(super) type Subscribed = BTreeMap<usize, Duration>;
 
-/// A host whose way is in order has said so soon that it listens.
+/// A host without a network fault has reported its subscription within so long.
 const SAYS_SO: Duration = Duration::from_secs(5);
 
-/// One that does not listen, and was silent for longer, is nobody to offer a lock to.
+/// A process without a subscription that was silent for longer is not offered a lock.
 const SILENCE: Duration = Duration::from_secs(3);
 
 struct WatchedLock {
@@ -35,9 +35,9 @@ struct WatchedLock {
     was_held: bool,
     /// As last seen.
     holder: Option<Holder>,
-    /// Who has_queued in queue when the script began.
+    /// The wait queue when the script began.
     queue: Vec<OwnerNumber>,
-    /// Whom it went to last.
+    /// The owner that it went to last.
     given: Option<OwnerNumber>,
 }
 
@@ -102,19 +102,19 @@ impl Watch {
             {
                 let given = lock.given;
                 blame(format!(
-                    "jumped: it goes to {given:?} past {passed}, who listens"
+                    "jumped: it goes to {given:?} past {passed}, which is subscribed"
                 ));
             }
             if let Some(next) = queue.iter().find(|owner| can_be_reached(owner)) {
                 if lock.was_held && lock.holder.is_none() && !is_kept {
-                    blame(format!("unserved: it is free, and {next} listens"));
+                    blame(format!("unserved: it is free, and {next} is subscribed"));
                 }
                 if let Some(unreachable) = lock
                     .given
                     .filter(|given| self.is_unreachable(world, &lock, *given, subscribed))
                 {
                     blame(format!(
-                        "wasted: it goes to {unreachable}, who can't hear that, and {next} can"
+                        "wasted: it goes to {unreachable}, which can't be notified, and {next} can"
                     ));
                 }
             }
@@ -135,7 +135,7 @@ impl Watch {
             .copied()
     }
 
-    /// Whether a host listens, and the server has been known so.
+    /// Whether a host is subscribed, and has reported that to the server.
     fn has_told(
         &self,
         world: &World,
@@ -150,7 +150,7 @@ impl Watch {
         })
     }
 
-    /// Whether one in queue can be known of a grant; or could, before the server restarted.
+    /// Whether a waiter can be notified of a grant; or could, before the server restarted.
     fn can_be_notified(
         &self,
         world: &World,
@@ -197,7 +197,7 @@ impl WatchedLock {
         }
     }
 
-    /// Those who were before the one whom it went to, and stand in queue still.
+    /// The waiters ahead of the one that got the lock which are in the queue still.
     fn passed(&self, world: &World, queue: &[OwnerNumber]) -> Vec<OwnerNumber> {
         let returns = |given: &OwnerNumber| {
             !self.queue.contains(given) && world.has_queued.borrow().contains(given)

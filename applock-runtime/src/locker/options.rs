@@ -1,0 +1,102 @@
+//! Which lock, and how to take it: what a [`Lock`](crate::Lock) has beside its locker.
+//!
+//! It stands alone because a `#[singleton]` function says it before its locker is known.
+
+use std::time::Duration;
+
+use crate::engine::Wait;
+use crate::error::Result;
+use crate::key::Key;
+
+/// Which lock, and how to take it. Each method is that of the same name on
+/// [`Lock`](crate::Lock). Nothing is checked before the lock is taken.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct LockOptions {
+    target: Target,
+    pub(super) ttl: Option<Duration>,
+    pub(super) wait: Wait,
+    pub(super) at_least: Option<Duration>,
+    pub(super) at_most: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    App { app: String, name: Option<String> },
+    Key(String),
+}
+
+impl LockOptions {
+    fn of(target: Target) -> Self {
+        Self {
+            target,
+            ttl: None,
+            wait: Wait::Not,
+            at_least: None,
+            at_most: None,
+        }
+    }
+
+    /// The lock of an application.
+    pub fn app(app: impl Into<String>) -> Self {
+        let app = app.into();
+        Self::of(Target::App { app, name: None })
+    }
+
+    /// The lock at this key of the store.
+    pub fn whole_key(key: impl Into<String>) -> Self {
+        Self::of(Target::Key(key.into()))
+    }
+
+    pub(super) fn key(self, key: String) -> Self {
+        let target = Target::Key(key);
+        Self { target, ..self }
+    }
+
+    /// A lock inside the application.
+    pub fn name(self, name: impl Into<String>) -> Self {
+        let (Target::App { app, .. } | Target::Key(app)) = self.target;
+        let name = Some(name.into());
+        Self {
+            target: Target::App { app, name },
+            ..self
+        }
+    }
+
+    /// The lease's length.
+    pub fn ttl(self, ttl: Duration) -> Self {
+        let ttl = Some(ttl);
+        Self { ttl, ..self }
+    }
+
+    /// How long to wait for a busy lock.
+    pub fn wait(self, longest: Duration) -> Self {
+        let wait = Wait::For(longest);
+        Self { wait, ..self }
+    }
+
+    /// Wait for as long as it takes.
+    pub fn wait_forever(self) -> Self {
+        let wait = Wait::Forever;
+        Self { wait, ..self }
+    }
+
+    /// How long the lock stays taken at the least.
+    pub fn at_least(self, length: Duration) -> Self {
+        let at_least = Some(length);
+        Self { at_least, ..self }
+    }
+
+    /// When the heartbeat stops.
+    pub fn at_most(self, length: Duration) -> Self {
+        let at_most = Some(length);
+        Self { at_most, ..self }
+    }
+
+    pub(super) fn resolve(&self, prefix: &str) -> Result<Key> {
+        match &self.target {
+            Target::App { app, name } => Key::of(prefix, app, name.as_deref()),
+            Target::Key(key) => Key::whole(key),
+        }
+    }
+}
