@@ -1,5 +1,5 @@
 //! Promise: ten thousand locks of one process share one thread and one connection, are
-//! renewed in batches, and cost less than a KiB each (F25). A binary of its own, with
+//! renewed in batches, and cost less than a KiB each (F25). A program of its own, with
 //! one test: it counts what the whole process has.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 

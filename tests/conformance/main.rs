@@ -493,14 +493,14 @@ const TEXTS: &[(&str, &str)] = &[
 
 /// The text of the test files that have lines of the list, too.
 const BESIDE: &[&str] = &[
-    include_str!("../connection_loss.rs"),
-    include_str!("../current.rs"),
-    include_str!("../dead_waiter.rs"),
-    include_str!("../events.rs"),
-    include_str!("../fencing_tokens.rs"),
-    include_str!("../many_waiters.rs"),
-    include_str!("../nested.rs"),
-    include_str!("../no_notifications.rs"),
+    include_str!("../server/connection_loss.rs"),
+    include_str!("../attribute/current.rs"),
+    include_str!("../waiting/dead_waiter.rs"),
+    include_str!("../lock/events.rs"),
+    include_str!("../lock/fencing_tokens.rs"),
+    include_str!("../waiting/many_waiters.rs"),
+    include_str!("../attribute/nested.rs"),
+    include_str!("../waiting/no_notifications.rs"),
 ];
 
 #[test]

@@ -14,6 +14,12 @@ const MARK: &str = "[child says] ";
 /// How long a child may take to say something on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The name of a test as the test runner knows it: below the program, with its modules.
+pub fn name_of<Test>(_: Test) -> &'static str {
+    let path = std::any::type_name::<Test>();
+    path.split_once("::").map_or(path, |(_, name)| name)
+}
+
 /// In the child: what the parent gave it to do. `None` in the parent.
 pub fn part() -> Option<String> {
     std::env::var(PART).ok()
@@ -44,7 +50,7 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Runs the test of that name once more, with `part` to play.
+    /// Runs the test of that name ([`name_of`]) once more, with `part` to play.
     pub fn start(test: &str, part: &str) -> Self {
         Self::with(test, part, &[])
     }

@@ -106,6 +106,8 @@ impl Pair {
     /// Waits until these words are logged of this very holding.
     #[track_caller]
     fn logged(&self, words: &str) {
-        log::until(&["QUEUE:held", &format!("token={} ", self.token), words]);
+        // All faults of a program log side by side, each of a lock of this name.
+        let owner = self.guard.info().owner_id().replace('-', "");
+        log::until(&["QUEUE:held", &format!("owner={owner} "), words]);
     }
 }

@@ -1,8 +1,10 @@
 //! A real `redis-server` on a free port of its own, to be frozen, killed and restarted.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use redis::{Cmd, Connection, FromRedisValue, RedisResult};
@@ -236,8 +238,15 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port where nothing listens now.
+/// A port where nothing listens now. No port is given out twice in a process: an address
+/// in the log belongs to one test.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        if GIVEN.lock().expect("the ports").insert(port) {
+            return port;
+        }
+    }
 }

@@ -1,0 +1,18 @@
+//! What `#[singleton]` makes of a function: what it accepts, what its callers get, and what
+//! code under the lock finds.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod current;
+mod macro_attributes;
+mod macro_lints;
+mod macro_order;
+mod macro_refusal;
+mod macro_size;
+mod nested;
+mod refusals;
+mod span;
+mod trybuild;

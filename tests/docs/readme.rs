@@ -1,0 +1,125 @@
+//! What the README says under 'Rights' is enough for all that the library does on
+//! Redis, and none of it can be left out. And a fleet can move over from a plain
+//! `SET NX` lock as docs/MIGRATING.md says.
+
+use std::time::Duration;
+
+use crate::support::redis::RedisServer;
+use applock::{AppLocker, Error};
+
+/// The words of the README's `ACL SETUSER`.
+fn rights() -> Vec<&'static str> {
+    include_str!("../../README.md")
+        .lines()
+        .find(|line| line.starts_with("ACL SETUSER applock "))
+        .expect("the README has the line")
+        .split(' ')
+        .collect()
+}
+
+/// All that is done on Redis. Every answer is looked at, so that a right that is
+/// missing can't hide.
+async fn everything(server: &RedisServer) -> Result<(), Error> {
+    // So that EVAL is needed, and a refused command leaves nothing for the next round.
+    server.run::<()>("FLUSHALL");
+    server.run::<()>("SCRIPT FLUSH");
+    let url = format!("redis://applock:PASSWORD@127.0.0.1:{}", server.port());
+    let locker = AppLocker::connect(url).await?;
+    let lock = locker.lock("rights").ttl(Duration::from_secs(5));
+
+    let guard = lock.acquire().await?;
+    assert!(guard.verify().await?);
+    assert!(lock.try_acquire().await?.is_none());
+    assert!(lock.info().await?.is_some());
+    assert!(lock.last_holding().await?.is_some());
+    guard.release().await?;
+
+    let kept = lock.clone().at_least(Duration::from_secs(5));
+    kept.acquire().await?.release().await?;
+    assert!(!lock.force_release_if_stale(Duration::from_secs(3)).await?);
+    assert!(lock.force_release().await?);
+    assert!(lock.info().await?.is_none());
+
+    let named = lock.name("tenant-{7}");
+    let guard = named.acquire().await?;
+    let next = named.clone().wait(Duration::from_secs(10));
+    let waiting = tokio::spawn(async move { next.acquire().await });
+    while named.info().await?.and_then(|info| info.waiters()) != Some(1) {
+        if waiting.is_finished() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let outcome = guard.release().await;
+    let next = waiting.await.expect("no panic")?;
+    outcome?;
+    assert!(next.verify().await?);
+    next.release().await?;
+    // Gone, unknown to its holder.
+    let guard = named.acquire().await?;
+    server.run::<()>(&format!("DEL {}", guard.info().key()));
+    match guard.release().await {
+        Err(Error::NotHeld { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// Without these, whoever waits asks again and again instead.
+const OPTIONAL: [&str; 2] = ["+publish", "+subscribe"];
+
+#[tokio::test]
+async fn the_rights_that_the_readme_lists_are_enough() {
+    let server = RedisServer::start();
+    server.try_run::<()>(&rights()).expect("Redis takes them");
+    everything(&server).await.expect("they are enough");
+}
+
+#[tokio::test]
+async fn none_of_the_rights_that_the_readme_lists_can_be_left_out() {
+    let server = RedisServer::start();
+    let all = rights();
+    let needed = |word: &&&str| word.starts_with(['+', '~']) && !OPTIONAL.contains(*word);
+    for left_out in all.iter().filter(needed) {
+        let mut fewer = vec!["ACL", "SETUSER", "applock", "reset"];
+        fewer.extend(all[3..].iter().filter(|word| *word != left_out));
+        server.try_run::<()>(&fewer).expect("Redis takes them");
+        let outcome = everything(&server).await;
+        assert!(
+            matches!(&outcome, Err(Error::Denied(fault)) if fault.remedy.contains("'Rights'")),
+            "without {left_out}: {outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn old_instances_with_a_plain_lock_and_new_ones_exclude_one_another() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.expect("a server");
+    let lock = locker.lock("reports");
+    let plain = "SET QUEUE:reports somebody NX EX 60";
+
+    assert_eq!(server.run::<String>(plain), "OK");
+    let Err(Error::Busy(holder)) = lock.acquire().await else {
+        panic!("a plain lock does not count");
+    };
+    assert!(holder.is_foreign());
+    assert!(
+        !lock
+            .force_release_if_stale(Duration::ZERO)
+            .await
+            .expect("an answer")
+    );
+    assert_eq!(server.run::<String>("GET QUEUE:reports"), "somebody");
+    server.run::<()>("DEL QUEUE:reports");
+
+    let guard = lock.acquire().await.expect("it is free");
+    assert_eq!(server.run::<Option<String>>(plain), None);
+    assert!(server.try_run::<String>(&["GET", "QUEUE:reports"]).is_err());
+    // An old instance that does not look whose it is.
+    server.run::<()>("DEL QUEUE:reports");
+    assert!(!guard.verify().await.expect("an answer"));
+    assert!(matches!(guard.release().await, Err(Error::Lost { .. })));
+
+    server.run::<()>(plain);
+    assert!(lock.force_release().await.expect("an answer"));
+}

@@ -1,0 +1,216 @@
+//! Promise: a shutdown tells every holder to stop, releases all that the locker holds
+//! within the time given, and takes no more locks (F29).
+
+use std::time::{Duration, Instant};
+
+use crate::support::child::{self, ChildProcess};
+use crate::support::lease::LIMIT;
+use crate::support::probe::Probe;
+use crate::support::redis::RedisServer;
+use crate::support::wait;
+use applock::{AppLocker, Error, Loss, singleton};
+use tokio::sync::oneshot;
+
+/// Long enough that half of it tells a shutdown that waits from one that does not.
+const WITHIN: Duration = Duration::from_secs(30);
+
+fn locks(server: &RedisServer) -> Vec<String> {
+    server.run("KEYS QUEUE:*")
+}
+
+#[track_caller]
+fn assert_shut_down(error: &Error) {
+    assert!(
+        matches!(
+            error,
+            Error::Lost {
+                reason: Loss::Shutdown,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[singleton(app = "body", locker = locker)]
+async fn body(locker: &AppLocker, entered: oneshot::Sender<()>, probe: Probe) -> Result<(), Error> {
+    entered.send(()).unwrap();
+    wait::to_be_cancelled().await;
+    drop(probe);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shutdown_cancels_bodies_before_it_releases_their_locks() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.unwrap();
+    let (probe, saw) = Probe::new(&server, "QUEUE:body");
+    let (entered, is_entered) = oneshot::channel();
+    let running = {
+        let locker = locker.clone();
+        tokio::spawn(async move { body(&locker, entered, probe).await })
+    };
+    is_entered.await.unwrap();
+    let start = Instant::now();
+    locker.shutdown(WITHIN).await.unwrap();
+    assert!(locks(&server).is_empty());
+    // The body let go by itself: the shutdown did not have to wait for half its time.
+    assert!(start.elapsed() < WITHIN / 2, "{:?}", start.elapsed());
+    assert!(saw.saw_the_lock_taken());
+    assert_shut_down(&running.await.unwrap().unwrap_err());
+}
+
+#[test]
+fn a_shutdown_releases_what_nobody_lets_go() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let guards: Vec<_> = (0..50)
+        .map(|n| locker.lock("kept").name(n.to_string()).acquire_blocking())
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(locks(&server).len(), 50);
+    let within = Duration::from_secs(6);
+    let start = Instant::now();
+    // It would say so if they were not released in time.
+    locker.shutdown_blocking(within).unwrap();
+    assert!(locks(&server).is_empty());
+    // Holders have half of the time to let go by themselves.
+    assert!(start.elapsed() >= within / 2, "{:?}", start.elapsed());
+    for guard in guards {
+        assert!(!guard.is_held());
+        assert_shut_down(&guard.ensure_held().unwrap_err());
+        assert_shut_down(&guard.release_blocking().unwrap_err());
+    }
+}
+
+#[tokio::test]
+async fn guards_turn_lost_as_soon_as_the_shutdown_begins() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.unwrap();
+    let guard = locker.lock("told").acquire().await.unwrap();
+    let holder = async {
+        guard.lost().await;
+        // Told, and not yet released: the holder has time to stop.
+        assert_eq!(locks(&server).len(), 1);
+        drop(guard);
+    };
+    let start = Instant::now();
+    let ((), outcome) = tokio::join!(holder, locker.shutdown(WITHIN));
+    outcome.unwrap();
+    assert!(locks(&server).is_empty());
+    assert!(start.elapsed() < WITHIN / 2, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn after_a_shutdown_nothing_is_taken_and_who_waits_is_told() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.unwrap();
+    let other = AppLocker::connect(server.url()).await.unwrap();
+    let theirs = other.lock("busy").acquire().await.unwrap();
+    let waiting = {
+        let lock = locker.lock("busy").wait_forever();
+        tokio::spawn(async move { lock.acquire().await.map(drop) })
+    };
+    // It has looked at least once.
+    let asked = || {
+        server
+            .run::<String>("INFO commandstats")
+            .contains("evalsha")
+    };
+    wait::until("it waits", LIMIT, asked);
+    locker.shutdown(WITHIN).await.unwrap();
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Closed { .. }), "{error}");
+    for _ in 0..3 {
+        let error = locker.lock("free").acquire().await.unwrap_err();
+        assert!(matches!(error, Error::Closed { .. }), "{error}");
+        assert!(error.to_string().contains("QUEUE:free"), "{error}");
+    }
+    let clone = locker.clone();
+    let error = body(&clone, oneshot::channel().0, Probe::blind().0)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Closed { .. }), "{error}");
+    // Others are not concerned.
+    assert!(theirs.verify().await.unwrap());
+    locker.shutdown(WITHIN).await.unwrap();
+}
+
+#[test]
+fn a_shutdown_without_an_answering_server_ends_in_time_and_says_so() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let _guard = locker.lock("stuck").acquire_blocking().unwrap();
+    server.freeze();
+    let within = Duration::from_secs(1);
+    let start = Instant::now();
+    let error = locker.shutdown_blocking(within).unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    // Its ttl is a minute.
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+    server.thaw();
+}
+
+fn holds_three(url: &str) {
+    let locker = AppLocker::connect_blocking(url).unwrap();
+    let guards: Vec<_> = ["a", "b", "c"]
+        .map(|name| locker.lock("child").name(name).acquire_blocking().unwrap())
+        .into();
+    child::say("holding");
+    child::until_dismissed();
+    locker.shutdown_blocking(Duration::from_secs(6)).unwrap();
+    child::say("shut down");
+    // The process ends with its guards still in hand.
+    std::mem::forget(guards);
+}
+
+#[test]
+fn a_process_that_shuts_down_before_it_ends_leaves_nothing_behind() {
+    if let Some(url) = child::part() {
+        return holds_three(&url);
+    }
+    let server = RedisServer::start();
+    let child = ChildProcess::start(
+        child::name_of(a_process_that_shuts_down_before_it_ends_leaves_nothing_behind),
+        &server.url(),
+    );
+    assert_eq!(child.says(), "holding");
+    assert_eq!(locks(&server).len(), 3);
+    child.dismiss();
+    assert!(locks(&server).is_empty());
+}
+
+fn ends_at_once(url: &str) {
+    let locker = AppLocker::connect_blocking(url).unwrap();
+    let guard = locker.lock("child").acquire_blocking().unwrap();
+    child::say("holding");
+    child::until_dismissed();
+    drop(guard);
+    // The last handle of the locker waits for the release that is on its way.
+    drop(locker);
+    std::process::exit(0);
+}
+
+#[test]
+fn a_process_that_drops_its_guard_and_its_locker_last_leaves_nothing_behind() {
+    if let Some(url) = child::part() {
+        ends_at_once(&url);
+    }
+    let server = RedisServer::start();
+    for _ in 0..5 {
+        let child = ChildProcess::start(
+            child::name_of(
+                a_process_that_drops_its_guard_and_its_locker_last_leaves_nothing_behind,
+            ),
+            &server.url(),
+        );
+        assert_eq!(child.says(), "holding");
+        assert_eq!(locks(&server).len(), 1);
+        child.dismiss();
+        assert!(locks(&server).is_empty());
+    }
+}

@@ -1,0 +1,15 @@
+//! What becomes of locks when the process of a holder is killed, stopped or suspended, when
+//! its clock is set, and when its executor blocks or ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod blocked_executor;
+mod client_clock;
+mod killed_holder;
+mod runtimes;
+mod sigterm;
+mod stopped_holder;
+mod suspended;

@@ -1,0 +1,267 @@
+//! Promise: the rights that the README lists are enough, and each that is missing is
+//! told as `Denied`, with no half-made lock left.
+
+use std::time::Duration;
+
+use crate::support::redis::RedisServer;
+use applock::{AppLocker, Ending, Error, Result, singleton};
+
+const PASSWORD: &str = "s3cret-of-lk";
+
+/// All that a user needs for `redis://`, for every call there is.
+const COMMANDS: [&str; 19] = [
+    "evalsha", "eval", "time", "type", "exists", "pttl", "pexpire", "hget", "hmget", "hgetall",
+    "hset", "hdel", "del", "zadd", "zrange", "zrank", "zcard", "zrem", "zpopmin",
+];
+
+/// To hear of a released lock; without them whoever waits asks again and again.
+const TO_HEAR: [&str; 3] = ["+publish", "+subscribe", "&applock:*"];
+
+/// The locks, and what stands beside each.
+const KEYS: [&str; 2] = ["~QUEUE:*", "~{QUEUE:*}:*"];
+
+/// A server with a user that has these rights and no others, and its URL.
+fn server_for(commands: &[&str], keys: &[&str]) -> (RedisServer, String) {
+    let server = RedisServer::start();
+    let commands: Vec<String> = commands.iter().map(|name| format!("+{name}")).collect();
+    let password = format!(">{PASSWORD}");
+    let mut words = vec![
+        "ACL",
+        "SETUSER",
+        "lk",
+        "on",
+        &password,
+        "resetchannels",
+        "-@all",
+    ];
+    words.extend(commands.iter().map(String::as_str));
+    words.extend(keys);
+    words.extend(TO_HEAR);
+    let () = server.try_run(&words).unwrap();
+    let url = format!("redis://lk:{PASSWORD}@127.0.0.1:{}", server.port());
+    (server, url)
+}
+
+#[singleton(app = "job", locker = locker, ttl = "600ms")]
+async fn job(locker: &AppLocker, ran: &mut bool) -> Result<u64> {
+    *ran = true;
+    Ok(applock::current().unwrap().fencing_token())
+}
+
+/// Everything that a lock can do, once each.
+async fn everything(server: &RedisServer, url: &str) -> Result<()> {
+    let locker = AppLocker::connect(url).await?;
+    let other = AppLocker::connect(url).await?;
+    let mut ran = false;
+    job(&locker, &mut ran).await?;
+    assert!(ran);
+    let lock = locker.lock("all").name("x").ttl(Duration::from_secs(30));
+    let guard = lock.acquire().await?;
+    let theirs = other.lock("all").name("x");
+    let busy = theirs.acquire().await.unwrap_err();
+    assert_eq!(
+        busy.holder().ok_or(busy.clone())?.fencing_token(),
+        Some(guard.fencing_token())
+    );
+    assert!(guard.verify().await?);
+    let () = server.run("SCRIPT FLUSH");
+    assert!(guard.verify().await?);
+    assert!(theirs.info().await?.is_some());
+    assert!(
+        !theirs
+            .force_release_if_stale(Duration::from_secs(29))
+            .await?
+    );
+    guard.release().await?;
+    assert_eq!(
+        theirs.last_holding().await?.unwrap().ending,
+        Ending::Released
+    );
+    let guard = lock
+        .clone()
+        .at_least(Duration::from_secs(1))
+        .acquire()
+        .await?;
+    guard.release().await?;
+    assert!(theirs.info().await?.is_some());
+    assert!(theirs.force_release().await?);
+    assert_eq!(theirs.last_holding().await?.unwrap().ending, Ending::Forced);
+    let guard = lock.acquire().await?;
+    let patient = theirs.clone().wait(Duration::from_secs(10));
+    let waiting = tokio::spawn(async move { patient.acquire().await });
+    until_in_line(&theirs, 1).await?;
+    // Who gives up leaves the line.
+    let hasty = theirs.clone().wait(Duration::from_millis(50));
+    assert!(matches!(hasty.acquire().await, Err(Error::Busy(_))));
+    until_in_line(&theirs, 1).await?;
+    guard.release().await?;
+    let waiting = waiting.await.unwrap()?;
+    // The first heartbeat makes a full lease of what was handed over.
+    assert!(waiting.verify().await?);
+    locker.shutdown(Duration::from_secs(5)).await?;
+    waiting.release().await
+}
+
+async fn until_in_line(lock: &applock::Lock, count: u64) -> Result<()> {
+    while lock.info().await?.and_then(|info| info.waiters()) != Some(count) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_listed_rights_are_enough_for_everything() {
+    let (server, url) = server_for(&COMMANDS, &KEYS);
+    everything(&server, &url).await.unwrap();
+    // Asked for beyond them, once after connecting, and never needed: a PING, and an INFO
+    // that tells whether the server may evict locks.
+    let log: Vec<std::collections::HashMap<String, redis::Value>> = server.run("ACL LOG");
+    for entry in log {
+        let object: String = redis::from_redis_value(entry["object"].clone()).unwrap();
+        assert!(["ping", "info"].contains(&&*object), "{object} was refused");
+    }
+}
+
+/// The step that first needs the right, without it.
+async fn without(command: &str) -> Error {
+    let rest: Vec<&str> = COMMANDS
+        .into_iter()
+        .filter(|name| *name != command)
+        .collect();
+    let (server, url) = server_for(&rest, &KEYS);
+    let locker = AppLocker::connect(&url).await.unwrap();
+    let admin = AppLocker::connect(server.url()).await.unwrap();
+    match command {
+        // To tell who holds a busy lock.
+        "pttl" | "hgetall" => {
+            let _held = admin.lock("job").acquire().await.unwrap();
+            let mut ran = false;
+            let error = job(&locker, &mut ran).await.unwrap_err();
+            assert!(!ran);
+            error
+        }
+        // To stand in line.
+        "zadd" | "zrange" | "zrank" => {
+            let _held = admin.lock("job").acquire().await.unwrap();
+            let patient = locker.lock("job").wait(Duration::from_secs(10));
+            patient.acquire().await.unwrap_err()
+        }
+        // To say what stands there, and how many wait.
+        "type" | "zcard" => locker.lock("job").info().await.unwrap_err(),
+        // To leave the line, or to be the next: a holding that is not ours any more.
+        "zrem" => {
+            let guard = locker.lock("job").acquire().await.unwrap();
+            let () = server.run("DEL QUEUE:job");
+            guard.release().await.unwrap_err()
+        }
+        "zpopmin" => {
+            // Free, with somebody in line.
+            let () = server.run("ZADD {QUEUE:job}:queue 1 somebody");
+            locker.lock("job").acquire().await.unwrap_err()
+        }
+        // To confirm a lock that was handed over.
+        "hdel" => {
+            let holding = admin.lock("job").acquire().await.unwrap();
+            let patient = locker.lock("job").wait(Duration::from_secs(10));
+            let waiting = tokio::spawn(async move { patient.acquire().await });
+            until_in_line(&admin.lock("job"), 1).await.unwrap();
+            holding.release().await.unwrap();
+            // It may have asked for it, and been told then.
+            match waiting.await.unwrap() {
+                Ok(guard) => guard.verify().await.unwrap_err(),
+                Err(error) => error,
+            }
+        }
+        // To release; the lock waits for its ttl then.
+        "del" => {
+            let guard = locker.lock("job").acquire().await.unwrap();
+            guard.release().await.unwrap_err()
+        }
+        "hmget" => {
+            let _held = admin.lock("job").acquire().await.unwrap();
+            locker.lock("job").force_release().await.unwrap_err()
+        }
+        _ => {
+            let mut ran = false;
+            let error = job(&locker, &mut ran).await.unwrap_err();
+            assert!(!ran, "the body ran without {command}");
+            assert!(
+                !server.run::<bool>("EXISTS QUEUE:job"),
+                "half a lock without {command}"
+            );
+            error
+        }
+    }
+}
+
+/// Who has been told that it holds the lock holds it, whatever fails after that.
+#[tokio::test]
+async fn a_hand_over_that_fails_half_way_does_not_free_the_lock_for_others() {
+    let rest: Vec<&str> = COMMANDS
+        .into_iter()
+        .filter(|name| *name != "hdel")
+        .collect();
+    let (server, url) = server_for(&rest, &KEYS);
+    let locker = AppLocker::connect(&url).await.unwrap();
+    let admin = AppLocker::connect(server.url()).await.unwrap();
+    let holding = locker.lock("job").acquire().await.unwrap();
+    let patient = admin.lock("job").wait_forever();
+    let waiting = tokio::spawn(async move { patient.acquire().await });
+    until_in_line(&admin.lock("job"), 1).await.unwrap();
+    while server
+        .run::<Vec<String>>("PUBSUB CHANNELS applock:*")
+        .is_empty()
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let _ = holding.release().await;
+    let next = waiting.await.unwrap().unwrap();
+    let owner: String = server.run("HGET QUEUE:job owner");
+    assert_eq!(owner, next.info().owner_id());
+    assert!(next.verify().await.unwrap());
+    next.release().await.unwrap();
+}
+
+#[track_caller]
+fn assert_denied(error: &Error, what: &str) {
+    let shown = format!("{error} {error:?}");
+    assert!(matches!(error, Error::Denied(_)), "{what}: {shown}");
+    assert!(shown.contains("lacks a right"), "{what}: {shown}");
+    assert!(!shown.contains(PASSWORD), "{shown}");
+}
+
+#[tokio::test]
+async fn each_missing_command_is_told_as_denied_and_leaves_no_half_made_lock() {
+    for command in COMMANDS {
+        assert_denied(&without(command).await, command);
+    }
+}
+
+#[tokio::test]
+async fn a_missing_key_pattern_is_told_as_denied_and_leaves_no_half_made_lock() {
+    for keys in [&KEYS[..1], &KEYS[1..], &["~other:*"]] {
+        let (server, url) = server_for(&COMMANDS, keys);
+        let locker = AppLocker::connect(url).await.unwrap();
+        let mut ran = false;
+        let error = job(&locker, &mut ran).await.unwrap_err();
+        assert_denied(&error, &format!("{keys:?}"));
+        assert!(!ran);
+        assert_eq!(server.run::<i64>("DBSIZE"), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_right_taken_away_later_is_told_and_given_again_is_used() {
+    let (server, url) = server_for(&COMMANDS, &KEYS);
+    let locker = AppLocker::connect(url).await.unwrap();
+    let mut ran = false;
+    job(&locker, &mut ran).await.unwrap();
+    let () = server.run("ACL SETUSER lk -hset");
+    ran = false;
+    assert_denied(&job(&locker, &mut ran).await.unwrap_err(), "hset");
+    assert!(!ran);
+    assert!(!server.run::<bool>("EXISTS QUEUE:job"));
+    let () = server.run("ACL SETUSER lk +hset");
+    job(&locker, &mut ran).await.unwrap();
+    assert!(ran);
+}

@@ -1,0 +1,91 @@
+//! Promise: a server that is not there is told as unavailable, at once, and never as
+//! busy; a holder is told of its loss in time; and when the server is back it is used
+//! again (F7).
+
+use std::time::Duration;
+
+use crate::support::fault::Fault;
+use crate::support::lease::LIMIT;
+use crate::support::redis::{RedisServer, free_port};
+use crate::support::refusal::{
+    PASSWORD, assert_unavailable, refusal, refused_connection, runs, unconnected,
+};
+use crate::support::wait;
+use applock::{AppLocker, Result, singleton};
+
+#[test]
+fn nothing_listening_is_unavailable() {
+    let port = free_port();
+    let url = format!("redis://:{PASSWORD}@127.0.0.1:{port}");
+    let error = refused_connection(&url);
+    assert_unavailable(&error, &["refused", &port.to_string(), "start Redis"]);
+}
+
+#[test]
+fn a_name_that_no_resolver_knows_is_unavailable() {
+    let error = AppLocker::connect_blocking("redis://no-such-host.invalid:6379").unwrap_err();
+    assert_unavailable(&error, &["no-such-host.invalid"]);
+}
+
+#[test]
+fn a_server_that_was_killed_is_unavailable_each_time_and_used_again_when_it_is_back() {
+    let mut server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    assert!(runs(&locker));
+    server.kill();
+    for _ in 0..3 {
+        assert_unavailable(&refusal(&locker), &["QUEUE:job", "127.0.0.1"]);
+    }
+    server.restart();
+    wait::until("it is used again", LIMIT, || runs(&locker));
+}
+
+#[test]
+fn who_waits_gets_the_lock_when_the_server_is_back() {
+    let mut server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    server.kill();
+    assert_unavailable(&refusal(&locker), &["QUEUE:job"]);
+    let lock = locker.lock("job").wait(LIMIT);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| lock.acquire_blocking());
+        server.restart();
+        assert!(waiting.join().unwrap().unwrap().is_held());
+    });
+}
+
+#[test]
+fn who_waits_in_vain_is_told_that_the_server_is_not_there() {
+    let locker = unconnected(&format!("redis://127.0.0.1:{}", free_port()));
+    let lock = locker.lock("job").wait(Duration::from_secs(1));
+    let error = lock.acquire_blocking().unwrap_err();
+    assert_unavailable(&error, &["refused"]);
+}
+
+#[test]
+fn a_holder_is_told_of_its_loss_in_time() {
+    Fault {
+        server: RedisServer::start,
+        begins: RedisServer::kill,
+        told: |_, error| assert_unavailable(error, &["127.0.0.1"]),
+        ends: RedisServer::restart,
+    }
+    .lasts();
+}
+
+#[tokio::test]
+async fn an_unavailable_server_is_never_passed_off_as_busy() {
+    #[singleton(app = "job", locker = locker, on_busy = skip)]
+    async fn skips(locker: &AppLocker) -> Result<()> {
+        panic!("the body ran")
+    }
+    #[singleton(app = "job", locker = locker, on_busy = Ok(7))]
+    async fn gives(locker: &AppLocker) -> anyhow::Result<u32> {
+        panic!("the body ran")
+    }
+    let locker = unconnected(&format!("redis://127.0.0.1:{}", free_port()));
+    assert_unavailable(&skips(&locker).await.unwrap_err(), &["QUEUE:job"]);
+    let told = gives(&locker).await.unwrap_err();
+    assert_unavailable(told.downcast_ref().unwrap(), &["QUEUE:job"]);
+    assert!(locker.lock("job").try_acquire().await.is_err());
+}
