@@ -48,8 +48,8 @@ pub(super) struct Actor {
     pub(super) unfinished: Arc<Unfinished>,
     pub(super) waiters: Waiters,
     /// Goes with each request that waits: where the store notifies this engine.
-    pub(super) notices: Notifications,
-    pub(super) noticed: mpsc::UnboundedReceiver<Notification>,
+    pub(super) notifications: Notifications,
+    pub(super) notified: mpsc::UnboundedReceiver<Notification>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     /// No handle is left that could send another command.
     pub(super) abandoned: bool,
@@ -133,12 +133,12 @@ impl Actor {
         commands: mpsc::UnboundedReceiver<Command>,
         unfinished: Arc<Unfinished>,
     ) -> Self {
-        let (notices, noticed) = mpsc::unbounded_channel();
+        let (notifications, notified) = mpsc::unbounded_channel();
         Self {
             parts,
             waiters: Waiters::default(),
-            notices,
-            noticed,
+            notifications,
+            notified,
             commands,
             unfinished,
             abandoned: false,

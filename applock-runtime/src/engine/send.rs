@@ -88,7 +88,7 @@ impl Actor {
                 let ttl = acquiring.request.ttl;
                 // An answer that comes after the lease's end is of no use.
                 timeout = timeout.max(ttl - margin(ttl));
-                batch.push(acquiring.store_request(&self.notices));
+                batch.push(acquiring.store_request(&self.notifications));
                 asked.push(owner);
             }
         }

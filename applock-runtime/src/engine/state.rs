@@ -79,14 +79,14 @@ impl AcquiringEntry {
     }
 
     /// The request for the next try.
-    pub(super) fn store_request(&self, notices: &Notifications) -> Acquire {
+    pub(super) fn store_request(&self, notifications: &Notifications) -> Acquire {
         let request = &self.request;
         Acquire {
             key: request.key.clone(),
             owner: request.owner,
             ttl: request.ttl,
             identity: Arc::clone(&request.identity),
-            line: request.waits().then(|| notices.clone()),
+            notifications: request.waits().then(|| notifications.clone()),
             ticket: self.ticket,
         }
     }

@@ -428,7 +428,7 @@ impl<S: ScriptServer> Pair<S> {
             owner,
             ttl: Duration::from_millis(ttl),
             identity: Arc::clone(&peer.identity),
-            line: waits.then(|| unbounded_channel().0),
+            notifications: waits.then(|| unbounded_channel().0),
             ticket,
         };
         self.note(format!(

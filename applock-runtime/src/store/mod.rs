@@ -43,9 +43,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Reaches the store and checks that it can be used.
     fn open(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<()>>;
 
-    /// Takes locks that are free, or that the same owner id already holds. A lock that
-    /// others wait for is theirs first; a wish with a [`line`](Acquire::line) stands in
-    /// line then, and keeps its place when it asks again.
+    /// Takes locks that are free, or that the same owner id already holds. A lock with
+    /// waiters goes to the first of them: a request with [`Acquire::notifications`] then
+    /// joins the queue, and keeps its place when it polls.
     fn acquire(
         self: Arc<Self>,
         batch: Vec<Acquire>,
@@ -60,22 +60,22 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
         within: Duration,
     ) -> StoreFuture<Vec<StoreResult<bool>>>;
 
-    /// Ends holdings, and hands each lock to the first who waits for it. An owner that
-    /// stands in line leaves it.
+    /// Ends holdings, and hands each lock to its first waiter. An owner that waits in the
+    /// queue leaves it.
     fn release(
         self: Arc<Self>,
         batch: Vec<Release>,
         within: Duration,
     ) -> StoreFuture<Vec<StoreResult<Released>>>;
 
-    /// Who holds the lock, and who held it last. Changes nothing.
+    /// The holder of the lock, and its last holding. Changes nothing.
     fn inspect(self: Arc<Self>, key: Key, within: Duration)
     -> StoreFuture<StoreResult<Inspection>>;
 
     /// Ends whatever holding there is, if no heartbeat came for `stale` and for half of
     /// its ttl, for a heart beats each third (always, if `stale` is `None`). `false`:
     /// there was none, its heart beats, or it was given back and is kept by `at_least`.
-    /// The lock goes to the first who waits for it.
+    /// The lock goes to its first waiter.
     fn force_release(
         self: Arc<Self>,
         key: Key,

@@ -19,7 +19,7 @@ pub(crate) struct Identity {
     pub(crate) pid: u32,
 }
 
-/// The wish to take one lock.
+/// A request to take one lock.
 #[derive(Clone, Debug)]
 pub(crate) struct Acquire {
     pub(crate) key: Key,
@@ -27,54 +27,56 @@ pub(crate) struct Acquire {
     pub(crate) ttl: Duration,
     /// The same for all of a batch: they come from one engine.
     pub(crate) identity: Arc<Identity>,
-    /// If it is busy, stand in line, and tell of the grant here. `None`: busy is an
-    /// answer.
-    pub(crate) line: Option<Notifications>,
-    /// The place that it had in line: if the store has lost it, it gets it back.
+    /// If the lock is busy, the request waits in the store's queue, and the store notifies
+    /// the engine of its grant here. `None`: busy is an answer.
+    pub(crate) notifications: Option<Notifications>,
+    /// The place that the waiter had in the queue: a store that has lost the queue gives it
+    /// back.
     pub(crate) ticket: Option<u64>,
 }
 
 /// The answer to an [`Acquire`].
 #[derive(Clone, Debug)]
 pub(crate) enum Acquired {
-    /// It is ours, with this fencing token, since this time of the store's clock.
+    /// The caller holds it, with this fencing token, since this time of the store's clock.
     Granted { token: u64, at: SystemTime },
-    /// Somebody else holds it, or is the next to.
+    /// Another owner holds it, or a waiter is before the caller.
     Busy(LockInfo),
-    /// Somebody else holds it, and the wish stands in line.
+    /// Another owner holds it, and the request waits in the queue.
     Queued(QueuePosition),
 }
 
-/// A place in the line of those who wait for a lock.
+/// A waiter's place in the wait queue of a lock.
 #[derive(Clone, Debug)]
 pub(crate) struct QueuePosition {
     pub(crate) holder: LockInfo,
-    /// How many stand before it.
+    /// How many waiters are before it.
     pub(crate) ahead: u64,
-    /// When the store looked, in microseconds of its own clock.
+    /// When the store answered, in microseconds of its own clock.
     pub(crate) at: u64,
-    /// It did not stand in line before.
+    /// This request has joined the queue; a poll finds the waiter there.
     pub(crate) is_new: bool,
-    /// What its place goes by, where the store may lose a line and told it this time.
+    /// What its place goes by, in a store that may lose its queue. Answered when the
+    /// request joins, and not with each poll.
     pub(crate) ticket: Option<u64>,
-    /// Whether a grant will be told. If not, only asking again finds it.
+    /// Whether the store will notify the waiter of its grant. If not, only a poll finds it.
     pub(crate) is_notified: bool,
 }
 
-/// Where a store tells of what happens to those of one engine who stand in line.
+/// Where a store notifies one engine of what happens to its waiters.
 pub(crate) type Notifications = mpsc::UnboundedSender<Notification>;
 
-/// What a store tells unasked. Only ever a hint: what is not told is found by asking
-/// again.
+/// What a store says unasked. Only ever a hint: a poll finds what a lost notification said.
 #[derive(Clone, Debug)]
 pub(crate) enum Notification {
-    /// One who stood in line has the lock.
+    /// A waiter was granted the lock.
     Granted(Grant),
-    /// From now on grants are told, or are not told any more: ask again.
+    /// Grants are notified from now on, or no longer: each waiter has to poll, for a grant
+    /// in between may have reached nobody.
     Poll,
 }
 
-/// A lock that was handed to one who stood in line.
+/// A lock that was handed to a waiter.
 #[derive(Clone, Debug)]
 pub(crate) struct Grant {
     pub(crate) owner: OwnerId,
@@ -113,7 +115,7 @@ pub(crate) struct Release {
 pub(crate) struct Released {
     /// `false`: not held by that owner (any more).
     pub(crate) ended: bool,
-    /// The lock went to a waiter of the same engine, who is told here and nowhere else.
+    /// The lock went to a waiter of the same engine. This answer is its only notification.
     pub(crate) next: Option<Grant>,
 }
 

@@ -17,14 +17,14 @@ const CONFIRM: Duration = Duration::from_millis(50);
 struct QueuedCall {
     owner: OwnerId,
     taking: Taking,
-    notices: Notifications,
+    notifications: Notifications,
 }
 
 impl QueuedCall {
     /// The store notifies it of its grant, `passed` after its request.
     fn notified(&self, passed: Duration) {
         let notice = Notification::Granted(grant(self.owner, passed));
-        self.notices.send(notice).unwrap();
+        self.notifications.send(notice).unwrap();
     }
 
     fn held(self) -> Held {
@@ -85,11 +85,11 @@ impl Stage {
             .send(vec![queue_answer(ahead, Duration::ZERO)])
             .unwrap();
         self.catch_up();
-        let notices = batch.remove(0).line.expect("the caller waits");
+        let notifications = batch.remove(0).notifications.expect("the caller waits");
         QueuedCall {
             owner,
             taking,
-            notices,
+            notifications,
         }
     }
 
@@ -148,7 +148,7 @@ fn a_grant_of_a_server_whose_clock_has_jumped_is_asked_for() {
         micros: SERVER - 1,
         ..grant(first.owner, Duration::ZERO)
     });
-    first.notices.send(back).unwrap();
+    first.notifications.send(back).unwrap();
     stage.poll(first.owner);
     assert!(!first.taking.is_finished());
 }
@@ -280,7 +280,7 @@ fn a_waiter_that_is_dropped_leaves_the_queue_at_once_and_its_grant_is_ignored() 
     let mut context = Context::from_waker(Waker::noop());
     assert!(taking.as_mut().poll(&mut context).is_pending());
     let (batch, reply) = stage.acquire();
-    let notices = batch[0].line.clone().unwrap();
+    let notifications = batch[0].notifications.clone().unwrap();
     reply.send(vec![queue_answer(3, Duration::ZERO)]).unwrap();
     stage.catch_up();
     stage.nothing();
@@ -289,7 +289,7 @@ fn a_waiter_that_is_dropped_leaves_the_queue_at_once_and_its_grant_is_ignored() 
     assert_eq!(batch[0].owner, owner);
     // The release that is on its way passes the lock on.
     let crossing = Notification::Granted(grant(owner, Duration::ZERO));
-    notices.send(crossing).unwrap();
+    notifications.send(crossing).unwrap();
     reply.send(vec![Ok(true)]).unwrap();
     stage.catch_up();
     stage.clock.advance(TTL);
@@ -320,7 +320,7 @@ fn a_waiter_whose_request_was_not_answered_leaves_more_than_once() {
 fn where_the_store_begins_to_notify_the_first_waiter_polls_once() {
     let stage = Stage::new();
     let first = stage.queued(Wait::Forever, 40);
-    first.notices.send(Notification::Poll).unwrap();
+    first.notifications.send(Notification::Poll).unwrap();
     let reply = stage.poll(first.owner);
     reply
         .send(vec![queue_answer(40, Duration::from_secs(1))])

@@ -448,7 +448,7 @@ impl DirStore {
 fn when_busy(found: &Found, ticket: u64, ask: &Acquire) -> WhenBusy {
     let queue = &found.state.queue;
     let has_room = queue.len() < MAX_WAITERS || queue.ahead(ask.owner.as_u128()).is_some();
-    if ask.line.is_some() && has_room {
+    if ask.notifications.is_some() && has_room {
         WhenBusy::Wait {
             ticket: Some(ask.ticket.unwrap_or(ticket)),
             listens: false,

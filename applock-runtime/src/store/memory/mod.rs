@@ -230,7 +230,7 @@ fn process(request: &Acquire) -> Process {
 }
 
 fn acquire(lock: &mut LockState<Party>, now: StoreTime, request: Acquire) -> StoreResult<Acquired> {
-    let when_busy = match request.line {
+    let when_busy = match request.notifications {
         None => WhenBusy::Refuse,
         Some(_) => WhenBusy::Wait {
             ticket: request.ticket,
@@ -243,7 +243,7 @@ fn acquire(lock: &mut LockState<Party>, now: StoreTime, request: Acquire) -> Sto
         ttl: nanos(request.ttl),
         who: Party {
             who: Who::of(&request),
-            notifications: request.line,
+            notifications: request.notifications,
         },
     };
     let decision = lock

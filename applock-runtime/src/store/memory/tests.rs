@@ -51,7 +51,7 @@ impl Table {
                 host: "db7".into(),
                 pid: 1,
             }),
-            line: queue,
+            notifications: queue,
             ticket: None,
         };
         let mut answers = self.store().acquire(vec![request], TTL).await;

@@ -174,7 +174,7 @@ impl RedisStore {
         let answers = self.run_for_each(call, requests.len(), about, within).await;
         let read = |(request, answer): (&Acquire, StoreResult<Value>)| {
             let acquired = reply::acquired(&request.key, &answer?, run.is_some())?;
-            match (&acquired, &request.line) {
+            match (&acquired, &request.notifications) {
                 (Acquired::Granted { token, .. }, _) => self.check_eviction(request, *token),
                 (Acquired::Queued(_), Some(notifications)) => {
                     self.subscriber.start(&self.connection, notifications);

@@ -57,7 +57,7 @@ pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) ->
             .millis(request.ttl)
             .text(request.key.app().unwrap_or_default())
             .text(request.key.name().unwrap_or_default());
-        match &request.line {
+        match &request.notifications {
             None => call.text(""),
             Some(_) => call.number(request.ticket.unwrap_or(0)),
         };

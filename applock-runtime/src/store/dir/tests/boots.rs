@@ -22,7 +22,7 @@ fn restarted(path: &Path, up_ns: u64) -> Home {
 
 async fn wait(home: &Home, key: &Key, owner: u128) -> Acquired {
     let request = Acquire {
-        line: Some(unbounded_channel().0),
+        notifications: Some(unbounded_channel().0),
         ..ask(key, owner)
     };
     let mut answers = home.store().acquire(vec![request], LONG).await;

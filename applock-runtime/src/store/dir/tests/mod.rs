@@ -127,7 +127,7 @@ fn ask(key: &Key, owner: u128) -> Acquire {
         key: key.clone(),
         owner: Uuid::from_u128(owner),
         ttl: TTL,
-        line: None,
+        notifications: None,
         ticket: None,
         identity: Arc::new(Identity {
             instance: "web-1".into(),

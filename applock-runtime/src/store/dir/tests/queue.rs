@@ -47,7 +47,7 @@ impl Home {
 
     async fn wait(&self, key: &Key, owner: u128) -> StoreResult<Acquired> {
         let request = Acquire {
-            line: Some(unbounded_channel().0),
+            notifications: Some(unbounded_channel().0),
             ticket: None,
             ..ask(key, owner)
         };
