@@ -61,14 +61,14 @@ pub(crate) struct Args {
     pub(crate) locker: Option<Expr>,
     pub(crate) guard: Option<Ident>,
     pub(crate) krate: Option<Path>,
-    /// `app` or `key` was meant, and told to be written otherwise.
+    /// `app` or `key` was meant, and an error says how to write it.
     pub(crate) meant_a_lock: bool,
     /// The names of the arguments, where they stand.
     pub(crate) given: Vec<Ident>,
 }
 
 impl Args {
-    /// Reads all it can; what it can't is told in `mistakes`.
+    /// Reads all it can; what it can't goes to `mistakes`.
     pub(crate) fn read(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
         let mut args = Self::default();
         let mut given = Vec::new();
@@ -102,7 +102,7 @@ impl Args {
         let name = input.call(Ident::parse_any)?;
         let known = ARGUMENTS.iter().find(|(known, _)| name == known);
         let example = known.map_or("name = value", |(_, example)| example);
-        let told = given.contains(&name);
+        let repeated = given.contains(&name);
         if known.is_none() {
             let (message, meant) = unknown(&name);
             mistakes.at(&name, message);
@@ -116,7 +116,7 @@ impl Args {
             }
             return skip(input);
         }
-        if told {
+        if repeated {
             mistakes.at(
                 &name,
                 format_args!("`{name}` is given twice; each argument stands at most once"),
@@ -127,7 +127,7 @@ impl Args {
         // A value that is not wanted is still read, to find where it ends.
         let mut unwanted = Self::default();
         let mut silent = Mistakes::default();
-        let read = if known.is_none() || told {
+        let read = if known.is_none() || repeated {
             unwanted.value(&name, input, &mut silent)
         } else {
             self.value(&name, input, mistakes)
@@ -250,13 +250,13 @@ fn starts_an_argument(input: ParseStream) -> bool {
     input.peek(Ident::peek_any) && input.peek2(Token![=]) && !input.peek2(Token![==])
 }
 
-/// Goes on to the next argument, so that its mistakes are told too.
+/// Goes on to the next argument, so that its mistakes are reported too.
 fn skip(input: ParseStream) -> syn::Result<()> {
     while !input.is_empty() {
         if input.parse::<Option<Token![,]>>()?.is_some() {
             break;
         }
-        // `app("x")` has been told about; its parentheses hold no argument.
+        // `app("x")` has been reported; its parentheses hold no argument.
         if !input.peek(token::Paren) && starts_an_argument(input) {
             break;
         }

@@ -29,7 +29,7 @@ pub(crate) struct Boxed {
 
 impl Boxed {
     /// Recognizes the shape. A person who writes it by hand has no `'async_trait`
-    /// lifetime, and is told to write `async fn`.
+    /// lifetime, and the error says to write `async fn`.
     pub(crate) fn find(sig: &Signature, body: &Group) -> Option<Self> {
         if sig.asyncness.is_some()
             || !sig

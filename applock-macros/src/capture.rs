@@ -14,7 +14,7 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// Reads the literal as `format!` would; `None` after a mistake was told.
+    /// Reads the literal as `format!` would; `None` after a mistake was reported.
     pub(crate) fn read(argument: &str, literal: LitStr, mistakes: &mut Mistakes) -> Option<Self> {
         match pieces(&literal.value()) {
             Ok((text, captures)) => Some(Self {

@@ -79,7 +79,7 @@ impl Length {
     }
 }
 
-/// Reads the value of `argument`; `None` after a mistake was told.
+/// Reads the value of `argument`; `None` after a mistake was reported.
 pub(crate) fn read(argument: &str, expr: Expr, mistakes: &mut Mistakes) -> Option<Length> {
     let expr = match expr {
         Expr::Paren(paren) => *paren.expr,

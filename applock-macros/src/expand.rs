@@ -152,7 +152,7 @@ impl Expansion<'_> {
                 quote_spanned!(mixed=> whole_key(#key))
             }
             (Some(app), None) => quote_spanned!(mixed=> app(#app)),
-            // Told as a mistake; nothing is expanded then.
+            // Reported as a mistake; nothing is expanded then.
             (None, None) => quote_spanned!(mixed=> app("")),
         };
         let name = args.name.as_ref().map(|name| {
@@ -338,17 +338,17 @@ impl Expansion<'_> {
         let error = quote_spanned!(mixed=> error);
         let otherwise = match &self.args.on_busy {
             OnBusy::Unset => {
-                let told = quote_spanned!(span=> <#ty as #krate::__private::Refusal>::refused);
-                return (error.clone(), quote_spanned!(span=> #told(#error)));
+                let refused = quote_spanned!(span=> <#ty as #krate::__private::Refusal>::refused);
+                return (error.clone(), quote_spanned!(span=> #refused(#error)));
             }
             OnBusy::Error => {
-                let told = quote_spanned! {span=>
+                let refused = quote_spanned! {span=>
                     <#ty as #krate::__private::RefuseWithError>::refused_with_error
                 };
-                return (error.clone(), quote_spanned!(span=> #told(#error)));
+                return (error.clone(), quote_spanned!(span=> #refused(#error)));
             }
             OnBusy::Skip => quote_spanned!(span=> <#ty as #krate::__private::Skip>::skipped()),
-            // Of a type without a name nobody can be asked whether it carries errors.
+            // A type without a name can't be asked whether it carries errors.
             OnBusy::Give(expr) if output.is_opaque() => {
                 return (quote_spanned!(mixed=> _), quote!(#expr));
             }

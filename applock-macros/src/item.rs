@@ -29,7 +29,7 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    /// Reads the annotated item; `None` after a mistake was told.
+    /// Reads the annotated item; `None` after a mistake was reported.
     pub(crate) fn read(item: TokenStream, mistakes: &mut Mistakes) -> Option<Self> {
         let keyword = keyword(item.clone());
         if let Some(what) = keyword.as_ref().and_then(|token| other_item(token, &item)) {

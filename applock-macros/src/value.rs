@@ -189,22 +189,22 @@ pub(crate) fn on_busy(expr: Expr, mistakes: &mut Mistakes) -> OnBusy {
 
 /// `on_lost = cancel`, `finish`
 pub(crate) fn on_lost(expr: Expr, mistakes: &mut Mistakes) -> Option<(OnLost, Ident)> {
-    let told = match &expr {
+    let given = match &expr {
         Expr::Lit(ExprLit {
             lit: Lit::Str(text),
             ..
         }) => Some(text.value()),
         other => word(other).map(Ident::to_string),
     };
-    match (word(&expr), told.as_deref()) {
+    match (word(&expr), given.as_deref()) {
         (Some(word), Some("cancel")) => return Some((OnLost::Cancel, word.clone())),
         (Some(word), Some("finish")) => return Some((OnLost::Finish, word.clone())),
         (None, Some(quoted @ ("cancel" | "finish"))) => mistakes.at(
             &expr,
             format_args!("`on_lost` takes a plain word: write `on_lost = {quoted}`"),
         ),
-        (_, told) => {
-            let remedy = match told.and_then(|told| nearest(told, ["cancel", "finish"])) {
+        (_, given) => {
+            let remedy = match given.and_then(|given| nearest(given, ["cancel", "finish"])) {
                 Some(near) => format!("did you mean `on_lost = {near}`?"),
                 None => "write `on_lost = cancel` (stop the body) or `on_lost = finish` (let it \
                          run to its end)"

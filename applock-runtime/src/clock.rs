@@ -233,7 +233,7 @@ impl ManualClock {
     }
 
     /// Moves the wall clock alone forward, as it goes on while a virtual machine is
-    /// paused, or is set by a person. Wakes nobody.
+    /// paused, or is set by a person. Wakes no timer.
     ///
     /// ```
     /// use std::time::Duration;

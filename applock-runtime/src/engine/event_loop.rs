@@ -54,7 +54,7 @@ impl Actor {
                 self.completed(done);
                 moved = true;
             }
-            while let Poll::Ready(Some(notice)) = self.noticed.poll_recv(context) {
+            while let Poll::Ready(Some(notice)) = self.notified.poll_recv(context) {
                 match notice {
                     Notification::Granted(grant) => self.notified(grant),
                     Notification::Poll => self.poll_all(),

@@ -31,12 +31,12 @@ use super::unfinished::Unfinished;
 /// handle and the last holding are gone.
 pub(crate) struct Engine {
     parts: Arc<Parts>,
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<EngineThread>>,
     unfinished: Arc<Unfinished>,
 }
 
 /// The thread that runs, and how to reach it.
-struct Running {
+struct EngineThread {
     mailbox: Mailbox,
     thread: ThreadId,
 }
@@ -74,7 +74,7 @@ impl Engine {
             commands,
             Arc::clone(&engine.unfinished),
         );
-        let running = Running {
+        let running = EngineThread {
             mailbox,
             thread: std::thread::current().id(),
         };
@@ -142,7 +142,7 @@ impl Engine {
             Ok(outcome) => outcome.map_err(failed)?,
             Err(_) => return Err(stopped(&self.store(), lock)),
         }
-        *running = Some(Running {
+        *running = Some(EngineThread {
             mailbox: mailbox.clone(),
             thread: thread.thread().id(),
         });

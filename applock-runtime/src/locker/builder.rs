@@ -32,7 +32,7 @@ impl AppLocker {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a bad URL, told by its part; [`Error::Unavailable`],
+    /// [`Error::Invalid`] for a bad URL, naming the bad part; [`Error::Unavailable`],
     /// [`Error::Denied`] or [`Error::Misconfigured`] if the store can't be used. Does
     /// I/O, up to the command time-out (1 second). Cancellation safe.
     ///
@@ -203,8 +203,8 @@ impl Builder {
         self
     }
 
-    /// The ttl of locks that set none: 60 seconds unless told otherwise, 100
-    /// milliseconds at the least.
+    /// The ttl of locks that set none: 60 seconds unless set, from 100
+    /// milliseconds to ten years.
     ///
     /// ```
     /// # use {applock::AppLocker, std::time::Duration};
@@ -215,8 +215,8 @@ impl Builder {
         self
     }
 
-    /// What stands before an application's name in a key: `QUEUE:` unless told
-    /// otherwise.
+    /// What stands before an application's name in a key: `QUEUE:` unless
+    /// set.
     ///
     /// ```
     /// # use applock::AppLocker;
@@ -230,7 +230,7 @@ impl Builder {
         self
     }
 
-    /// The name by which others see this instance, in place of an id that is unique to
+    /// The name by which other processes see this instance, in place of an id that is unique to
     /// the process.
     ///
     /// ```
@@ -242,8 +242,8 @@ impl Builder {
         self
     }
 
-    /// The longest that any one command to the store may take: 1 second unless told
-    /// otherwise, and at the most. Heartbeats use a quarter of the ttl where that is
+    /// The longest that any one command to the store may take: 1 second unless
+    /// set, and at the most. Heartbeats use a quarter of the ttl where that is
     /// less, so that two attempts fit before a lease ends.
     ///
     /// ```

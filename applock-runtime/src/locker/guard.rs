@@ -13,11 +13,11 @@ use crate::info::LockInfo;
 /// released, dropped or lost.
 ///
 /// Dropping it releases in the background; [`release`](Self::release) also waits for
-/// the store's answer, and tells it.
+/// the store's answer, and returns it.
 ///
 /// A lease can end under its holder: the network fails for longer than the ttl,
-/// somebody releases the lock by force, the machine sleeps. The guard then turns lost,
-/// before anybody else can have the lock, and for good.
+/// a person releases the lock by force, the machine sleeps. The guard then turns lost, for
+/// good; if the lease ran out, it does so before another caller can have the lock.
 ///
 /// ```
 /// # fn write_report() {}
@@ -56,7 +56,7 @@ impl LockGuard {
     }
 
     /// Whether the lease counts still, by this machine's clock: the answer that holds
-    /// with no answer from anyone. No I/O; costs a look at the clocks.
+    /// with no answer from the store. No I/O; reads the clocks.
     ///
     /// Where the wall clock has jumped ahead by more than a second since the last
     /// heartbeat, as after a pause of a virtual machine whose other clocks were paused
@@ -74,7 +74,7 @@ impl LockGuard {
     }
 
     /// How long it took to get the lock, from the call to the guard: a round trip, or the
-    /// wait in line. No I/O.
+    /// wait in the queue. No I/O.
     ///
     /// ```
     /// # let locker = applock::AppLocker::in_memory();
@@ -110,8 +110,8 @@ impl LockGuard {
         }
     }
 
-    /// Asks the store whether the lock is ours still, with a heartbeat. `false`: it is
-    /// not, and the guard has turned lost.
+    /// Asks the store, with a heartbeat, whether this guard still holds the lock. `false`:
+    /// it does not, and has turned lost.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ impl LockGuard {
         self.lease.remaining()
     }
 
-    /// What others see of this holding, from this process's own memory. No I/O.
+    /// What other processes see of this holding, from this process's own memory. No I/O.
     ///
     /// ```
     /// # let locker = applock::AppLocker::in_memory();
@@ -246,7 +246,7 @@ impl LockGuard {
     /// # Errors
     ///
     /// [`Error::Lost`] if the lease was lost before, [`Error::NotHeld`] if the store
-    /// says that the lock was not ours any more: nothing of anybody else's is deleted.
+    /// says that the lock was not this guard's any more: what another holder has is never deleted.
     /// [`Error::Unavailable`] if the store does not answer; the engine goes on trying
     /// then, and the ttl frees the lock at the latest. One round trip. If the future is
     /// dropped, the release goes on.
@@ -282,17 +282,17 @@ impl LockGuard {
         &self.lease
     }
 
-    /// What is known of the lease, for who drives a body under it.
+    /// What is known of the lease, for the code that drives a body under it.
     pub(crate) fn validity(&self) -> Validity {
         self.held.validity()
     }
 
-    /// Lets go in the background, though others may still look at the guard.
+    /// Releases in the background, while other references to the guard may remain.
     pub(crate) fn let_go(&self) {
         self.held.let_go();
     }
 
-    /// Ends the holding though others may still look at the guard.
+    /// Releases, and waits for it, while other references to the guard may remain.
     pub(crate) async fn end(&self) -> Result<()> {
         self.held.end().await
     }

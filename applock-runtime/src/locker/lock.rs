@@ -47,8 +47,8 @@ pub struct Lock {
 
 impl AppLocker {
     /// The lock of an application. Refine it with [`Lock::name`], [`Lock::key`],
-    /// [`Lock::ttl`] and so on. No I/O; a name that can't be used is told when the
-    /// lock is taken.
+    /// [`Lock::ttl`] and so on. No I/O; a name that can't be used is an
+    /// [`Error::Invalid`] when the lock is taken.
     ///
     /// ```
     /// # let locker = applock::AppLocker::in_memory();
@@ -107,13 +107,13 @@ impl Lock {
         self
     }
 
-    /// How long [`acquire`](Self::acquire) waits while somebody else holds the lock.
+    /// How long [`acquire`](Self::acquire) waits while the lock is held.
     /// Zero is one try. Not at all unless set. The first try is always answered, up to
     /// the command time-out (1 second) later.
     ///
-    /// Those who wait stand in line at the store, first come, first served, over all tasks,
-    /// threads, processes and servers. Whoever releases the lock hands it to the first of
-    /// them who is alive.
+    /// Waiters are served first come, first served, over all tasks, threads, processes and
+    /// servers: the store keeps a queue. A release hands the lock to the first waiter that
+    /// is alive.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -160,7 +160,7 @@ impl Lock {
     }
 
     /// Stops the heartbeat so long after the lock was acquired: the guard turns lost
-    /// then, and another can have the lock one ttl later at the latest, so that a work
+    /// then, and another caller can have the lock one ttl later at the latest, so that work
     /// that hangs does not hold it for ever. A ttl longer than this is cut to it.
     ///
     /// ```
@@ -174,7 +174,7 @@ impl Lock {
         self
     }
 
-    /// Takes the lock if it is free; `None` if somebody else holds it. Never waits for
+    /// Takes the lock if it is free; `None` if it is held. Never waits for
     /// a holder, whatever [`wait`](Self::wait) says.
     ///
     /// # Errors
@@ -190,7 +190,7 @@ impl Lock {
     /// # let locker = applock::AppLocker::in_memory();
     /// match locker.lock("reports").try_acquire().await? {
     ///     Some(guard) => println!("ours, with token {}", guard.fencing_token()),
-    ///     None => println!("somebody else is at it"),
+    ///     None => println!("another instance is at it"),
     /// }
     /// # Ok(())
     /// # }
@@ -257,12 +257,12 @@ impl Lock {
         block_on(self.acquire())
     }
 
-    /// Who holds the lock; `None` if nobody does.
+    /// The holder of the lock; `None` if it is free.
     ///
     /// # Errors
     ///
     /// As [`try_acquire`](Self::try_acquire): a store that can't answer is an error,
-    /// never 'nobody'. One round trip. Cancellation safe.
+    /// never 'free'. One round trip. Cancellation safe.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -377,10 +377,10 @@ impl Lock {
         block_on(self.force_release_if_stale(stale_after))
     }
 
-    /// Releases the lock whoever holds it: the hammer, for people on call. The evicted
-    /// holder is told at its next heartbeat at the latest, and its body cancelled; what
-    /// it does until then can overlap with the next holder. `true` if there was a
-    /// holder.
+    /// Releases the lock, whichever holder has it: the hammer, for people on call. The
+    /// evicted holder learns it from its next heartbeat at the latest, and its body is
+    /// cancelled then; what it does until then can overlap with the next holder. `true` if
+    /// there was a holder.
     ///
     /// # Errors
     ///

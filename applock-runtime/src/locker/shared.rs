@@ -24,7 +24,7 @@ use crate::error::Result;
 /// // redis://127.0.0.1:6379, dir:/var/lock/app, memory:
 /// let locker = AppLocker::connect(&url).await?;
 /// if let Some(guard) = locker.lock("reports").try_acquire().await? {
-///     println!("nobody else runs this now; fencing token {}", guard.fencing_token());
+///     println!("no other instance runs this now; fencing token {}", guard.fencing_token());
 ///     guard.release().await?;
 /// }
 /// # drop(locker); std::fs::remove_dir_all(directory).ok();
@@ -54,7 +54,7 @@ impl AppLocker {
         }
     }
 
-    /// The instance id that stands in the information about our locks.
+    /// The instance id that [`LockInfo`](crate::LockInfo) shows of this locker's holdings.
     ///
     /// ```
     /// assert!(!applock::AppLocker::in_memory().instance_id().is_empty());

@@ -185,7 +185,7 @@ impl<W: Clone> LockState<W> {
     /// Its holder gives it back (rule R7), and the lock goes to the first waiter that can be
     /// reached; or it stays taken for `keep`. An owner that waits leaves the queue.
     ///
-    /// `own`: the process that releases. A waiter of it is told by the answer.
+    /// `own`: the process that releases. A waiter of it is notified by the answer.
     pub(crate) fn release(
         &mut self,
         owner: Owner,
@@ -250,8 +250,8 @@ impl<W: Clone> LockState<W> {
         (token <= MAX_TOKEN).then_some(token).ok_or(TokensUsedUp)
     }
 
-    /// The lock has become free. It is so in any case: the next request is told of tokens that
-    /// are used up.
+    /// The lock has become free. It is so in any case: where tokens are
+    /// used up, the next request gets that error.
     fn hand_over(
         &mut self,
         own: Option<Process>,
@@ -264,8 +264,7 @@ impl<W: Clone> LockState<W> {
     }
 
     /// Offers a free lock to the waiters, in their order, until one gets it. Nothing is written
-    /// for a waiter that does not. Answers a grant that is told to the process `own` by the
-    /// answer; a `requester` that asks at this moment gets a full lease.
+    /// for a waiter that does not. Returns a grant to the process `own`, which the answer notifies; a `requester` that asks at this moment gets a full lease.
     fn offer(
         &mut self,
         token: u64,

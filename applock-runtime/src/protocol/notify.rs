@@ -28,7 +28,7 @@ pub(crate) enum Reach {
         /// In the unit of the [`Timing`](super::Timing).
         within: u64,
     },
-    /// Nobody listens there now. The waiter keeps its place until its process is dead.
+    /// No client subscribes to its channel now. The waiter keeps its place until its process is dead.
     Unreachable,
     /// Its process will never come back: the waiter loses its place.
     Gone,

@@ -17,12 +17,12 @@ pub(crate) struct Requester<W> {
     pub(crate) who: W,
 }
 
-/// What becomes of a request if it is not its turn.
+/// What becomes of a request that can't be granted at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WhenBusy {
     /// It is refused.
     Refuse,
-    /// It stands in the queue.
+    /// It waits in the queue.
     Wait {
         /// The ticket of a place that it had, if the store has lost that.
         ticket: Option<u64>,
@@ -62,8 +62,8 @@ pub(crate) struct Granted {
 pub(crate) struct Ended {
     /// `false`: not held by that owner (any more), and nothing was released (rule R7).
     pub(crate) ended: bool,
-    /// The lock went to a waiter of the releasing process, which is told by this and by
-    /// nothing else.
+    /// The lock went to a waiter of the releasing process: this answer is its only
+    /// notification.
     pub(crate) granted: Option<Granted>,
 }
 

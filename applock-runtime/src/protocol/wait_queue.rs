@@ -38,7 +38,7 @@ pub(crate) struct Waiter<W> {
     pub(crate) process: Process,
     /// The ttl that it asks for.
     pub(crate) ttl: u64,
-    /// What the store shows of it, and how the store reaches it. The protocol does not look.
+    /// What the store shows of it, and how the store reaches it. The protocol does not read it.
     pub(crate) who: W,
 }
 

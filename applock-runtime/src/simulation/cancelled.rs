@@ -8,7 +8,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use super::faults::between;
-use super::host::{Host, rest};
+use super::host::{Host, wind_down};
 use super::with_server;
 use super::world::{World, host_name};
 
@@ -56,7 +56,7 @@ async fn hold(world: Rc<World>, waiting: Rc<Cell<usize>>) -> turmoil::Result {
     sleep(Duration::from_secs(1)).await;
     host.try_take(rng, KEY).await?.release().await?;
     drop(host);
-    rest(&world, 0, engine_at_work).await
+    wind_down(&world, 0, engine_at_work).await
 }
 
 async fn give_up(world: Rc<World>, number: usize, waiting: Rc<Cell<usize>>) -> turmoil::Result {
@@ -79,7 +79,7 @@ async fn give_up(world: Rc<World>, number: usize, waiting: Rc<Cell<usize>>) -> t
         task.await?;
     }
     drop(host);
-    rest(&world, number, engine_at_work).await?;
+    wind_down(&world, number, engine_at_work).await?;
     waiting.set(waiting.get() - 1);
     Ok(())
 }

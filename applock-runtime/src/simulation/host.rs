@@ -29,12 +29,12 @@ const CROWDED: [usize; 2] = [1, 2];
 /// How long after the faults holders go on holding.
 const LAST_HOLD: Duration = Duration::from_secs(1);
 
-/// After that, everybody who wants a lock gets it within so long.
-const LIVELINESS: Duration = Duration::from_secs(8);
+/// After that, each waiter gets its lock within so long.
+const LIVENESS: Duration = Duration::from_secs(8);
 
-/// And an engine that nobody uses any more is done within so long: it looks for locks
-/// that may come to life for five seconds after the store has answered.
-const REST: Duration = Duration::from_secs(8);
+/// And an engine without a user ends within so long: it goes on releasing orphans, which
+/// may come to life for five seconds after the store has answered.
+const WIND_DOWN: Duration = Duration::from_secs(8);
 
 pub(super) struct Host {
     world: Rc<World>,
@@ -59,16 +59,16 @@ pub(super) async fn live(world: Rc<World>, number: usize) -> turmoil::Result {
         host.take_after_all(key).await;
     }
     drop(host);
-    rest(&world, number, engine_at_work).await
+    wind_down(&world, number, engine_at_work).await
 }
 
-/// Waits for an engine that nobody uses any more.
-pub(super) async fn rest(
+/// Waits for the end of an engine without a user.
+pub(super) async fn wind_down(
     world: &World,
     number: usize,
     engine_at_work: JoinHandle<()>,
 ) -> turmoil::Result {
-    match timeout(REST, engine_at_work).await {
+    match timeout(WIND_DOWN, engine_at_work).await {
         Ok(ended) => ended?,
         Err(_) => world.history.borrow_mut().blame(format!(
             "unrest: the engine of host {number} has something to do still at {:?}",
@@ -185,11 +185,11 @@ impl Host {
         let deadline = match rng.u8(..8) {
             0 | 1 => between(rng, 0, 300),
             // It does not end before the faults do.
-            2 if wait == Wait::Forever => self.world.heal - elapsed() + LIVELINESS,
+            2 if wait == Wait::Forever => self.world.heal - elapsed() + LIVENESS,
             _ => between(rng, 2_000, 4_000),
         };
         match self.acquire(attempt, request, deadline).await {
-            None if elapsed() >= self.world.heal + LIVELINESS => self.blame_stuck(attempt),
+            None if elapsed() >= self.world.heal + LIVENESS => self.blame_stuck(attempt),
             None | Some(Err(_)) => (),
             Some(Ok(held)) => self.hold(attempt, held, rng).await,
         }
@@ -257,7 +257,7 @@ impl Host {
             }
         }
         if rng.bool() {
-            // Somebody who does not stop when told, or a body that takes its time.
+            // A caller that does not stop when its guard is lost, or a body that takes its time.
             for _ in 0..rng.u8(..5) {
                 sleep(between(rng, 1, 400)).await;
                 self.check(owner, &held);
@@ -277,7 +277,7 @@ impl Host {
         }
     }
 
-    /// Looks come at random, and just before the lease's end: nobody else may have the
+    /// Checks come at random, and just before the lease's end: no other owner may have the
     /// lock even then.
     fn until_next_check(&self, held: &Held, rng: &mut fastrand::Rng) -> Duration {
         let left = self.clock.true_length(held.lease().remaining());
@@ -296,16 +296,16 @@ impl Host {
         }
     }
 
-    /// Nothing is wrong any more, so everybody gets what they wait for.
+    /// Nothing is wrong any more, so every waiter gets its lock.
     async fn take_after_all(&self, key: usize) {
         let rng = &mut fastrand::Rng::with_seed(self.world.seed);
-        let (attempt, request) = self.request(rng, key, Wait::For(LIVELINESS));
+        let (attempt, request) = self.request(rng, key, Wait::For(LIVENESS));
         match self.engine.acquire(request).await {
             Ok(held) => {
                 self.note(What::Acquired(attempt.owner, held.lease().token));
                 self.check(attempt.owner, &held);
                 self.note(What::LetGo(attempt.owner));
-                self.release(attempt.owner, timeout(LIVELINESS, held.release()))
+                self.release(attempt.owner, timeout(LIVENESS, held.release()))
                     .await;
             }
             Err(error) => {

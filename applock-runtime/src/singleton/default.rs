@@ -10,7 +10,7 @@ static DEFAULT: RwLock<Option<AppLocker>> = RwLock::new(None);
 /// Sets the process's default locker: that of every `#[singleton]` without a `locker`
 /// of its own. A later call replaces it for later calls. No I/O.
 ///
-/// The default is never dropped, so at the end of `main` nobody waits for releases that
+/// The default is never dropped, so the end of `main` does not wait for releases that
 /// are on their way: keep a clone, and [`shutdown`](AppLocker::shutdown) it.
 ///
 /// Without it, the first use makes one from `APPLOCK_URL`, or for

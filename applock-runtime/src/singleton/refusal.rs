@@ -135,7 +135,7 @@ impl<T, E: From<Error>> CarriesError for AutorefDispatch<Result<T, E>> {
 
     fn carry(&self, error: Error) -> Option<Result<T, E>> {
         match error {
-            // R9: 'unavailable' is never passed off as 'busy' where that can be told.
+            // R9: 'unavailable' is never passed off as 'busy' where the return type can carry the difference.
             Error::Busy(_) => None,
             other => Some(Err(other.into())),
         }

@@ -178,8 +178,8 @@ impl Driving {
         }
         let ended = match poll_body(body, &self.running, context) {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(value)) => Ended::Value(value),
-            Err(panic) => Ended::Panic(panic),
+            Ok(Poll::Ready(value)) => BodyEnd::Value(value),
+            Err(panic) => BodyEnd::Panic(panic),
         };
         drop_body(body, &self.running);
         if self.nested {
@@ -239,12 +239,12 @@ impl Driving {
 }
 
 /// How a body has ended.
-enum Ended<T> {
+enum BodyEnd<T> {
     Value(T),
     Panic(Box<dyn Any + Send>),
 }
 
-impl<T> Ended<T> {
+impl<T> BodyEnd<T> {
     fn into_value(self) -> T {
         match self {
             Self::Value(value) => value,
@@ -253,11 +253,11 @@ impl<T> Ended<T> {
     }
 }
 
-/// The last step: the body is gone, and the store is told that the lock is free.
+/// The last step: the body is gone, and the store is asked to free the lock.
 struct Releasing<T> {
     released: Step<Result<()>>,
     /// `None` once it has been given to the caller.
-    ended: Option<Ended<T>>,
+    ended: Option<BodyEnd<T>>,
     function: Function,
 }
 

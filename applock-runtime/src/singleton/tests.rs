@@ -42,11 +42,11 @@ fn call(options: LockOptions, locker: &AppLocker) -> Call {
 fn a_nested_body_that_outlives_the_one_around_it_does_not_run_without_the_lock() {
     let locker = AppLocker::in_memory();
     let lock = locker.lock("x");
-    let (go_on, told) = oneshot::channel();
+    let (go_on, received) = oneshot::channel();
     let ran = &Cell::new(false);
     let inner = block_on(lock.run(async {
         let mut inner = Box::pin(lock.run(async move {
-            told.await.unwrap();
+            received.await.unwrap();
             ran.set(true);
         }));
         assert!(poll(inner.as_mut()).is_pending());
@@ -83,7 +83,7 @@ fn sleeps_before_the_body_begins(finish: bool) {
     let mut run = pin!(call.run(body));
     assert!(poll(run.as_mut()).is_pending());
     other.release_blocking().unwrap();
-    // Granted, while nobody looks; and then the machine sleeps.
+    // Granted, while no task polls; and then the machine sleeps.
     let is_granted = || {
         let holder = lock.info_blocking().unwrap();
         holder.is_some_and(|holder| holder.fencing_token() > Some(before))
@@ -108,7 +108,7 @@ fn a_lock_can_be_taken_while_a_threads_locals_are_destroyed() {
     thread_local! {
         static AT_THE_END: Cell<Option<AtTheEnd>> = const { Cell::new(None) };
     }
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, received) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let locker = AppLocker::in_memory();
         AT_THE_END.set(Some(AtTheEnd(locker.clone(), tell)));
@@ -116,7 +116,7 @@ fn a_lock_can_be_taken_while_a_threads_locals_are_destroyed() {
     })
     .join()
     .unwrap();
-    assert!(told.recv().unwrap());
+    assert!(received.recv().unwrap());
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_body_is_kept_back_while_a_jump_of_the_wall_clock_makes_its_lease_suspect() 
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
-            // Whoever looks while the lease is suspect is told so.
+            // A body that asks while the lease is suspect gets that answer.
             _ => Poll::Ready(crate::current().map(|guard| guard.is_held())),
         }
     })));

@@ -56,7 +56,7 @@ impl StoreError {
         matches!(self.kind, StoreErrorKind::NotDone | StoreErrorKind::Unknown)
     }
 
-    /// What the user is told.
+    /// What the user reads.
     pub(crate) fn into_error(self, store: Arc<str>, lock: Option<Arc<str>>) -> Error {
         let kind = match self.kind {
             StoreErrorKind::NotDone | StoreErrorKind::Unknown => FaultKind::Unavailable,

@@ -1,4 +1,4 @@
-//! From a URL to a store: every mistake is told by its part, and no message ever
+//! From a URL to a store: an error names the part that is wrong, and no message ever
 //! shows a password.
 
 use std::collections::HashMap;
@@ -54,7 +54,7 @@ pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
 }
 
 /// `memory:` is one store for the whole process, and `memory:NAME` one for each name:
-/// whoever names the same one shares it (rule R10).
+/// callers that name the same one share it (rule R10).
 fn memory_store(name: &str) -> MemoryStore {
     static STORES: LazyLock<Mutex<HashMap<String, MemoryStore>>> = LazyLock::new(Mutex::default);
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +118,7 @@ fn redis_store(url: &str) -> Result<Arc<dyn Store>> {
     }
     #[cfg(feature = "tls")]
     if matches!(parsed.scheme(), "rediss" | "valkeys") {
-        // rustls panics where nobody has chosen a provider. If the program has chosen
+        // rustls panics where no provider has been chosen. If the program has chosen
         // one already, that one stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
@@ -149,7 +149,7 @@ fn shown(url: &str) -> String {
         None => rest.to_owned(),
     };
     // A socket's URL carries its password as a parameter; whatever a parameter is called,
-    // its value is nobody's business.
+    // its value is not ours to know.
     match rest.split_once('?') {
         Some((before, parameters)) => {
             let masked: Vec<String> = parameters

@@ -60,7 +60,7 @@ struct Life {
     run: String,
 }
 
-struct Subscriber {
+struct SubscribedClient {
     host: usize,
     since: Duration,
     way: UnboundedSender<Reply>,
@@ -69,7 +69,7 @@ struct Subscriber {
 /// The subscribers of every channel.
 #[derive(Default)]
 struct Subscribers {
-    all: RefCell<BTreeMap<Subscription, Subscriber>>,
+    all: RefCell<BTreeMap<Subscription, SubscribedClient>>,
 }
 
 impl Subscribers {
@@ -124,7 +124,7 @@ impl Client {
         let confirm = |channel: &&str| {
             self.subscribers.all.borrow_mut().insert(
                 ((*channel).to_owned(), self.number),
-                Subscriber {
+                SubscribedClient {
                     host: self.host,
                     since: elapsed(),
                     way: self.pushes.clone(),

@@ -306,7 +306,7 @@ fn a_connection_that_the_network_cut_off_counts_as_subscribed() {
             tokio::time::sleep(Duration::from_secs(5)).await;
             turmoil::repair(host_name(0), SERVER);
             let mut publisher = dialler.connect().await?;
-            // What is sent there now shows that nobody is.
+            // What is sent there now shows that no client reads it.
             assert_eq!(publisher.publish::<_, _, u32>("a", "one").await?, 1);
             tokio::time::sleep(Duration::from_secs(1)).await;
             assert_eq!(publisher.publish::<_, _, u32>("a", "two").await?, 0);

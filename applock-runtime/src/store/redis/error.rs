@@ -94,7 +94,7 @@ pub(super) fn classify(error: RedisError) -> Classified {
         ),
         "BUSY" => (
             NotDone,
-            "Redis is busy running somebody's script".into(),
+            "Redis is busy running a script".into(),
             "end it with SCRIPT KILL",
             Good,
         ),
