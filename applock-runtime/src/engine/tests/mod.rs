@@ -135,7 +135,7 @@ struct Stage {
 }
 
 /// An acquire that runs on a thread of its own.
-type Taking = std::thread::JoinHandle<crate::Result<Held>>;
+type AcquireThread = std::thread::JoinHandle<crate::Result<Held>>;
 
 impl Stage {
     fn new() -> Self {
@@ -175,7 +175,7 @@ impl Stage {
         }
     }
 
-    fn take(&self, request: AcquireRequest) -> Taking {
+    fn take(&self, request: AcquireRequest) -> AcquireThread {
         let engine = Arc::clone(&self.engine);
         std::thread::spawn(move || block_on(engine.acquire(request)))
     }

@@ -6,16 +6,16 @@ use std::thread;
 
 use super::*;
 
-type Call<T> = thread::JoinHandle<crate::Result<T>>;
+type CallThread<T> = thread::JoinHandle<crate::Result<T>>;
 
 impl Stage {
-    fn shutdown(&self, within: Duration) -> Call<()> {
+    fn shutdown(&self, within: Duration) -> CallThread<()> {
         let engine = Arc::clone(&self.engine);
         thread::spawn(move || block_on(engine.shutdown(within)))
     }
 }
 
-fn release(held: Held) -> Call<()> {
+fn release(held: Held) -> CallThread<()> {
     thread::spawn(move || block_on(held.release()))
 }
 

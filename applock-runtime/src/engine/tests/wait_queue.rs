@@ -16,7 +16,7 @@ const CONFIRM: Duration = Duration::from_millis(50);
 /// A caller in the wait queue.
 struct QueuedCall {
     owner: OwnerId,
-    taking: Taking,
+    taking: AcquireThread,
     notifications: Notifications,
 }
 
