@@ -28,6 +28,7 @@ struct Stored {
 }
 
 enum Content {
+    Text(String),
     Hash(Hash),
     Sorted(Sorted),
 }
@@ -35,6 +36,7 @@ enum Content {
 impl Content {
     fn is_empty(&self) -> bool {
         match self {
+            Self::Text(_) => false,
             Self::Hash(hash) => hash.is_empty(),
             Self::Sorted(sorted) => sorted.len() == 0,
         }
@@ -51,7 +53,7 @@ impl ContentType for Hash {
     fn of(content: &mut Content) -> Option<&mut Self> {
         match content {
             Content::Hash(hash) => Some(hash),
-            Content::Sorted(_) => None,
+            Content::Text(_) | Content::Sorted(_) => None,
         }
     }
 
@@ -64,7 +66,7 @@ impl ContentType for Sorted {
     fn of(content: &mut Content) -> Option<&mut Self> {
         match content {
             Content::Sorted(sorted) => Some(sorted),
-            Content::Hash(_) => None,
+            Content::Text(_) | Content::Hash(_) => None,
         }
     }
 
@@ -117,19 +119,29 @@ impl Data {
     }
 
     pub(super) fn holder(&mut self, key: &str) -> Option<Holder> {
-        let until = self.keys.get(key)?.until;
-        let hash = self.find::<Hash>(key).ok()??;
-        // What at_least keeps, with a suffix, has no owner.
-        let owner = OwnerNumber::from_str_radix(hash.get("owner")?, 16).ok()?;
-        let token = hash.get("token")?.parse().ok()?;
-        Some((owner, token, until.unwrap_or(Duration::MAX)))
+        let (lock, until) = self.lock(key)?;
+        let is_kept = lock.get("kept").is_some();
+        let owner = OwnerNumber::from_str_radix(lock.get("owner")?.as_str()?, 16).ok()?;
+        (!is_kept).then_some((
+            owner,
+            lock.get("token")?.as_u64()?,
+            until.unwrap_or(Duration::MAX),
+        ))
     }
 
     /// Until when a lock is kept that its holder gave back.
     pub(super) fn kept(&mut self, key: &str) -> Option<Duration> {
-        let until = self.keys.get(key)?.until;
-        let hash = self.find::<Hash>(key).ok()??;
-        hash.get("owner")?.ends_with(":kept").then_some(until?)
+        let (lock, until) = self.lock(key)?;
+        lock.get("kept").and(until)
+    }
+
+    /// What a lock's text says, and its expiry.
+    fn lock(&self, key: &str) -> Option<(serde_json::Value, Option<Duration>)> {
+        let entry = self.keys.get(key)?;
+        let Content::Text(text) = &entry.content else {
+            return None;
+        };
+        Some((serde_json::from_str(text).ok()?, entry.until))
     }
 
     /// One command. `None`: there is none of this name, for these words.
@@ -144,6 +156,7 @@ impl Data {
             ["TYPE", key] => Ok(Reply::Status(match self.keys.get(*key) {
                 None => "none",
                 Some(entry) => match entry.content {
+                    Content::Text(_) => "string",
                     Content::Hash(_) => "hash",
                     Content::Sorted(_) => "zset",
                 },
@@ -162,6 +175,31 @@ impl Data {
                 }) => i64::try_from((*until - now).as_millis()).unwrap(),
             })),
             ["PEXPIRE", key, millis] => self.end_in(key, millis, now),
+            ["GET", key] => match self.keys.get(*key).map(|entry| &entry.content) {
+                None => Ok(Reply::Nil),
+                Some(Content::Text(text)) => Ok(Reply::Bulk(text.clone())),
+                Some(_) => Err(WRONG_TYPE),
+            },
+            // What is no text is as if it were not there.
+            ["MGET", keys @ ..] if !keys.is_empty() => {
+                let get = |key: &&str| match self.keys.get(*key).map(|entry| &entry.content) {
+                    Some(Content::Text(text)) => Reply::Bulk(text.clone()),
+                    _ => Reply::Nil,
+                };
+                Ok(Reply::Array(keys.iter().map(get).collect()))
+            }
+            // Whatever was there before.
+            ["SET", key, text, "PX", millis] => match millis.parse() {
+                Ok(millis @ 1..) => {
+                    let entry = Stored {
+                        content: Content::Text((*text).to_owned()),
+                        until: Some(now + Duration::from_millis(millis)),
+                    };
+                    self.keys.insert((*key).to_owned(), entry);
+                    Ok(Reply::Status("OK"))
+                }
+                _ => Err(NO_INTEGER),
+            },
             [
                 "HGET" | "HMGET" | "HGETALL" | "HLEN" | "HSET" | "HSETNX" | "HDEL",
                 key,

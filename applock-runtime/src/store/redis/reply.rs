@@ -7,11 +7,11 @@
 //! hash) taken for a yes or a no. Whatever can't be read as a whole is [`unreadable`], an
 //! `Unknown` outcome; a lock's key that holds something else is a foreign holder, and never free.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::Value;
+use serde::Deserialize;
 
 use crate::info::{Ending, LastHolding, LockInfo, Record};
 use crate::key::Key;
@@ -21,13 +21,6 @@ use crate::store::{
 };
 
 use super::error;
-use super::requests::FENCE_LIFE;
-
-/// What ends the owner id of a lock that its holder gave back and `at_least` keeps.
-const KEPT: &str = ":kept";
-
-/// The fields of a hash, as text.
-pub(super) type Fields = HashMap<String, String>;
 
 /// The error for an answer that can't be read, with its beginning for a person to see.
 pub(super) fn unreadable(value: &Value) -> StoreError {
@@ -75,15 +68,6 @@ fn array(value: &Value) -> Option<&[Value]> {
     }
 }
 
-/// The fields of a hash from the flat list that HGETALL answers inside a script.
-fn fields(items: &[Value]) -> Option<Fields> {
-    let mut fields = Fields::with_capacity(items.len() / 2);
-    for pair in items.chunks_exact(2) {
-        fields.insert(text(&pair[0])?, text(&pair[1])?);
-    }
-    Some(fields)
-}
-
 /// The last millisecond of the year 9999: what lies beyond can't be written as a date.
 const LAST_DATE: u64 = 253_402_300_799_999;
 
@@ -127,11 +111,10 @@ pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResu
             });
         }
         match array(value)? {
-            [_, kind, left, micros, waiters, ahead, new, fields] => {
+            [_, kind, left, micros, waiters, ahead, new, said] => {
                 let (left, at) = (number(left)?, unsigned(micros)?);
                 let waiters = unsigned(waiters);
-                let fields = self::fields(array(fields)?)?;
-                let holder = standing(key, &text(kind)?, &fields, left, at / 1000, waiters)?;
+                let holder = standing(key, &text(kind)?, &text(said)?, left, at / 1000, waiters)?;
                 Some(match u64::try_from(number(ahead)?) {
                     Err(_) => Acquired::Busy(holder),
                     Ok(ahead) => Acquired::Queued(QueuePosition {
@@ -235,73 +218,129 @@ pub(crate) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
         let now = u64::try_from(number(items.first()?)?).ok()?;
         let kind = text(items.get(1)?)?;
         let left = number(items.get(2)?)?;
-        let lock = fields(array(items.get(3)?)?)?;
+        let holder = standing(
+            key,
+            &kind,
+            &text(items.get(3)?)?,
+            left,
+            now,
+            unsigned(items.get(6)?),
+        );
         let fence_left = number(items.get(4)?)?;
-        let fence = fields(array(items.get(5)?)?)?;
-        let waiters = unsigned(items.get(6)?);
-        let holder = standing(key, &kind, &lock, left, now, waiters);
+        let fence = text(items.get(5)?)?;
         let last = last_holding(key, holder.as_ref(), &fence, fence_left, now);
         Some(Inspection { holder, last })
     };
     read().ok_or_else(|| unreadable(value))
 }
 
+/// A lock's text, or a fence's: see `queue.lua`. What is missing is left out; a text without an
+/// owner id and a token is none of ours.
+#[derive(Deserialize)]
+struct Holding {
+    #[serde(rename = "applock")]
+    version: u64,
+    owner: String,
+    token: u64,
+    acquired_at: u64,
+    #[serde(default)]
+    remember: u64,
+    #[serde(default)]
+    app: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    instance: String,
+    #[serde(default)]
+    host: String,
+    pid: Option<u32>,
+    #[serde(default)]
+    ttl: u64,
+    /// Of a lock: the lease of a waiter that has not confirmed its grant.
+    claim: Option<u64>,
+    /// Of a lock: for how long it is kept after its release.
+    kept: Option<u64>,
+    /// Of a fence: how the holding ended, and when.
+    ended: Option<String>,
+    until: Option<u64>,
+}
+
+/// The version of the layout that the scripts write.
+const VERSION: u64 = 1;
+
+/// A text of this version.
+fn holding(text: &str) -> Option<Holding> {
+    let holding: Holding = serde_json::from_str(text).ok()?;
+    (holding.version == VERSION).then_some(holding)
+}
+
+/// The version of a text that another version of this library may have written.
+fn version(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix("{\"applock\":")?;
+    digits[..digits.find(',')?].parse().ok()
+}
+
 /// Who holds a lock, from its key: `None` only if there is no such key.
 fn standing(
     key: &Key,
     kind: &str,
-    fields: &Fields,
+    text: &str,
     left: i64,
     now: u64,
     waiters: Option<u64>,
 ) -> Option<LockInfo> {
     let record = match kind {
         "none" => return None,
-        "hash" if fields.contains_key("owner") => holder(key, fields, left, now),
-        _ => foreign(key, kind, left),
+        "string" => match holding(text) {
+            Some(holding) => holder(key, holding, left, now),
+            None => foreign(key, kind, text, left),
+        },
+        _ => foreign(key, kind, text, left),
     };
     Some(Record { waiters, ..record }.into())
 }
 
-/// A lock that this library wrote. A field that is missing or damaged is left out: it must not
-/// make the lock look free.
-fn holder(key: &Key, fields: &Fields, left: i64, now: u64) -> Record {
-    let get = |name: &str| fields.get(name).cloned().unwrap_or_default();
-    let some = |name: &str| fields.get(name).filter(|text| !text.is_empty()).cloned();
-    let since: Option<u64> = get("acquired_at").parse().ok();
-    let length = |name| get(name).parse().ok().map(Duration::from_millis);
-    let ttl = length("ttl");
+/// A lock that this library wrote.
+fn holder(key: &Key, holding: Holding, left: i64, now: u64) -> Record {
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
     let remaining = millis(left);
     Record {
         key: key.lock.clone(),
-        app: some("app"),
-        name: some("name"),
-        owner: get("owner").trim_end_matches(KEPT).to_owned(),
-        instance: get("instance"),
-        host: get("host"),
-        pid: get("pid").parse().ok(),
-        token: get("token").parse().ok(),
-        acquired_at: since.and_then(at),
-        held_for: since.map(|since| Duration::from_millis(now.saturating_sub(since))),
+        app: some(holding.app),
+        name: some(holding.name),
+        owner: holding.owner,
+        instance: holding.instance,
+        host: holding.host,
+        pid: holding.pid,
+        token: Some(holding.token),
+        acquired_at: at(holding.acquired_at),
+        held_for: Some(Duration::from_millis(
+            now.saturating_sub(holding.acquired_at),
+        )),
         // A heartbeat sets the expiry back to the ttl, so what is gone of that is the
-        // heartbeat's age. A grant to a waiter begins with a claim in the ttl's place.
-        heartbeat_age: length("claim")
-            .or(ttl)
-            .zip(remaining)
-            .map(|(ttl, left)| ttl.saturating_sub(left)),
+        // heartbeat's age. A claim and a keep have a length of their own.
+        heartbeat_age: remaining.map(|left| {
+            let lease = holding.claim.or(holding.kept).unwrap_or(holding.ttl);
+            Duration::from_millis(lease).saturating_sub(left)
+        }),
         remaining,
-        ttl,
+        ttl: Some(Duration::from_millis(holding.kept.unwrap_or(holding.ttl))),
         waiters: None,
         foreign: None,
     }
 }
 
 /// A key that this library did not write counts as a holder: another program may mean it.
-fn foreign(key: &Key, kind: &str, left: i64) -> Record {
-    let what = match kind {
-        "string" => "the key holds a plain string, so perhaps another program's lock".to_owned(),
-        "hash" => "the key holds a hash that this library did not write".to_owned(),
-        other => format!("the key holds a {other}, which is no lock"),
+fn foreign(key: &Key, kind: &str, text: &str, left: i64) -> Record {
+    let what = match (kind, version(text)) {
+        ("string", Some(version)) if version != VERSION => format!(
+            "the key holds a lock in the layout of version {version}, which this version of \
+             applock does not read"
+        ),
+        ("string", _) => {
+            "the key holds a plain string, so perhaps another program's lock".to_owned()
+        }
+        (other, _) => format!("the key holds a {other}, which is no lock"),
     };
     Record::foreign(Arc::clone(&key.lock), what, millis(left))
 }
@@ -311,54 +350,36 @@ fn foreign(key: &Key, kind: &str, left: i64) -> Record {
 fn last_holding(
     key: &Key,
     holder: Option<&LockInfo>,
-    fence: &Fields,
+    fence: &str,
     fence_left: i64,
     now: u64,
 ) -> Option<LastHolding> {
-    let get = |name: &str| fence.get(name).map(String::as_str).unwrap_or_default();
-    let mut last = get("last").split(' ');
-    let owner = last.next()?;
-    let mut number = || last.next()?.parse::<u64>().ok();
-    let (from, ttl, pid) = (number().and_then(at)?, number()?, number());
-    // Of an earlier holding, if this one has not ended.
-    let mut ended = get("ended").split(' ');
-    let is_its = ended.next().unwrap_or_default().trim_end_matches(KEPT) == owner;
-    let how = ended.next().filter(|_| is_its).unwrap_or_default();
-    let ending = match how {
+    let last = holding(fence)?;
+    let ending = match last.ended.as_deref() {
         // Also while at_least keeps it.
-        _ if holder.is_some_and(|holder| holder.owner_id() == owner) => Ending::Held,
-        "released" => Ending::Released,
-        "forced" => Ending::Forced,
+        _ if holder.is_some_and(|holder| holder.owner_id() == last.owner) => Ending::Held,
+        Some("released") => Ending::Released,
+        Some("forced") => Ending::Forced,
         _ => Ending::Expired,
     };
     let until = match ending {
         Ending::Held => None,
-        // Every heartbeat gives the fence its full life again: what is gone of that is
-        // the last heartbeat's age, and the lease ended one ttl after it.
-        Ending::Expired => {
-            let life = u64::try_from(FENCE_LIFE.as_millis()).unwrap_or(u64::MAX);
-            u64::try_from(fence_left)
-                .ok()
-                .map(|left| {
-                    now.saturating_sub(life.saturating_sub(left))
-                        .saturating_add(ttl)
-                })
-                .map(|end| end.min(now))
-                .and_then(at)
-        }
-        _ => ended
-            .next()
-            .and_then(|until| until.parse().ok())
+        // The fence outlives the lease by `remember`, and every heartbeat says so anew.
+        Ending::Expired => u64::try_from(fence_left)
+            .ok()
+            .map(|left| now.saturating_add(left).saturating_sub(last.remember))
+            .map(|end| end.min(now))
             .and_then(at),
+        _ => last.until.and_then(at),
     };
     Some(LastHolding {
         key: key.lock.clone(),
-        owner_id: owner.to_owned(),
-        instance_id: get("instance").to_owned(),
-        host: get("host").to_owned(),
-        pid: pid.and_then(|pid| u32::try_from(pid).ok()),
-        fencing_token: get("token").parse().ok()?,
-        from,
+        owner_id: last.owner,
+        instance_id: last.instance,
+        host: last.host,
+        pid: last.pid,
+        fencing_token: last.token,
+        from: at(last.acquired_at)?,
         until,
         ending,
     })

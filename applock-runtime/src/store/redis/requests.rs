@@ -11,15 +11,17 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::key::{Key, Side};
 use crate::store::{Acquire, Release, Renew};
 
-use super::script::{Script, ScriptCall};
+use super::script::{Script, ScriptCall, millis};
 
 /// How long the fence (the last token and the last holding) outlives its last use. A fence that
 /// has expired loses the last holding, not the order of tokens: the next one comes from the
 /// clock.
-pub(super) const FENCE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+const FENCE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// One script of several files, in this order. Its text is fixed when the crate is compiled.
 macro_rules! script {
@@ -36,30 +38,57 @@ static RELEASE: LazyLock<Script> = script!("queue", "release");
 static INSPECT: LazyLock<Script> = script!("inspect");
 static FORCE_RELEASE: LazyLock<Script> = script!("queue", "force_release");
 
+/// What stands in a lock's text after `acquired_at`: what the request knows, in the order that the
+/// scripts and people read.
+#[derive(Serialize)]
+struct Tail<'a> {
+    remember: u64,
+    app: &'a str,
+    name: &'a str,
+    instance: &'a str,
+    host: &'a str,
+    pid: u32,
+    ttl: u64,
+}
+
+fn tail(request: &Acquire) -> String {
+    let tail = Tail {
+        remember: millis(FENCE_LIFE),
+        app: request.key.app().unwrap_or_default(),
+        name: request.key.name().unwrap_or_default(),
+        instance: &request.identity.instance,
+        host: &request.identity.host,
+        pid: request.identity.pid,
+        ttl: millis(request.ttl),
+    };
+    // Texts and numbers can't fail to be written. An empty tail would be a lock that no script
+    // takes for one of ours.
+    let mut text = serde_json::to_string(&tail).unwrap_or_default();
+    if !text.is_empty() {
+        text.replace_range(..1, ",");
+    }
+    text
+}
+
 /// Takes locks for one process. `run` is the run id of the server where the process has
-/// subscribed to `channel`, `None` while it has not: then the server expects it to poll. All
-/// requests of a batch come from one engine, so they share one identity.
+/// subscribed to `channel`, `None` while it has not: then the server expects it to poll.
 pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) -> ScriptCall {
-    let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, 6 + requests.len() * 5);
+    let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, requests.len() * 5);
     for request in requests {
         call.sides(&request.key);
-    }
-    call.millis(FENCE_LIFE)
-        .text(channel)
-        .text(run.unwrap_or("0"));
-    if let Some(first) = requests.first() {
-        call.text(&first.identity.instance)
-            .text(&first.identity.host)
-            .number(u64::from(first.identity.pid));
     }
     for request in requests {
         call.owner(request.owner)
             .millis(request.ttl)
-            .text(request.key.app().unwrap_or_default())
-            .text(request.key.name().unwrap_or_default());
+            .millis(FENCE_LIFE)
+            .text(&tail(request));
         match &request.notifications {
             None => call.text(""),
-            Some(_) => call.number(request.ticket.unwrap_or(0)),
+            Some(_) => call.text(&format!(
+                "{} {} {channel}",
+                request.ticket.unwrap_or(0),
+                run.unwrap_or("0")
+            )),
         };
     }
     call
@@ -67,11 +96,10 @@ pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) ->
 
 /// Sends heartbeats. Neither queue nor waiters: a heartbeat must be the cheapest step.
 pub(crate) fn renew(beats: &[Renew]) -> ScriptCall {
-    let mut call = ScriptCall::new(&RENEW, beats.len() * 2, 1 + beats.len() * 2);
+    let mut call = ScriptCall::new(&RENEW, beats.len() * 2, beats.len() * 2);
     for beat in beats {
         call.lock(&beat.key).side(&beat.key, Side::Fence);
     }
-    call.millis(FENCE_LIFE);
     for beat in beats {
         call.owner(beat.owner).millis(beat.ttl);
     }
@@ -80,11 +108,11 @@ pub(crate) fn renew(beats: &[Renew]) -> ScriptCall {
 
 /// Ends holdings, for the process of that channel.
 pub(crate) fn release(ends: &[Release], channel: &str) -> ScriptCall {
-    let mut call = ScriptCall::new(&RELEASE, ends.len() * 4, 2 + ends.len() * 2);
+    let mut call = ScriptCall::new(&RELEASE, ends.len() * 4, 1 + ends.len() * 2);
     for end in ends {
         call.sides(&end.key);
     }
-    call.millis(FENCE_LIFE).text(channel);
+    call.text(channel);
     for end in ends {
         call.owner(end.owner)
             .millis(end.keep.unwrap_or(Duration::ZERO));
@@ -101,13 +129,12 @@ pub(crate) fn inspect(key: &Key) -> ScriptCall {
 
 /// Ends whatever holding there is, or only one without a heartbeat for `stale`.
 pub(crate) fn force_release(key: &Key, stale: Option<Duration>) -> ScriptCall {
-    let mut call = ScriptCall::new(&FORCE_RELEASE, 4, 2);
+    let mut call = ScriptCall::new(&FORCE_RELEASE, 4, 1);
     call.sides(key);
     match stale {
         None => call.text("-1"),
         Some(stale) => call.millis(stale),
     };
-    call.millis(FENCE_LIFE);
     call
 }
 

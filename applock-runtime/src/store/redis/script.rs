@@ -33,6 +33,11 @@ impl Script {
     }
 }
 
+/// A length in whole milliseconds, the scripts' unit.
+pub(super) fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// How many words stand before the keys: the command, the script, the number of keys.
 const HEADER: usize = 3;
 
@@ -111,6 +116,6 @@ impl ScriptCall {
 
     /// A length in whole milliseconds, the scripts' unit.
     pub(super) fn millis(&mut self, length: Duration) -> &mut Self {
-        self.number(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
+        self.number(millis(length))
     }
 }

@@ -3,85 +3,124 @@
 -- Stands after queue.lua. Up to 32 locks of one process in a call, one round trip.
 --
 -- KEYS  for each lock: the lock, its fence, its queue, its waiters
--- ARGV  1 how long a fence outlives its last use, in ms   2 the channel of this process
---       3 '0' if it does not listen there, or the run id of the server ('1': unknown)
---       4 instance   5 host   6 pid
---       then for each lock: owner id, ttl in ms, app, name, and '' not to wait, or to
---       stand in the wait queue: the ticket of a place it had, or '0'
+-- ARGV  for each lock: owner id, ttl in ms, remember in ms, the text of the lock from `remember`
+--       on, and '' not to wait, or to wait in the queue: 'ticket run channel'
+--       ticket: of a place that it had, or '0'; run: '0' if this process does not listen on its
+--       channel, or the run id of the server ('1': unknown)
 -- Answer  for each lock:
 --         'token acquired at in ms'                             granted
 --         {0, type of what is there, its time left in ms, now in microseconds, how many
 --          wait, how many before us (-1: not in the queue), our ticket if we are new there
---          or '0', {field, value, ...}}                         held by another
+--          or '0', its text if it is a string}                  held by another
 --         {-1, error}                                           not done
 --
 -- Danger: a free lock that waiters queue for must not go to a request that comes by. So
--- the short path, a free lock, asks for lock and queue in one command.
+-- the short path, free locks without queues, asks for locks and queues in one command. All else
+-- goes one by one through `take`, also a lock that stands in the call twice.
 
-local fence_ttl, own_channel, run, instance, host, pid = unpack(ARGV, 1, 6)
+local rest = nil
 
--- The lock is taken, or a request waits for it.
-local function contend(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
-    local fields, kind, mine = redis.pcall('HGETALL', lock), 'hash', false
-    if fields.err then
-        -- Another program's key counts as held; a hash that can't be read is an error.
+-- One lock, whatever stands there.
+local function take(at)
+    local lock, fence, queue, waiters = unpack(KEYS, 4 * at - 3, 4 * at)
+    local owner, ttl, remember, tail, wait = unpack(ARGV, 5 * at - 4, 5 * at)
+    local text, kind = redis.pcall('GET', lock), 'string'
+    if type(text) == 'table' then
+        -- Another program's key counts as held; a string that can't be read is an error.
         kind = redis.call('TYPE', lock).ok
-        if kind == 'hash' then
-            fail(fields.err)
+        if kind == 'string' then
+            rest.fail(text.err)
         end
-        fields = {}
-    elseif not fields[1] then
-        kind = 'none'
+        text = ''
+    elseif not text then
+        text, kind = '', 'none'
     end
-    for i = 1, #fields, 2 do
-        mine = mine or fields[i] == 'owner' and fields[i + 1] == owner
-    end
-    if mine then
+    local standing, holding, holder = rest.read(text)
+    if holder == owner and not rest.is_kept(standing) then
         -- The answer to an earlier acquire was lost (rule R6), or the notification of a grant:
         -- the same holding, with a full lease and its own token.
-        redis.call('PEXPIRE', lock, ttl)
-        redis.call('HDEL', lock, 'claim')
-        local held = redis.call('HMGET', lock, 'token', 'acquired_at')
-        return held[1] .. ' ' .. held[2]
+        rest.confirm(lock, fence, standing, holding, ttl, remember)
+        return string.match(holding, '"token":(%d+)') .. ' '
+            .. string.match(holding, '"acquired_at":(%d+)')
     end
-    local waits, new, count, ahead = ticket ~= '', '0', nil, -1
+    local waits, new, count, ahead = wait ~= '', '0', nil, -1
     -- A fence that can't be read is found out before the request stands in the queue.
-    local token = kind == 'none' and next_token(fence)
+    local token = kind == 'none' and rest.next_token(fence)
+    if token and redis.call('EXISTS', queue) == 0 then
+        rest.grant(lock, fence, token, owner, ttl, remember, tail, nil)
+        return token .. ' ' .. now
+    end
     if waits then
-        new, count, ahead = wait_queue().join(queue, waiters, owner, ttl, ticket, own_channel,
-            run, app, name, instance, host, pid)
+        local ticket, run, channel = string.match(wait, '^(%d+) (%w+) (.*)$')
+        new, count, ahead = rest.join(queue, waiters, owner, ttl, remember, tail, ticket, channel,
+            run)
     end
     if token then
         -- No own channel: the answer has no room for a grant to another waiter of this
         -- process, so that one is notified by a message like any other.
-        local served = wait_queue().serve(lock, fence, queue, waiters, fence_ttl, '', owner,
-            token, redis.call('ZPOPMIN', queue))
+        local served = rest.serve(lock, fence, queue, waiters, '', owner, token,
+            redis.call('ZPOPMIN', queue))
         if not served then
             -- All waiters are dead or out of reach, and this request does not wait.
-            grant(lock, fence, fence_ttl, token, owner, ttl, nil, app, name, instance, host, pid)
+            rest.grant(lock, fence, token, owner, ttl, remember, tail, nil)
         end
         if not served or served == owner then
             return token .. ' ' .. now
         end
-        kind, fields, count = 'hash', redis.call('HGETALL', lock), nil
+        kind, text, count = 'string', redis.call('GET', lock), nil
         ahead = waits and redis.call('ZRANK', queue, owner) or -1
     elseif not waits then
-        -- A write that changes nothing, so that a replica or a server that can't write
-        -- says so, and does not answer from what it remembers.
-        local rest = redis.call('PTTL', fence)
-        redis.call('PEXPIRE', fence, rest > 0 and rest or fence_ttl)
+        rest.touch(fence)
     end
+    -- A text that is none of ours may be long, and its beginning says enough.
+    text = (holder or token) and text or string.sub(text, 1, 80)
     return {0, kind, redis.call('PTTL', lock), micros, count or redis.call('ZCARD', queue), ahead,
-        new, fields}
+        new, text}
 end
 
-local function take(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
-    if redis.call('EXISTS', lock, queue) > 0 then
-        return contend(lock, fence, queue, waiters, owner, ttl, app, name, ticket)
+local count = #KEYS / 4
+local are_free, fences = false, nil
+if count == 1 then
+    are_free = redis.call('EXISTS', KEYS[1], KEYS[3]) == 0
+    fences = are_free and {redis.pcall('GET', KEYS[2])}
+else
+    local main, beside = {}, {}
+    for i = 1, #KEYS, 4 do
+        main[#main + 1], beside[#beside + 1] = KEYS[i], KEYS[i + 1]
+        main[#main + 1] = KEYS[i + 2]
     end
-    local token = next_token(fence)
-    grant(lock, fence, fence_ttl, token, owner, ttl, nil, app, name, instance, host, pid)
-    return token .. ' ' .. now
+    are_free = redis.call('EXISTS', unpack(main)) == 0
+    fences = are_free and redis.call('MGET', unpack(beside))
 end
 
-return for_each(take, 6, 5)
+local answers, seen = {}, {}
+for at = 1, count do
+    local key, arg = 4 * at - 3, 5 * at - 4
+    local lock, last, token = KEYS[key], are_free and fences[at], nil
+    if last then
+        local number = type(last) == 'string'
+            and tonumber((string.match(last, '^{"applock":1,"owner":"%x+","token":(%d+),')))
+        token = number and number < tonumber(micros) and micros
+    elseif count == 1 then
+        -- Of several MGET says the same of a key that is no string.
+        token = are_free and micros
+    end
+    if token and not seen[lock] then
+        seen[lock] = true
+        local text = '{"applock":1,"owner":"' .. ARGV[arg] .. '","token":' .. token
+            .. ',"acquired_at":' .. now .. ARGV[arg + 3]
+        -- The fence, whose writing can fail (type, rights, memory), comes first (rule R3).
+        local failed = redis.pcall('SET', KEYS[key + 1], text, 'PX', ARGV[arg + 1] + ARGV[arg + 2]).err
+            or redis.pcall('SET', lock, text, 'PX', ARGV[arg + 1]).err
+        if failed then
+            rest = rest or make_rest()
+            answers[at] = rest.failed({err = failed})
+        else
+            answers[at] = token .. ' ' .. now
+        end
+    else
+        rest = rest or make_rest()
+        answers[at] = rest.one(take, at)
+    end
+end
+return rest and rest.all(answers) or answers

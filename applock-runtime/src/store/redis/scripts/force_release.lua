@@ -6,40 +6,43 @@
 -- KEYS  1 the lock   2 its fence   3 its queue   4 its waiters
 -- ARGV  1 only if no heartbeat came for so many ms, and for half of the ttl
 --         (-1: in any case)
---       2 how long the fence outlives its last use, in ms
 -- Answer  1 ended, 0 there was none or it is not stale,
 --         the type's name: something that is no lock stands there, and was left alone
 --
 -- Danger: to end a holding whose holder works on, or to delete data that is no lock.
 
+local rest = make_rest()
 local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
 
--- Frees the lock. `owner`: of the holding that ends, '' if it is not known.
-local function free(owner)
+-- Frees the lock. `holding`: the text of the holding that ends, if it is one of ours.
+local function free(holding)
     redis.call('DEL', lock)
     local first = redis.pcall('ZPOPMIN', KEYS[3])
     if first[1] then
         -- Whatever is wrong with the queue: the lock is free. No own channel: the operator's
         -- process gets no grant by this answer.
         local done, served = pcall(function()
-            return (wait_queue().serve(lock, fence, KEYS[3], KEYS[4], ARGV[2], '', nil,
-                next_token(fence), first))
+            return (rest.serve(lock, fence, KEYS[3], KEYS[4], '', nil, rest.next_token(fence),
+                first))
         end)
         if done and served then
             return
         end
     end
-    -- The record of how it ended is a courtesy: a server short of memory may refuse it.
-    redis.pcall('HSET', fence, 'ended', owner .. ' forced ' .. now)
-    redis.pcall('PEXPIRE', fence, ARGV[2])
+    if holding then
+        rest.note_end(fence, holding, 'forced', now, string.match(holding, '"remember":(%d+)') or 0)
+    end
 end
 
-local kind = redis.call('TYPE', lock).ok
-if kind == 'none' then
+local text, kind = redis.pcall('GET', lock), 'string'
+if not text then
     return 0
+elseif type(text) == 'table' then
+    kind = redis.call('TYPE', lock).ok
+    text = ''
 end
-local holder = kind == 'hash' and redis.call('HMGET', lock, 'owner', 'ttl', 'claim')
-if not (holder and holder[1]) then
+local standing, holding = rest.read(text)
+if not holding then
     -- Not one of our locks. It has no heartbeat, so it is never stale. A plain string may be
     -- another program's lock, which an operator may free; other data is left alone.
     if stale >= 0 then
@@ -48,20 +51,21 @@ if not (holder and holder[1]) then
     if kind ~= 'string' then
         return kind
     end
-    free('')
+    free(nil)
     return 1
 end
 if stale >= 0 then
     -- A lock that its holder gave back and at_least keeps has no heartbeat by design.
-    if string.sub(holder[1], -5) == ':kept' then
+    if rest.is_kept(standing) then
         return 0
     end
     -- A heartbeat comes each third of the ttl: a pause of less than half of it is none.
-    local ttl, left = tonumber(holder[3] or holder[2]) or 0, redis.call('PTTL', lock)
+    local lease = string.match(standing, '"claim":(%d+)') or string.match(holding, '"ttl":(%d+)}$')
+    local ttl, left = tonumber(lease) or 0, redis.call('PTTL', lock)
     if left >= 0 and ttl - left < math.max(stale, ttl / 2) then
         return 0
     end
 end
 
-free(holder[1])
+free(holding)
 return 1

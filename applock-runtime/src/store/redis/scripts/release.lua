@@ -4,7 +4,7 @@
 -- Stands after queue.lua. Up to 32 locks of one process in a call, one round trip.
 --
 -- KEYS  for each lock: the lock, its fence, its queue, its waiters
--- ARGV  1 how long a fence outlives its last use, in ms   2 the channel of this process
+-- ARGV  1 the channel of this process
 --       then for each lock: owner id, keep it taken for so many ms still (0: free at once)
 -- Answer  for each lock:
 --         1 ended, 0 not held by that owner (which has left the queue, if it stood there)
@@ -16,67 +16,104 @@
 -- Danger: a lock that stays taken because something beside it is damaged. A release by
 -- the holder always frees the lock, whatever the queue and the fence hold.
 
-local fence_ttl, own_channel = ARGV[1], ARGV[2]
+local rest = nil
 
--- The lock is not that owner's, or the server did not say: `holder` is another owner id, `false`,
--- or an error.
-local function refuse(holder, fence, queue, waiters, owner)
-    if type(holder) == 'table' and not string.find(holder.err, 'WRONGTYPE', 1, true) then
-        fail(holder.err)
-    end
-    -- A replica that lacks the key must say READONLY, not 'not yours'.
-    local rest = redis.call('PTTL', fence)
-    redis.call('PEXPIRE', fence, rest > 0 and rest or fence_ttl)
-    if redis.call('ZREM', queue, owner) > 0 then
-        if redis.call('EXISTS', queue) > 0 then
-            redis.call('HDEL', waiters, owner)
-        else
-            -- The last waiter leaves nothing behind.
-            redis.call('DEL', waiters)
+-- One lock, whatever stands there.
+local function end_holding(at)
+    local lock, fence, queue, waiters = unpack(KEYS, 4 * at - 3, 4 * at)
+    local owner, keep, own_channel = ARGV[2 * at], ARGV[2 * at + 1], ARGV[1]
+    local text = redis.pcall('GET', lock)
+    if type(text) == 'table' then
+        if not string.find(text.err, 'WRONGTYPE', 1, true) then
+            rest.fail(text.err)
         end
+        text = ''
     end
-    return 0
-end
-
--- `first`: what ZPOPMIN took out of the queue. Answers who is served, its token and its claim.
-local function hand_over(lock, fence, queue, waiters, first)
-    local token = next_token(fence)
-    local served, claim = wait_queue().serve(lock, fence, queue, waiters, fence_ttl, own_channel,
-        nil, token, first)
-    return served, token, claim
-end
-
-local function end_holding(lock, fence, queue, waiters, owner, keep)
-    local holder = redis.pcall('HGET', lock, 'owner')
-    if holder ~= owner then
-        return refuse(holder, fence, queue, waiters, owner)
+    local standing, holding, holder = rest.read(text or '')
+    if holder ~= owner or rest.is_kept(standing) then
+        -- A replica that lacks the key must say READONLY, not 'not yours'.
+        rest.touch(fence)
+        if redis.call('ZREM', queue, owner) > 0 then
+            if redis.call('EXISTS', queue) > 0 then
+                redis.call('HDEL', waiters, owner)
+            else
+                -- The last waiter leaves nothing behind.
+                redis.call('DEL', waiters)
+            end
+        end
+        return 0
     end
-    local ended = now
+    local remember = string.match(holding, '"remember":(%d+)') or 0
     if keep ~= '0' then
-        ended = whole(now + keep)
         redis.call('PEXPIRE', lock, keep)
         -- No owner id holds it now: a heartbeat that was on its way must not lengthen it.
-        redis.pcall('HSET', lock, 'owner', owner .. ':kept', 'ttl', keep)
-        redis.pcall('HDEL', lock, 'claim')
+        redis.pcall('SET', lock, '{"applock":1,"kept":' .. keep .. ',' .. holding, 'PX', keep)
+        rest.note_end(fence, holding, 'released', rest.whole(now + keep), remember + keep)
+        return 1
+    end
+    local first = redis.pcall('ZPOPMIN', queue)
+    if not first[1] then
+        redis.call('DEL', lock, waiters)
     else
-        local first = redis.pcall('ZPOPMIN', queue)
-        if not first[1] then
-            redis.call('DEL', lock, waiters)
-        else
-            local done, served, token, claim = pcall(hand_over, lock, fence, queue, waiters, first)
-            if done and served then
-                return claim and {served, token, now, micros, claim} or 1
-            end
-            -- Whatever is wrong with the queue, the lock is free; unless it went to a waiter
-            -- that may have been notified already.
-            if redis.call('HGET', lock, 'owner') == owner then
-                redis.call('DEL', lock)
-            end
+        local done, served, token, claim = pcall(function()
+            local token = rest.next_token(fence)
+            local served, claim = rest.serve(lock, fence, queue, waiters, own_channel, nil, token,
+                first)
+            return served, token, claim
+        end)
+        if done and served then
+            return claim and {served, token, now, micros, claim} or 1
+        end
+        -- Whatever is wrong with the queue, the lock is free; unless it went to a waiter
+        -- that may have been notified already.
+        local _, _, left = rest.read(redis.call('GET', lock) or '')
+        if left == owner then
+            redis.call('DEL', lock)
         end
     end
-    -- The record of how it ended is a courtesy: a server short of memory may refuse it.
-    redis.pcall('HSET', fence, 'ended', owner .. ' released ' .. ended)
+    rest.note_end(fence, holding, 'released', now, remember)
     return 1
 end
 
-return for_each(end_holding, 2, 2)
+local count = #KEYS / 4
+local texts = {}
+-- Without queues, what is held and to be free at once is freed here.
+if count == 1 then
+    if redis.call('EXISTS', KEYS[3]) == 0 then
+        texts[1] = redis.pcall('GET', KEYS[1])
+    end
+else
+    local locks, queues = {}, {}
+    for i = 1, #KEYS, 4 do
+        locks[#locks + 1], queues[#queues + 1] = KEYS[i], KEYS[i + 2]
+    end
+    if redis.call('EXISTS', unpack(queues)) == 0 then
+        texts = redis.call('MGET', unpack(locks))
+    end
+end
+
+local answers, seen, freed = {}, {}, {}
+for at = 1, count do
+    local text, lock, owner = texts[at], KEYS[4 * at - 3], ARGV[2 * at]
+    -- 54: the length of that beginning, up to the owner id's last digit.
+    if type(text) == 'string' and ARGV[2 * at + 1] == '0' and not seen[lock]
+        and string.sub(text, 1, 54) == '{"applock":1,"owner":"' .. owner then
+        seen[lock] = true
+        freed[#freed + 1], freed[#freed + 2] = lock, KEYS[4 * at]
+        answers[at] = 1
+    end
+end
+if freed[1] then
+    redis.call('DEL', unpack(freed))
+end
+for at = 1, count do
+    if answers[at] then
+        -- How it ended is a courtesy: a server short of memory may refuse it.
+        redis.pcall('SET', KEYS[4 * at - 2], string.sub(texts[at], 1, -2) .. ',"ended":"released","until":'
+            .. now .. '}', 'PX', string.match(texts[at], '"remember":(%d+)', 54) or 0)
+    else
+        rest = rest or make_rest()
+        answers[at] = rest.one(end_holding, at)
+    end
+end
+return rest and rest.all(answers) or answers
