@@ -3,8 +3,8 @@
 use std::fmt::{Display, Formatter};
 use std::process::Command;
 
-use crate::measure::Bench;
-use crate::peers::Role;
+use crate::peers::{Contestant, Role};
+use crate::support::redis::RedisServer;
 
 /// The machine, and the versions of what runs on it.
 pub(crate) struct Machine {
@@ -13,7 +13,11 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// This one, now.
-    pub(crate) fn look(bench: &Bench, load: &[String; 2]) -> Self {
+    pub(crate) fn read(
+        server: &RedisServer,
+        contestants: &[Contestant],
+        load: &[String; 2],
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let system = rustix::system::uname();
         let kernel = format!(
@@ -22,12 +26,11 @@ impl Machine {
             system.release().to_string_lossy(),
             system.machine().to_string_lossy()
         );
-        let info: String = bench.server.run("INFO server");
+        let info: String = server.run("INFO server");
         let server = info
             .lines()
             .find_map(|line| line.strip_prefix("redis_version:"));
-        let libraries: Vec<String> = bench
-            .contestants
+        let libraries: Vec<String> = contestants
             .iter()
             .filter(|who| who.role == Role::Peer && !who.version.is_empty())
             .map(|who| format!("{} {} ({})", who.name, who.version, who.language))

@@ -96,7 +96,7 @@ fn bench(options: &options::Bench) -> Result<()> {
         all.curves.extend(found.curves);
     }
     let document = report::document(
-        &Machine::look(&bench, &[load, machine::load()]),
+        &Machine::read(&bench.server, &bench.contestants, &[load, machine::load()]),
         &all.goals,
         &all.tables,
     );
