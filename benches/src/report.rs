@@ -29,7 +29,12 @@ impl Table {
 
     /// One contestant's figures.
     pub(crate) fn row(&mut self, who: &Contestant, figures: Vec<String>) {
-        let mut row = vec![named(who)];
+        self.line(named(who), figures);
+    }
+
+    /// Figures that are not of a contestant alone.
+    pub(crate) fn line(&mut self, name: String, figures: Vec<String>) {
+        let mut row = vec![name];
         row.extend(figures);
         self.rows.push(row);
     }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! DRIVER --url URL --key KEY cycle   --seconds S
+//! DRIVER --url URL --key KEY once    --seconds S
 //! DRIVER --url URL --key KEY workers --workers W --seconds S --hold-us H [--pause-us P]
 //! DRIVER --url URL --key KEY many    --locks N --seconds S
 //! DRIVER --url URL --key KEY hold    --locks N --ttl-ms T --seconds S

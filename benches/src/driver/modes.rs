@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::report::{Report, Section, monotonic, processor_time};
 use super::{Peer, block_on, ready, say};
+use crate::figures::quantile;
 use crate::options::{DriverOptions, Mode};
 
 /// Of a lock that is not held for long.
@@ -35,8 +36,16 @@ pub(crate) fn run<P: Peer>(options: &DriverOptions) -> Result<Report> {
             Mode::Cycle => {
                 ready()?;
                 let start = Instant::now();
-                let cycles = cycles::<P>(lock, start + longest).await?;
-                Ok(counted(cycles, start))
+                let mut times = times::<P>(lock, start + longest).await?;
+                let mut report = counted(times.len() as u64, start);
+                report.quarter = quantile(&mut times, 0.25);
+                Ok(report)
+            }
+            Mode::Once => {
+                ready()?;
+                let start = Instant::now();
+                P::cycle(&lock).await?;
+                Ok(counted(1, start))
             }
             Mode::Many { locks } => {
                 let locks = (0..locks).map(of).collect::<Result<Vec<_>>>()?;
@@ -100,6 +109,19 @@ where
         results.push(result??);
     }
     Ok(results)
+}
+
+/// How long each cycle took, in µs.
+async fn times<P: Peer>(lock: P::Lock, until: Instant) -> Result<Vec<f64>> {
+    let mut times = Vec::with_capacity(1 << 16);
+    let mut start = Instant::now();
+    while start < until {
+        P::cycle(&lock).await?;
+        let end = Instant::now();
+        times.push((end - start).as_secs_f64() * 1e6);
+        start = end;
+    }
+    Ok(times)
 }
 
 async fn cycles<P: Peer>(lock: P::Lock, until: Instant) -> Result<u64> {

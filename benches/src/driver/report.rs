@@ -18,6 +18,8 @@ pub(crate) struct Report {
     pub(crate) version: Option<String>,
     /// Acquire and release, so often.
     pub(crate) cycles: u64,
+    /// A quarter of the cycles of one caller took no longer, in µs.
+    pub(crate) quarter: f64,
     /// In so much time.
     pub(crate) seconds: f64,
     /// Of all workers, in any order.

@@ -5,6 +5,7 @@ mod applock;
 mod attribute;
 mod by_hand;
 mod distributed_lock;
+mod limit;
 mod nadis;
 mod other_thread;
 mod redlock;
@@ -16,8 +17,6 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
-
-pub(crate) use by_hand::connection as baseline_connection;
 
 use crate::driver::{self, Peer};
 use crate::options::DriverOptions;
@@ -47,6 +46,8 @@ pub(crate) enum Role {
     Ours,
     /// What its cycles are measured against.
     Baseline,
+    /// The least that a hand-over costs on this server.
+    Limit,
     /// Somebody else's library.
     Peer,
     /// `applock` again, measured where nobody waits.
@@ -84,6 +85,16 @@ impl Contestant {
         matches!(self.role, Role::Ours | Role::Peer)
     }
 
+    /// Whether it is measured where nobody waits.
+    pub(crate) fn can_cycle(&self) -> bool {
+        self.role != Role::Limit
+    }
+
+    /// Whether it is measured where callers wait: also the limit, which does nothing else.
+    pub(crate) fn can_wait(&self) -> bool {
+        self.is_whole() || self.role == Role::Limit
+    }
+
     /// What starts its driver; or why there is none.
     pub(crate) fn command(&self) -> Result<Command> {
         match &self.program {
@@ -104,12 +115,13 @@ impl Contestant {
 
 /// All of them: ours first, then the baseline, then the peers.
 pub(crate) fn all() -> Vec<Contestant> {
-    use Role::{Again, Baseline, Ours, Peer};
+    use Role::{Again, Baseline, Limit, Ours, Peer};
     let mut all = vec![
         Contestant::of::<applock::AppLock>(Ours, false, &[]),
         Contestant::of::<attribute::Attribute>(Again, false, &[]),
         Contestant::of::<by_hand::ByHand>(Baseline, true, &["set"]),
         Contestant::of::<other_thread::OtherThread>(Baseline, true, &["set"]),
+        Contestant::of::<limit::Limit>(Limit, false, &[]),
         Contestant::of::<rslock::RsLock>(Peer, true, &["set"]),
         Contestant::of::<rlock::RLock>(Peer, true, &["set"]),
         // Its PTTL is sent by it and called by its script, so it is not counted.
