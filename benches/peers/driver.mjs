@@ -121,8 +121,8 @@ async function workers(lock, args, deadline) {
   return { sections: (await Promise.all(each)).flat() };
 }
 
-// The sections of one worker. Who waits at the deadline still gets its turn: the bench
-// counts it for the commands that it took, and not for anything else.
+// The sections of one worker. A worker that waits at the deadline still gets the
+// lock: the bench counts it for the commands that it took, and not for anything else.
 async function work(take, number, { holdMs, pauseMs }, deadline) {
   const sections = [];
   while (now() < deadline) {

@@ -84,8 +84,8 @@ def workers(lock, args, deadline):
 
 
 def work(lock, number, hold, pause, deadline):
-    """The sections of one worker. Who waits at the deadline still gets its turn: the
-    bench counts it for the commands that it took, and not for anything else."""
+    """The sections of one worker. A worker that waits at the
+    deadline still gets the lock: the bench counts it for the commands that it took, and not for anything else."""
     sections = []
     while time.monotonic_ns() < deadline:
         take(lock)

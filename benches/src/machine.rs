@@ -37,7 +37,7 @@ impl Machine {
             .collect();
         Self {
             rows: vec![
-                ("date", told("date", "+%F")),
+                ("date", said("date", "+%F")),
                 ("processor", format!("{}, {cores} cores", processor())),
                 ("kernel", kernel),
                 ("load before and after", load.join(", ")),
@@ -45,7 +45,7 @@ impl Machine {
                     "redis-server",
                     server.unwrap_or("unknown").trim().to_owned(),
                 ),
-                ("compiler", told("rustc", "--version")),
+                ("compiler", said("rustc", "--version")),
                 ("applock", env!("CARGO_PKG_VERSION").to_owned()),
                 ("peers", libraries.join(", ")),
             ],
@@ -65,8 +65,8 @@ impl Display for Machine {
 
 /// The load average of the last minute: what else ran here.
 pub(crate) fn load() -> String {
-    let told = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    told.split(' ').next().unwrap_or_default().to_owned()
+    let said = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    said.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn processor() -> String {
@@ -79,10 +79,10 @@ fn processor() -> String {
 }
 
 /// What a program says of itself.
-fn told(program: &str, argument: &str) -> String {
+fn said(program: &str, argument: &str) -> String {
     match Command::new(program).arg(argument).output() {
-        Ok(told) if told.status.success() => {
-            String::from_utf8_lossy(&told.stdout).trim().to_owned()
+        Ok(said) if said.status.success() => {
+            String::from_utf8_lossy(&said.stdout).trim().to_owned()
         }
         _ => "unknown".to_owned(),
     }

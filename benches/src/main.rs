@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `options` | the command line |
 //! | `measure/` | the measurements, and the rounds in which all take their turn |
-//! | `driver/` | a process that uses one library as it is told, and reports |
+//! | `driver/` | a process that uses one library as its command line says, and reports |
 //! | `peers/` | the libraries, each behind the same few functions |
 //! | `process` | a driver from the outside |
 //! | `commands` | what was sent to the server, and for how long it ran |

@@ -104,7 +104,7 @@ pub(crate) fn document(machine: &Machine, goals: &[Goal], tables: &[Table]) -> S
     text
 }
 
-/// A table whose columns stand in line.
+/// A table whose columns are aligned.
 fn grid(columns: &[&str], rows: &[Vec<String>]) -> String {
     let width = |at: usize| {
         let cells = rows.iter().filter_map(|row| row.get(at));

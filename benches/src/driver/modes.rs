@@ -1,4 +1,4 @@
-//! What a driver can be told to do, for every library alike.
+//! The modes of a driver, for every library alike.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -141,8 +141,8 @@ fn counted(cycles: u64, start: Instant) -> Report {
     }
 }
 
-/// One worker: takes the lock, holds it, and lets it go, until the time is over. Who
-/// waits then still gets its turn.
+/// One worker: takes the lock, holds it, and lets it go, until the time is over. A
+/// worker that waits then still gets the lock.
 async fn work<P: Peer>(
     lock: P::Lock,
     number: u32,
@@ -194,7 +194,7 @@ async fn hold_all<P: Peer>(locks: Vec<P::Lock>, longest: Duration) -> Result<Rep
     })
 }
 
-/// Takes one after the other of those that nobody has begun to take.
+/// Takes one after the other of the locks that no other task has begun to take.
 async fn take_next<P: Peer>(locks: Rc<[P::Lock]>, next: Rc<Cell<usize>>) -> Result<()> {
     while let Some(lock) = locks.get(next.get()) {
         next.set(next.get() + 1);

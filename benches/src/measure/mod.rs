@@ -37,11 +37,11 @@ fn by_name<'a, T>(
 
 /// What the measurements are done with.
 pub(crate) struct Bench {
-    /// Theirs alone.
+    /// Used by the bench alone.
     pub(crate) server: RedisServer,
     /// What was sent to it.
     pub(crate) commands: Commands,
-    /// Who is measured.
+    /// What is measured.
     pub(crate) contestants: Vec<Contestant>,
     /// How long, and how often.
     pub(crate) plan: Plan,

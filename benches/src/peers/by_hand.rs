@@ -29,7 +29,7 @@ pub(crate) struct Key {
     key: String,
 }
 
-/// That it is held, and by whom.
+/// The proof of holding it.
 pub(crate) struct Held {
     lock: Key,
     id: u64,

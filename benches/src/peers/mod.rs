@@ -1,4 +1,4 @@
-//! Whom the bench measures: libraries of Rust, each a driver in this program, and scripts
+//! The contestants: libraries of Rust, each a driver in this program, and scripts
 //! in `benches/peers`, for interpreters that may be there.
 
 mod applock;
@@ -30,9 +30,9 @@ pub(crate) struct Contestant {
     pub(crate) version: String,
     /// What it is written in.
     pub(crate) language: &'static str,
-    /// What it sends beside what all send, and no script of its own calls.
+    /// What it sends beside what all send, and which no script of its own calls.
     pub(crate) sends: &'static [&'static str],
-    /// Whether it finds out by asking again that a lock is free.
+    /// Whether its waiters poll.
     pub(crate) polls: bool,
     /// Which part of the comparison it is.
     pub(crate) role: Role,
@@ -48,9 +48,9 @@ pub(crate) enum Role {
     Baseline,
     /// The least that a hand-over costs on this server.
     Limit,
-    /// Somebody else's library.
+    /// Another library.
     Peer,
-    /// `applock` again, measured where nobody waits.
+    /// `applock` through its attribute, measured where nobody waits.
     Again,
 }
 
