@@ -36,6 +36,12 @@ impl Display for Spread {
     }
 }
 
+/// The smallest, which had the least of what else ran on the machine; none of none.
+pub(crate) fn smallest(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let finite = values.into_iter().filter(|one| one.is_finite());
+    finite.min_by(f64::total_cmp)
+}
+
 /// Three digits that count; thousands parted.
 pub(crate) fn short(value: f64) -> String {
     match value.abs() {

@@ -3,8 +3,8 @@
 use std::fmt::{Display, Formatter};
 use std::process::Command;
 
-use crate::measure::Bench;
-use crate::peers::Role;
+use crate::peers::{Contestant, Role};
+use crate::support::redis::RedisServer;
 
 /// The machine, and the versions of what runs on it.
 pub(crate) struct Machine {
@@ -13,7 +13,11 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// This one, now.
-    pub(crate) fn look(bench: &Bench, load: &[String; 2]) -> Self {
+    pub(crate) fn read(
+        server: &RedisServer,
+        contestants: &[Contestant],
+        load: &[String; 2],
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let system = rustix::system::uname();
         let kernel = format!(
@@ -22,19 +26,18 @@ impl Machine {
             system.release().to_string_lossy(),
             system.machine().to_string_lossy()
         );
-        let info: String = bench.server.run("INFO server");
+        let info: String = server.run("INFO server");
         let server = info
             .lines()
             .find_map(|line| line.strip_prefix("redis_version:"));
-        let libraries: Vec<String> = bench
-            .contestants
+        let libraries: Vec<String> = contestants
             .iter()
             .filter(|who| who.role == Role::Peer && !who.version.is_empty())
             .map(|who| format!("{} {} ({})", who.name, who.version, who.language))
             .collect();
         Self {
             rows: vec![
-                ("date", told("date", "+%F")),
+                ("date", said("date", "+%F")),
                 ("processor", format!("{}, {cores} cores", processor())),
                 ("kernel", kernel),
                 ("load before and after", load.join(", ")),
@@ -42,7 +45,7 @@ impl Machine {
                     "redis-server",
                     server.unwrap_or("unknown").trim().to_owned(),
                 ),
-                ("compiler", told("rustc", "--version")),
+                ("compiler", said("rustc", "--version")),
                 ("applock", env!("CARGO_PKG_VERSION").to_owned()),
                 ("peers", libraries.join(", ")),
             ],
@@ -62,8 +65,8 @@ impl Display for Machine {
 
 /// The load average of the last minute: what else ran here.
 pub(crate) fn load() -> String {
-    let told = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    told.split(' ').next().unwrap_or_default().to_owned()
+    let said = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    said.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn processor() -> String {
@@ -76,10 +79,10 @@ fn processor() -> String {
 }
 
 /// What a program says of itself.
-fn told(program: &str, argument: &str) -> String {
+fn said(program: &str, argument: &str) -> String {
     match Command::new(program).arg(argument).output() {
-        Ok(told) if told.status.success() => {
-            String::from_utf8_lossy(&told.stdout).trim().to_owned()
+        Ok(said) if said.status.success() => {
+            String::from_utf8_lossy(&said.stdout).trim().to_owned()
         }
         _ => "unknown".to_owned(),
     }

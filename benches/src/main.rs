@@ -5,15 +5,18 @@
 //! |---|---|
 //! | `options` | the command line |
 //! | `measure/` | the measurements, and the rounds in which all take their turn |
-//! | `driver/` | a process that uses one library as it is told, and reports |
+//! | `driver/` | a process that uses one library as its command line says, and reports |
 //! | `peers/` | the libraries, each behind the same few functions |
 //! | `process` | a driver from the outside |
-//! | `commands`, `round_trip` | what was sent to the server, and how long it is away |
+//! | `commands` | what was sent to the server, and for how long it ran |
+//! | `placement` | the cores on which the server and a driver run |
 //! | `figures`, `report`, `plot`, `machine` | what is made of it |
 //!
-//! All who are measured are processes of their own, on the same empty server, one after
-//! the other, in rounds forward and backward, so that all meet the same machine. What is
-//! shown are the middle ones of the rounds, with the smallest and the largest.
+//! Each contestant is a process of its own, on the same empty server, one after the other,
+//! in rounds forward and backward, so that all meet the same machine. What else runs on the
+//! machine can only add to a time: so costs and latencies are the smallest of nine rounds,
+//! and are compared with the baseline or the limit of the same run. Other figures are the
+//! median of the rounds, with the smallest and the largest.
 
 mod commands;
 mod driver;
@@ -22,10 +25,10 @@ mod machine;
 mod measure;
 mod options;
 mod peers;
+mod placement;
 mod plot;
 mod process;
 mod report;
-mod round_trip;
 
 /// The server that the tests start.
 #[allow(dead_code, unreachable_pub, clippy::expect_used, reason = "tests")]
@@ -96,7 +99,7 @@ fn bench(options: &options::Bench) -> Result<()> {
         all.curves.extend(found.curves);
     }
     let document = report::document(
-        &Machine::look(&bench, &[load, machine::load()]),
+        &Machine::read(&bench.server, &bench.contestants, &[load, machine::load()]),
         &all.goals,
         &all.tables,
     );

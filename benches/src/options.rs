@@ -70,6 +70,8 @@ pub(crate) struct DriverOptions {
 pub(crate) enum Mode {
     /// One caller takes and releases.
     Cycle,
+    /// One caller acquires and releases one time.
+    Once,
     /// Each of so many callers takes and releases a lock of its own.
     Many {
         /// So many.
@@ -135,6 +137,7 @@ fn driver(parser: &mut Parser) -> Result<DriverOptions> {
     }
     let mode = match mode.as_deref() {
         Some("cycle") => Mode::Cycle,
+        Some("once") => Mode::Once,
         Some("many") => Mode::Many { locks },
         Some("workers") => Mode::Workers {
             workers,

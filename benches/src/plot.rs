@@ -59,7 +59,7 @@ pub(crate) fn files() -> impl Iterator<Item = &'static str> {
     PICTURES.iter().map(|picture| picture.file)
 }
 
-/// Told apart by those, too, who see no red or no green (after Okabe and Ito).
+/// Distinct also for readers who see no red or no green (after Okabe and Ito).
 const COLOURS: [RGBColor; 10] = [
     RGBColor(213, 30, 0),
     RGBColor(0, 90, 178),

@@ -17,7 +17,7 @@ const START: Duration = Duration::from_secs(30);
 pub(crate) struct Driver {
     child: Child,
     stdin: ChildStdin,
-    told: Receiver<String>,
+    said: Receiver<String>,
     complaints: Receiver<String>,
 }
 
@@ -33,12 +33,12 @@ impl Driver {
             .stderr(Stdio::piped())
             .spawn()?;
         let stdin = child.stdin.take().context("no stdin")?;
-        let told = lines(child.stdout.take().context("no stdout")?);
+        let said = lines(child.stdout.take().context("no stdout")?);
         let complaints = lines(child.stderr.take().context("no stderr")?);
         Ok(Self {
             child,
             stdin,
-            told,
+            said,
             complaints,
         })
     }
@@ -63,7 +63,7 @@ impl Driver {
         bail!(report.unsupported.unwrap_or(line))
     }
 
-    /// Waits for what it tells at its end.
+    /// Waits for its report.
     pub(crate) fn report(&self, longest: Duration) -> Result<Report> {
         let line = self.line(longest)?;
         let report: Report = serde_json::from_str(&line).with_context(|| line.clone())?;
@@ -74,7 +74,7 @@ impl Driver {
     }
 
     fn line(&self, longest: Duration) -> Result<String> {
-        match self.told.recv_timeout(longest) {
+        match self.said.recv_timeout(longest) {
             Ok(line) => Ok(line),
             Err(RecvTimeoutError::Timeout) => bail!("not done after {longest:.0?}"),
             Err(RecvTimeoutError::Disconnected) => {
@@ -102,13 +102,13 @@ pub(crate) fn left(until: Instant) -> Duration {
 }
 
 fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
-    let (tell, told) = channel();
+    let (sender, receiver) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            if !line.trim().is_empty() && tell.send(line).is_err() {
+            if !line.trim().is_empty() && sender.send(line).is_err() {
                 break;
             }
         }
     });
-    told
+    receiver
 }

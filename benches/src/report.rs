@@ -29,7 +29,12 @@ impl Table {
 
     /// One contestant's figures.
     pub(crate) fn row(&mut self, who: &Contestant, figures: Vec<String>) {
-        let mut row = vec![named(who)];
+        self.line(named(who), figures);
+    }
+
+    /// Figures that are not of a contestant alone.
+    pub(crate) fn line(&mut self, name: String, figures: Vec<String>) {
+        let mut row = vec![name];
         row.extend(figures);
         self.rows.push(row);
     }
@@ -99,7 +104,7 @@ pub(crate) fn document(machine: &Machine, goals: &[Goal], tables: &[Table]) -> S
     text
 }
 
-/// A table whose columns stand in line.
+/// A table whose columns are aligned.
 fn grid(columns: &[&str], rows: &[Vec<String>]) -> String {
     let width = |at: usize| {
         let cells = rows.iter().filter_map(|row| row.get(at));

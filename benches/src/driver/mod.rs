@@ -1,8 +1,9 @@
 //! A driver: one process that uses one lock library as it is told on its command line,
-//! and tells in one line of JSON what it did.
+//! and reports in one line of JSON.
 //!
 //! ```text
 //! DRIVER --url URL --key KEY cycle   --seconds S
+//! DRIVER --url URL --key KEY once    --seconds S
 //! DRIVER --url URL --key KEY workers --workers W --seconds S --hold-us H [--pause-us P]
 //! DRIVER --url URL --key KEY many    --locks N --seconds S
 //! DRIVER --url URL --key KEY hold    --locks N --ttl-ms T --seconds S
@@ -70,7 +71,7 @@ pub(crate) trait Peer: Clone + Send + 'static {
     }
 }
 
-/// Runs one driver to its end, and tells.
+/// Runs one driver to its end, and reports.
 pub(crate) fn main<P: Peer>(options: &DriverOptions) -> ExitCode {
     let outcome = match P::refuses(&options.mode) {
         Some(why) => Ok(Report {
@@ -98,11 +99,11 @@ fn say(word: &str) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Says `ready`, and waits to be told to go on.
+/// Says `ready`, and waits for `go`.
 fn ready() -> Result<()> {
     say("ready")?;
     let read = std::io::stdin().read_line(&mut String::new())?;
-    anyhow::ensure!(read > 0, "nobody said go");
+    anyhow::ensure!(read > 0, "the bench has gone away");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What a driver can be told to do, for every library alike.
+//! The modes of a driver, for every library alike.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::report::{Report, Section, monotonic, processor_time};
 use super::{Peer, block_on, ready, say};
+use crate::figures::quantile;
 use crate::options::{DriverOptions, Mode};
 
 /// Of a lock that is not held for long.
@@ -35,8 +36,16 @@ pub(crate) fn run<P: Peer>(options: &DriverOptions) -> Result<Report> {
             Mode::Cycle => {
                 ready()?;
                 let start = Instant::now();
-                let cycles = cycles::<P>(lock, start + longest).await?;
-                Ok(counted(cycles, start))
+                let mut times = times::<P>(lock, start + longest).await?;
+                let mut report = counted(times.len() as u64, start);
+                report.quarter = quantile(&mut times, 0.25);
+                Ok(report)
+            }
+            Mode::Once => {
+                ready()?;
+                let start = Instant::now();
+                P::cycle(&lock).await?;
+                Ok(counted(1, start))
             }
             Mode::Many { locks } => {
                 let locks = (0..locks).map(of).collect::<Result<Vec<_>>>()?;
@@ -102,6 +111,19 @@ where
     Ok(results)
 }
 
+/// How long each cycle took, in µs.
+async fn times<P: Peer>(lock: P::Lock, until: Instant) -> Result<Vec<f64>> {
+    let mut times = Vec::with_capacity(1 << 16);
+    let mut start = Instant::now();
+    while start < until {
+        P::cycle(&lock).await?;
+        let end = Instant::now();
+        times.push((end - start).as_secs_f64() * 1e6);
+        start = end;
+    }
+    Ok(times)
+}
+
 async fn cycles<P: Peer>(lock: P::Lock, until: Instant) -> Result<u64> {
     let mut cycles = 0;
     while Instant::now() < until {
@@ -119,8 +141,8 @@ fn counted(cycles: u64, start: Instant) -> Report {
     }
 }
 
-/// One worker: takes the lock, holds it, and lets it go, until the time is over. Who
-/// waits then still gets its turn.
+/// One worker: takes the lock, holds it, and lets it go, until the time is over. A
+/// worker that waits then still gets the lock.
 async fn work<P: Peer>(
     lock: P::Lock,
     number: u32,
@@ -172,7 +194,7 @@ async fn hold_all<P: Peer>(locks: Vec<P::Lock>, longest: Duration) -> Result<Rep
     })
 }
 
-/// Takes one after the other of those that nobody has begun to take.
+/// Takes one after the other of the locks that no other task has begun to take.
 async fn take_next<P: Peer>(locks: Rc<[P::Lock]>, next: Rc<Cell<usize>>) -> Result<()> {
     while let Some(lock) = locks.get(next.get()) {
         next.set(next.get() + 1);

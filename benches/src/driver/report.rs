@@ -1,4 +1,4 @@
-//! What a driver tells, and the clock that all drivers share.
+//! The report of a driver, and the clock that all drivers share.
 
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
@@ -7,17 +7,19 @@ use serde::{Deserialize, Serialize};
 /// From held to released in ns of `CLOCK_MONOTONIC`, and the number of the worker.
 pub(crate) type Section = (u64, u64, u32);
 
-/// The one line of JSON at a driver's end. Scripts tell a part of it.
+/// The one line of JSON at a driver's end. Scripts leave out a part.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Report {
-    /// Who tells.
+    /// The library.
     pub(crate) peer: String,
     /// Of a script's library. The bench knows those of the crates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<String>,
     /// Acquire and release, so often.
     pub(crate) cycles: u64,
+    /// A quarter of the cycles of one caller took no longer, in µs.
+    pub(crate) quarter: f64,
     /// In so much time.
     pub(crate) seconds: f64,
     /// Of all workers, in any order.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::race::{Contest, Contested, Outcome, contend, rounds};
-use super::{Bench, Found};
-use crate::figures::{Spread, quantile, short};
+use super::{Bench, Found, LIMIT, by_name};
+use crate::figures::{Spread, quantile, short, smallest};
 use crate::peers::Role;
 use crate::plot::{Curve, Point};
 use crate::report::{Goal, Table};
@@ -121,7 +121,7 @@ fn contest(bench: &mut Bench, processes: u32, workers: u32) -> Vec<Outcome<Conte
     rounds(
         bench,
         plan.crowd_turns,
-        |who| who.is_whole() && (who.role == Role::Ours || !plan.ours_alone.contains(&workers)),
+        |who| who.can_wait() && (who.role != Role::Peer || !plan.ours_alone.contains(&workers)),
         |bench, who| contend(bench, who, contest),
     )
 }
@@ -132,10 +132,12 @@ fn report(bench: &Bench, outcomes: &[Outcome<Contested>], aim: &Aim, found: &mut
         "All want the same lock, all the time, and hold it for 1 ms (a timer of whole \
          milliseconds: up to 2). The gap is from a release \
          to the next that holds; commands are counted for each section that was held. Jain's \
-         index is 1 where all had the same number of turns; the starved had none.",
+         index is 1 where all had the same number of turns; the starved had none. The ratio is of \
+         the smallest median gap of the rounds, to the limit's of the same rounds.",
         &[
             "",
             "p50 gap µs",
+            "× the limit",
             "p99 µs",
             "sent/section",
             "with those in scripts",
@@ -143,9 +145,11 @@ fn report(bench: &Bench, outcomes: &[Outcome<Contested>], aim: &Aim, found: &mut
             "starved",
         ],
     );
+    let limit = by_name(bench, outcomes, LIMIT).and_then(least);
     for outcome in outcomes {
         let who = &bench.contestants[outcome.who];
         let spread = |of: fn(&Contested) -> f64| Spread::of(outcome.turns.iter().map(of));
+        let ratio = least(outcome).zip(limit).map(|(gap, limit)| gap / limit);
         let starved = outcome.turns.iter().map(|turn| turn.starved).max();
         let mut gaps: Vec<f64> = outcome
             .turns
@@ -163,6 +167,7 @@ fn report(bench: &Bench, outcomes: &[Outcome<Contested>], aim: &Aim, found: &mut
                 who,
                 vec![
                     gap.to_string(),
+                    ratio.map(short).unwrap_or_default(),
                     short(quantile(&mut gaps, 0.99)),
                     sent.to_string(),
                     short(all.median),
@@ -192,6 +197,11 @@ fn report(bench: &Bench, outcomes: &[Outcome<Contested>], aim: &Aim, found: &mut
         }
     }
     found.tables.push(table);
+}
+
+/// The smallest median gap of its rounds.
+fn least(outcome: &Outcome<Contested>) -> Option<f64> {
+    smallest(outcome.turns.iter().map(Contested::gap))
 }
 
 /// Near 1 the third digit counts.

@@ -10,17 +10,19 @@ use crate::figures::short;
 use crate::peers::Role;
 use crate::report::{Goal, Table};
 
-const TTL: Duration = Duration::from_secs(10);
+pub(super) const TTL: Duration = Duration::from_secs(10);
 
 /// How long taking them may take.
 const TAKEN: Duration = Duration::from_secs(30);
 
 /// What one turn found.
-struct Turn {
-    sent: f64,
-    all: f64,
-    percent: f64,
-    bytes: f64,
+pub(super) struct Turn {
+    pub(super) sent: f64,
+    pub(super) all: f64,
+    pub(super) percent: f64,
+    pub(super) bytes: f64,
+    /// Run time of the server's main thread, in percent of a core.
+    pub(super) server: f64,
 }
 
 /// See the module.
@@ -29,7 +31,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
         bench,
         Turns::ONE,
         |who| who.is_whole() && who.is_crate(),
-        turn,
+        |bench, who| turn(bench, who, bench.plan.held),
     );
     let mut table = Table::new(
         "10,000 locks held",
@@ -84,8 +86,9 @@ pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
     })
 }
 
-fn turn(bench: &mut Bench, who: usize) -> Result<Turn> {
-    let (locks, seconds) = (bench.plan.held, bench.plan.held_for);
+/// One driver that holds so many.
+pub(super) fn turn(bench: &mut Bench, who: usize, locks: u32) -> Result<Turn> {
+    let seconds = bench.plan.held_for;
     let mode = [
         format!("--locks={locks}"),
         format!("--ttl-ms={}", TTL.as_millis()),
@@ -107,6 +110,7 @@ fn turn(bench: &mut Bench, who: usize) -> Result<Turn> {
         sent: counts.sent as f64 / report.seconds,
         all: counts.all as f64 / report.seconds,
         percent: 100.0 * report.cpu_seconds / report.seconds,
+        server: counts.server as f64 / 1e7 / report.seconds,
         bytes: report.bytes as f64 / f64::from(locks),
     })
 }

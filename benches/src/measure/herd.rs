@@ -1,4 +1,5 @@
-//! A thousand wait in ten processes, and one lets go: who is woken, and what that costs.
+//! A thousand waiters in ten processes, and one release: how many are notified, and what that
+//! costs.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,10 @@ use crate::report::{Goal, Table};
 
 const PROCESSES: u32 = 10;
 
-/// The first holds so long: until then all others are in line, also on a busy machine.
+/// The holder holds so long: until then all waiters are queued, also on a busy machine.
 const HOLD: Duration = Duration::from_millis(2_400);
 
-/// By then the first has it.
+/// By then the holder has the lock.
 const FIRST: Duration = Duration::from_millis(200);
 
 /// What is counted begins so long before the release, and ends so long after it.
@@ -60,7 +61,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
             if who.role == Role::Ours {
                 goals.push(Goal {
                     what: "1,000 waiters, one release",
-                    goal: "one wake-up",
+                    goal: "one message",
                     reached: format!(
                         "{} published, {} commands sent in a second",
                         counts.published, counts.sent

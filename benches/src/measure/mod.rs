@@ -6,6 +6,9 @@ mod hand_over;
 mod held;
 mod herd;
 mod race;
+mod replay;
+mod scale;
+mod server;
 
 use anyhow::Result;
 
@@ -16,13 +19,29 @@ use crate::plot::Curve;
 use crate::report::{Goal, Table};
 use crate::support::redis::RedisServer;
 
+/// The names of what others are compared with, and of ours.
+const BASELINE: &str = "by hand";
+const LIMIT: &str = "limit, by hand";
+const OURS: &str = "applock";
+
+/// What became of the contestant of this name.
+fn by_name<'a, T>(
+    bench: &Bench,
+    outcomes: &'a [race::Outcome<T>],
+    name: &str,
+) -> Option<&'a race::Outcome<T>> {
+    outcomes
+        .iter()
+        .find(|one| bench.contestants[one.who].name == name)
+}
+
 /// What the measurements are done with.
 pub(crate) struct Bench {
-    /// Theirs alone.
+    /// Used by the bench alone.
     pub(crate) server: RedisServer,
     /// What was sent to it.
     pub(crate) commands: Commands,
-    /// Who is measured.
+    /// What is measured.
     pub(crate) contestants: Vec<Contestant>,
     /// How long, and how often.
     pub(crate) plan: Plan,
@@ -51,34 +70,42 @@ pub(crate) struct Plan {
     pub(crate) held_for: f64,
     /// Waiters for one lock.
     pub(crate) herd: u32,
+    /// Numbers of locks held, of applock alone.
+    pub(crate) held_scale: &'static [u32],
+    /// Numbers of waiters for one lock, of applock alone.
+    pub(crate) waiters_scale: &'static [u32],
 }
 
 impl Plan {
     /// What the command line asks for.
     pub(crate) fn of(options: &options::Bench) -> Self {
         let full = Self {
-            turns: Turns { ours: 11, peers: 3 },
-            hand_overs: Turns { ours: 7, peers: 2 },
+            turns: Turns { ours: 9, peers: 9 },
+            hand_overs: Turns { ours: 9, peers: 2 },
             crowd_turns: Turns { ours: 3, peers: 1 },
-            cycles: 0.25,
+            cycles: 0.15,
             slice: 1.0,
             crowds: &[2, 4, 8, 16, 32, 64, 128],
             ours_alone: &[4, 32],
             held: 10_000,
             held_for: 10.0,
             herd: 1_000,
+            held_scale: &[100, 1_000, 10_000, 100_000],
+            waiters_scale: &[10, 100, 1_000, 10_000],
         };
         let quick = Self {
             turns: Turns { ours: 3, peers: 1 },
             hand_overs: Turns { ours: 2, peers: 1 },
             crowd_turns: Turns { ours: 1, peers: 1 },
-            cycles: 0.2,
+            cycles: 0.1,
             slice: 0.5,
             crowds: &[2, 16, 128],
             ours_alone: &[],
             held: 2_000,
             held_for: 4.0,
             herd: 200,
+            held_scale: &[100, 1_000],
+            waiters_scale: &[10, 100],
         };
         let mut plan = if options.quick { quick } else { full };
         if let Some(seconds) = options.seconds {
@@ -141,6 +168,11 @@ pub(crate) const ALL: &[Measurement] = &[
         run: cycle::many_keys,
     },
     Measurement {
+        name: "server",
+        what: "run time of the server's main thread by cycle",
+        run: server::run,
+    },
+    Measurement {
         name: "hand-over",
         what: "from the release in one process to held in another",
         run: hand_over::run,
@@ -164,5 +196,20 @@ pub(crate) const ALL: &[Measurement] = &[
         name: "held",
         what: "10,000 locks held",
         run: held::run,
+    },
+    Measurement {
+        name: "locks",
+        what: "applock with 100 to 100,000 locks held",
+        run: scale::locks,
+    },
+    Measurement {
+        name: "waiters",
+        what: "applock with 10 to 10,000 waiters, in one process and in many",
+        run: scale::waiters,
+    },
+    Measurement {
+        name: "bytes",
+        what: "bytes in Redis of a lock held, and of a name after its last use",
+        run: scale::bytes,
     },
 ];

@@ -1,4 +1,4 @@
-//! Rounds in which all take their turn, and one contended turn.
+//! Rounds in which each contestant is measured once, and one contended turn.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,8 +12,9 @@ use crate::figures::{jain, quantile};
 use crate::peers::Contestant;
 use crate::process::{Driver, left};
 
-/// How long a driver may take beyond its time: for those who wait when it is over.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a driver may take beyond its time: workers that wait at its end still get the
+/// lock.
+const GRACE: Duration = Duration::from_secs(12);
 
 /// What became of one contestant.
 pub(crate) struct Outcome<T> {
@@ -25,8 +26,8 @@ pub(crate) struct Outcome<T> {
     pub(crate) note: Option<String>,
 }
 
-/// Has all that may take part do so in turn, forward and backward. Who fails is noted,
-/// and left out from then on.
+/// Measures each contestant that takes part once a round, forward and backward. A contestant
+/// that fails is noted, and left out from then on.
 pub(crate) fn rounds<T>(
     bench: &mut Bench,
     turns: Turns,
@@ -176,7 +177,7 @@ fn turn(
     seconds: f64,
 ) -> Result<(Vec<Report>, Counts)> {
     let mut drivers = start(bench, who, processes, mode, seconds)?;
-    let until = Instant::now() + Duration::from_secs_f64(seconds) + PATIENCE;
+    let until = Instant::now() + Duration::from_secs_f64(seconds) + GRACE;
     let started = monotonic();
     for driver in &mut drivers {
         driver.go()?;

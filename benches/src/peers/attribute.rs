@@ -34,7 +34,7 @@ impl Peer for Attribute {
     }
 
     fn refuses(mode: &Mode) -> Option<&'static str> {
-        let can = matches!(mode, Mode::Cycle | Mode::Many { .. });
+        let can = matches!(mode, Mode::Cycle | Mode::Once | Mode::Many { .. });
         (!can).then_some("measured where nobody waits")
     }
 

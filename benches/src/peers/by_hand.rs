@@ -29,7 +29,7 @@ pub(crate) struct Key {
     key: String,
 }
 
-/// That it is held, and by whom.
+/// The proof of holding it.
 pub(crate) struct Held {
     lock: Key,
     id: u64,
@@ -37,12 +37,12 @@ pub(crate) struct Held {
 
 /// Why it is not there where callers wait.
 pub(super) fn refuses(mode: &Mode) -> Option<&'static str> {
-    let can = matches!(mode, Mode::Cycle | Mode::Many { .. });
+    let can = matches!(mode, Mode::Cycle | Mode::Once | Mode::Many { .. });
     (!can).then_some("nobody can wait for it, and nothing renews it")
 }
 
 /// As the baseline has it.
-pub(crate) async fn connection(url: &str) -> Result<MultiplexedConnection> {
+async fn connection(url: &str) -> Result<MultiplexedConnection> {
     let settings = TcpSettings::default().set_nodelay(true);
     let info = url.into_connection_info()?.set_tcp_settings(settings);
     Ok(Client::open(info)?

@@ -1,10 +1,11 @@
-//! Whom the bench measures: libraries of Rust, each a driver in this program, and scripts
+//! The contestants: libraries of Rust, each a driver in this program, and scripts
 //! in `benches/peers`, for interpreters that may be there.
 
 mod applock;
 mod attribute;
 mod by_hand;
 mod distributed_lock;
+mod limit;
 mod nadis;
 mod other_thread;
 mod redlock;
@@ -16,8 +17,6 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
-
-pub(crate) use by_hand::connection as baseline_connection;
 
 use crate::driver::{self, Peer};
 use crate::options::DriverOptions;
@@ -31,9 +30,9 @@ pub(crate) struct Contestant {
     pub(crate) version: String,
     /// What it is written in.
     pub(crate) language: &'static str,
-    /// What it sends beside what all send, and no script of its own calls.
+    /// What it sends beside what all send, and which no script of its own calls.
     pub(crate) sends: &'static [&'static str],
-    /// Whether it finds out by asking again that a lock is free.
+    /// Whether its waiters poll.
     pub(crate) polls: bool,
     /// Which part of the comparison it is.
     pub(crate) role: Role,
@@ -47,9 +46,11 @@ pub(crate) enum Role {
     Ours,
     /// What its cycles are measured against.
     Baseline,
-    /// Somebody else's library.
+    /// The least that a hand-over costs on this server.
+    Limit,
+    /// Another library.
     Peer,
-    /// `applock` again, measured where nobody waits.
+    /// `applock` through its attribute, measured where nobody waits.
     Again,
 }
 
@@ -84,6 +85,16 @@ impl Contestant {
         matches!(self.role, Role::Ours | Role::Peer)
     }
 
+    /// Whether it is measured where nobody waits.
+    pub(crate) fn can_cycle(&self) -> bool {
+        self.role != Role::Limit
+    }
+
+    /// Whether it is measured where callers wait: also the limit, which does nothing else.
+    pub(crate) fn can_wait(&self) -> bool {
+        self.is_whole() || self.role == Role::Limit
+    }
+
     /// What starts its driver; or why there is none.
     pub(crate) fn command(&self) -> Result<Command> {
         match &self.program {
@@ -104,12 +115,13 @@ impl Contestant {
 
 /// All of them: ours first, then the baseline, then the peers.
 pub(crate) fn all() -> Vec<Contestant> {
-    use Role::{Again, Baseline, Ours, Peer};
+    use Role::{Again, Baseline, Limit, Ours, Peer};
     let mut all = vec![
         Contestant::of::<applock::AppLock>(Ours, false, &[]),
         Contestant::of::<attribute::Attribute>(Again, false, &[]),
         Contestant::of::<by_hand::ByHand>(Baseline, true, &["set"]),
         Contestant::of::<other_thread::OtherThread>(Baseline, true, &["set"]),
+        Contestant::of::<limit::Limit>(Limit, false, &[]),
         Contestant::of::<rslock::RsLock>(Peer, true, &["set"]),
         Contestant::of::<rlock::RLock>(Peer, true, &["set"]),
         // Its PTTL is sent by it and called by its script, so it is not counted.

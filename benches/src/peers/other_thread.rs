@@ -14,7 +14,7 @@ type Lock = <ByHand as Peer>::Lock;
 type Held = <ByHand as Peer>::Held;
 
 /// What the thread is asked to do.
-enum Wish {
+enum Command {
     /// Take it.
     Acquire(Lock, oneshot::Sender<Result<Held>>),
     /// Let it go.
@@ -25,14 +25,14 @@ enum Wish {
 #[derive(Clone)]
 pub(crate) struct OtherThread {
     by_hand: ByHand,
-    thread: mpsc::UnboundedSender<Wish>,
+    thread: mpsc::UnboundedSender<Command>,
 }
 
 /// With the way to the thread.
 #[derive(Clone)]
 pub(crate) struct Far<T> {
     near: T,
-    thread: mpsc::UnboundedSender<Wish>,
+    thread: mpsc::UnboundedSender<Command>,
 }
 
 impl Peer for OtherThread {
@@ -42,11 +42,11 @@ impl Peer for OtherThread {
     type Held = Far<Held>;
 
     async fn connect(url: &str, ttl: Duration) -> Result<Self> {
-        let (thread, wishes) = mpsc::unbounded_channel();
-        let (tell, told) = oneshot::channel();
+        let (thread, commands) = mpsc::unbounded_channel();
+        let (answer, answered) = oneshot::channel();
         let url = url.to_owned();
-        std::thread::spawn(move || serve(&url, ttl, wishes, tell));
-        let by_hand = told.await??;
+        std::thread::spawn(move || serve(&url, ttl, commands, answer));
+        let by_hand = answered.await??;
         Ok(Self { by_hand, thread })
     }
 
@@ -62,45 +62,48 @@ impl Peer for OtherThread {
 
     async fn acquire(lock: &Far<Lock>) -> Result<Far<Held>> {
         let thread = lock.thread.clone();
-        let near = ask(&thread, |tell| Wish::Acquire(lock.near.clone(), tell)).await?;
+        let near = ask(&thread, |answer| {
+            Command::Acquire(lock.near.clone(), answer)
+        })
+        .await?;
         Ok(Far { near, thread })
     }
 
     async fn release(held: Far<Held>) -> Result<()> {
-        ask(&held.thread, |tell| Wish::Release(held.near, tell)).await
+        ask(&held.thread, |answer| Command::Release(held.near, answer)).await
     }
 }
 
 async fn ask<T>(
-    thread: &mpsc::UnboundedSender<Wish>,
-    wish: impl FnOnce(oneshot::Sender<Result<T>>) -> Wish,
+    thread: &mpsc::UnboundedSender<Command>,
+    command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
 ) -> Result<T> {
-    let (tell, told) = oneshot::channel();
+    let (answer, answered) = oneshot::channel();
     thread
-        .send(wish(tell))
+        .send(command(answer))
         .ok()
         .context("the thread has ended")?;
-    told.await?
+    answered.await?
 }
 
-/// What the thread does: it owns the connection, and serves all wishes at a time.
+/// What the thread does: it owns the connection, and carries out all commands at the same time.
 fn serve(
     url: &str,
     ttl: Duration,
-    mut wishes: mpsc::UnboundedReceiver<Wish>,
-    tell: oneshot::Sender<Result<ByHand>>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    answer: oneshot::Sender<Result<ByHand>>,
 ) {
     let served = crate::driver::block_on(async {
-        // Nobody asks any more: nothing is left to be told.
-        let _ = tell.send(ByHand::connect(url, ttl).await);
-        while let Some(wish) = wishes.recv().await {
+        // The caller has gone: there is nothing to answer.
+        let _ = answer.send(ByHand::connect(url, ttl).await);
+        while let Some(command) = commands.recv().await {
             tokio::task::spawn_local(async {
-                match wish {
-                    Wish::Acquire(lock, tell) => {
-                        let _ = tell.send(ByHand::acquire(&lock).await);
+                match command {
+                    Command::Acquire(lock, answer) => {
+                        let _ = answer.send(ByHand::acquire(&lock).await);
                     }
-                    Wish::Release(held, tell) => {
-                        let _ = tell.send(ByHand::release(held).await);
+                    Command::Release(held, answer) => {
+                        let _ = answer.send(ByHand::release(held).await);
                     }
                 }
             });

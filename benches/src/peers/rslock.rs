@@ -50,15 +50,15 @@ impl Peer for RsLock {
 
     async fn keep(lock: &Key) -> Result<()> {
         let Key { on, key } = lock.clone();
-        let (tell, told) = oneshot::channel::<()>();
+        let (taken, is_taken) = oneshot::channel::<()>();
         tokio::task::spawn_local(async move {
             let body = async || {
                 // Nobody hears it where the bench has ended.
-                let _ = tell.send(());
+                let _ = taken.send(());
                 std::future::pending::<()>().await;
             };
             on.manager.using(key.as_bytes(), on.ttl, body).await
         });
-        told.await.context("it was not taken")
+        is_taken.await.context("it was not taken")
     }
 }

@@ -1,0 +1,76 @@
+//! Allocations of the whole process: of the caller's thread and of the engine's.
+
+use std::alloc::System;
+
+use applock::singleton;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+use super::{WARM_UP, alone, block_on, cycles, smallest, support, warm};
+
+#[global_allocator]
+static COUNTED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const CYCLES: u32 = 200;
+const ROUNDS: usize = 7;
+
+/// Twenty for each of the two requests: the request and the channel for its answer, the
+/// command with its arguments and its text on the wire, and what the server answered.
+/// The fraction is for what grows once in a long while, such as a table of timers.
+const GUARD: f64 = 40.1;
+
+/// The same and ten for the call itself: it makes its key and its lock anew, and pins the
+/// body.
+const ANNOTATED: f64 = 50.1;
+
+#[test]
+fn a_cycle_allocates_no_more_than_it_did() {
+    let _alone = alone();
+    let server = support::redis::RedisServer::start();
+    block_on(async {
+        let lock = warm(&server.url()).await;
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            let region = Region::new(COUNTED);
+            cycles(&lock, CYCLES).await;
+            rounds.push(a_cycle(&region));
+        }
+        let counted = smallest(rounds);
+        assert!(counted > 0.0, "nothing was counted");
+        assert!(counted <= GUARD, "{counted} allocations a cycle");
+    });
+}
+
+#[singleton(app = "counted", ttl = 600)]
+async fn annotated() -> Result<(), applock::Error> {
+    Ok(())
+}
+
+#[test]
+fn an_annotated_call_allocates_no_more_than_it_did() {
+    let _alone = alone();
+    let server = support::redis::RedisServer::start();
+    block_on(async {
+        let locker = applock::AppLocker::connect(&server.url()).await.unwrap();
+        applock::init(locker);
+        for _ in 0..WARM_UP {
+            annotated().await.unwrap();
+        }
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            let region = Region::new(COUNTED);
+            for _ in 0..CYCLES {
+                annotated().await.unwrap();
+            }
+            rounds.push(a_cycle(&region));
+        }
+        let counted = smallest(rounds);
+        assert!(counted > 0.0, "nothing was counted");
+        assert!(counted <= ANNOTATED, "{counted} allocations a call");
+    });
+}
+
+/// A block that grows is counted again.
+fn a_cycle(region: &Region<'_, System>) -> f64 {
+    let counted = region.change();
+    (counted.allocations + counted.reallocations) as f64 / f64::from(CYCLES)
+}
