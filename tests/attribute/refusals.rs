@@ -87,7 +87,7 @@ fn assert_names(told: &Error, holder: &LockGuard) {
 }
 
 #[tokio::test]
-async fn each_return_type_tells_a_busy_lock_in_its_own_way() {
+async fn each_return_type_reports_a_busy_lock_in_its_own_way() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
     let holder = locker.lock("busy").acquire().await.unwrap();

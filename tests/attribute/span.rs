@@ -115,14 +115,14 @@ fn a_blocking_body_is_inside_its_span_and_a_nested_one_in_the_same() {
     assert!(log.line("inside").contains("applock{key=QUEUE:plain "));
 }
 
-async fn until_somebody_waits(lock: &Lock) {
+async fn until_a_waiter_is_queued(lock: &Lock) {
     while lock.info().await.unwrap().unwrap().waiters() != Some(1) {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn the_wait_in_line_is_told() {
+async fn the_wait_in_the_queue_is_reported() {
     let locker = AppLocker::in_memory();
     let lock = locker.lock("wanted").wait_forever();
     let holder = lock.acquire().await.unwrap();
@@ -131,7 +131,7 @@ async fn the_wait_in_line_is_told() {
         let lock = lock.clone();
         async move { lock.acquire().await.unwrap() }
     });
-    until_somebody_waits(&lock).await;
+    until_a_waiter_is_queued(&lock).await;
     let stood = Instant::now();
     tokio::time::sleep(Duration::from_millis(50)).await;
     let in_line = stood.elapsed();

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use applock::{AppLocker, Ending, Error, LockGuard, singleton};
 
-use crate::asking::{End, answered, bounded, is_busy, is_free, take, take_soon, told, verified};
+use crate::asking::{
+    End, answered, bounded, is_busy, is_free, take, take_soon, until_lost, verified,
+};
 use crate::store::{KEPT, LONG, Place, SHORT, SOON};
 use crate::support::wait;
 
@@ -115,7 +117,9 @@ pub(crate) fn lengths_that_make_no_sense_are_refused(place: &dyn Place) {
 }
 
 /// 185
-pub(crate) fn a_body_does_not_run_while_the_lock_is_busy_and_its_caller_is_told(place: &dyn Place) {
+pub(crate) fn a_body_does_not_run_while_the_lock_is_busy_and_its_caller_learns_of_it(
+    place: &dyn Place,
+) {
     let runs = AtomicU32::new(0);
     let locker = place.locker();
     let guard = take(&place.locker().lock("job").ttl(LONG));
@@ -299,7 +303,7 @@ pub(crate) fn a_function_without_the_attribute_takes_no_lock(place: &dyn Place) 
 }
 
 /// 194
-pub(crate) fn a_loss_during_the_body_cancels_it_or_lets_it_finish_as_it_was_told(
+pub(crate) fn a_loss_during_the_body_cancels_it_or_lets_it_finish_as_on_lost_says(
     place: &dyn Place,
 ) {
     #[singleton(app = "job", ttl = "3s", locker = locker)]
@@ -354,7 +358,7 @@ pub(crate) fn every_listener_hears_of_the_end_once(place: &dyn Place) {
         assert_eq!(outcome.is_err(), lost);
         assert_eq!(heard.load(Ordering::SeqCst), 3);
         let guard = kept.into_inner().unwrap().unwrap();
-        told(&guard);
+        until_lost(&guard);
     }
 }
 

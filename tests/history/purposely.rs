@@ -93,7 +93,7 @@ fn what_overlaps_may_have_happened_in_any_order() {
 }
 
 #[test]
-fn what_nobody_heard_of_may_have_happened_or_not() {
+fn what_got_no_answer_may_have_happened_or_not() {
     let unheard = attempt(1, 0).unknown(500);
     sound(&[unheard.clone(), attempt(2, 510).got(520, 1)]);
     sound(&[unheard.clone(), attempt(2, 510).busy(520)]);
@@ -148,7 +148,7 @@ fn two_holders_at_once_are_found() {
 }
 
 #[test]
-fn an_acquire_told_before_the_others_release_began_is_found() {
+fn an_acquire_answered_before_the_others_release_began_is_found() {
     broken(
         NO_ORDER,
         &[
@@ -180,7 +180,7 @@ fn a_refusal_by_what_began_only_later_is_found() {
 }
 
 #[test]
-fn what_nobody_heard_of_can_have_happened_only_once() {
+fn what_got_no_answer_can_have_happened_only_once() {
     let history = |unknown| {
         let mut all = vec![
             attempt(3, 10).busy(20),
@@ -220,7 +220,7 @@ fn a_release_of_what_was_anothers_is_found() {
 }
 
 #[test]
-fn a_release_of_what_is_held_that_was_told_not_held_is_found() {
+fn a_release_of_what_is_held_that_was_answered_not_held_is_found() {
     // Refused afterwards by a lock that nobody else can hold.
     broken(
         NO_ORDER,
@@ -301,7 +301,7 @@ fn one_wrong_answer_among_thousands_is_found() {
 }
 
 #[test]
-fn a_search_that_is_too_long_is_told_and_is_no_proof() {
+fn a_search_that_is_too_long_is_reported_and_is_no_proof() {
     let held = attempt(1, 0).got(10, 1).released(20, 30);
     let why = judge(&[held], TIME_OUT, 1).unwrap_err();
     assert!(why.contains("undecided after 1 steps"), "{why}");

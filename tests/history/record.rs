@@ -189,7 +189,7 @@ impl Record {
 }
 
 #[test]
-fn what_is_told_is_understood_and_half_of_it_is_not() {
+fn what_is_reported_is_understood_and_half_of_it_is_not() {
     for what in [
         What::Acquiring {
             key: 3,

@@ -254,7 +254,7 @@ async fn a_directory_that_can_not_be_is_named_and_nothing_half_made_stays_behind
 }
 
 #[tokio::test]
-async fn a_directory_that_can_not_be_is_told_the_same_on_first_use() {
+async fn a_directory_that_can_not_be_is_reported_the_same_on_first_use() {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("file"), "mine").unwrap();
     let file = home.path().join("file").display().to_string();

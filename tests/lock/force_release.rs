@@ -15,7 +15,7 @@ use applock::{AppLocker, Ending, Error, Loss};
 const TTL: Duration = Duration::from_secs(9);
 
 #[test]
-fn a_holder_is_told_of_anothers_force_at_its_next_heartbeat_at_the_latest() {
+fn a_holder_learns_of_anothers_force_at_its_next_heartbeat_at_the_latest() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let other = AppLocker::connect_blocking(server.url()).unwrap();
@@ -29,7 +29,7 @@ fn a_holder_is_told_of_anothers_force_at_its_next_heartbeat_at_the_latest() {
 }
 
 #[test]
-fn a_holder_in_the_same_locker_is_told_at_once() {
+fn a_holder_in_the_same_locker_learns_of_it_at_once() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = locker.lock("forced").ttl(Duration::from_secs(180));
@@ -53,7 +53,7 @@ fn forces(url: &str) {
 }
 
 #[test]
-fn a_holder_is_told_of_another_processes_force() {
+fn a_holder_learns_of_another_processes_force() {
     if let Some(url) = child::part() {
         return forces(&url);
     }
@@ -61,7 +61,7 @@ fn a_holder_is_told_of_another_processes_force() {
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let guard = locker.lock("forced").ttl(TTL).acquire_blocking().unwrap();
     let child = ChildProcess::start(
-        child::name_of(a_holder_is_told_of_another_processes_force),
+        child::name_of(a_holder_learns_of_another_processes_force),
         &server.url(),
     );
     assert_eq!(child.says(), "true");

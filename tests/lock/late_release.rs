@@ -25,7 +25,7 @@ fn assert_untouched(server: &RedisServer, app: &str, next: &LockGuard) {
 }
 
 #[test]
-fn a_holder_that_does_not_know_yet_is_told_not_held() {
+fn a_holder_that_does_not_know_yet_gets_not_held() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = locker.lock("theirs").ttl(LONG);
@@ -39,7 +39,7 @@ fn a_holder_that_does_not_know_yet_is_told_not_held() {
 }
 
 #[test]
-fn a_holder_whose_lease_ran_out_is_told_that_it_was_lost() {
+fn a_holder_whose_lease_ran_out_learns_that_it_was_lost() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     // at_most ends it, as it would end if its heart had stopped.

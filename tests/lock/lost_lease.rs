@@ -61,7 +61,7 @@ fn a_body_whose_lock_vanishes_in_a_flush_is_cancelled() {
 }
 
 #[test]
-fn a_body_whose_lock_somebody_else_has_by_now_is_cancelled() {
+fn a_body_whose_lock_has_another_holder_by_now_is_cancelled() {
     cancelled_by(|server| {
         let () = server.run("DEL QUEUE:job");
         let () = server.run("SET QUEUE:job somebody");
@@ -115,7 +115,7 @@ fn a_sync_body_finishes_can_see_its_loss_and_its_result_is_returned() {
 }
 
 #[tokio::test]
-async fn lost_resolves_for_everybody_who_waits_and_at_once_afterwards() {
+async fn lost_resolves_for_all_that_await_it_and_at_once_afterwards() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
     let guard = locker.lock("waiters").ttl(TTL).acquire().await.unwrap();

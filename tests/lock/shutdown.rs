@@ -61,7 +61,7 @@ async fn a_shutdown_cancels_bodies_before_it_releases_their_locks() {
 }
 
 #[test]
-fn a_shutdown_releases_what_nobody_lets_go() {
+fn a_shutdown_releases_what_no_holder_has_released() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let guards: Vec<_> = (0..50)
@@ -102,7 +102,7 @@ async fn guards_turn_lost_as_soon_as_the_shutdown_begins() {
 }
 
 #[tokio::test]
-async fn after_a_shutdown_nothing_is_taken_and_who_waits_is_told() {
+async fn after_a_shutdown_nothing_is_taken_and_waiters_learn_of_it() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
     let other = AppLocker::connect(server.url()).await.unwrap();

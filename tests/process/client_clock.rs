@@ -81,7 +81,7 @@ fn a_lease_without_a_heartbeat_ends_at_its_time_whatever_the_walls_show() {
 
 // F14
 #[test]
-fn a_wall_clock_that_is_set_while_a_lock_is_held_costs_nobody_the_lock() {
+fn a_wall_clock_that_is_set_while_a_lock_is_held_costs_no_holder_the_lock() {
     let server = RedisServer::start();
     let rival = AppLocker::connect_blocking(server.url()).unwrap();
     let rival = rival.lock("job").ttl(TTL);

@@ -48,7 +48,7 @@ fn stopped(test: &str, app: &str) -> String {
 /// The lease has to end: it may be short, if the first effect fits.
 const TTL: Duration = Duration::from_secs(3);
 
-fn looks_before_each_effect(url: &str) {
+fn checks_before_each_effect(url: &str) {
     let locker = AppLocker::connect_blocking(url).unwrap();
     let lock = locker.lock("looks").ttl(TTL).wait(LIMIT);
     let guard = lock.acquire_blocking().unwrap();
@@ -66,12 +66,12 @@ fn looks_before_each_effect(url: &str) {
 }
 
 #[test]
-fn a_holder_that_looks_before_each_effect_makes_none_after_its_lease() {
+fn a_holder_that_checks_before_each_effect_makes_none_after_its_lease() {
     if let Some(url) = child::part() {
-        return looks_before_each_effect(&url);
+        return checks_before_each_effect(&url);
     }
     let told = stopped(
-        child::name_of(a_holder_that_looks_before_each_effect_makes_none_after_its_lease),
+        child::name_of(a_holder_that_checks_before_each_effect_makes_none_after_its_lease),
         "looks",
     );
     assert!(told.contains("QUEUE:looks"), "{told}");

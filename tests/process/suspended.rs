@@ -55,7 +55,7 @@ impl Machine {
 
 // F15
 #[test]
-fn the_guard_is_lost_at_its_first_look_after_waking() {
+fn the_guard_is_lost_at_its_first_check_after_waking() {
     let machine = Machine::new();
     let guard = take(&machine.locker.lock("job").ttl(TTL));
     assert!(guard.is_held());
@@ -72,7 +72,7 @@ fn the_guard_is_lost_at_its_first_look_after_waking() {
 
 // F15
 #[test]
-fn a_suspend_shorter_than_the_lease_costs_nobody_the_lock() {
+fn a_suspend_shorter_than_the_lease_costs_no_holder_the_lock() {
     let machine = Machine::new();
     let guard = take(&machine.locker.lock("job").ttl(TTL));
     let token = guard.fencing_token();
@@ -167,7 +167,7 @@ async fn job(
 
 // F15
 #[tokio::test]
-async fn a_job_is_cancelled_on_waking_and_its_caller_is_told() {
+async fn a_job_is_cancelled_on_waking_and_its_caller_learns_of_it() {
     log::keep();
     let machine = Machine::new();
     let (asleep, is_asleep) = oneshot::channel();
@@ -203,7 +203,7 @@ fn sync_job(machine: &Machine) -> Result<LockGuard, Error> {
 
 // F15
 #[test]
-fn a_sync_body_sees_it_at_its_first_look() {
+fn a_sync_body_sees_it_at_its_first_check() {
     let machine = Machine::new();
     let next = sync_job(&machine).unwrap();
     machine.locker.shutdown_blocking(LONG).unwrap();
@@ -212,7 +212,7 @@ fn a_sync_body_sees_it_at_its_first_look() {
 
 // F15
 #[test]
-fn who_was_suspended_while_it_waited_goes_on_waiting_or_is_told() {
+fn a_waiter_that_was_suspended_goes_on_waiting_or_learns_of_it() {
     let machine = Machine::new();
     let holder = AppLocker::connect_blocking(machine.server.url()).unwrap();
     let guard = take(&holder.lock("job").ttl(TTL));

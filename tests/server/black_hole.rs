@@ -123,19 +123,19 @@ fn is_told_in_time(direction: Direction) {
 
 // F1, F2
 #[test]
-fn a_holder_in_a_black_hole_is_told_before_its_ttl_is_over_at_the_server() {
+fn a_holder_in_a_black_hole_learns_of_its_loss_before_its_ttl_is_over_at_the_server() {
     is_told_in_time(Direction::Both);
 }
 
 // F1, F2
 #[test]
-fn a_holder_whose_requests_get_lost_is_told_before_its_ttl_is_over_at_the_server() {
+fn a_holder_whose_requests_get_lost_learns_of_its_loss_before_its_ttl_is_over_at_the_server() {
     is_told_in_time(Direction::ToServer);
 }
 
 // F2
 #[test]
-fn a_holder_that_hears_no_answers_is_told_while_the_server_still_keeps_its_lock() {
+fn a_holder_that_gets_no_answers_learns_of_its_loss_while_the_server_still_keeps_its_lock() {
     let server = RedisServer::start();
     let proxy = FaultProxy::before(&server);
     let locker = impatient(proxy.url());
@@ -193,7 +193,7 @@ fn a_black_hole_is_unavailable_and_never_busy() {
 
 // F2, F4, F7
 #[test]
-fn lost_answers_are_unavailable_and_nobody_is_busy_by_himself() {
+fn lost_answers_are_unavailable_and_no_caller_is_busy_by_itself() {
     is_unavailable(Direction::ToClient);
 }
 

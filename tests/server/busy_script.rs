@@ -38,6 +38,6 @@ fn a_lock_is_kept_if_the_script_ends_in_time() {
 }
 
 #[test]
-fn a_script_that_outlasts_the_lease_is_told_in_time() {
+fn a_script_that_outlasts_the_lease_is_reported_in_time() {
     BUSY.lasts();
 }

@@ -44,6 +44,6 @@ fn a_lock_is_kept_if_it_is_mended_in_time() {
 }
 
 #[test]
-fn a_holder_is_told_in_time_if_it_is_not() {
+fn a_holder_learns_of_its_loss_in_time_if_it_is_not() {
     MISCONF.lasts();
 }

@@ -12,7 +12,7 @@ use crate::support::proxy::{Call, Direction, Event, FaultProxy};
 use crate::support::redis::{RedisServer, free_port};
 use crate::support::steps::{
     LONG, assert_lost, assert_unavailable, assert_verified, end_of, impatient, is_taken, last_yes,
-    take, until_free, until_told_taken,
+    take, until_free, until_reported_taken,
 };
 use crate::support::wait;
 use applock::{AppLocker, Error, LockGuard, Loss};
@@ -157,7 +157,7 @@ fn a_release_that_finds_its_own_work_done_counts_as_a_success() {
 
 /// 111
 #[test]
-fn a_server_that_stalls_for_less_than_the_lease_costs_nobody_the_lock() {
+fn a_server_that_stalls_for_less_than_the_lease_costs_no_holder_the_lock() {
     let scene = Scene::new();
     let guard = scene.holder(KEPT);
     scene.server.freeze();
@@ -200,13 +200,13 @@ fn a_short_pause(kind: &str) {
 
 /// 112
 #[test]
-fn a_pause_of_all_clients_shorter_than_the_lease_costs_nobody_the_lock() {
+fn a_pause_of_all_clients_shorter_than_the_lease_costs_no_holder_the_lock() {
     a_short_pause("ALL");
 }
 
 /// 112
 #[test]
-fn a_pause_of_all_writes_shorter_than_the_lease_costs_nobody_the_lock() {
+fn a_pause_of_all_writes_shorter_than_the_lease_costs_no_holder_the_lock() {
     a_short_pause("WRITE");
 }
 
@@ -237,7 +237,7 @@ fn a_pause_of_all_writes_longer_than_the_lease_is_a_loss_in_time() {
 
 /// 113
 #[test]
-fn answers_that_get_lost_for_less_than_the_lease_cost_nobody_the_lock() {
+fn answers_that_get_lost_for_less_than_the_lease_cost_no_holder_the_lock() {
     let scene = Scene::new();
     let guard = scene.holder(KEPT);
     scene.proxy.black_hole(Direction::ToClient);
@@ -275,7 +275,7 @@ fn what_the_server_did_while_its_answers_got_lost_is_undone() {
 
 /// 114
 #[test]
-fn a_server_that_is_down_at_the_start_is_told_at_once_with_its_cause() {
+fn a_server_that_is_down_at_the_start_is_reported_at_once_with_its_cause() {
     /// The causes that come with the first answer: far below any retrying.
     const PROMPT: Duration = Duration::from_secs(5);
     let start = Instant::now();
@@ -300,7 +300,7 @@ fn a_server_that_restarts_empty_is_a_loss_at_the_next_heartbeat_and_works_again(
     let guard = take(&locker.lock("job").ttl(Duration::from_secs(9)));
     let token = guard.fencing_token();
     server.restart();
-    until_told_taken(&guard);
+    until_reported_taken(&guard);
     assert!(matches!(
         guard.release_blocking(),
         Err(Error::Lost {

@@ -8,7 +8,7 @@ use crate::support::log;
 use crate::support::proxy::{Call, Event, FaultProxy};
 use crate::support::redis::RedisServer;
 use crate::support::steps::{
-    LONG, assert_unavailable, assert_verified, impatient, is_taken, take, until_told_taken,
+    LONG, assert_unavailable, assert_verified, impatient, is_taken, take, until_reported_taken,
 };
 use applock::Error;
 use tracing::Level;
@@ -46,7 +46,7 @@ fn evict(server: &RedisServer) {
 }
 
 #[test]
-fn an_evicted_lock_is_warned_of_told_and_taken_anew_with_a_larger_token() {
+fn an_evicted_lock_is_warned_of_reported_and_taken_anew_with_a_larger_token() {
     log::keep();
     let server = RedisServer::with(&["--maxmemory-policy", "volatile-lru"]);
     let locker = impatient(server.url());
@@ -71,7 +71,7 @@ fn an_evicted_lock_is_warned_of_told_and_taken_anew_with_a_larger_token() {
         !is_taken(&server, "{QUEUE:job}:fence"),
         "the counter was kept"
     );
-    until_told_taken(&guard);
+    until_reported_taken(&guard);
     log::until(&["the lock is lost", KEY, &guard.fencing_token().to_string()]);
     let next = take(&locker.lock("job").ttl(TTL));
     assert!(next.fencing_token() > guard.fencing_token());

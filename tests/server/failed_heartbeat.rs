@@ -24,7 +24,7 @@ fn heartbeats_that_are_refused_for_a_while_cost_no_lock() {
 }
 
 #[test]
-fn heartbeats_that_are_refused_until_the_lease_ends_are_told_in_time() {
+fn heartbeats_that_are_refused_until_the_lease_ends_are_reported_in_time() {
     REFUSED.lasts();
 }
 

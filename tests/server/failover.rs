@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::support::proxy::{Event, FaultProxy};
 use crate::support::redis::RedisServer;
 use crate::support::steps::{
-    LONG, assert_unavailable, assert_verified, impatient, is_taken, take, until_told_taken,
+    LONG, assert_unavailable, assert_verified, impatient, is_taken, take, until_reported_taken,
 };
 use crate::support::wait;
 use applock::AppLocker;
@@ -86,7 +86,7 @@ impl Resource {
 }
 
 #[test]
-fn a_lock_that_a_failover_lost_is_told_as_lost_and_the_next_token_is_larger() {
+fn a_lock_that_a_failover_lost_is_reported_as_lost_and_the_next_token_is_larger() {
     let pair = Pair::start();
     // Its write never reaches the replica.
     pair.promote();
@@ -101,7 +101,7 @@ fn a_lock_that_a_failover_lost_is_told_as_lost_and_the_next_token_is_larger() {
     assert!(next.fencing_token() > guard.fencing_token());
     assert!(resource.write(next.fencing_token()));
     assert!(!resource.write(guard.fencing_token()));
-    until_told_taken(&guard);
+    until_reported_taken(&guard);
     assert!(guard.release_blocking().is_err());
     assert_verified(&next);
 }

@@ -10,7 +10,7 @@ use crate::support::refusal::runs;
 use applock::{AppLocker, Loss};
 
 #[test]
-fn a_lock_that_vanished_is_told_as_lost_at_the_next_heartbeat() {
+fn a_lock_that_vanished_is_reported_as_lost_at_the_next_heartbeat() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = locker

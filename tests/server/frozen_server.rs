@@ -76,7 +76,7 @@ fn what_was_asked_unheard_is_released_long_before_its_ttl() {
 }
 
 #[test]
-fn who_connects_is_told_that_there_is_no_answer() {
+fn a_new_client_learns_that_there_is_no_answer() {
     let server = RedisServer::start();
     server.freeze();
     let start = Instant::now();

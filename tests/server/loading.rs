@@ -33,7 +33,7 @@ fn a_lock_that_was_saved_is_kept_while_its_server_loads() {
 }
 
 #[test]
-fn who_asks_is_told_and_who_waits_gets_the_lock_when_it_is_loaded() {
+fn callers_learn_of_it_and_waiters_get_the_lock_when_it_is_loaded() {
     let mut server = (LOADING.server)();
     (LOADING.begins)(&mut server);
     assert_unavailable(&refused_connection(&server.url()), &["loading"]);

@@ -117,13 +117,13 @@ fn recognises_its_own(lose: impl Fn(&FaultProxy)) {
 
 // F4
 #[test]
-fn who_waits_recognises_what_it_took_unheard() {
+fn a_waiter_recognises_what_it_took_unheard() {
     recognises_its_own(|proxy| proxy.lose_reply(Call::Acquire));
 }
 
 // F4
 #[test]
-fn who_met_a_reset_instead_of_its_answer_recognises_what_it_took() {
+fn a_caller_that_met_a_reset_instead_of_its_answer_recognises_what_it_took() {
     recognises_its_own(|proxy| proxy.reset_for_reply(Call::Acquire));
 }
 
@@ -161,7 +161,7 @@ fn a_future_dropped_while_its_request_is_on_its_way_leaves_no_lock() {
 
 // F4
 #[test]
-fn a_request_that_arrives_after_everybody_has_given_it_up_leaves_no_lock() {
+fn a_request_that_arrives_after_its_caller_has_given_it_up_leaves_no_lock() {
     let scene = Scene::new();
     scene.proxy.hold(Call::Acquire);
     let released = Event::Answered(Call::Release);

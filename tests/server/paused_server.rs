@@ -34,11 +34,11 @@ fn a_lock_is_kept_over_a_pause_of_everything_that_is_shorter_than_its_lease() {
 }
 
 #[test]
-fn a_pause_of_writes_that_is_longer_than_the_lease_is_told_in_time() {
+fn a_pause_of_writes_that_is_longer_than_the_lease_is_reported_in_time() {
     WRITES.lasts();
 }
 
 #[test]
-fn a_pause_of_everything_that_is_longer_than_the_lease_is_told_in_time() {
+fn a_pause_of_everything_that_is_longer_than_the_lease_is_reported_in_time() {
     ALL.lasts();
 }

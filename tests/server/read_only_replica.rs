@@ -36,7 +36,7 @@ fn a_lock_is_kept_if_its_server_is_the_master_again_in_time() {
 }
 
 #[test]
-fn a_holder_is_told_in_time_if_its_server_stays_a_replica() {
+fn a_holder_learns_of_its_loss_in_time_if_its_server_stays_a_replica() {
     READ_ONLY.lasts();
 }
 
@@ -46,7 +46,7 @@ fn a_lock_is_kept_over_a_replica_that_refuses_even_to_read() {
 }
 
 #[test]
-fn a_holder_is_told_in_time_if_its_server_refuses_even_to_read() {
+fn a_holder_learns_of_its_loss_in_time_if_its_server_refuses_even_to_read() {
     MASTER_DOWN.lasts();
 }
 

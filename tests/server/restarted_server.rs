@@ -22,7 +22,7 @@ fn a_lock_is_kept_over_a_restart_with_its_data() {
 }
 
 #[test]
-fn a_lock_that_a_restart_forgot_is_told_as_lost() {
+fn a_lock_that_a_restart_forgot_is_reported_as_lost() {
     let mut server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = locker

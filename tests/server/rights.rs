@@ -231,14 +231,14 @@ fn assert_denied(error: &Error, what: &str) {
 }
 
 #[tokio::test]
-async fn each_missing_command_is_told_as_denied_and_leaves_no_half_made_lock() {
+async fn each_missing_command_is_reported_as_denied_and_leaves_no_half_made_lock() {
     for command in COMMANDS {
         assert_denied(&without(command).await, command);
     }
 }
 
 #[tokio::test]
-async fn a_missing_key_pattern_is_told_as_denied_and_leaves_no_half_made_lock() {
+async fn a_missing_key_pattern_is_reported_as_denied_and_leaves_no_half_made_lock() {
     for keys in [&KEYS[..1], &KEYS[1..], &["~other:*"]] {
         let (server, url) = server_for(&COMMANDS, keys);
         let locker = AppLocker::connect(url).await.unwrap();
@@ -251,7 +251,7 @@ async fn a_missing_key_pattern_is_told_as_denied_and_leaves_no_half_made_lock() 
 }
 
 #[tokio::test]
-async fn a_right_taken_away_later_is_told_and_given_again_is_used() {
+async fn a_right_taken_away_later_is_reported_and_given_again_is_used() {
     let (server, url) = server_for(&COMMANDS, &KEYS);
     let locker = AppLocker::connect(url).await.unwrap();
     let mut ran = false;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::proxy::{Direction, FaultProxy};
 use crate::support::redis::RedisServer;
 use crate::support::steps::{
-    LONG, assert_verified, impatient, is_taken, take, until_free, until_told_taken,
+    LONG, assert_verified, impatient, is_taken, take, until_free, until_reported_taken,
 };
 use applock::{AppLocker, LockGuard};
 use tempfile::TempDir;
@@ -85,7 +85,7 @@ fn takes_anew(clocked: &Clocked, old: u64) -> LockGuard {
 }
 
 #[test]
-fn a_clock_that_jumps_forward_ends_leases_and_the_holder_is_told() {
+fn a_clock_that_jumps_forward_ends_leases_and_the_holder_learns_of_it() {
     let clocked = Clocked::start();
     let guard = take(&clocked.locker().lock("job").ttl(TTL));
     let (token, other) = (guard.fencing_token(), clocked.locker());
@@ -95,18 +95,18 @@ fn a_clock_that_jumps_forward_ends_leases_and_the_holder_is_told() {
     let next = take(&other.lock("job").ttl(LONG));
     assert!(next.fencing_token() > token);
     // At its next heartbeat, and not by its own clock.
-    until_told_taken(&guard);
+    until_reported_taken(&guard);
     assert!(guard.release_blocking().is_err());
     assert_verified(&next);
 }
 
 #[test]
-fn a_clock_that_jumps_forward_where_nobody_else_comes_is_told_too() {
+fn a_holder_learns_of_a_clock_that_jumps_forward_also_where_no_other_caller_comes() {
     let clocked = Clocked::start();
     let guard = take(&clocked.locker().lock("job").ttl(TTL));
     let token = guard.fencing_token();
     clocked.set(11);
-    until_told_taken(&guard);
+    until_reported_taken(&guard);
     drop(takes_anew(&clocked, token));
 }
 

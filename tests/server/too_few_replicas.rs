@@ -22,6 +22,6 @@ fn a_lock_is_kept_if_they_are_back_in_time() {
 }
 
 #[test]
-fn a_holder_is_told_in_time_if_they_are_not() {
+fn a_holder_learns_of_its_loss_in_time_if_they_are_not() {
     NO_REPLICAS.lasts();
 }

@@ -17,7 +17,7 @@ fn ask(connection: &mut Connection, words: &[&str]) {
 }
 
 #[test]
-fn who_connects_is_told_and_who_holds_a_lock_keeps_it() {
+fn new_clients_learn_of_it_and_holders_keep_their_locks() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = locker.lock("held").ttl(KEPT).wait(LIMIT);

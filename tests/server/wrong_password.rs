@@ -51,7 +51,7 @@ fn a_lock_is_kept_if_a_changed_password_is_set_right_in_time() {
 }
 
 #[test]
-fn a_holder_is_told_in_time_if_it_is_not() {
+fn a_holder_learns_of_its_loss_in_time_if_it_is_not() {
     CHANGED.lasts();
 }
 

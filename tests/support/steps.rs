@@ -59,7 +59,7 @@ pub fn assert_lost(guard: &LockGuard, expected: Loss) {
 
 /// Waits until the holder knows that its lock is gone, as its heartbeat tells it.
 #[track_caller]
-pub fn until_told_taken(guard: &LockGuard) {
+pub fn until_reported_taken(guard: &LockGuard) {
     wait::until("the holder is told", LONG, || !guard.is_held());
     assert_lost(guard, Loss::Taken);
 }
