@@ -7,7 +7,7 @@ use applock::{AppLocker, Error, singleton};
 
 static LOCKER: LazyLock<AppLocker> = LazyLock::new(AppLocker::in_memory);
 
-/// A name that every store refuses: what is told then is not 'busy'.
+/// A name that every store refuses: the error is not 'busy' then.
 fn refused() -> String {
     "x".repeat(70_000)
 }

@@ -84,8 +84,8 @@ async fn bodies_that_take_turns_on_one_thread_stay_in_their_own_spans() {
         let lock = locker.lock(name);
         async move {
             let work = async {
-                for turn in 0..3 {
-                    tracing::info!("{name} in turn {turn}");
+                for step in 0..3 {
+                    tracing::info!("{name} in step {step}");
                     tokio::task::yield_now().await;
                 }
             };
@@ -94,8 +94,8 @@ async fn bodies_that_take_turns_on_one_thread_stay_in_their_own_spans() {
     };
     tokio::join!(body("one"), body("two"));
     for name in ["one", "two"] {
-        for turn in 0..3 {
-            let line = log.line(&format!("{name} in turn {turn}"));
+        for step in 0..3 {
+            let line = log.line(&format!("{name} in step {step}"));
             assert_inside(&line, &format!("QUEUE:{name}"));
         }
     }

@@ -327,7 +327,7 @@ pub(crate) fn after_a_shutdown_waiters_get_closed_and_holders_lost(place: &dyn P
 }
 
 /// 107: There are no callbacks: what a user can hang on a loss is a future or a thread.
-pub(crate) fn a_listener_that_panics_or_blocks_stops_neither_heartbeat_nor_signal(
+pub(crate) fn a_task_that_awaits_the_loss_and_panics_or_blocks_stops_neither_heartbeat_nor_signal(
     place: &dyn Place,
 ) {
     let locker = place.locker();

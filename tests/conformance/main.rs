@@ -359,7 +359,7 @@ conformance! {
             a_runtime_that_ends_with_a_guard_inside_releases_it,
             a_release_whose_future_is_dropped_goes_on,
             after_a_shutdown_waiters_get_closed_and_holders_lost,
-            a_listener_that_panics_or_blocks_stops_neither_heartbeat_nor_signal,
+            a_task_that_awaits_the_loss_and_panics_or_blocks_stops_neither_heartbeat_nor_signal,
             a_guard_outlives_its_locker,
         ]
         outside: [
@@ -441,7 +441,7 @@ conformance! {
             lengths_come_from_the_attribute_the_locker_or_the_run_time,
             a_function_without_the_attribute_takes_no_lock,
             a_loss_during_the_body_cancels_it_or_lets_it_finish_as_on_lost_says,
-            every_listener_hears_of_the_end_once,
+            every_task_that_awaits_the_loss_learns_of_it_once,
             a_leader_that_was_evicted_competes_again_and_leads_with_a_larger_token,
         ]
         outside: []

@@ -90,10 +90,10 @@ fn an_example_whose_store_cannot_be_reached_says_so_and_fails() {
     ] {
         let output = run(example, Some(&url));
         assert_eq!(output.status.code(), Some(1), "{example}");
-        let told = String::from_utf8_lossy(&output.stderr);
+        let error = String::from_utf8_lossy(&output.stderr);
         assert!(
-            told.contains("unavailable") && told.contains(&url),
-            "{example}: {told}"
+            error.contains("unavailable") && error.contains(&url),
+            "{example}: {error}"
         );
     }
 }

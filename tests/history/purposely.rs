@@ -77,7 +77,7 @@ fn one_after_the_other_is_sound() {
 #[test]
 fn what_overlaps_may_have_happened_in_any_order() {
     sound(&[
-        // Its acquire was told late, after the other's release had been told.
+        // Its acquire was answered late, after the other's release had been answered.
         attempt(1, 0).got(100, 2).yes(101).released(110, 120),
         attempt(2, 5).got(10, 1).yes(11).released(20, 30),
         attempt(3, 1).busy(40),
@@ -209,7 +209,7 @@ fn a_release_of_what_was_anothers_is_found() {
             attempt(3, 65).got(70, 3).yes(75),
         ],
     );
-    // And here it was even told so.
+    // And here its release was even answered.
     broken(
         NO_ORDER,
         &[
@@ -221,7 +221,7 @@ fn a_release_of_what_was_anothers_is_found() {
 
 #[test]
 fn a_release_of_what_is_held_that_was_answered_not_held_is_found() {
-    // Refused afterwards by a lock that nobody else can hold.
+    // Refused afterwards by a lock that no other can hold.
     broken(
         NO_ORDER,
         &[

@@ -13,12 +13,12 @@ const LATE_TRY: Owner = 1 << 63;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Acquire(Owner),
-    /// An acquire that was refused: somebody holds it.
+    /// An acquire that was refused: it is held.
     Busy,
     Release(Owner),
-    /// A release that was told that there is nothing to release.
+    /// A release whose answer was that there is nothing to release.
     NotHeld(Owner),
-    /// The lease ends, or a release that nobody heard of is carried out.
+    /// The lease ends, or a release that got no answer is carried out.
     Expire(Owner),
 }
 
@@ -83,8 +83,8 @@ fn of_one(attempt: &Attempt, all: &mut Vec<Operation<Action>>) {
         Some((start, Some((end, Release::NotHeld)))) => {
             all.push(closed(Action::NotHeld(op), start, end));
         }
-        // Lost, unknown, or never released: the store may have ended it since its
-        // holder was last told that it holds.
+        // Lost, unknown, or never released: the store may have ended it since its guard
+        // last said that it is held.
         _ => (),
     }
     let last_yes = attempt.yes.map_or(start, |(_, last)| last);

@@ -112,7 +112,7 @@ fn wall_ahead() -> i128 {
     i128::try_from(wall.as_nanos()).expect("some centuries") - i128::from(now())
 }
 
-/// Writes it down for whoever looks into it.
+/// Writes it down, for the search for the cause.
 fn kept(attempts: &[Attempt], seed: u64) -> String {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("history-{seed}.txt"));
     let lines: Vec<String> = attempts.iter().map(|it| format!("{it:?}")).collect();

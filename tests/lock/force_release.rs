@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::child::{self, ChildProcess};
-use crate::support::lease::{KEPT, LIMIT, assert_lost, look};
+use crate::support::lease::{KEPT, LIMIT, assert_lost, view};
 use crate::support::redis::RedisServer;
 use crate::support::wait;
 use applock::{AppLocker, Ending, Error, Loss};
@@ -101,7 +101,7 @@ fn a_stale_time_shorter_than_the_heartbeats_interval_does_not_kill_a_beating_hea
     let stale = Duration::from_secs(2);
     let mut silent = 0;
     wait::until("a heart silent for longer", LIMIT, || {
-        let seen = look(&server, "QUEUE:slow").expect("the lock is taken");
+        let seen = view(&server, "QUEUE:slow").expect("the lock is taken");
         for time in [Duration::ZERO, stale] {
             let killed = lock.force_release_if_stale_blocking(time).unwrap();
             assert!(!killed, "killed after {:?}", guard.held_for());

@@ -64,7 +64,7 @@ fn a_body_whose_lock_vanishes_in_a_flush_is_cancelled() {
 fn a_body_whose_lock_has_another_holder_by_now_is_cancelled() {
     cancelled_by(|server| {
         let () = server.run("DEL QUEUE:job");
-        let () = server.run("SET QUEUE:job somebody");
+        let () = server.run("SET QUEUE:job another-program");
     });
 }
 

@@ -46,7 +46,7 @@ fn clients_whose_clocks_are_off_exclude_each_other_and_have_full_leases() {
             let (at_server, here) = (ttl_at(&server), guard.remaining());
             assert!(at_server <= TTL && at_server > TTL / 2, "{at_server:?}");
             assert!(here < TTL && here > TTL / 2, "{here:?}");
-            // Others are told what the server's clock says.
+            // Other callers learn what the server's clock says.
             let info = other.info_blocking().unwrap().unwrap();
             assert!(info.remaining().unwrap() <= TTL);
             assert!(info.held_for().unwrap() < TTL / 2);

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::support::child::{self, ChildProcess};
-use crate::support::lease::{KEPT, LIMIT, look, outlives_its_ttl};
+use crate::support::lease::{KEPT, LIMIT, view, outlives_its_ttl};
 use crate::support::queue::{
     KEY, Served, assert_in_order, children, granted_at, joined, lock, plays_waiters,
     served_blocking, served_in, until_queued,
@@ -23,7 +23,7 @@ const LATER: Duration = Duration::from_secs(5);
 /// Kills the holder. When its lock ends after that, by the server's clock.
 fn killed(server: &RedisServer, key: &str, holder: &mut ChildProcess) -> Duration {
     holder.kill();
-    let last = look(server, key).expect("its lock outlives it");
+    let last = view(server, key).expect("its lock outlives it");
     last.at + last.left
 }
 

@@ -10,7 +10,7 @@ use crate::support::redis::RedisServer;
 use applock::{AppLocker, Error, singleton};
 use tokio::sync::mpsc;
 
-/// What the lock protects: whoever holds it writes its token here.
+/// What the lock protects: the holder writes its token here.
 fn effect(url: &str, token: u64) {
     let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
     let mut command = redis::cmd("RPUSH");
@@ -37,12 +37,12 @@ fn stopped(test: &str, app: &str) -> String {
     assert!(next.fencing_token() > token);
     child.tell("another effect");
     child.thaw();
-    let told = child.says();
+    let answer = child.says();
     assert_eq!(effects(&server), [token], "an effect under a lost lock");
     // Its release found nothing of its own.
     child.dismiss();
     assert!(next.verify_blocking().unwrap());
-    told
+    answer
 }
 
 /// The lease has to end: it may be short, if the first effect fits.
@@ -50,7 +50,7 @@ const TTL: Duration = Duration::from_secs(3);
 
 fn checks_before_each_effect(url: &str) {
     let locker = AppLocker::connect_blocking(url).unwrap();
-    let lock = locker.lock("looks").ttl(TTL).wait(LIMIT);
+    let lock = locker.lock("checks").ttl(TTL).wait(LIMIT);
     let guard = lock.acquire_blocking().unwrap();
     child::say(guard.fencing_token());
     while child::hear().is_some() {
@@ -70,12 +70,12 @@ fn a_holder_that_checks_before_each_effect_makes_none_after_its_lease() {
     if let Some(url) = child::part() {
         return checks_before_each_effect(&url);
     }
-    let told = stopped(
+    let answer = stopped(
         child::name_of(a_holder_that_checks_before_each_effect_makes_none_after_its_lease),
-        "looks",
+        "checks",
     );
-    assert!(told.contains("QUEUE:looks"), "{told}");
-    assert!(told.contains("lost"), "{told}");
+    assert!(answer.contains("QUEUE:checks"), "{answer}");
+    assert!(answer.contains("lost"), "{answer}");
 }
 
 #[singleton(app = "body", ttl = "3s", locker = locker, guard = guard)]
@@ -116,9 +116,9 @@ fn an_async_body_is_cancelled_instead_of_being_polled_again() {
     if let Some(url) = child::part() {
         return works_in_its_body(&url);
     }
-    let told = stopped(
+    let answer = stopped(
         child::name_of(an_async_body_is_cancelled_instead_of_being_polled_again),
         "body",
     );
-    assert!(told.contains("lost"), "{told}");
+    assert!(answer.contains("lost"), "{answer}");
 }

@@ -89,7 +89,7 @@ fn the_heartbeat_alone_finds_a_dead_connection_in_time() {
 }
 
 /// The holder is told before the ttl is over at the server, if no request reaches it.
-fn is_told_in_time(direction: Direction) {
+fn learns_in_time(direction: Direction) {
     let server = RedisServer::start();
     let proxy = FaultProxy::before(&server);
     let locker = impatient(proxy.url());
@@ -124,13 +124,13 @@ fn is_told_in_time(direction: Direction) {
 // F1, F2
 #[test]
 fn a_holder_in_a_black_hole_learns_of_its_loss_before_its_ttl_is_over_at_the_server() {
-    is_told_in_time(Direction::Both);
+    learns_in_time(Direction::Both);
 }
 
 // F1, F2
 #[test]
 fn a_holder_whose_requests_get_lost_learns_of_its_loss_before_its_ttl_is_over_at_the_server() {
-    is_told_in_time(Direction::ToServer);
+    learns_in_time(Direction::ToServer);
 }
 
 // F2

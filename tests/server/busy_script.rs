@@ -11,7 +11,7 @@ use crate::support::wait;
 const BUSY: Fault = Fault {
     server: || RedisServer::with(&["--busy-reply-threshold", "50"]),
     begins: run_for_ever,
-    told: |_, error| assert_unavailable(error, &["QUEUE:job", "busy", "SCRIPT KILL"]),
+    reported: |_, error| assert_unavailable(error, &["QUEUE:job", "busy", "SCRIPT KILL"]),
     ends: |server| {
         let () = server.run("SCRIPT KILL");
         // Told at once; the script ends a moment later.

@@ -17,7 +17,7 @@ const MISCONF: Fault = Fault {
         std::fs::remove_dir_all(server.directory()).unwrap();
         save(server, "err");
     },
-    told: |server, error| {
+    reported: |server, error| {
         assert_unavailable(error, &["QUEUE:job", "can't save"]);
         assert!(!is_taken(server));
     },

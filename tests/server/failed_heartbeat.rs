@@ -11,7 +11,7 @@ use applock::AppLocker;
 const REFUSED: Fault = Fault {
     server: RedisServer::start,
     begins: |server| server.run("ACL SETUSER default -evalsha -eval"),
-    told: |server, error| {
+    reported: |server, error| {
         assert_denied(error, &["QUEUE:job", "lacks a right"]);
         assert!(!is_taken(server));
     },

@@ -15,7 +15,7 @@ use applock::{AppLocker, Error, Loss, singleton};
 const FROZEN: Fault = Fault {
     server: RedisServer::start,
     begins: |server| server.freeze(),
-    told: |_, error| assert_unavailable(error, &["QUEUE:job", "no answer in time"]),
+    reported: |_, error| assert_unavailable(error, &["QUEUE:job", "no answer in time"]),
     ends: |server| server.thaw(),
 };
 

@@ -23,7 +23,7 @@ const LOADING: Fault = Fault {
         let () = server.run("SAVE");
         server.restart_loading();
     },
-    told: |_, error| assert_unavailable(error, &["QUEUE:job", "loading"]),
+    reported: |_, error| assert_unavailable(error, &["QUEUE:job", "loading"]),
     ends: |_| (),
 };
 

@@ -12,7 +12,7 @@ use crate::support::wait;
 const WRITES: Fault = Fault {
     server: RedisServer::start,
     begins: |server| server.run("CLIENT PAUSE 600000 WRITE"),
-    told: |_, error| assert_unavailable(error, &["QUEUE:job", "no answer in time"]),
+    reported: |_, error| assert_unavailable(error, &["QUEUE:job", "no answer in time"]),
     ends: |server| server.run("CLIENT UNPAUSE"),
 };
 

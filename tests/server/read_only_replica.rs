@@ -17,7 +17,7 @@ fn demote(server: &mut RedisServer) {
 const READ_ONLY: Fault = Fault {
     server: RedisServer::start,
     begins: demote,
-    told: |server, error| {
+    reported: |server, error| {
         assert_unavailable(error, &["QUEUE:job", "read-only replica", "master"]);
         assert!(!is_taken(server));
     },
@@ -26,7 +26,7 @@ const READ_ONLY: Fault = Fault {
 
 const MASTER_DOWN: Fault = Fault {
     server: || RedisServer::with(&["--replica-serve-stale-data", "no"]),
-    told: |_, error| assert_unavailable(error, &["QUEUE:job", "replica", "master"]),
+    reported: |_, error| assert_unavailable(error, &["QUEUE:job", "replica", "master"]),
     ..READ_ONLY
 };
 

@@ -15,7 +15,7 @@ fn a_lock_is_kept_over_a_restart_with_its_data() {
     Fault {
         server: RedisServer::durable,
         begins: RedisServer::kill,
-        told: |_, error| assert_unavailable(error, &["QUEUE:job", "127.0.0.1"]),
+        reported: |_, error| assert_unavailable(error, &["QUEUE:job", "127.0.0.1"]),
         ends: RedisServer::restart,
     }
     .passes();

@@ -89,11 +89,11 @@ async fn everything(server: &RedisServer, url: &str) -> Result<()> {
     let guard = lock.acquire().await?;
     let patient = theirs.clone().wait(Duration::from_secs(10));
     let waiting = tokio::spawn(async move { patient.acquire().await });
-    until_in_line(&theirs, 1).await?;
+    until_queued(&theirs, 1).await?;
     // Who gives up leaves the line.
     let hasty = theirs.clone().wait(Duration::from_millis(50));
     assert!(matches!(hasty.acquire().await, Err(Error::Busy(_))));
-    until_in_line(&theirs, 1).await?;
+    until_queued(&theirs, 1).await?;
     guard.release().await?;
     let waiting = waiting.await.unwrap()?;
     // The first heartbeat makes a full lease of what was handed over.
@@ -102,7 +102,7 @@ async fn everything(server: &RedisServer, url: &str) -> Result<()> {
     waiting.release().await
 }
 
-async fn until_in_line(lock: &applock::Lock, count: u64) -> Result<()> {
+async fn until_queued(lock: &applock::Lock, count: u64) -> Result<()> {
     while lock.info().await?.and_then(|info| info.waiters()) != Some(count) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -164,7 +164,7 @@ async fn without(command: &str) -> Error {
             let holding = admin.lock("job").acquire().await.unwrap();
             let patient = locker.lock("job").wait(Duration::from_secs(10));
             let waiting = tokio::spawn(async move { patient.acquire().await });
-            until_in_line(&admin.lock("job"), 1).await.unwrap();
+            until_queued(&admin.lock("job"), 1).await.unwrap();
             holding.release().await.unwrap();
             // It may have asked for it, and been told then.
             match waiting.await.unwrap() {
@@ -207,7 +207,7 @@ async fn a_hand_over_that_fails_half_way_does_not_free_the_lock_for_others() {
     let holding = locker.lock("job").acquire().await.unwrap();
     let patient = admin.lock("job").wait_forever();
     let waiting = tokio::spawn(async move { patient.acquire().await });
-    until_in_line(&admin.lock("job"), 1).await.unwrap();
+    until_queued(&admin.lock("job"), 1).await.unwrap();
     while server
         .run::<Vec<String>>("PUBSUB CHANNELS applock:*")
         .is_empty()

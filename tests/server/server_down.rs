@@ -67,7 +67,7 @@ fn a_holder_learns_of_its_loss_in_time() {
     Fault {
         server: RedisServer::start,
         begins: RedisServer::kill,
-        told: |_, error| assert_unavailable(error, &["127.0.0.1"]),
+        reported: |_, error| assert_unavailable(error, &["127.0.0.1"]),
         ends: RedisServer::restart,
     }
     .lasts();

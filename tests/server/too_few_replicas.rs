@@ -9,7 +9,7 @@ use crate::support::refusal::{assert_unavailable, is_taken};
 const NO_REPLICAS: Fault = Fault {
     server: RedisServer::start,
     begins: |server| server.run("CONFIG SET min-replicas-to-write 1"),
-    told: |server, error| {
+    reported: |server, error| {
         assert_unavailable(error, &["QUEUE:job", "replicas"]);
         assert!(!is_taken(server));
     },

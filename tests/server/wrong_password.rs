@@ -35,7 +35,7 @@ const CHANGED: Fault = Fault {
             command.query::<redis::Value>(&mut connection).unwrap();
         }
     },
-    told: |_, error| assert_denied(error, &["QUEUE:job", "password"]),
+    reported: |_, error| assert_denied(error, &["QUEUE:job", "password"]),
     ends: |server| {
         let url = format!("redis://:another@127.0.0.1:{}", server.port());
         let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();

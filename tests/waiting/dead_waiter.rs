@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::child::{self, ChildProcess};
-use crate::support::lease::{LIMIT, look};
+use crate::support::lease::{LIMIT, view};
 use crate::support::queue::{
     CLAIM, KEY, WaitQueue, assert_in_order, assert_the_queue_expires, children, granted_at, holder,
     joined, lock, plays_waiters, queue_length, served_in, until_all_subscribed,
@@ -128,7 +128,7 @@ fn a_stopped_waiter_that_is_granted_the_lock_loses_it_soon_and_is_served_later()
     stopped.freeze();
     queue.holder_releases();
     // It is granted to the waiter that can't know, and not for its whole ttl.
-    let granted = look(&queue.server, KEY).expect("it was granted");
+    let granted = view(&queue.server, KEY).expect("it was granted");
     assert_eq!(
         holder(&queue.server),
         (Some(stopped.id()), Some(granted.token))
@@ -173,7 +173,7 @@ fn a_waiter_that_is_killed_when_it_is_granted_the_lock_loses_it_soon() {
     until_all_subscribed(&queue.server, 4);
     children[0].freeze();
     queue.holder_releases();
-    let granted = look(&queue.server, KEY).expect("it was granted");
+    let granted = view(&queue.server, KEY).expect("it was granted");
     assert_eq!(holder(&queue.server).0, Some(children[0].id()));
     children[0].kill();
     let mut served = vec![served_in(&children[1]), served_in(&children[2])];

@@ -142,7 +142,7 @@ impl Connection<'_> {
             self.asked.lock().expect("the calls").push_back(call);
             self.note(Event::Forwarded(call));
             if server.write_all(&request).await.is_err() {
-                // The server has hung up, as it tells whoever goes on writing.
+                // The server has hung up, as it tells a client that goes on writing.
                 return Err(Reset);
             }
             if held {
