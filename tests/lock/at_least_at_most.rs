@@ -168,7 +168,7 @@ fn at_most_ends_a_guard_that_is_never_released_and_the_next_holder_is_left_alone
     let hung = lock.acquire_blocking().unwrap();
     let theirs = other.lock("hung").wait(LIMIT);
     let next = theirs.acquire_blocking().unwrap();
-    // Whoever has it now, the other one knows that it has not.
+    // The old holder knows that it has lost the lock.
     assert!(!hung.is_held());
     assert!(start.elapsed() >= LEAST - MILLISECOND);
     assert!(start.elapsed() < LEAST * 8);

@@ -143,7 +143,7 @@ fn another_process_learns_who_holds_the_lock() {
         .unwrap();
     let guard = locker.lock("processes").acquire_blocking().unwrap();
     let refused = ChildProcess::start(name, &server.url());
-    let told = refused.says();
+    let text = refused.says();
     for part in [
         "busy",
         "QUEUE:processes",
@@ -152,7 +152,7 @@ fn another_process_learns_who_holds_the_lock() {
         "last heartbeat",
         &guard.fencing_token().to_string(),
     ] {
-        assert!(told.contains(part), "{part:?} is missing: {told}");
+        assert!(text.contains(part), "{part:?} is missing: {text}");
     }
     refused.dismiss();
     guard.release_blocking().unwrap();

@@ -38,7 +38,7 @@ fn several(lock: &Lock, mut last: u64) -> u64 {
 
 #[track_caller]
 fn assert_taken_away(guard: &LockGuard) {
-    wait::until("the holder is told", SOON, || !guard.is_held());
+    wait::until("the holder learns of its loss", SOON, || !guard.is_held());
     match guard.ensure_held() {
         Err(Error::Lost { reason, .. }) => assert_eq!(reason, Loss::Taken),
         other => panic!("{other:?}"),

@@ -1,4 +1,4 @@
-//! Promise: a lock that was released by force is told to its holder at its next
+//! Promise: a release by force is reported to the holder at its next
 //! heartbeat at the latest; stale means 'no heartbeat', and a holder whose heart beats
 //! is never touched by `force_release_if_stale` (F6).
 
@@ -10,7 +10,7 @@ use crate::support::redis::RedisServer;
 use crate::support::wait;
 use applock::{AppLocker, Ending, Error, Loss};
 
-/// A heartbeat is due every three seconds. That a loss is told as `Taken` shows that a
+/// A heartbeat is due every three seconds. That a loss is reported as `Taken` shows that a
 /// heartbeat has found it: if none had, it would be `Expired`.
 const TTL: Duration = Duration::from_secs(9);
 

@@ -1,5 +1,5 @@
-//! Promise: a release that comes after the holding was over deletes nothing of what
-//! somebody else holds by then, and says so (F5, R7).
+//! Promise: a release that comes after the holding was over deletes nothing of what the
+//! next holder has by then, and says so (F5, R7).
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use applock::{AppLocker, Error, LockGuard, Loss};
 /// Far longer than any test here: nothing is freed by its ttl.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Somebody else's, taken as soon as it can be had.
+/// The next holder's, taken as soon as it can be had.
 fn next(server: &RedisServer, app: &str) -> LockGuard {
     let other = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = other.lock(app).ttl(LONG).wait(LIMIT);

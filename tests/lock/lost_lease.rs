@@ -1,6 +1,6 @@
 //! Promise: a holder that lost its lease learns of it at its next heartbeat at the latest:
-//! the guard turns lost for good, the async body is cancelled, the caller is told, and it
-//! is logged (R4).
+//! the guard turns lost for good, the async body is cancelled, the caller gets an error, and
+//! it is logged (R4).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::redis::RedisServer;
 use crate::support::{log, wait};
 use applock::{AppLocker, Error, Loss, singleton};
 
-/// A heartbeat is due every three seconds. That a loss is told as `Taken` shows that a
+/// A heartbeat is due every three seconds. That a loss is reported as `Taken` shows that a
 /// heartbeat has found it: if none had, it would be `Expired`.
 const TTL: Duration = Duration::from_secs(9);
 
@@ -38,7 +38,7 @@ fn cancelled_by(take_away: impl Fn(&RedisServer)) {
     let error = running.join().unwrap().unwrap_err();
     assert!(
         saw.is_dropped(),
-        "the body is gone before its caller is told"
+        "the body is gone before its caller gets the error"
     );
     assert_lost(&error, Loss::Taken);
     let logged = log::until(&["cancelled", "job", &token.to_string()]);

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::support::child::{self, ChildProcess};
-use crate::support::lease::{KEPT, LIMIT, view, outlives_its_ttl};
+use crate::support::lease::{KEPT, LIMIT, outlives_its_ttl, view};
 use crate::support::queue::{
     KEY, Served, assert_in_order, children, granted_at, joined, lock, plays_waiters,
     served_blocking, served_in, until_queued,

@@ -1,5 +1,5 @@
 //! Promise: a process that was stopped (SIGSTOP) for longer than its lease, while others
-//! took the lock, is lost when it goes on (SIGCONT): it makes no effect after a look, and
+//! took the lock, is lost when it goes on (SIGCONT): it makes no effect after a check, and
 //! an async body is not polled again (F15, R4).
 
 use std::time::Duration;

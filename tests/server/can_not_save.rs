@@ -1,6 +1,6 @@
-//! Promise: a server that can't save its data, and so refuses to write (MISCONF), is told
-//! as unavailable, with the cause; a lock is kept if that is mended in time, and told as
-//! lost before its lease is over if it is not (F20).
+//! Promise: a server that can't save its data, and so refuses to write (MISCONF), is
+//! reported as unavailable, with the cause; a lock is kept if that is mended in time, and
+//! reported as lost before its lease is over if it is not (F20).
 
 use crate::support::fault::Fault;
 use crate::support::lease::LIMIT;

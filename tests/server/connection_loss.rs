@@ -1,4 +1,4 @@
-//! Promise: a connection that breaks, wherever it breaks, costs nobody a lock whose lease
+//! Promise: a connection that breaks, wherever it breaks, costs no holder a lock whose lease
 //! has not run out, leaves no lock behind, and is replaced (F3, F4, F7, F18).
 //!
 //! The numbers are those of the list of behaviours that lock libraries are tested for,
@@ -139,8 +139,8 @@ fn a_connection_killed_during_a_release_frees_the_lock_all_the_same() {
         .proxy
         .until_next(Event::Closed, || scene.kill_connections());
     let () = scene.server.run("CLIENT UNPAUSE");
-    let told = releasing.join().unwrap();
-    assert!(matches!(told, Ok(()) | Err(Error::Unavailable(_))));
+    let outcome = releasing.join().unwrap();
+    assert!(matches!(outcome, Ok(()) | Err(Error::Unavailable(_))));
     until_free(&scene.server, KEY, SOON);
 }
 
@@ -263,7 +263,7 @@ fn what_the_server_did_while_its_answers_got_lost_is_undone() {
     assert_unavailable(lock.try_acquire_blocking());
     scene.proxy.until(acquire, before + 1);
     until_free(&scene.server, KEY, SOON);
-    // A holder is told, though the server hears its heartbeats.
+    // A holder learns of its loss, though the server gets its heartbeats.
     last_yes(&held, || {
         let before = is_taken(&scene.server, "QUEUE:held");
         assert!(before || !held.is_held());
@@ -383,7 +383,7 @@ fn a_broken_connection_does_not_poison_the_next() {
 fn a_server_that_takes_no_more_clients_is_unavailable_and_held_locks_are_kept() {
     let scene = Scene::new();
     let guard = scene.holder(KEPT);
-    // Somebody else has the only place.
+    // Another client has the only place.
     let mut other = scene.server.connect().unwrap();
     let mut run = |words: &str| {
         let mut command = redis::Cmd::new();
@@ -426,7 +426,7 @@ fn takes_and_fails_many_times(port: u16) {
     let before = open();
     for _ in 0..10 {
         for _ in 0..1_000 {
-            // Whether it was heard matters to the next one only.
+            // Whether it was answered matters to the next round only.
             let _ = take(&lock).release_blocking();
         }
         child::say("a thousand taken");
@@ -470,7 +470,7 @@ fn ten_thousand_locks_and_a_thousand_failures_leave_nothing_open() {
         &server.port().to_string(),
     );
     assert_eq!(child.says(), "ready");
-    // Two lockers, and who asks.
+    // Two lockers, and the test's own.
     wait::until("three connections", LONG, || clients() == 3);
     while child.says() != "done" {}
     wait::until("three connections", LONG, || clients() == 3);

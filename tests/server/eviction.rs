@@ -1,6 +1,6 @@
-//! Promise: a server that evicts locks for want of memory is warned of, and whoever lost a
-//! lock that way is told; the next token is larger, though the counter went, too. One that
-//! does not evict costs nobody a lock (F18, F20).
+//! Promise: a server that evicts locks for want of memory is warned of, and a holder that
+//! lost its lock that way learns of it; the next token is larger, though the counter went,
+//! too. A server that does not evict costs no holder a lock (F18, F20).
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::steps::{
 use applock::Error;
 use tracing::Level;
 
-/// It goes on for long after the eviction: what is told is told by the heartbeat.
+/// It goes on for long after the eviction: the holder learns of the loss by its heartbeat.
 const TTL: Duration = Duration::from_secs(15);
 
 const KEY: &str = "QUEUE:job";
@@ -41,7 +41,7 @@ fn evict(server: &RedisServer) {
     let info: String = server.run("INFO stats");
     assert!(!info.contains("evicted_keys:0\r"), "nothing was evicted");
     assert!(!is_taken(server, KEY));
-    // There is room again for those who come next.
+    // There is room again for the next callers.
     let _: i64 = server.run("DEL filling:0 filling:1 filling:2 filling:3");
 }
 

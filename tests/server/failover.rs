@@ -1,9 +1,9 @@
-//! Promise: when an address moves to another server, a holder whose lock that one does not
-//! know is told, and whoever comes next has a larger token; a lock that was replicated is
-//! kept. A replica that can't write is never believed (F18, F20).
+//! Promise: when an address moves to another server, a holder whose lock that server does
+//! not know learns of its loss, and the next holder has a larger token; a lock that was
+//! replicated is kept. A replica that can't write is never believed (F18, F20).
 //!
 //! A failover here is what a client sees of one: the address leads to the promoted
-//! replica, and old connections are reset. An old master that goes on answering those who
+//! replica, and old connections are reset. An old master that goes on answering clients that
 //! still reach it is not ruled out by any of this: `docs/GUARANTEES.md` says what to do
 //! about it.
 
@@ -52,7 +52,7 @@ impl Pair {
         }
     }
 
-    /// The replica hears no more of the master.
+    /// The replica gets no more from the master.
     fn promote(&self) {
         let () = self.replica.run("REPLICAOF NO ONE");
     }
@@ -71,7 +71,7 @@ impl Pair {
     }
 }
 
-/// What the lock protects: refuses whoever was overtaken.
+/// What the lock protects: refuses a holder that was overtaken.
 #[derive(Default)]
 struct Resource {
     newest: u64,
@@ -142,7 +142,7 @@ fn is_not_believed(replicated: bool) {
     pair.move_to(&pair.replica);
     let dials = pair.address.dials();
     wait::until("it is dialled again and again", LONG, || {
-        // Never 'not held', and never 'busy by somebody else'.
+        // Never 'not held', and never 'busy'.
         assert_unavailable(guard.verify_blocking());
         assert_unavailable(pair.locker.lock("job").try_acquire_blocking());
         assert!(guard.is_held());

@@ -1,5 +1,5 @@
-//! Promise: a lock that vanished in a FLUSHALL is told as lost at the next heartbeat, and
-//! the next token is larger than any before; scripts that a SCRIPT FLUSH made the server
+//! Promise: a lock that vanished in a FLUSHALL is reported as lost at the next heartbeat,
+//! and the next token is larger than any before; scripts that a SCRIPT FLUSH made the server
 //! forget are taught again, and the lock is kept (F18).
 
 use std::time::Duration;

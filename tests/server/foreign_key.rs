@@ -1,5 +1,5 @@
-//! Promise: a key that another program made, of whatever type, is busy, held by someone
-//! else, and never changed; a fence that can't be read is told, and no lock is taken
+//! Promise: a key that another program made, of whatever type, is busy ('held by someone
+//! else'), and never changed; a fence that can't be read is reported, and no lock is taken
 //! (F19).
 
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn a_key_of_another_type_is_busy_held_by_someone_else_and_never_changed() {
         assert!(info.is_foreign());
         assert!(locker.lock("job").try_acquire_blocking().unwrap().is_none());
         assert_eq!(server.run::<Vec<u8>>("DUMP QUEUE:job"), dump, "{make}");
-        // Once the other program lets go, it is ours.
+        // Once the other program has deleted it, it is ours.
         let lock = locker.lock("job").wait(LIMIT);
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| lock.acquire_blocking());
@@ -57,7 +57,10 @@ fn a_holder_whose_key_another_program_has_taken_over_is_lost_and_leaves_it_alone
         Err(Error::NotHeld { .. })
     ));
     for key in ["QUEUE:job", "QUEUE:other"] {
-        assert_eq!(server.run::<String>(&format!("GET {key}")), "another-program");
+        assert_eq!(
+            server.run::<String>(&format!("GET {key}")),
+            "another-program"
+        );
         assert_eq!(server.run::<i64>(&format!("PTTL {key}")), -1);
     }
 }

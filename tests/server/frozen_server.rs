@@ -1,6 +1,6 @@
 //! Promise: under a server that stands still (SIGSTOP) a holder learns of its loss before
-//! its lease is over, with no answer from anyone; who asks is told that there is no
-//! answer, and what was asked unheard leaves no lock behind (F1, F4).
+//! its lease is over, with no answer from the server; a caller that asks learns that there
+//! is no answer, and a request without an answer leaves no lock behind (F1, F4).
 
 use std::time::{Duration, Instant, SystemTime};
 

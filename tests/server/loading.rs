@@ -1,4 +1,4 @@
-//! Promise: a server that loads its data (LOADING) is told as unavailable, and used as
+//! Promise: a server that loads its data (LOADING) is reported as unavailable, and used as
 //! soon as it is done; a lock that is in the data is kept (F20).
 
 use crate::support::fault::Fault;

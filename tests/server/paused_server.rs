@@ -1,7 +1,7 @@
 //! Promise: a server whose clients are paused (CLIENT PAUSE, of all commands or of those
 //! that write) costs no lock if the pause is shorter than the lease; if it is longer,
-//! the holder is told in time, and what was sent meanwhile and is carried out at the
-//! pause's end does no harm (F1, F4).
+//! the holder learns of its loss in time, and what was sent meanwhile and is carried out at
+//! the pause's end does no harm (F1, F4).
 
 use crate::support::fault::Fault;
 use crate::support::lease::LIMIT;
@@ -16,7 +16,7 @@ const WRITES: Fault = Fault {
     ends: |server| server.run("CLIENT UNPAUSE"),
 };
 
-/// Nobody can end this one: it is over after so many milliseconds.
+/// No client can end this one: it is over after so many milliseconds.
 const ALL: Fault = Fault {
     begins: |server| server.run("CLIENT PAUSE 7500 ALL"),
     ends: |server| wait::until("the pause is over", LIMIT, || server.answers()),

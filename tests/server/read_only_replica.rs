@@ -1,5 +1,5 @@
-//! Promise: a replica takes no locks: it is told as unavailable, whether the lock is free
-//! or held; and a master that becomes a replica for a while costs no lock, for nothing
+//! Promise: a replica takes no locks: it is reported as unavailable, whether the lock is
+//! free or held; and a master that becomes a replica for a while costs no lock, for nothing
 //! that it says then is believed (F20).
 
 use crate::support::fault::Fault;

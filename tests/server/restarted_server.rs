@@ -1,5 +1,5 @@
-//! Promise: over a restart of a server that keeps its data a lock is kept; one that a
-//! restart forgot is told as lost, and the next token is larger (F18).
+//! Promise: over a restart of a server that keeps its data a lock is kept; a lock that a
+//! restart forgot is reported as lost, and the next token is larger (F18).
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Promise: a server that is not there is told as unavailable, at once, and never as
-//! busy; a holder is told of its loss in time; and when the server is back it is used
+//! Promise: a server that is not there is reported as unavailable, at once, and never as
+//! busy; a holder learns of its loss in time; and when the server is back it is used
 //! again (F7).
 
 use std::time::Duration;
@@ -85,7 +85,7 @@ async fn an_unavailable_server_is_never_passed_off_as_busy() {
     }
     let locker = unconnected(&format!("redis://127.0.0.1:{}", free_port()));
     assert_unavailable(&skips(&locker).await.unwrap_err(), &["QUEUE:job"]);
-    let told = gives(&locker).await.unwrap_err();
-    assert_unavailable(told.downcast_ref().unwrap(), &["QUEUE:job"]);
+    let error = gives(&locker).await.unwrap_err();
+    assert_unavailable(error.downcast_ref().unwrap(), &["QUEUE:job"]);
     assert!(locker.lock("job").try_acquire().await.is_err());
 }

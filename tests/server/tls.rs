@@ -1,5 +1,5 @@
 //! `rediss://`: TLS works with the feature `tls` alone, and a server whose certificate
-//! nobody vouches for is refused.
+//! comes from an unknown authority is refused.
 
 use std::process::{Command, Output};
 
@@ -54,7 +54,7 @@ fn start() -> TlsServer {
     }
 }
 
-/// This test alone, in a process of its own that trusts the given authority: whom a
+/// This test alone, in a process of its own that trusts the given authority: which ones a
 /// process trusts is read from its environment.
 fn child(test: &str, server: &TlsServer, trust: bool) -> Output {
     let mut child = Command::new(std::env::current_exe().unwrap());

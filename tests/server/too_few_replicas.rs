@@ -1,5 +1,5 @@
-//! Promise: a server that refuses to write for want of replicas (NOREPLICAS) is told as
-//! unavailable; a lock is kept if they are back in time, and told as lost before its
+//! Promise: a server that refuses to write for want of replicas (NOREPLICAS) is reported as
+//! unavailable; a lock is kept if they are back in time, and reported as lost before its
 //! lease is over if they are not (F20).
 
 use crate::support::fault::Fault;

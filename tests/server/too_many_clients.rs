@@ -1,5 +1,5 @@
-//! Promise: a server that takes no more clients (maxclients) is told as unavailable to
-//! who connects; a lock is kept over the connection that its holder has (F20).
+//! Promise: a server that takes no more clients (maxclients) is reported as unavailable to
+//! new clients; a lock is kept over the connection that its holder has (F20).
 
 use std::time::Duration;
 

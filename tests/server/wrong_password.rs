@@ -1,5 +1,5 @@
 //! Promise: a login that the server refuses (a wrong password, none, a database that does
-//! not exist) is told as what it is, with the remedy; no message shows a password; and a
+//! not exist) is reported as what it is, with the remedy; no message shows a password; and a
 //! password changed under a holder costs no lock if it is set right in time (F20).
 
 use std::time::Instant;
@@ -15,7 +15,7 @@ use applock::{AppLocker, Error};
 #[test]
 fn a_wrong_password_is_denied() {
     let server = RedisServer::with(&["--requirepass", "the-right-one"]);
-    for user in ["", "default", "nobody"] {
+    for user in ["", "default", "no-such-user"] {
         let url = format!("redis://{user}:{PASSWORD}@127.0.0.1:{}", server.port());
         let error = refused_connection(&url);
         assert_denied(&error, &["password", "redis://user:password@host"]);
