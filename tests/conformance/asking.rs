@@ -29,7 +29,7 @@ pub(crate) fn answered<T>(mut ask: impl FnMut() -> Result<T, Error>) -> T {
 #[track_caller]
 pub(crate) fn take(lock: &Lock) -> LockGuard {
     match lock.try_acquire_blocking() {
-        // It may have been taken unheard: then it is free again as soon as that is undone.
+        // It may have been taken without an answer: it is free as soon as that is undone.
         Err(Error::Unavailable(_)) => take_soon(lock),
         taken => taken.unwrap().expect("the lock is free"),
     }

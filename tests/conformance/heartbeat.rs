@@ -151,7 +151,7 @@ pub(crate) fn a_ttl_of_nothing_is_refused_before_it_reaches_the_store(place: &dy
 /// 47
 pub(crate) fn the_heartbeat_stops_at_release_drop_panic_and_cancellation(place: &dyn Place) {
     let other = place.locker().lock("app");
-    // The ttl frees nothing in the time of this test: what is free was let go.
+    // The ttl frees nothing in the time of this test: what is free was released.
     let lock = place.locker().lock("app").ttl(LONG);
     let ways: [(&str, &dyn Fn()); 5] = [
         ("release", &|| take(&lock).release_blocking().unwrap()),

@@ -15,7 +15,7 @@ pub(crate) fn a_try_takes_a_free_lock_and_reports_a_held_one_as_busy_whatever_wa
 ) {
     let (ours, other) = (place.locker().lock("app"), place.locker().lock("app"));
     let guard = take(&ours.clone().wait(LONG));
-    // A try that waited would never come back: the holder does not let go.
+    // A try that waited would never come back: the holder does not release.
     assert!(is_busy(&other.clone().wait(LONG)));
     assert!(is_busy(&other.wait_forever()));
     guard.release_blocking().unwrap();

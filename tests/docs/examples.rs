@@ -135,6 +135,6 @@ fn a_resource_refuses_the_write_of_a_holder_that_was_overtaken() {
     on_both("fenced_write", |shown| {
         assert_eq!(count(shown, "server-1 writes 101: refused: "), 1, "{shown}");
         assert_eq!(count(shown, "the balance is 200"), 1, "{shown}");
-        assert_eq!(count(shown, "server-1 is told: lost: "), 1, "{shown}");
+        assert_eq!(count(shown, "server-1 learns: lost: "), 1, "{shown}");
     });
 }

@@ -115,7 +115,7 @@ async fn old_instances_with_a_plain_lock_and_new_ones_exclude_one_another() {
     let guard = lock.acquire().await.expect("it is free");
     assert_eq!(server.run::<Option<String>>(plain), None);
     assert!(server.try_run::<String>(&["GET", "QUEUE:reports"]).is_err());
-    // An old instance that does not look whose it is.
+    // An old instance that does not check whose it is.
     server.run::<()>("DEL QUEUE:reports");
     assert!(!guard.verify().await.expect("an answer"));
     assert!(matches!(guard.release().await, Err(Error::Lost { .. })));

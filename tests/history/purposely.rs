@@ -94,12 +94,12 @@ fn what_overlaps_may_have_happened_in_any_order() {
 
 #[test]
 fn what_got_no_answer_may_have_happened_or_not() {
-    let unheard = attempt(1, 0).unknown(500);
-    sound(&[unheard.clone(), attempt(2, 510).got(520, 1)]);
-    sound(&[unheard.clone(), attempt(2, 510).busy(520)]);
+    let unanswered = attempt(1, 0).unknown(500);
+    sound(&[unanswered.clone(), attempt(2, 510).got(520, 1)]);
+    sound(&[unanswered.clone(), attempt(2, 510).busy(520)]);
     // It came to life in between, and went again.
     sound(&[
-        unheard,
+        unanswered,
         attempt(2, 510).got(520, 1).released(530, 540),
         attempt(3, 550).busy(560),
         attempt(4, 550).busy(570),
@@ -311,7 +311,7 @@ fn a_search_that_is_too_long_is_reported_and_is_no_proof() {
 fn increments_that_were_lost_or_made_up_are_found() {
     let writes = Writes {
         acknowledged: 3,
-        unheard: 1,
+        unanswered: 1,
         refused: 2,
     };
     let mut counter = Counter::default();

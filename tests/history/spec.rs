@@ -60,7 +60,7 @@ pub fn operations<'a>(
         of_one(attempt, &mut all);
         let closed = attempt.outcome.filter(|(_, how)| *how != Outcome::Unknown);
         if attempt.waits && closed.is_some_and(|(end, _)| end - attempt.start >= time_out) {
-            unheard(attempt.op | LATE_TRY, attempt.start, &mut all);
+            unanswered(attempt.op | LATE_TRY, attempt.start, &mut all);
         }
     }
     all
@@ -69,7 +69,7 @@ pub fn operations<'a>(
 fn of_one(attempt: &Attempt, all: &mut Vec<Operation<Action>>) {
     let (op, start) = (attempt.op, attempt.start);
     let (end, token) = match attempt.outcome {
-        None | Some((_, Outcome::Unknown)) => return unheard(op, start, all),
+        None | Some((_, Outcome::Unknown)) => return unanswered(op, start, all),
         Some((end, Outcome::Busy)) => return all.push(closed(Action::Busy, start, end)),
         Some((end, Outcome::Acquired(token))) => (end, token),
     };
@@ -92,7 +92,7 @@ fn of_one(attempt: &Attempt, all: &mut Vec<Operation<Action>>) {
 }
 
 /// An acquire that may have happened, and then ended at any time.
-fn unheard(owner: Owner, start: u64, all: &mut Vec<Operation<Action>>) {
+fn unanswered(owner: Owner, start: u64, all: &mut Vec<Operation<Action>>) {
     all.push(open(Action::Acquire(owner), start, true));
     all.push(open(Action::Expire(owner), start, false));
 }

@@ -127,11 +127,11 @@ impl fmt::Display for Tally {
         let sum = |of: fn(&Writes) -> u64| self.writes.iter().map(of).sum::<u64>();
         write!(
             f,
-            "operations: {:?}\nincrements: {} acknowledged, {} unheard, {} refused\n\
+            "operations: {:?}\nincrements: {} acknowledged, {} unanswered, {} refused\n\
              verdict: sound, in {} stretch(es)",
             self.happened,
             sum(|writes| writes.acknowledged),
-            sum(|writes| writes.unheard),
+            sum(|writes| writes.unanswered),
             sum(|writes| writes.refused),
             self.stretches
         )

@@ -89,7 +89,7 @@ fn holdings_are_apart(attempts: &[Attempt]) -> Result<(), String> {
 pub struct Writes {
     pub acknowledged: u64,
     /// Their writers were killed before they could tell.
-    pub unheard: u64,
+    pub unanswered: u64,
     pub refused: u64,
 }
 
@@ -98,7 +98,7 @@ impl Writes {
         match attempt.write {
             Some(Some(true)) => self.acknowledged += 1,
             Some(Some(false)) => self.refused += 1,
-            Some(None) => self.unheard += 1,
+            Some(None) => self.unanswered += 1,
             None => (),
         }
     }
@@ -106,7 +106,7 @@ impl Writes {
 
 /// Every increment that was acknowledged is in the counter, and nothing else is.
 pub fn count(counter: &Counter, writes: &Writes) -> Result<(), String> {
-    let possible = writes.acknowledged..=writes.acknowledged + writes.unheard;
+    let possible = writes.acknowledged..=writes.acknowledged + writes.unanswered;
     if counter.value == counter.taken && possible.contains(&counter.taken) {
         return Ok(());
     }

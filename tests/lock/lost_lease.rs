@@ -1,5 +1,5 @@
 //! Promise: a holder that lost its lease learns of it at its next heartbeat at the latest:
-//! the guard turns lost for good, the async body is cancelled, the caller gets an error, and
+//! the guard is lost for good, the async body is cancelled, the caller gets an error, and
 //! it is logged (R4).
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -84,7 +84,7 @@ fn a_shutdown_releases_what_no_holder_has_released() {
 }
 
 #[tokio::test]
-async fn guards_turn_lost_as_soon_as_the_shutdown_begins() {
+async fn guards_are_lost_as_soon_as_the_shutdown_begins() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
     let guard = locker.lock("lost").acquire().await.unwrap();

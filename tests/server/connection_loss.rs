@@ -66,7 +66,7 @@ impl Scene {
         assert_eq!(token, guard.fencing_token());
     }
 
-    /// The guard turns lost while the server is away, before its ttl is over there.
+    /// The guard is lost while the server is away, before its ttl is over there.
     #[track_caller]
     fn assert_lost_in_time(&self, guard: &LockGuard, end: SystemTime) {
         let last = last_yes(guard, || ());

@@ -95,7 +95,7 @@ fn a_lock_that_a_failover_lost_is_reported_as_lost_and_the_next_token_is_larger(
     assert!(resource.write(guard.fencing_token()));
     assert!(!is_taken(&pair.replica, KEY));
     pair.move_to(&pair.replica);
-    // Another gets it from the new master, while the old holder has heard nothing yet.
+    // Another gets it from the new master, while the old holder does not know yet.
     let other = AppLocker::connect_blocking(pair.replica.url()).unwrap();
     let next = take(&other.lock("job").ttl(KEPT));
     assert!(next.fencing_token() > guard.fencing_token());

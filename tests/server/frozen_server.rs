@@ -25,7 +25,7 @@ fn a_lock_is_kept_over_a_freeze_that_is_shorter_than_its_lease() {
 }
 
 #[test]
-fn a_guard_turns_lost_before_the_ttl_is_over_and_for_good() {
+fn a_guard_is_lost_before_the_ttl_is_over_and_for_good() {
     FROZEN.lasts();
 }
 

@@ -19,7 +19,7 @@ use applock::{AppLocker, Lock, LockGuard};
 /// The ttl would free it only after this.
 const TTL: Duration = Duration::from_secs(60);
 
-/// In which what was taken unheard must be free.
+/// In which a lock that was taken without an answer must be free.
 const SOON: Duration = Duration::from_secs(15);
 
 const KEY: &str = "QUEUE:job";
@@ -117,7 +117,7 @@ fn recognises_its_own(lose: impl Fn(&FaultProxy)) {
 
 // F4
 #[test]
-fn a_waiter_recognises_what_it_took_unheard() {
+fn a_waiter_recognises_what_it_took_without_an_answer() {
     recognises_its_own(|proxy| proxy.lose_reply(Call::Acquire));
 }
 

@@ -21,7 +21,7 @@ impl Probe {
         let client = ::redis::Client::open(server.url()).expect("a client");
         let key = key.to_owned();
         Self::checking(move || {
-            // Time enough for a lock that was let go too early to be gone.
+            // Time enough for a lock that was released too early to be gone.
             std::thread::sleep(Duration::from_millis(50));
             let mut connection = client.get_connection().expect("a connection");
             ::redis::cmd("EXISTS")

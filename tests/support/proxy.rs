@@ -71,7 +71,7 @@ struct Rules {
     reset: u64,
     refuse: bool,
     /// Subscribed connections get no notifications.
-    deaf: bool,
+    muted: bool,
     /// So many requests that were held back have been let go.
     let_go: u64,
 }
@@ -188,8 +188,8 @@ impl FaultProxy {
 
     /// Connections that have subscribed get no notifications any more, and stay open; nor do
     /// new ones. All others work.
-    pub fn deafen(&self) {
-        self.rule(|rules| rules.deaf = true);
+    pub fn mute_notifications(&self) {
+        self.rule(|rules| rules.muted = true);
     }
 
     /// Ends the black holes. What was on its way arrives now, as TCP would send it again.
@@ -197,7 +197,7 @@ impl FaultProxy {
         self.rule(|rules| {
             rules.hole_to_server = 0;
             rules.hole_to_client = 0;
-            rules.deaf = false;
+            rules.muted = false;
         });
     }
 

@@ -129,10 +129,10 @@ fn all_are_served_in_order_where_no_channel_is_allowed() {
 fn waiters_with_and_without_a_subscription_wait_in_one_queue() {
     let server = RedisServer::start();
     let url = but_for(&server, &["-subscribe"]);
-    let deaf = lockers(&url, 2);
-    let hearing = lockers(&server.url(), 2);
+    let polling = lockers(&url, 2);
+    let notified = lockers(&server.url(), 2);
     let mut queue = WaitQueue::at(server, &url);
-    let order = [&deaf[0], &hearing[0], &deaf[1], &hearing[1]];
+    let order = [&polling[0], &notified[0], &polling[1], &notified[1]];
     let threads: Vec<_> = order
         .into_iter()
         .cycle()
@@ -199,7 +199,7 @@ fn subscriptions_that_are_cut_again_and_again_cost_no_waiter_the_lock() {
 
 /// The server can't know that its notifications get lost: the connection is open.
 #[test]
-fn a_subscription_that_has_gone_deaf_costs_its_waiters_neither_lock_nor_place() {
+fn a_subscription_that_gets_no_more_notifications_costs_its_waiters_neither_lock_nor_place() {
     let mut queue = WaitQueue::start();
     let proxy = FaultProxy::before(&queue.server);
     let deaf = AppLocker::connect_blocking(proxy.url()).unwrap();
@@ -208,7 +208,7 @@ fn a_subscription_that_has_gone_deaf_costs_its_waiters_neither_lock_nor_place() 
         .map(|locker| queue.thread(locker))
         .into();
     until_all_subscribed(&queue.server, 2);
-    proxy.deafen();
+    proxy.mute_notifications();
     queue.holder_releases();
     assert_in_order(&joined(threads), 0..3);
     until_nothing_is_left_of_the_queue(&queue.server);
