@@ -26,7 +26,7 @@ pub trait Spec {
 pub struct Operation<A> {
     pub action: A,
     pub start: u64,
-    /// `None`: nobody knows whether it happened, so it may have, at any time since its
+    /// `None`: it is not known whether it happened, so it may have, at any time since its
     /// start, or not at all.
     pub end: Option<u64>,
     /// Open operations that are twins differ in nothing but their start and their name:
