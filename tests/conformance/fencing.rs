@@ -11,6 +11,7 @@ use applock::{AppLocker, Error, MemoryStore};
 use crate::asking::{is_free, take, take_soon, verified};
 use crate::children::{Child, Part};
 use crate::store::{LONG, Place, RedisPlace, SHORT, SOON};
+use crate::support::redis::fence_text;
 
 /// 174
 pub(crate) fn tokens_only_grow_however_a_holding_ends(place: &dyn Place) {
@@ -191,7 +192,7 @@ fn past_the_largest_token_there_is_an_error_and_no_wrap_in_redis() {
         let fence = format!("{{{}app}}:fence", place.prefix());
         place.with(|server| {
             let _: i64 = server.try_run(&["DEL", &fence]).unwrap();
-            let _: i64 = server.try_run(&["HSET", &fence, "token", last]).unwrap();
+            let () = server.try_run(&["SET", &fence, &fence_text(last)]).unwrap();
         });
         assert_refused(&place.locker());
     }

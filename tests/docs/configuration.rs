@@ -149,7 +149,7 @@ fn a_prefix_and_an_instance_name_are_used() {
         .acquire_blocking()
         .unwrap();
     assert_eq!(guard.info().key(), "staging:reports:eu");
-    let instance: String = server.run("HGET staging:reports:eu instance");
+    let instance = server.text("staging:reports:eu").unwrap()["instance"].clone();
     assert_eq!(instance, "worker-7");
     assert_eq!(locker.instance_id(), "worker-7");
 }

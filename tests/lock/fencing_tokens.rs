@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, fence_text};
 use crate::support::wait;
 use applock::{AppLocker, Error, Lock, LockGuard, Loss};
 
@@ -119,8 +119,7 @@ fn tokens_grow_over_a_failover_that_lost_the_last_ones() {
     let ours = lock(&master);
     let replicated = several(&ours, 0).to_string();
     let () = replica.run(&format!("REPLICAOF 127.0.0.1 {}", master.port()));
-    let token_of =
-        |server: &RedisServer| server.run::<Option<String>>(&format!("HGET {FENCE} token"));
+    let token_of = |server: &RedisServer| Some(server.text(FENCE)?["token"].to_string());
     wait::until("the replica has the fence", SOON, || {
         token_of(&replica).as_deref() == Some(&*replicated)
     });
@@ -139,13 +138,15 @@ fn the_largest_tokens_are_exact_in_every_protocol_and_every_answer() {
         let server = RedisServer::start();
         let url = format!("{}/?protocol={protocol}", server.url());
         let lock = AppLocker::connect_blocking(url).unwrap().lock("app");
-        let () = server.run(&format!("HSET {FENCE} token {}", LARGEST - 3));
+        let () = server.run(&format!(
+            "SET {FENCE} {}",
+            fence_text(&(LARGEST - 3).to_string())
+        ));
         for expected in LARGEST - 2..=LARGEST {
             let guard = lock.acquire_blocking().unwrap();
             assert_eq!(guard.fencing_token(), expected, "{protocol}");
             for stored in ["QUEUE:app", FENCE] {
-                let digits: String = server.run(&format!("HGET {stored} token"));
-                assert_eq!(digits, expected.to_string(), "{protocol}");
+                assert_eq!(server.token(stored), expected, "{protocol}");
             }
             let shown = lock.info_blocking().unwrap().unwrap();
             assert_eq!(shown.fencing_token(), Some(expected), "{protocol}");

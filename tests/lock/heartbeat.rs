@@ -10,7 +10,7 @@ async fn long_job(locker: &AppLocker, server: &RedisServer) -> Result<(), Error>
     let token = guard.fencing_token();
     tokio::task::yield_now().await;
     outlives_its_ttl(server, "QUEUE:long");
-    assert_eq!(server.run::<u64>("HGET QUEUE:long token"), token);
+    assert_eq!(server.token("QUEUE:long"), token);
     assert!(guard.held_for() >= KEPT);
     guard.ensure_held()
 }

@@ -19,7 +19,7 @@ fn next(server: &RedisServer, app: &str) -> LockGuard {
 
 #[track_caller]
 fn assert_untouched(server: &RedisServer, app: &str, next: &LockGuard) {
-    let token: u64 = server.run(&format!("HGET QUEUE:{app} token"));
+    let token: u64 = server.token(&format!("QUEUE:{app}"));
     assert_eq!(token, next.fencing_token());
     assert!(next.verify_blocking().unwrap());
 }

@@ -32,7 +32,7 @@ fn cancelled_by(take_away: impl Fn(&RedisServer)) {
     wait::until("the lock is taken", LIMIT, || {
         server.run("EXISTS QUEUE:job")
     });
-    let token: u64 = server.run("HGET QUEUE:job token");
+    let token: u64 = server.token("QUEUE:job");
     assert!(!saw.is_dropped());
     take_away(&server);
     let error = running.join().unwrap().unwrap_err();

@@ -100,7 +100,7 @@ fn a_wall_clock_that_is_set_while_a_lock_is_held_costs_no_holder_the_lock() {
         clock.step(-off);
         assert_verified(&guard);
         assert_eq!(guard.fencing_token(), token);
-        assert_eq!(server.run::<u64>("HGET QUEUE:job token"), token);
+        assert_eq!(server.token("QUEUE:job"), token);
         let left = ttl_at(&server);
         assert!(left <= TTL && left > TTL / 2, "{off}: {left:?}");
         drop(guard);

@@ -44,7 +44,7 @@ fn a_runtime_that_first_used_the_locker_may_end_and_its_guard_lives_on() {
     // The heart beats on.
     outlives_its_ttl(&server, "QUEUE:guard");
     guard.ensure_held().unwrap();
-    assert_eq!(server.run::<u64>("HGET QUEUE:guard token"), token);
+    assert_eq!(server.token("QUEUE:guard"), token);
 
     let second = current_thread();
     assert!(second.block_on(guard.verify()).unwrap());

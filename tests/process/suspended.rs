@@ -78,7 +78,7 @@ fn a_suspend_shorter_than_the_lease_costs_no_holder_the_lock() {
     let token = guard.fencing_token();
     machine.clock.sleep(TTL / 2);
     assert_verified(&guard);
-    assert_eq!(machine.server.run::<u64>("HGET QUEUE:job token"), token);
+    assert_eq!(machine.server.token("QUEUE:job"), token);
     // Many of them, too, with a heartbeat in between.
     for _ in 0..4 {
         machine.clock.sleep(TTL / 2);
@@ -175,7 +175,7 @@ async fn a_job_is_cancelled_on_waking_and_its_caller_learns_of_it() {
     let went_on = AtomicBool::new(false);
     let sleeps = async {
         is_asleep.await.unwrap();
-        let token: u64 = machine.server.run("HGET QUEUE:job token");
+        let token: u64 = machine.server.token("QUEUE:job");
         let next = machine.suspend();
         wake.send(()).unwrap();
         (next, token)

@@ -47,7 +47,7 @@ fn is_kept(direction: Direction) {
     assert_verified(&guard);
     assert!(rival.try_acquire_blocking().unwrap().is_none());
     assert_eq!(guard.fencing_token(), token);
-    assert_eq!(server.run::<u64>("HGET QUEUE:job token"), token);
+    assert_eq!(server.token("QUEUE:job"), token);
     // What comes to life of the old connection changes nothing either.
     proxy.heal();
     assert_verified(&guard);

@@ -62,7 +62,7 @@ impl Scene {
     #[track_caller]
     fn assert_kept(&self, guard: &LockGuard) {
         assert_verified(guard);
-        let token: u64 = self.server.run("HGET QUEUE:job token");
+        let token: u64 = self.server.token("QUEUE:job");
         assert_eq!(token, guard.fencing_token());
     }
 

@@ -115,7 +115,7 @@ fn a_lock_that_was_replicated_is_kept_over_a_failover() {
     pair.promote();
     pair.move_to(&pair.replica);
     assert_verified(&guard);
-    assert_eq!(pair.replica.run::<u64>("HGET QUEUE:job token"), token);
+    assert_eq!(pair.replica.token("QUEUE:job"), token);
     let other = AppLocker::connect_blocking(pair.replica.url()).unwrap();
     assert!(other.lock("job").try_acquire_blocking().unwrap().is_none());
     // The old master knows nothing of it any more: only the new one is asked.
@@ -156,7 +156,7 @@ fn is_not_believed(replicated: bool) {
     });
     assert!(guard.is_held());
     assert_eq!(guard.fencing_token(), token);
-    assert_eq!(pair.master.run::<u64>("HGET QUEUE:job token"), token);
+    assert_eq!(pair.master.token("QUEUE:job"), token);
 }
 
 // F20

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::support::lease::LIMIT;
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, fence_text};
 use crate::support::refusal::{assert_misconfigured, assert_says, is_taken, refusal};
 use applock::{AppLocker, Error};
 
@@ -18,6 +18,8 @@ fn a_key_of_another_type_is_busy_held_by_someone_else_and_never_changed() {
         "ZADD QUEUE:job 1 one",
         "XADD QUEUE:job * field value",
         "HSET QUEUE:job field value",
+        // A lock in the layout of another version.
+        "SET QUEUE:job {\"applock\":2,\"owner\":\"x\",\"token\":7} PX 600000",
     ] {
         let server = RedisServer::start();
         let () = server.run(make);
@@ -89,14 +91,20 @@ fn a_foreign_lock_is_never_stale_and_only_the_hammer_frees_it() {
 #[test]
 fn a_fence_of_another_type_or_unreadable_is_misconfigured_and_no_lock_is_taken() {
     for make in [
-        "SET {QUEUE:job}:fence 7",
-        "RPUSH {QUEUE:job}:fence one",
-        "HSET {QUEUE:job}:fence token rubbish",
-        "HSET {QUEUE:job}:fence token -5",
-        "HSET {QUEUE:job}:fence token 99999999999999999999",
+        "SET {QUEUE:job}:fence 7".to_owned(),
+        "RPUSH {QUEUE:job}:fence one".to_owned(),
+        "HSET {QUEUE:job}:fence token 7".to_owned(),
+        format!("SET {{QUEUE:job}}:fence {}", fence_text("\"rubbish\"")),
+        format!("SET {{QUEUE:job}}:fence {}", fence_text("-5")),
+        format!(
+            "SET {{QUEUE:job}}:fence {}",
+            fence_text("99999999999999999999")
+        ),
+        // Of another version of the layout.
+        "SET {QUEUE:job}:fence {\"applock\":2,\"token\":7}".to_owned(),
     ] {
         let server = RedisServer::start();
-        let () = server.run(make);
+        let () = server.run(&make);
         let locker = AppLocker::connect_blocking(server.url()).unwrap();
         assert_misconfigured(&refusal(&locker), &["QUEUE:job", "fenc"]);
         assert!(!is_taken(&server), "{make}");

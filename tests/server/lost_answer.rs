@@ -55,7 +55,7 @@ impl Scene {
     }
 
     fn last_token(&self) -> u64 {
-        self.server.run("HGET {QUEUE:job}:fence token")
+        self.server.token("{QUEUE:job}:fence")
     }
 
     /// It was taken at the server, and no caller knew; now it is free.
@@ -105,7 +105,7 @@ fn recognises_its_own(lose: impl Fn(&FaultProxy)) {
     scene
         .proxy
         .until(Event::Executed(Call::Acquire), executed + 1);
-    let taken: u64 = scene.server.run("HGET QUEUE:job token");
+    let taken: u64 = scene.server.token("QUEUE:job");
     let guard = waiting.join().unwrap();
     assert!(scene.proxy.count(Event::Executed(Call::Acquire)) > executed + 1);
     assert_eq!(guard.fencing_token(), taken);
@@ -203,10 +203,7 @@ fn a_request_that_arrives_while_its_repetition_is_held_changes_nothing() {
         .until_next(Event::Executed(Call::Acquire), || scene.proxy.let_go());
     assert_eq!(scene.last_token(), guard.fencing_token());
     assert_verified(&guard);
-    assert_eq!(
-        scene.server.run::<u64>("HGET QUEUE:job token"),
-        guard.fencing_token()
-    );
+    assert_eq!(scene.server.token("QUEUE:job"), guard.fencing_token());
 }
 
 // F4, R7
@@ -277,7 +274,7 @@ fn is_kept(lose: impl Fn(&FaultProxy)) {
     // It is repeated without a caller's asking.
     scene.proxy.until(answered, before + 1);
     assert_verified(&guard);
-    assert_eq!(scene.server.run::<u64>("HGET QUEUE:job token"), token);
+    assert_eq!(scene.server.token("QUEUE:job"), token);
 }
 
 // F3, F4

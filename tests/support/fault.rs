@@ -47,7 +47,7 @@ impl Fault {
         (self.ends)(&mut pair.server);
         pair.logged("the lock was kept");
         pair.guard.ensure_held().expect("it was kept");
-        let token: u64 = pair.server.run("HGET QUEUE:held token");
+        let token: u64 = pair.server.token("QUEUE:held");
         assert_eq!(token, pair.token);
         wait::until("others are served again", LIMIT, || runs(&pair.other));
         wait::until("nothing half-made is left", LIMIT, || {

@@ -25,9 +25,9 @@ pub struct View {
 
 /// The lock as it is now; `None` if it is free.
 pub fn view(server: &RedisServer, key: &str) -> Option<View> {
-    let script = "local t = redis.call('TIME'); local h = redis.call('HMGET', KEYS[1], \
-        'ttl', 'token'); return {t[1] * 1000 + math.floor(t[2] / 1000), \
-        redis.call('PTTL', KEYS[1]), tonumber(h[1] or -1), h[2] or '0'}";
+    let script = "local t = redis.call('TIME'); local h = redis.call('GET', KEYS[1]) or ''; \
+        return {t[1] * 1000 + math.floor(t[2] / 1000), redis.call('PTTL', KEYS[1]), \
+        tonumber(string.match(h, '\"ttl\":(%d+)') or -1), string.match(h, '\"token\":(%d+)') or '0'}";
     let (at, left, ttl, token): (u64, i64, i64, u64) = server
         .try_run(&["EVAL", script, "1", key])
         .expect("the server answers");

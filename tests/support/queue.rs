@@ -115,7 +115,12 @@ pub fn granted_at(token: u64) -> Duration {
 
 /// The holder of the lock at the server: its process and its token.
 pub fn holder(server: &RedisServer) -> (Option<u32>, Option<u64>) {
-    server.run(&format!("HMGET {KEY} pid token"))
+    let lock = server.text(KEY);
+    let number = |name: &str| lock.as_ref()?[name].as_u64();
+    (
+        number("pid").and_then(|pid| u32::try_from(pid).ok()),
+        number("token"),
+    )
 }
 
 /// A holder, and the waiters behind it.

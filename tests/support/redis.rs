@@ -160,6 +160,24 @@ impl RedisServer {
         command.query(&mut connection)
     }
 
+    /// What the text of a lock or a fence says; `None` if there is no such key.
+    #[track_caller]
+    pub fn text(&self, key: &str) -> Option<serde_json::Value> {
+        let text: Option<String> = self.run(&format!("GET {key}"));
+        text.map(|text| {
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"))
+        })
+    }
+
+    /// The token of the holding at a lock or a fence.
+    #[track_caller]
+    pub fn token(&self, key: &str) -> u64 {
+        let text = self
+            .text(key)
+            .unwrap_or_else(|| panic!("there is no {key}"));
+        text["token"].as_u64().unwrap_or_else(|| panic!("{text}"))
+    }
+
     fn pid(&self) -> Pid {
         let process = self.process.as_ref().expect("the server runs");
         Pid::from_child(process)
@@ -193,6 +211,13 @@ impl RedisServer {
             self.log()
         );
     }
+}
+
+/// The text of a fence whose last token is this.
+pub fn fence_text(token: &str) -> String {
+    format!(
+        r#"{{"applock":1,"owner":"00","token":{token},"acquired_at":1,"remember":600000,"ttl":1000}}"#
+    )
 }
 
 impl RedisServer {
