@@ -2,7 +2,7 @@
 //! seen, so that a holder who was overtaken can't do harm, however late it writes.
 //!
 //! A lease makes overlap unlikely, not impossible: a process can stop between its last
-//! look at the lease and its write. The token closes that gap, at the resource itself.
+//! check of the lease and its write. The token closes that gap, at the resource itself.
 //!
 //! `cargo run --example fenced_write` needs no server;
 //! `APPLOCK_URL=redis://127.0.0.1:6379` in front of it does the same on Redis.
@@ -47,14 +47,14 @@ async fn main() -> Result<()> {
     balance.set(100, old.fencing_token())?;
     println!("server-1 writes 100 with token {}", old.fencing_token());
 
-    // Somebody on call takes server-1 for dead.
+    // An operator takes server-1 for dead.
     two.lock("fenced-example").force_release().await?;
     let new = two.lock("fenced-example").acquire().await?;
     balance.set(200, new.fencing_token())?;
     println!("released by force");
     println!("server-2 writes 200 with token {}", new.fencing_token());
 
-    // server-1 has not heard of it, and is about to write.
+    // server-1 does not know of it, and is about to write.
     match balance.set(101, old.fencing_token()) {
         Ok(()) => anyhow::bail!("an old token was taken"),
         Err(refused) => println!("server-1 writes 101: {refused}"),
@@ -64,7 +64,7 @@ async fn main() -> Result<()> {
     // Its next heartbeat tells it; `verify` asks at once.
     ensure!(!old.verify().await?, "a lock released by force is held");
     if let Err(lost) = old.ensure_held() {
-        println!("server-1 is told: {lost}");
+        println!("server-1 learns: {lost}");
     }
     new.release().await?;
     Ok(())

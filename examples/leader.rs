@@ -1,5 +1,5 @@
-//! A leader: of three processes one leads for as long as it lives, and the others wait
-//! for their turn.
+//! A leader: of three processes one leads for as long as it lives, and the others wait in
+//! the queue.
 //!
 //! The first leader is killed, and its lease runs out: another leads within the ttl. The
 //! second steps down, and the last one leads soon after. Each term has a larger fencing
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 /// How soon a killed leader is replaced.
 const TTL: Duration = Duration::from_secs(2);
 
-/// Waits for its turn, then leads until it is told to step down. If its lease is lost,
+/// Waits for the lock, then leads until it is asked to step down. If its lease is lost,
 /// this future is dropped where it stands, and the caller gets `Error::Lost`.
 #[singleton(app = "leader-example", ttl = TTL, wait = forever, guard = term)]
 async fn lead() -> Result<()> {
@@ -56,7 +56,7 @@ async fn election() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let url = std::env::var(applock::URL_VARIABLE)
         .unwrap_or_else(|_| format!("dir:{}", directory.path().display()));
-    // Whether the store can be reached is better told once than by three processes.
+    // Whether the store can be reached is better said once than by three processes.
     let locker = AppLocker::connect(&url).await?;
     println!("three candidates, one store: {}", locker.store());
 
@@ -92,7 +92,7 @@ async fn election() -> Result<()> {
     Ok(())
 }
 
-/// Somebody leads.
+/// A candidate leads.
 struct Term {
     candidate: usize,
     name: String,
@@ -102,7 +102,7 @@ struct Term {
 async fn next_term(terms: &mut mpsc::Receiver<Term>) -> Result<Term> {
     let term = tokio::time::timeout(TTL + Duration::from_secs(10), terms.recv());
     term.await
-        .context("nobody leads")?
+        .context("no candidate leads")?
         .context("all candidates have ended; what they said stands above")
 }
 

@@ -1,5 +1,5 @@
-//! The main job, on three processes at once: one runs it, the others are told who holds
-//! the lock, and since when.
+//! The main job, on three processes at once: one runs it, the others learn who holds the
+//! lock, and since when.
 //!
 //! `cargo run --example nightly_report` needs no server: the three share a directory.
 //! `APPLOCK_URL=redis://127.0.0.1:6379 cargo run --example nightly_report` does the same
@@ -33,7 +33,7 @@ async fn main() -> Result<()> {
     }
 }
 
-/// One of the fleet: says that it is ready, and fires its job whenever it is told to.
+/// One of the fleet: says that it is ready, and fires its job for each night that it reads.
 async fn server(name: &str) -> Result<()> {
     applock::init(AppLocker::builder().instance(name).connect().await?);
     println!("ready");
@@ -69,9 +69,9 @@ async fn fleet() -> Result<()> {
         }
         let mut ran = 0;
         for server in &mut servers {
-            let told = server.line().await?;
-            println!("  {}: {told}", server.name);
-            if told.starts_with("ran it") {
+            let answer = server.line().await?;
+            println!("  {}: {answer}", server.name);
+            if answer.starts_with("ran it") {
                 ran += 1;
             }
         }

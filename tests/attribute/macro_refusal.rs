@@ -7,7 +7,7 @@ use applock::{AppLocker, Error, singleton};
 
 static LOCKER: LazyLock<AppLocker> = LazyLock::new(AppLocker::in_memory);
 
-/// A name that every store refuses: what is told then is not 'busy'.
+/// A name that every store refuses: the error is not 'busy' then.
 fn refused() -> String {
     "x".repeat(70_000)
 }
@@ -95,7 +95,7 @@ functions! {
 }
 
 #[tokio::test]
-async fn busy_is_told_as_the_return_type_can_async() {
+async fn busy_is_reported_as_the_return_type_can_async() {
     let _guard = LOCKER
         .lock("refusal")
         .name("async")
@@ -119,7 +119,7 @@ async fn busy_is_told_as_the_return_type_can_async() {
 }
 
 #[test]
-fn busy_is_told_as_the_return_type_can_sync() {
+fn busy_is_reported_as_the_return_type_can_sync() {
     let _guard = LOCKER
         .lock("refusal")
         .name("sync")

@@ -130,7 +130,7 @@ async fn two(locker: &AppLocker, server: &RedisServer) -> Result<(), Error> {
 
 /// 94: a lock that is held already is not waited for.
 #[tokio::test]
-async fn a_nested_call_does_not_wait_for_itself_however_patient_it_is() {
+async fn a_nested_call_does_not_wait_for_itself_however_long_it_may_wait() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
     let lock = locker.lock("nest").wait_forever();

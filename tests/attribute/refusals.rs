@@ -1,4 +1,4 @@
-//! Promise: the return type decides how a busy lock is told, and the body does not run.
+//! Promise: the return type decides how a busy lock is reported, and the body does not run.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -77,32 +77,34 @@ async fn own(locker: &AppLocker) -> Outcome {
     Outcome::Done
 }
 
-/// Who is told of, by whatever carries the error.
+/// The error names the holder, by whatever type it is carried.
 #[track_caller]
-fn assert_names(told: &Error, holder: &LockGuard) {
-    let info = told.holder().unwrap_or_else(|| panic!("not busy: {told}"));
+fn assert_names(error: &Error, holder: &LockGuard) {
+    let info = error
+        .holder()
+        .unwrap_or_else(|| panic!("not busy: {error}"));
     assert_eq!(info.fencing_token(), Some(holder.fencing_token()));
     assert_eq!(info.pid(), Some(std::process::id()));
     assert!(info.held_for().is_some() && info.heartbeat_age().is_some());
 }
 
 #[tokio::test]
-async fn each_return_type_tells_a_busy_lock_in_its_own_way() {
+async fn each_return_type_reports_a_busy_lock_in_its_own_way() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
     let holder = locker.lock("busy").acquire().await.unwrap();
 
     assert_names(&result(&locker).await.unwrap_err(), &holder);
-    let told = anyhow(&locker).await.unwrap_err();
-    assert_names(told.downcast_ref().unwrap(), &holder);
-    let told = io(&locker).unwrap_err();
-    assert_eq!(told.kind(), io::ErrorKind::WouldBlock);
-    assert_names(told.get_ref().unwrap().downcast_ref().unwrap(), &holder);
+    let refused = anyhow(&locker).await.unwrap_err();
+    assert_names(refused.downcast_ref().unwrap(), &holder);
+    let refused = io(&locker).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+    assert_names(refused.get_ref().unwrap().downcast_ref().unwrap(), &holder);
     assert_eq!(option(&locker).await, None);
     unit(&locker).await;
     skip(&locker).await.unwrap();
-    let told = error(&locker).unwrap_err();
-    assert_names(told.downcast_ref().unwrap(), &holder);
+    let refused = error(&locker).unwrap_err();
+    assert_names(refused.downcast_ref().unwrap(), &holder);
     assert_eq!(expression(&locker, 7).await, 7);
     match own(&locker).await {
         Outcome::Skipped(text) => assert!(text.contains("QUEUE:busy"), "{text}"),

@@ -84,8 +84,8 @@ async fn bodies_that_take_turns_on_one_thread_stay_in_their_own_spans() {
         let lock = locker.lock(name);
         async move {
             let work = async {
-                for turn in 0..3 {
-                    tracing::info!("{name} in turn {turn}");
+                for step in 0..3 {
+                    tracing::info!("{name} in step {step}");
                     tokio::task::yield_now().await;
                 }
             };
@@ -94,8 +94,8 @@ async fn bodies_that_take_turns_on_one_thread_stay_in_their_own_spans() {
     };
     tokio::join!(body("one"), body("two"));
     for name in ["one", "two"] {
-        for turn in 0..3 {
-            let line = log.line(&format!("{name} in turn {turn}"));
+        for step in 0..3 {
+            let line = log.line(&format!("{name} in step {step}"));
             assert_inside(&line, &format!("QUEUE:{name}"));
         }
     }
@@ -115,14 +115,14 @@ fn a_blocking_body_is_inside_its_span_and_a_nested_one_in_the_same() {
     assert!(log.line("inside").contains("applock{key=QUEUE:plain "));
 }
 
-async fn until_somebody_waits(lock: &Lock) {
+async fn until_a_waiter_is_queued(lock: &Lock) {
     while lock.info().await.unwrap().unwrap().waiters() != Some(1) {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn the_wait_in_line_is_told() {
+async fn the_wait_in_the_queue_is_reported() {
     let locker = AppLocker::in_memory();
     let lock = locker.lock("wanted").wait_forever();
     let holder = lock.acquire().await.unwrap();
@@ -131,7 +131,7 @@ async fn the_wait_in_line_is_told() {
         let lock = lock.clone();
         async move { lock.acquire().await.unwrap() }
     });
-    until_somebody_waits(&lock).await;
+    until_a_waiter_is_queued(&lock).await;
     let stood = Instant::now();
     tokio::time::sleep(Duration::from_millis(50)).await;
     let in_line = stood.elapsed();

@@ -6,6 +6,6 @@ fn functions_of_every_shape_compile_and_run() {
 }
 
 #[test]
-fn every_mistake_is_told_at_its_place() {
+fn every_mistake_is_reported_at_its_place() {
     trybuild::TestCases::new().compile_fail("trybuild/fail/*.rs");
 }

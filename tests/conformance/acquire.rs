@@ -97,7 +97,7 @@ pub(crate) fn two_instances_take_turns(place: &dyn Place) {
 }
 
 /// 6
-pub(crate) fn of_a_hundred_who_want_it_at_once_never_two_are_inside_and_all_come_to_an_end(
+pub(crate) fn of_a_hundred_callers_at_once_never_two_are_inside_and_all_come_to_an_end(
     place: &dyn Place,
 ) {
     let inside = Arc::new(AtomicBool::new(false));
@@ -107,7 +107,7 @@ pub(crate) fn of_a_hundred_who_want_it_at_once_never_two_are_inside_and_all_come
             let lock = place.locker().lock("app").ttl(LONG).wait(SOON);
             let (inside, entered) = (Arc::clone(&inside), Arc::clone(&entered));
             scope.spawn(move || {
-                bounded("twenty had their turn", async {
+                bounded("twenty were granted the lock", async {
                     let mut twenty = JoinSet::new();
                     for _ in 0..20 {
                         let lock = lock.clone();
@@ -264,7 +264,7 @@ pub(crate) fn a_lock_that_expired_and_was_never_removed_can_be_taken(place: &dyn
     assert_ne!(new.info().owner_id(), old.info().owner_id());
 }
 
-/// A clock by which a whole lease passes between any two looks.
+/// A clock by which a whole lease passes between any two readings.
 #[derive(Debug)]
 struct Racing(ManualClock);
 
@@ -335,7 +335,7 @@ pub(crate) fn a_crashed_holders_lock_can_be_had_once_its_lease_has_ended_and_not
 }
 
 /// 17
-pub(crate) fn a_store_that_hangs_is_told_as_unavailable_within_the_command_timeout(
+pub(crate) fn a_store_that_hangs_is_reported_as_unavailable_within_the_command_timeout(
     place: &dyn Place,
 ) {
     let locker = place.locker();
@@ -369,7 +369,7 @@ pub(crate) fn a_store_that_is_gone_is_an_error_and_never_busy(place: &dyn Place)
 }
 
 /// 18
-pub(crate) fn garbage_at_the_key_is_told_and_left_as_it_is(place: &dyn Place) {
+pub(crate) fn garbage_at_the_key_is_reported_and_left_as_it_is(place: &dyn Place) {
     let locker = place.locker();
     let lock = locker.lock("app");
     let guard = take(&lock);
@@ -387,10 +387,10 @@ pub(crate) fn garbage_at_the_key_is_told_and_left_as_it_is(place: &dyn Place) {
         Err(Error::Misconfigured(fault)) => assert!(!fault.remedy.is_empty()),
         other => panic!("{other:?}"),
     }
-    let told = answer.unwrap_err().to_string();
-    assert!(told.contains("app"), "{told}");
+    let text = answer.unwrap_err().to_string();
+    assert!(text.contains("app"), "{text}");
     assert!(!matches!(lock.try_acquire_blocking(), Ok(Some(_))));
-    // To ask who holds it is no reason to panic either, nor to say 'nobody'.
+    // To ask who holds it is no reason to panic either, nor to say that it is free.
     match lock.info_blocking() {
         Ok(Some(holder)) => assert!(holder.is_foreign()),
         Ok(None) => panic!("garbage is not 'free'"),

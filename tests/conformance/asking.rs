@@ -9,7 +9,7 @@ use crate::store::SOON;
 use crate::support::wait;
 pub(crate) use crate::support::wait::polled;
 
-/// The first answer of a store that nobody keeps from answering. 'Unavailable' is none:
+/// The first answer of a store that is not kept from answering. 'Unavailable' is none:
 /// a short lease gives a command less time than a busy machine may need, and what was
 /// not answered says neither yes nor no.
 #[track_caller]
@@ -29,7 +29,7 @@ pub(crate) fn answered<T>(mut ask: impl FnMut() -> Result<T, Error>) -> T {
 #[track_caller]
 pub(crate) fn take(lock: &Lock) -> LockGuard {
     match lock.try_acquire_blocking() {
-        // It may have been taken unheard: then it is free again as soon as that is undone.
+        // It may have been taken without an answer: it is free as soon as that is undone.
         Err(Error::Unavailable(_)) => take_soon(lock),
         taken => taken.unwrap().expect("the lock is free"),
     }
@@ -45,16 +45,16 @@ pub(crate) fn is_free(lock: &Lock) -> bool {
     answered(|| lock.info_blocking()).is_none()
 }
 
-/// How many stand in line for a lock that is held.
+/// How many wait in the queue of a lock that is held.
 #[track_caller]
 pub(crate) fn waiters(lock: &Lock) -> u64 {
     let holder = answered(|| lock.info_blocking()).expect("it is held");
-    holder.waiters().expect("a store knows who waits")
+    holder.waiters().expect("a store knows its waiters")
 }
 
 #[track_caller]
 pub(crate) fn until_waiting(lock: &Lock, count: u64) {
-    let what = format!("{count} stand in line");
+    let what = format!("{count} wait in the queue");
     wait::until(&what, SOON, || waiters(lock) == count);
 }
 
@@ -76,7 +76,7 @@ pub(crate) fn take_soon(lock: &Lock) -> LockGuard {
 }
 
 /// The same for a lock whose heart has stopped: and not before the end that the last
-/// refusal told.
+/// refusal reported.
 #[track_caller]
 pub(crate) fn take_at_its_end(lock: &Lock) -> LockGuard {
     let mut end = Instant::now();
@@ -95,7 +95,7 @@ pub(crate) fn take_at_its_end(lock: &Lock) -> LockGuard {
     taken.unwrap()
 }
 
-/// Waits until a heartbeat that nobody asked for has moved the end of a held lock.
+/// Waits until a heartbeat that no caller asked for has moved the end of a held lock.
 #[track_caller]
 pub(crate) fn its_heart_beats(lock: &Lock) {
     let before = End::of(lock);
@@ -112,11 +112,11 @@ pub(crate) fn given_up(witness: &LockGuard) {
     assert!(matches!(answer, Err(Error::Unavailable(_))), "{answer:?}");
 }
 
-/// Waits until the guard is told that it is lost.
+/// Waits until the guard reports that it is lost.
 #[track_caller]
-pub(crate) fn told(guard: &LockGuard) {
-    bounded("the guard is told that it is lost", guard.lost());
-    assert!(!guard.is_held(), "told of a loss, yet held");
+pub(crate) fn until_lost(guard: &LockGuard) {
+    bounded("the guard reports that it is lost", guard.lost());
+    assert!(!guard.is_held(), "lost, yet held");
 }
 
 /// Runs a future on this thread, but not for ever.
@@ -136,7 +136,7 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-/// When a lease ends, as far as it can be told: what the store said was true at some
+/// When a lease ends, as far as it can be known: what the store said was true at some
 /// moment between the question and its answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
@@ -152,11 +152,11 @@ impl End {
     pub(crate) fn of(lock: &Lock) -> Self {
         let asked = Instant::now();
         let holder = answered(|| lock.info_blocking()).expect("it is held");
-        let told = Instant::now();
+        let answered = Instant::now();
         let left = holder.remaining().expect("it has an end");
         Self {
             earliest: asked + left - ROUNDING,
-            latest: told + left + ROUNDING,
+            latest: answered + left + ROUNDING,
         }
     }
 

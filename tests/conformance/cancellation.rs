@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use crate::asking::{
     bounded, given_up, is_busy, is_free, its_heart_beats, polled, runtime, take, take_at_its_end,
-    take_soon, told, verified,
+    take_soon, until_lost, verified,
 };
 use crate::children::{Child, Part, micros_now};
 use crate::store::{BRIEF, KEPT, LONG, Place, SHORT, SOON};
@@ -49,18 +49,18 @@ pub(crate) fn a_panic_under_the_lock_goes_on_and_the_lock_is_free_when_it_arrive
 ) {
     let lock = place.locker().lock("app").ttl(LONG);
     let other = place.locker().lock("app");
-    let told = |panic: Box<dyn std::any::Any + Send>| *panic.downcast::<&'static str>().unwrap();
+    let words = |panic: Box<dyn std::any::Any + Send>| *panic.downcast::<&'static str>().unwrap();
     let run = AssertUnwindSafe(|| bounded("it panics", lock.run(async { panic!("async") })));
     let panic = catch_unwind(run)
         .map(|result: Result<(), Error>| result)
         .unwrap_err();
-    assert_eq!(told(panic), "async");
+    assert_eq!(words(panic), "async");
     assert!(is_free(&other));
     let run = AssertUnwindSafe(|| lock.run_blocking(|| panic!("sync")));
     let panic = catch_unwind(run)
         .map(|result: Result<(), Error>| result)
         .unwrap_err();
-    assert_eq!(told(panic), "sync");
+    assert_eq!(words(panic), "sync");
     assert!(is_free(&other));
 }
 
@@ -280,7 +280,7 @@ pub(crate) fn a_body_cancelled_while_the_store_hangs_ends_released(place: &dyn P
 }
 
 /// 106
-pub(crate) fn after_a_shutdown_waiters_are_told_closed_and_holders_lost(place: &dyn Place) {
+pub(crate) fn after_a_shutdown_waiters_get_closed_and_holders_lost(place: &dyn Place) {
     let locker = place.locker();
     let guard = take(&locker.lock("held").ttl(LONG));
     let _other = take(&place.locker().lock("app").ttl(LONG));
@@ -305,7 +305,7 @@ pub(crate) fn after_a_shutdown_waiters_are_told_closed_and_holders_lost(place: &
         let locker = locker.clone();
         move || locker.shutdown_blocking(SOON)
     });
-    told(&guard);
+    until_lost(&guard);
     assert!(matches!(
         guard.ensure_held(),
         Err(Error::Lost {
@@ -327,7 +327,7 @@ pub(crate) fn after_a_shutdown_waiters_are_told_closed_and_holders_lost(place: &
 }
 
 /// 107: There are no callbacks: what a user can hang on a loss is a future or a thread.
-pub(crate) fn a_listener_that_panics_or_blocks_stops_neither_heartbeat_nor_signal(
+pub(crate) fn a_task_that_awaits_the_loss_and_panics_or_blocks_stops_neither_heartbeat_nor_signal(
     place: &dyn Place,
 ) {
     let locker = place.locker();
@@ -352,7 +352,7 @@ pub(crate) fn a_listener_that_panics_or_blocks_stops_neither_heartbeat_nor_signa
         }
     });
     assert!(locker.lock("app").force_release_blocking().unwrap());
-    told(&guard);
+    until_lost(&guard);
     assert!(panics.join().is_err());
     its_heart_beats(&place.locker().lock("bystander"));
     assert!(bystander.is_held());

@@ -217,12 +217,12 @@ fn serve(locker: &AppLocker, lock: &Lock) {
         let guard = lock.acquire().await.unwrap();
         say(format_args!("held {}", guard.fencing_token()));
         end.recv().await;
-        let told = locker.shutdown(Duration::from_secs(10));
+        let shutdown = locker.shutdown(Duration::from_secs(10));
         let stopped = async {
             guard.lost().await;
             drop(guard);
         };
-        tokio::join!(stopped, async { told.await.unwrap() });
+        tokio::join!(stopped, async { shutdown.await.unwrap() });
         say("shut down");
     });
 }

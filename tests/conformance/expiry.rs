@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use applock::clock::{Clock, ManualClock, Moment, Sleep};
 use applock::{AppLocker, Ending, Error, Loss, MemoryStore};
 
-use crate::asking::{End, answered, is_busy, is_free, take, take_soon, told};
+use crate::asking::{End, answered, is_busy, is_free, take, take_soon, until_lost};
 use crate::store::{LONG, Place, SHORT, SOON};
 use crate::support::wait;
 
@@ -33,7 +33,7 @@ pub(crate) fn a_lease_without_a_heartbeat_ends_after_its_ttl_not_earlier_and_not
 }
 
 /// 59
-pub(crate) fn an_expired_lease_is_told_as_expired(place: &dyn Place) {
+pub(crate) fn an_expired_lease_is_reported_as_expired(place: &dyn Place) {
     let (frozen, _clock) = place.frozen();
     let guard = take(&frozen.lock("app").ttl(SHORT));
     let other = place.locker().lock("app");
@@ -46,7 +46,7 @@ pub(crate) fn an_expired_lease_is_told_as_expired(place: &dyn Place) {
     assert!(apart < Duration::from_millis(50), "{held:?}");
 }
 
-/// A clock that wakes nobody: however far it is moved, no heartbeat comes by itself.
+/// A clock that wakes no timer: however far it is moved, no heartbeat comes by itself.
 #[derive(Clone, Debug)]
 struct Silent(ManualClock);
 
@@ -150,7 +150,7 @@ pub(crate) fn the_holder_learns_from_its_own_clock_that_its_lease_has_ended(plac
             ..
         })
     ));
-    told(&guard);
+    until_lost(&guard);
     assert!(is_busy(&place.locker().lock("app")));
 }
 
@@ -172,7 +172,7 @@ pub(crate) fn what_remains_only_goes_down_between_heartbeats_and_ends_at_nothing
     }
     clock.advance(ttl * 2);
     assert_eq!(guard.remaining(), Duration::ZERO);
-    told(&guard);
+    until_lost(&guard);
     clock.advance(ttl);
     assert_eq!(guard.remaining(), Duration::ZERO);
 }

@@ -101,7 +101,7 @@ pub(crate) fn tokens_are_unique_and_in_the_order_of_the_acquisitions(place: &dyn
 }
 
 /// 177
-pub(crate) fn a_resource_that_keeps_the_largest_token_refuses_whoever_was_overtaken(
+pub(crate) fn a_resource_that_keeps_the_largest_token_refuses_an_overtaken_holder(
     place: &dyn Place,
 ) {
     #[derive(Default)]

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use applock::{Ending, Error, Loss};
 
-use crate::asking::{bounded, is_busy, is_free, same_holding, take, take_soon, told, verified};
+use crate::asking::{
+    bounded, is_busy, is_free, same_holding, take, take_soon, until_lost, verified,
+};
 use crate::store::{KEPT, LONG, Place, SHORT, SOON};
 use crate::support::wait;
 
 /// 83
-pub(crate) fn force_release_frees_the_lock_whoever_holds_it(place: &dyn Place) {
+pub(crate) fn force_release_frees_the_lock_of_any_holder(place: &dyn Place) {
     let (frozen, _clock) = place.frozen();
     let guard = take(&frozen.lock("app").ttl(LONG));
     let operator = place.locker().lock("app");
@@ -64,7 +66,7 @@ pub(crate) fn only_a_lock_whose_heart_has_stopped_is_stale(place: &dyn Place) {
 pub(crate) fn the_evicted_holder_learns_of_it_by_its_next_heartbeat(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(KEPT));
     assert!(place.locker().lock("app").force_release_blocking().unwrap());
-    told(&guard);
+    until_lost(&guard);
     // By the answer 'not yours', not by the lease's end.
     assert!(matches!(
         guard.ensure_held(),
@@ -76,12 +78,12 @@ pub(crate) fn the_evicted_holder_learns_of_it_by_its_next_heartbeat(place: &dyn 
 }
 
 /// 84
-pub(crate) fn a_holder_of_the_same_locker_is_told_at_once(place: &dyn Place) {
+pub(crate) fn a_holder_of_the_same_locker_learns_of_it_at_once(place: &dyn Place) {
     let locker = place.locker();
     let guard = take(&locker.lock("app").ttl(LONG));
     assert!(locker.lock("app").force_release_blocking().unwrap());
     // Its next heartbeat would be forty seconds away.
-    told(&guard);
+    until_lost(&guard);
 }
 
 /// 85

@@ -11,7 +11,7 @@ use applock::{Ending, Error, LockGuard, Loss};
 
 use crate::asking::{
     End, bounded, is_busy, is_free, its_heart_beats, polled, runtime, same_holding, take,
-    take_soon, told, verified,
+    take_soon, until_lost, verified,
 };
 use crate::store::{KEPT, LONG, Place, SHORT, SOON};
 use crate::support::wait;
@@ -151,7 +151,7 @@ pub(crate) fn a_ttl_of_nothing_is_refused_before_it_reaches_the_store(place: &dy
 /// 47
 pub(crate) fn the_heartbeat_stops_at_release_drop_panic_and_cancellation(place: &dyn Place) {
     let other = place.locker().lock("app");
-    // The ttl frees nothing in the time of this test: what is free was let go.
+    // The ttl frees nothing in the time of this test: what is free was released.
     let lock = place.locker().lock("app").ttl(LONG);
     let ways: [(&str, &dyn Fn()); 5] = [
         ("release", &|| take(&lock).release_blocking().unwrap()),
@@ -212,7 +212,7 @@ pub(crate) fn a_cancelled_acquire_leaves_no_lock_and_no_heartbeat(place: &dyn Pl
     let guard = take_soon(&other);
     assert!(verified(&guard));
     guard.release_blocking().unwrap();
-    // What was granted to nobody may come in between; it stays nowhere.
+    // A grant that its caller has given up may come in between; it stays nowhere.
     wait::until("all that was granted is undone", SOON, || is_free(&other));
 }
 
@@ -235,7 +235,7 @@ pub(crate) fn a_release_that_races_a_heartbeat_leaves_no_lock(place: &dyn Place)
 }
 
 /// 50
-pub(crate) fn a_store_that_comes_back_within_the_lease_costs_nobody_the_lock(place: &dyn Place) {
+pub(crate) fn a_store_that_comes_back_within_the_lease_costs_no_holder_the_lock(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(LONG));
     assert!(verified(&guard));
     let stalled = place.stall();
@@ -259,7 +259,7 @@ pub(crate) fn after_a_loss_the_same_name_is_taken_again_and_its_heart_beats(plac
     let lock = locker.lock("app").ttl(KEPT);
     let first = take(&lock);
     assert!(place.locker().lock("app").force_release_blocking().unwrap());
-    told(&first);
+    until_lost(&first);
     let second = take(&lock);
     its_heart_beats(&lock);
     assert!(second.is_held());
@@ -275,7 +275,7 @@ pub(crate) fn a_heartbeat_that_is_answered_not_yours_is_a_loss_at_once(place: &d
     assert!(guard.is_held());
     assert!(!verified(&guard));
     assert_lost(&guard, Loss::Taken);
-    told(&guard);
+    until_lost(&guard);
     assert!(!verified(&guard));
 }
 
@@ -283,13 +283,15 @@ pub(crate) fn a_heartbeat_that_is_answered_not_yours_is_a_loss_at_once(place: &d
 pub(crate) fn a_lock_that_vanished_is_noticed_by_the_next_heartbeat(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(KEPT));
     place.forget(guard.info().key());
-    told(&guard);
-    // Told by the answer, and not by the lease's end.
+    until_lost(&guard);
+    // It learned of that by the answer, and not by the lease's end.
     assert_lost(&guard, Loss::Taken);
 }
 
 /// 53, 64
-pub(crate) fn without_any_answer_the_holder_is_told_before_its_lease_ends(place: &dyn Place) {
+pub(crate) fn without_any_answer_the_holder_learns_of_its_loss_before_its_lease_ends(
+    place: &dyn Place,
+) {
     let lock = place.locker().lock("app").ttl(KEPT);
     let guard = take(&lock);
     let stalled = place.stall();
@@ -301,11 +303,11 @@ pub(crate) fn without_any_answer_the_holder_is_told_before_its_lease_ends(place:
         if !guard.is_held() {
             break;
         }
-        assert!(now < deadline, "held by nobody's word");
+        assert!(now < deadline, "held without an answer of the store");
         thread::sleep(Duration::from_millis(1));
     }
     // The signal comes by itself, too, with the store hanging still.
-    told(&guard);
+    until_lost(&guard);
     assert_lost(&guard, Loss::Expired);
     drop(stalled);
 }
@@ -353,7 +355,7 @@ pub(crate) fn an_answer_that_comes_after_the_end_does_not_revive_a_lost_guard(pl
     let lock = place.locker().lock("app").ttl(KEPT);
     let guard = take(&lock);
     let stalled = place.stall();
-    told(&guard);
+    until_lost(&guard);
     drop(stalled);
     // The heartbeats that hung are carried out now; one by one, the guard stays lost.
     let other = place.locker().lock("app").ttl(LONG);

@@ -1,14 +1,16 @@
-//! 2.14: who holds it, and what people are told.
+//! 2.14: who holds it, and what callers learn of that.
 
 use std::time::{Duration, Instant};
 
 use applock::{Ending, Error};
 
-use crate::asking::{bounded, is_busy, is_free, same_holding, take, take_soon, told, verified};
+use crate::asking::{
+    bounded, is_busy, is_free, same_holding, take, take_soon, until_lost, verified,
+};
 use crate::store::{KEPT, LONG, Place, SOON};
 
 /// 164
-pub(crate) fn everybody_sees_that_it_is_held_and_only_the_owner_holds_it(place: &dyn Place) {
+pub(crate) fn every_caller_sees_that_it_is_held_and_only_the_owner_holds_it(place: &dyn Place) {
     let (ours, other) = (place.locker(), place.locker());
     let guard = take(&ours.lock("app").ttl(LONG));
     for locker in [&ours, &other, &place.locker()] {
@@ -37,7 +39,9 @@ pub(crate) fn a_free_lock_has_no_holder_and_no_time_left(place: &dyn Place) {
 }
 
 /// 165
-pub(crate) fn the_age_of_the_last_heartbeat_is_told_and_a_heartbeat_resets_it(place: &dyn Place) {
+pub(crate) fn the_age_of_the_last_heartbeat_is_reported_and_a_heartbeat_resets_it(
+    place: &dyn Place,
+) {
     let (frozen, _clock) = place.frozen();
     let lock = frozen.lock("app").ttl(LONG);
     let guard = take(&lock);
@@ -55,7 +59,7 @@ pub(crate) fn the_age_of_the_last_heartbeat_is_told_and_a_heartbeat_resets_it(pl
 }
 
 /// 167
-pub(crate) fn an_observer_who_cannot_see_is_told_so_and_never_free(place: &dyn Place) {
+pub(crate) fn an_observer_that_cannot_see_gets_an_error_and_never_free(place: &dyn Place) {
     let _guard = take(&place.locker().lock("app").ttl(LONG));
     let locker = place.locker();
     assert!(locker.lock("app").info_blocking().unwrap().is_some());
@@ -95,8 +99,8 @@ pub(crate) fn every_error_names_its_lock(place: &dyn Place) {
     let closed = locker.lock("the-app").name("the-name");
     let closed = closed.acquire_blocking().unwrap_err();
     for error in [busy, lost, on_release, not_held, closed] {
-        let told = error.to_string();
-        assert!(told.contains("the-app:the-name"), "{told}");
+        let text = error.to_string();
+        assert!(text.contains("the-app:the-name"), "{text}");
     }
 }
 
@@ -104,9 +108,9 @@ pub(crate) fn every_error_names_its_lock(place: &dyn Place) {
 pub(crate) fn a_store_that_is_gone_is_named_with_the_lock(place: &dyn Place) {
     let lock = place.locker().lock("the-app").name("the-name");
     place.ruin();
-    let told = lock.acquire_blocking().unwrap_err().to_string();
-    assert!(told.contains("the-app:the-name"), "{told}");
-    assert!(told.contains(&place.url()), "{told}");
+    let text = lock.acquire_blocking().unwrap_err().to_string();
+    assert!(text.contains("the-app:the-name"), "{text}");
+    assert!(text.contains(&place.url()), "{text}");
 }
 
 /// 170: healthy means held by the lease; 64 has the clock that stands still.
@@ -115,7 +119,7 @@ pub(crate) fn a_holder_that_was_evicted_does_not_claim_to_hold(place: &dyn Place
     assert!(guard.ensure_held().is_ok());
     assert!(place.locker().lock("app").force_release_blocking().unwrap());
     let _next = take_soon(&place.locker().lock("app").ttl(LONG));
-    told(&guard);
+    until_lost(&guard);
     assert!(guard.ensure_held().is_err());
     assert!(!verified(&guard));
 }

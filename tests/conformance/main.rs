@@ -4,7 +4,7 @@
 //! Lines that are not about stores, or about one of them, have test files of their own
 //! ([`BESIDE`]).
 //!
-//! Cases don't sleep for their verdict: they compare what the store told, and moments
+//! Cases don't sleep for their verdict: they compare what the store answered, and moments
 //! noted before a question and after its answer; what must come they wait for.
 //!
 //! What a store can't be asked stands in [`store::lacking`], with the reason. Lines that
@@ -32,8 +32,8 @@ mod fencing;
 mod force_release;
 mod heartbeat;
 mod introspection;
-mod line;
 mod names;
+mod queue;
 mod release;
 mod scheduler;
 mod try_acquire;
@@ -43,12 +43,12 @@ mod waiting;
 const NOT_HERE: &[(u16, &str)] = &[
     (
         27,
-        "nobody sleeps between looks of a length that could be given: a wait ends at its own \
+        "no waiter sleeps between polls for a length that could be given: a wait ends at its own \
          end (26, 28)",
     ),
     (
         34,
-        "no number of tries and no pause can be given: whoever waits stands in line and is told",
+        "no number of tries and no pause can be given: a waiter stands in the queue and is notified",
     ),
     (
         45,
@@ -89,11 +89,11 @@ const NOT_HERE: &[(u16, &str)] = &[
     ),
     (
         152,
-        "there is no unfair mode: whoever waits is served in turn (144)",
+        "there is no unfair mode: waiters are served in order (144)",
     ),
     (
         153,
-        "a line has no limit: a wait has a length, and busy tells how many wait",
+        "a queue has no limit: a wait has a length, and busy tells how many wait",
     ),
     (
         162,
@@ -194,7 +194,7 @@ conformance! {
             locks_of_different_names_never_block_each_other,
             a_lock_is_taken_and_released_ten_times_in_a_row_with_a_competitor_refused_each_time,
             two_instances_take_turns,
-            of_a_hundred_who_want_it_at_once_never_two_are_inside_and_all_come_to_an_end,
+            of_a_hundred_callers_at_once_never_two_are_inside_and_all_come_to_an_end,
             counters_that_are_not_atomic_come_out_right_under_their_locks,
             who_holds_it_is_stored_with_the_lock_and_can_be_read_back,
             every_acquisition_has_an_owner_id_of_its_own,
@@ -204,10 +204,10 @@ conformance! {
             what_remains_of_a_lease_is_counted_from_before_the_request_less_a_margin,
         ]
         outside: [
-            garbage_at_the_key_is_told_and_left_as_it_is,
+            garbage_at_the_key_is_reported_and_left_as_it_is,
         ]
         fragile: [
-            a_store_that_hangs_is_told_as_unavailable_within_the_command_timeout,
+            a_store_that_hangs_is_reported_as_unavailable_within_the_command_timeout,
             a_store_that_is_gone_is_an_error_and_never_busy,
             an_acquire_whose_answer_was_lost_is_not_busy_by_itself_when_it_is_repeated,
         ]
@@ -219,8 +219,8 @@ conformance! {
     }
     try_acquire {
         every: [
-            a_try_takes_a_free_lock_and_tells_a_held_one_as_busy_whatever_wait_says,
-            of_many_who_try_at_once_one_wins_and_the_others_are_told_busy,
+            a_try_takes_a_free_lock_and_reports_a_held_one_as_busy_whatever_wait_says,
+            of_many_callers_that_try_at_once_one_wins_and_the_others_get_busy,
             after_failed_tries_the_lock_is_free_as_soon_as_its_holder_lets_go,
             a_try_of_a_busy_lock_neither_extends_nor_shortens_its_lease,
             busy_names_the_holder_and_the_time_that_its_lease_has_left,
@@ -240,24 +240,24 @@ conformance! {
             the_end_of_the_holders_lease_ends_the_wait,
             waits_of_extreme_lengths_are_taken_as_they_are_meant,
             a_wait_of_nothing_is_one_try,
-            many_who_wait_are_all_told_when_their_time_is_over,
+            many_waiters_all_get_busy_when_their_time_is_over,
         ]
         outside: [
             a_wait_that_is_never_begun_does_not_touch_the_store,
         ]
         fragile: [
             a_store_that_hangs_for_a_while_does_not_end_a_wait,
-            a_wait_at_a_store_that_hangs_lasts_to_its_end_and_is_told_why,
+            a_wait_at_a_store_that_hangs_lasts_to_its_end_and_reports_why,
         ]
         processes: []
     }
-    line {
+    queue {
         every: [
-            those_who_wait_are_served_in_the_order_in_which_they_came,
-            how_many_wait_is_told_with_the_holder,
-            a_forced_release_serves_those_who_wait_in_order,
-            a_try_never_comes_before_those_who_wait,
-            whoever_gives_up_leaves_the_line_and_the_next_is_served,
+            waiters_are_served_in_the_order_in_which_they_came,
+            the_number_of_waiters_is_reported_with_the_holder,
+            a_forced_release_serves_the_waiters_in_order,
+            a_try_never_comes_before_the_waiters,
+            a_waiter_that_gives_up_leaves_the_queue_and_the_next_is_served,
             a_waiter_dropped_as_it_is_granted_the_lock_does_not_keep_it,
             a_release_at_the_moment_of_asking_is_not_missed,
         ]
@@ -266,7 +266,7 @@ conformance! {
         ]
         fragile: []
         processes: [
-            processes_that_die_in_line_are_passed_over_and_the_others_served_in_order,
+            processes_that_die_in_the_queue_are_skipped_and_the_others_served_in_order,
         ]
     }
     heartbeat {
@@ -291,8 +291,8 @@ conformance! {
             a_lock_that_vanished_is_noticed_by_the_next_heartbeat,
         ]
         fragile: [
-            a_store_that_comes_back_within_the_lease_costs_nobody_the_lock,
-            without_any_answer_the_holder_is_told_before_its_lease_ends,
+            a_store_that_comes_back_within_the_lease_costs_no_holder_the_lock,
+            without_any_answer_the_holder_learns_of_its_loss_before_its_lease_ends,
             an_answer_that_comes_after_the_end_does_not_revive_a_lost_guard,
         ]
         processes: []
@@ -300,7 +300,7 @@ conformance! {
     expiry {
         every: [
             a_lease_without_a_heartbeat_ends_after_its_ttl_not_earlier_and_not_much_later,
-            an_expired_lease_is_told_as_expired,
+            an_expired_lease_is_reported_as_expired,
             leases_of_extreme_lengths_are_kept_or_refused_and_never_wrap,
             a_part_of_a_millisecond_is_rounded_up_and_never_to_nothing,
             the_holder_learns_from_its_own_clock_that_its_lease_has_ended,
@@ -316,9 +316,9 @@ conformance! {
     release {
         every: [
             a_release_after_the_end_says_so_and_leaves_the_next_holder_alone,
-            a_release_after_the_end_frees_nothing_where_nobody_came,
+            a_release_after_the_end_frees_nothing_where_no_caller_came,
             dropping_a_guard_whose_lease_has_ended_leaves_the_next_holder_alone,
-            there_is_nothing_to_release_of_a_lock_that_nobody_has_taken,
+            there_is_nothing_to_release_of_a_lock_that_was_never_taken,
             a_second_release_never_frees_the_successors_lock,
             a_release_touches_no_other_name,
             each_guard_knows_for_itself_whether_it_holds,
@@ -328,7 +328,7 @@ conformance! {
         ]
         outside: []
         fragile: [
-            a_release_that_fails_is_told_and_goes_on_in_the_background,
+            a_release_that_fails_is_reported_and_goes_on_in_the_background,
             dropping_a_guard_does_not_wait_for_the_store,
             a_release_while_a_heartbeat_hangs_ends_and_frees_the_lock,
         ]
@@ -336,11 +336,11 @@ conformance! {
     }
     force_release {
         every: [
-            force_release_frees_the_lock_whoever_holds_it,
+            force_release_frees_the_lock_of_any_holder,
             force_release_lets_a_waiter_in,
             only_a_lock_whose_heart_has_stopped_is_stale,
             the_evicted_holder_learns_of_it_by_its_next_heartbeat,
-            a_holder_of_the_same_locker_is_told_at_once,
+            a_holder_of_the_same_locker_learns_of_it_at_once,
             the_evicted_holders_release_frees_nothing_of_the_next,
             a_takeover_by_force_gives_the_lock_to_the_new_and_cancels_the_old,
             a_lock_that_was_forced_is_taken_anew_with_a_larger_token,
@@ -358,8 +358,8 @@ conformance! {
             a_lock_outlives_the_runtime_that_took_it_and_can_be_dropped_without_one,
             a_runtime_that_ends_with_a_guard_inside_releases_it,
             a_release_whose_future_is_dropped_goes_on,
-            after_a_shutdown_waiters_are_told_closed_and_holders_lost,
-            a_listener_that_panics_or_blocks_stops_neither_heartbeat_nor_signal,
+            after_a_shutdown_waiters_get_closed_and_holders_lost,
+            a_task_that_awaits_the_loss_and_panics_or_blocks_stops_neither_heartbeat_nor_signal,
             a_guard_outlives_its_locker,
         ]
         outside: [
@@ -395,9 +395,9 @@ conformance! {
     }
     introspection {
         every: [
-            everybody_sees_that_it_is_held_and_only_the_owner_holds_it,
+            every_caller_sees_that_it_is_held_and_only_the_owner_holds_it,
             a_free_lock_has_no_holder_and_no_time_left,
-            the_age_of_the_last_heartbeat_is_told_and_a_heartbeat_resets_it,
+            the_age_of_the_last_heartbeat_is_reported_and_a_heartbeat_resets_it,
             every_error_names_its_lock,
             a_holder_that_was_evicted_does_not_claim_to_hold,
             code_can_tell_whether_it_runs_under_the_lock,
@@ -405,7 +405,7 @@ conformance! {
         ]
         outside: []
         fragile: [
-            an_observer_who_cannot_see_is_told_so_and_never_free,
+            an_observer_that_cannot_see_gets_an_error_and_never_free,
             a_store_that_is_gone_is_named_with_the_lock,
         ]
         processes: []
@@ -415,7 +415,7 @@ conformance! {
             tokens_only_grow_however_a_holding_ends,
             a_heartbeat_keeps_the_token_and_an_acquisition_changes_it,
             tokens_are_unique_and_in_the_order_of_the_acquisitions,
-            a_resource_that_keeps_the_largest_token_refuses_whoever_was_overtaken,
+            a_resource_that_keeps_the_largest_token_refuses_an_overtaken_holder,
         ]
         outside: [
             a_token_grows_even_where_the_record_of_the_last_is_gone,
@@ -431,7 +431,7 @@ conformance! {
             a_job_that_took_longer_than_the_minimum_frees_its_lock_at_once,
             what_at_least_keeps_is_shown_as_held_and_is_never_stale,
             lengths_that_make_no_sense_are_refused,
-            a_body_does_not_run_while_the_lock_is_busy_and_its_caller_is_told,
+            a_body_does_not_run_while_the_lock_is_busy_and_its_caller_learns_of_it,
             two_schedulers_with_skewed_clocks_run_a_short_job_once,
             what_is_left_of_the_minimum_is_counted_when_the_lock_is_released,
             what_a_body_returns_comes_through,
@@ -440,8 +440,8 @@ conformance! {
             methods_generics_and_names_from_arguments_run_under_their_own_locks,
             lengths_come_from_the_attribute_the_locker_or_the_run_time,
             a_function_without_the_attribute_takes_no_lock,
-            a_loss_during_the_body_cancels_it_or_lets_it_finish_as_it_was_told,
-            every_listener_hears_of_the_end_once,
+            a_loss_during_the_body_cancels_it_or_lets_it_finish_as_on_lost_says,
+            every_task_that_awaits_the_loss_learns_of_it_once,
             a_leader_that_was_evicted_competes_again_and_leads_with_a_larger_token,
         ]
         outside: []
@@ -483,7 +483,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("force_release", include_str!("force_release.rs")),
     ("heartbeat", include_str!("heartbeat.rs")),
     ("introspection", include_str!("introspection.rs")),
-    ("line", include_str!("line.rs")),
+    ("queue", include_str!("queue.rs")),
     ("names", include_str!("names.rs")),
     ("release", include_str!("release.rs")),
     ("scheduler", include_str!("scheduler.rs")),

@@ -70,8 +70,8 @@ pub(crate) fn a_name_that_is_too_long_is_refused_and_never_cut_short(place: &dyn
     ] {
         let refused = lock.acquire_blocking();
         assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
-        let told = refused.unwrap_err().to_string();
-        assert!(told.len() < 1_000 && told.contains("65535"), "{told}");
+        let text = refused.unwrap_err().to_string();
+        assert!(text.len() < 1_000 && text.contains("65535"), "{text}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! 2.6: letting go, and whose lock it is.
+//! 2.6: releasing, and whose lock it is.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use applock::{AppLocker, Ending, Error, LockGuard};
 
 use crate::asking::{
-    bounded, is_busy, is_free, polled, runtime, same_holding, take, take_soon, told, verified,
+    bounded, is_busy, is_free, polled, runtime, same_holding, take, take_soon, until_lost, verified,
 };
 use crate::store::{LONG, Place, RedisPlace, SHORT, SOON};
 use crate::support::wait;
@@ -34,7 +34,7 @@ pub(crate) fn a_release_after_the_end_says_so_and_leaves_the_next_holder_alone(p
 }
 
 /// 71
-pub(crate) fn a_release_after_the_end_frees_nothing_where_nobody_came(place: &dyn Place) {
+pub(crate) fn a_release_after_the_end_frees_nothing_where_no_caller_came(place: &dyn Place) {
     let (frozen, _clock) = place.frozen();
     let lock = frozen.lock("app").ttl(SHORT);
     let guard = take(&lock);
@@ -59,7 +59,7 @@ pub(crate) fn dropping_a_guard_whose_lease_has_ended_leaves_the_next_holder_alon
 }
 
 /// 69
-pub(crate) fn there_is_nothing_to_release_of_a_lock_that_nobody_has_taken(place: &dyn Place) {
+pub(crate) fn there_is_nothing_to_release_of_a_lock_that_was_never_taken(place: &dyn Place) {
     // A guard comes from an acquisition only; what can be asked without one says no.
     let lock = place.locker().lock("app");
     assert!(!lock.force_release_blocking().unwrap());
@@ -86,7 +86,7 @@ pub(crate) fn a_second_release_never_frees_the_successors_lock(place: &dyn Place
 }
 
 /// 73
-pub(crate) fn a_release_that_fails_is_told_and_goes_on_in_the_background(place: &dyn Place) {
+pub(crate) fn a_release_that_fails_is_reported_and_goes_on_in_the_background(place: &dyn Place) {
     let guard = take(&place.impatient().lock("app").ttl(LONG));
     let other = place.locker().lock("app");
     let stalled = place.stall();
@@ -156,7 +156,7 @@ pub(crate) fn a_release_lets_in_one_waiter_and_no_second(place: &dyn Place) {
             scope.spawn(move || {
                 let guard = lock.acquire_blocking().unwrap();
                 inside.fetch_add(1, Ordering::SeqCst);
-                // Until it is told to go.
+                // Until the test lets it go.
                 let _ = ended.recv();
                 inside.fetch_sub(1, Ordering::SeqCst);
                 guard.release_blocking().unwrap();
@@ -233,7 +233,7 @@ pub(crate) fn a_release_of_a_lost_lock_says_lost(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(LONG));
     assert!(place.locker().lock("app").force_release_blocking().unwrap());
     assert!(!verified(&guard));
-    told(&guard);
+    until_lost(&guard);
     let answer = guard.release_blocking();
     assert!(matches!(answer, Err(Error::Lost { .. })), "{answer:?}");
     assert!(is_free(&place.locker().lock("app")));

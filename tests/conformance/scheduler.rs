@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use applock::{AppLocker, Ending, Error, LockGuard, singleton};
 
-use crate::asking::{End, answered, bounded, is_busy, is_free, take, take_soon, told, verified};
+use crate::asking::{
+    End, answered, bounded, is_busy, is_free, take, take_soon, until_lost, verified,
+};
 use crate::store::{KEPT, LONG, Place, SHORT, SOON};
 use crate::support::wait;
 
@@ -115,7 +117,9 @@ pub(crate) fn lengths_that_make_no_sense_are_refused(place: &dyn Place) {
 }
 
 /// 185
-pub(crate) fn a_body_does_not_run_while_the_lock_is_busy_and_its_caller_is_told(place: &dyn Place) {
+pub(crate) fn a_body_does_not_run_while_the_lock_is_busy_and_its_caller_learns_of_it(
+    place: &dyn Place,
+) {
     let runs = AtomicU32::new(0);
     let locker = place.locker();
     let guard = take(&place.locker().lock("job").ttl(LONG));
@@ -299,7 +303,7 @@ pub(crate) fn a_function_without_the_attribute_takes_no_lock(place: &dyn Place) 
 }
 
 /// 194
-pub(crate) fn a_loss_during_the_body_cancels_it_or_lets_it_finish_as_it_was_told(
+pub(crate) fn a_loss_during_the_body_cancels_it_or_lets_it_finish_as_on_lost_says(
     place: &dyn Place,
 ) {
     #[singleton(app = "job", ttl = "3s", locker = locker)]
@@ -323,14 +327,14 @@ pub(crate) fn a_loss_during_the_body_cancels_it_or_lets_it_finish_as_it_was_told
     assert!(!answer.unwrap());
 }
 
-/// 195, of what there is in place of a callback: every listener hears of it, at once and
-/// whenever it asks, and the listeners of a lock that is released hear it, too.
-pub(crate) fn every_listener_hears_of_the_end_once(place: &dyn Place) {
+/// 195, of what there is in place of a callback: every task that awaits the loss learns of it,
+/// at once and whenever it asks, and those that await a lock that is released, too.
+pub(crate) fn every_task_that_awaits_the_loss_learns_of_it_once(place: &dyn Place) {
     let lock = place.locker().lock("app").ttl(KEPT);
     for lost in [true, false] {
-        let heard = AtomicU32::new(0);
+        let learned = AtomicU32::new(0);
         let kept = std::sync::Mutex::new(None);
-        let outcome = bounded("all have heard", async {
+        let outcome = bounded("all have learned of it", async {
             let body = async {
                 let guard: Arc<LockGuard> = applock::current().expect("under the lock");
                 *kept.lock().unwrap() = Some(Arc::clone(&guard));
@@ -339,7 +343,7 @@ pub(crate) fn every_listener_hears_of_the_end_once(place: &dyn Place) {
                     pending::<()>().await;
                 }
             };
-            let listen = || async {
+            let awaits = || async {
                 let guard = loop {
                     if let Some(guard) = kept.lock().unwrap().clone() {
                         break guard;
@@ -347,14 +351,14 @@ pub(crate) fn every_listener_hears_of_the_end_once(place: &dyn Place) {
                     tokio::task::yield_now().await;
                 };
                 guard.lost().await;
-                heard.fetch_add(1, Ordering::SeqCst);
+                learned.fetch_add(1, Ordering::SeqCst);
             };
-            tokio::join!(lock.run(body), listen(), listen(), listen()).0
+            tokio::join!(lock.run(body), awaits(), awaits(), awaits()).0
         });
         assert_eq!(outcome.is_err(), lost);
-        assert_eq!(heard.load(Ordering::SeqCst), 3);
+        assert_eq!(learned.load(Ordering::SeqCst), 3);
         let guard = kept.into_inner().unwrap().unwrap();
-        told(&guard);
+        until_lost(&guard);
     }
 }
 

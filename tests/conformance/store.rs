@@ -29,7 +29,7 @@ pub(crate) const KEPT: Duration = Duration::from_secs(3);
 /// released.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
-/// The command time-out of those who would not wait for the usual second.
+/// The command time-out of a locker that would not wait for the usual second.
 pub(crate) const IMPATIENT: Duration = Duration::from_millis(300);
 
 /// How long a test waits for what must come: generous, as it is only used up by failures.
@@ -40,7 +40,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) enum Need {
     /// Nothing: every store runs it.
     Nothing,
-    /// Somebody else can change what is in it.
+    /// Another program can change what is in it.
     Outside,
     /// It can hang, or fail.
     Fragile,
@@ -53,7 +53,7 @@ pub(crate) fn lacking(store: &str, need: Need) -> Option<&'static str> {
     match (store, need) {
         (_, Need::Nothing) => None,
         ("memory", Need::Outside) => {
-            Some("its table belongs to this process: nobody can write there but by its locks")
+            Some("its table belongs to this process: no program can write there but by its locks")
         }
         ("memory", Need::Fragile) => {
             Some("it answers at once and always: there is no wire and no disk between")

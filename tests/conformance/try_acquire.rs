@@ -10,12 +10,12 @@ use crate::asking::{End, is_busy, is_free, same_holding, take};
 use crate::store::{KEPT, LONG, Place, RedisPlace, SOON};
 
 /// 21
-pub(crate) fn a_try_takes_a_free_lock_and_tells_a_held_one_as_busy_whatever_wait_says(
+pub(crate) fn a_try_takes_a_free_lock_and_reports_a_held_one_as_busy_whatever_wait_says(
     place: &dyn Place,
 ) {
     let (ours, other) = (place.locker().lock("app"), place.locker().lock("app"));
     let guard = take(&ours.clone().wait(LONG));
-    // A try that waited would never come back: the holder does not let go.
+    // A try that waited would never come back: the holder does not release.
     assert!(is_busy(&other.clone().wait(LONG)));
     assert!(is_busy(&other.wait_forever()));
     guard.release_blocking().unwrap();
@@ -37,7 +37,7 @@ fn a_try_of_a_held_lock_is_one_round_trip() {
 }
 
 /// 22
-pub(crate) fn of_many_who_try_at_once_one_wins_and_the_others_are_told_busy(place: &dyn Place) {
+pub(crate) fn of_many_callers_that_try_at_once_one_wins_and_the_others_get_busy(place: &dyn Place) {
     const RIVALS: usize = 16;
     let barrier = Barrier::new(RIVALS);
     let results: Vec<_> = thread::scope(|scope| {
@@ -117,9 +117,9 @@ pub(crate) fn busy_names_the_holder_and_the_time_that_its_lease_has_left(place: 
     let Error::Busy(_) = &error else {
         panic!("{error}");
     };
-    let told = error.to_string();
+    let text = error.to_string();
     for part in ["app", "the-holder", "lease ends in"] {
-        assert!(told.contains(part), "{part:?} is missing: {told}");
+        assert!(text.contains(part), "{part:?} is missing: {text}");
     }
     assert!(left > Duration::ZERO);
 }

@@ -81,7 +81,7 @@ pub(crate) fn a_release_ends_the_wait(place: &dyn Place) {
         waiting.await.unwrap()
     });
     assert!(next.fencing_token() > before);
-    // And for one who blocks its thread.
+    // And for a waiter that blocks its thread.
     let waiting = thread::spawn({
         let lock = lock.clone();
         move || lock.acquire_blocking().unwrap()
@@ -114,7 +114,7 @@ fn hand_over(place: &dyn Place) -> Duration {
     times[times.len() / 2]
 }
 
-/// 29, where who waits is told. (In a directory nobody is: there it asks.)
+/// 29, where the store notifies the waiter. (A directory does not: there the waiter polls.)
 #[test]
 fn a_release_is_known_to_the_next_within_milliseconds() {
     for place in [&RedisPlace::fresh() as &dyn Place, &MemoryPlace::fresh()] {
@@ -210,7 +210,7 @@ pub(crate) fn a_store_that_hangs_for_a_while_does_not_end_a_wait(place: &dyn Pla
 }
 
 /// 35
-pub(crate) fn a_wait_at_a_store_that_hangs_lasts_to_its_end_and_is_told_why(place: &dyn Place) {
+pub(crate) fn a_wait_at_a_store_that_hangs_lasts_to_its_end_and_reports_why(place: &dyn Place) {
     let locker = place.impatient();
     take(&locker.lock("app").ttl(LONG))
         .release_blocking()
@@ -218,8 +218,8 @@ pub(crate) fn a_wait_at_a_store_that_hangs_lasts_to_its_end_and_is_told_why(plac
     let wait = Duration::from_secs(1);
     let stalled = place.stall();
     let begun = Instant::now();
-    let told = locker.lock("app").ttl(LONG).wait(wait).acquire_blocking();
-    assert!(matches!(told, Err(Error::Unavailable(_))), "{told:?}");
+    let outcome = locker.lock("app").ttl(LONG).wait(wait).acquire_blocking();
+    assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
     // A question that is not answered does not end it.
     assert!(begun.elapsed() >= wait, "{:?}", begun.elapsed());
     drop(stalled);
@@ -239,12 +239,12 @@ pub(crate) fn a_wait_of_nothing_is_one_try(place: &dyn Place) {
 }
 
 /// 37
-pub(crate) fn many_who_wait_are_all_told_when_their_time_is_over(place: &dyn Place) {
+pub(crate) fn many_waiters_all_get_busy_when_their_time_is_over(place: &dyn Place) {
     const MANY: usize = 30;
     let _guard = take(&place.locker().lock("app").ttl(LONG));
     let (locker, clock) = place.frozen();
     let length = Duration::from_secs(5);
-    bounded("all are told", async {
+    bounded("all get their answer", async {
         let mut all = JoinSet::new();
         for _ in 0..MANY {
             let lock = locker.lock("app").wait(length);
@@ -255,8 +255,8 @@ pub(crate) fn many_who_wait_are_all_told_when_their_time_is_over(place: &dyn Pla
         until_waiting(&lock_of(place), MANY as u64);
         clock.advance(length);
         // No more time passes: not one of them waits for another.
-        while let Some(told) = all.join_next().await {
-            assert_busy(told.unwrap());
+        while let Some(outcome) = all.join_next().await {
+            assert_busy(outcome.unwrap());
         }
     });
 }

@@ -1,5 +1,5 @@
 //! Promise: a `#[singleton]` without a locker uses the process's: that of `init`, or the
-//! one that `APPLOCK_URL` names, and never one that nobody named.
+//! one that `APPLOCK_URL` names, and never one that was not named.
 
 use crate::support::child::{self, ChildProcess};
 use crate::support::redis::{RedisServer, free_port};
@@ -15,7 +15,7 @@ fn sync_job() -> Result<String> {
     Ok(applock::current().unwrap().info().key().to_owned())
 }
 
-fn says_what_it_is_told() {
+fn says_its_outcome() {
     match pollster::block_on(job()) {
         Ok(key) => child::say(format_args!("ran under {key}")),
         Err(error) => child::say(error),
@@ -27,51 +27,51 @@ fn says_what_it_is_told() {
 }
 
 #[track_caller]
-fn told(test: &str, url: &str) -> String {
+fn outcome(test: &str, url: &str) -> String {
     let child = ChildProcess::with(test, "", &[(URL_VARIABLE, url)]);
-    let told = child.says();
-    assert_eq!(child.says(), told, "async and sync are told the same");
+    let outcome = child.says();
+    assert_eq!(child.says(), outcome, "async and sync get the same");
     child.dismiss();
-    told
+    outcome
 }
 
 #[test]
 fn the_environment_names_the_store() {
     if child::part().is_some() {
-        return says_what_it_is_told();
+        return says_its_outcome();
     }
     let name = child::name_of(the_environment_names_the_store);
     let server = RedisServer::start();
-    assert_eq!(told(name, &server.url()), "ran under QUEUE:default");
+    assert_eq!(outcome(name, &server.url()), "ran under QUEUE:default");
     // It was this server: its token is kept there.
     assert!(server.run::<bool>("EXISTS {QUEUE:default}:fence"));
-    assert_eq!(told(name, "memory:"), "ran under QUEUE:default");
+    assert_eq!(outcome(name, "memory:"), "ran under QUEUE:default");
     let nowhere = format!("redis://:hunter2@127.0.0.1:{}", free_port());
-    let text = told(name, &nowhere);
+    let text = outcome(name, &nowhere);
     assert!(
         text.starts_with("unavailable") && !text.contains("hunter2"),
         "{text}"
     );
-    let text = told(name, "redis://:hunter2@127.0.0.1:99999");
+    let text = outcome(name, "redis://:hunter2@127.0.0.1:99999");
     assert!(
         text.starts_with("invalid") && text.contains("port"),
         "{text}"
     );
     assert!(!text.contains("hunter2"), "{text}");
-    let text = told(name, "");
+    let text = outcome(name, "");
     assert!(text.starts_with("invalid"), "{text}");
 }
 
 #[test]
 fn a_directory_that_the_environment_names_is_created_on_first_use() {
     if child::part().is_some() {
-        return says_what_it_is_told();
+        return says_its_outcome();
     }
     let name = child::name_of(a_directory_that_the_environment_names_is_created_on_first_use);
     let home = tempfile::tempdir().unwrap();
     let directory = home.path().join("deep/locks");
     let url = format!("dir:{}", directory.display());
-    assert_eq!(told(name, &url), "ran under QUEUE:default");
+    assert_eq!(outcome(name, &url), "ran under QUEUE:default");
     assert!(directory.is_dir());
 }
 

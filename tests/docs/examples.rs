@@ -90,10 +90,10 @@ fn an_example_whose_store_cannot_be_reached_says_so_and_fails() {
     ] {
         let output = run(example, Some(&url));
         assert_eq!(output.status.code(), Some(1), "{example}");
-        let told = String::from_utf8_lossy(&output.stderr);
+        let error = String::from_utf8_lossy(&output.stderr);
         assert!(
-            told.contains("unavailable") && told.contains(&url),
-            "{example}: {told}"
+            error.contains("unavailable") && error.contains(&url),
+            "{example}: {error}"
         );
     }
 }
@@ -135,6 +135,6 @@ fn a_resource_refuses_the_write_of_a_holder_that_was_overtaken() {
     on_both("fenced_write", |shown| {
         assert_eq!(count(shown, "server-1 writes 101: refused: "), 1, "{shown}");
         assert_eq!(count(shown, "the balance is 200"), 1, "{shown}");
-        assert_eq!(count(shown, "server-1 is told: lost: "), 1, "{shown}");
+        assert_eq!(count(shown, "server-1 learns: lost: "), 1, "{shown}");
     });
 }

@@ -64,7 +64,7 @@ async fn everything(server: &RedisServer) -> Result<(), Error> {
     }
 }
 
-/// Without these, whoever waits asks again and again instead.
+/// Without these, waiters poll instead.
 const OPTIONAL: [&str; 2] = ["+publish", "+subscribe"];
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn old_instances_with_a_plain_lock_and_new_ones_exclude_one_another() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.expect("a server");
     let lock = locker.lock("reports");
-    let plain = "SET QUEUE:reports somebody NX EX 60";
+    let plain = "SET QUEUE:reports another-program NX EX 60";
 
     assert_eq!(server.run::<String>(plain), "OK");
     let Err(Error::Busy(holder)) = lock.acquire().await else {
@@ -109,13 +109,13 @@ async fn old_instances_with_a_plain_lock_and_new_ones_exclude_one_another() {
             .await
             .expect("an answer")
     );
-    assert_eq!(server.run::<String>("GET QUEUE:reports"), "somebody");
+    assert_eq!(server.run::<String>("GET QUEUE:reports"), "another-program");
     server.run::<()>("DEL QUEUE:reports");
 
     let guard = lock.acquire().await.expect("it is free");
     assert_eq!(server.run::<Option<String>>(plain), None);
     assert!(server.try_run::<String>(&["GET", "QUEUE:reports"]).is_err());
-    // An old instance that does not look whose it is.
+    // An old instance that does not check whose it is.
     server.run::<()>("DEL QUEUE:reports");
     assert!(!guard.verify().await.expect("an answer"));
     assert!(matches!(guard.release().await, Err(Error::Lost { .. })));

@@ -49,7 +49,7 @@ const TIME_OUT: Duration = Duration::from_millis(500);
 /// The history is judged, and forgotten, so often.
 const STRETCH: Duration = Duration::from_secs(60);
 
-/// How soon a lock must be free when all is well again and nobody wants it: the lease of
+/// How soon a lock must be free when all is well again and no worker wants it: the lease of
 /// one that was killed, and what a busy machine may take.
 const FREE_WITHIN: Duration = Duration::from_secs(15);
 

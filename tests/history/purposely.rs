@@ -77,7 +77,7 @@ fn one_after_the_other_is_sound() {
 #[test]
 fn what_overlaps_may_have_happened_in_any_order() {
     sound(&[
-        // Its acquire was told late, after the other's release had been told.
+        // Its acquire was answered late, after the other's release had been answered.
         attempt(1, 0).got(100, 2).yes(101).released(110, 120),
         attempt(2, 5).got(10, 1).yes(11).released(20, 30),
         attempt(3, 1).busy(40),
@@ -93,13 +93,13 @@ fn what_overlaps_may_have_happened_in_any_order() {
 }
 
 #[test]
-fn what_nobody_heard_of_may_have_happened_or_not() {
-    let unheard = attempt(1, 0).unknown(500);
-    sound(&[unheard.clone(), attempt(2, 510).got(520, 1)]);
-    sound(&[unheard.clone(), attempt(2, 510).busy(520)]);
+fn what_got_no_answer_may_have_happened_or_not() {
+    let unanswered = attempt(1, 0).unknown(500);
+    sound(&[unanswered.clone(), attempt(2, 510).got(520, 1)]);
+    sound(&[unanswered.clone(), attempt(2, 510).busy(520)]);
     // It came to life in between, and went again.
     sound(&[
-        unheard,
+        unanswered,
         attempt(2, 510).got(520, 1).released(530, 540),
         attempt(3, 550).busy(560),
         attempt(4, 550).busy(570),
@@ -148,7 +148,7 @@ fn two_holders_at_once_are_found() {
 }
 
 #[test]
-fn an_acquire_told_before_the_others_release_began_is_found() {
+fn an_acquire_answered_before_the_others_release_began_is_found() {
     broken(
         NO_ORDER,
         &[
@@ -180,7 +180,7 @@ fn a_refusal_by_what_began_only_later_is_found() {
 }
 
 #[test]
-fn what_nobody_heard_of_can_have_happened_only_once() {
+fn what_got_no_answer_can_have_happened_only_once() {
     let history = |unknown| {
         let mut all = vec![
             attempt(3, 10).busy(20),
@@ -209,7 +209,7 @@ fn a_release_of_what_was_anothers_is_found() {
             attempt(3, 65).got(70, 3).yes(75),
         ],
     );
-    // And here it was even told so.
+    // And here its release was even answered.
     broken(
         NO_ORDER,
         &[
@@ -220,8 +220,8 @@ fn a_release_of_what_was_anothers_is_found() {
 }
 
 #[test]
-fn a_release_of_what_is_held_that_was_told_not_held_is_found() {
-    // Refused afterwards by a lock that nobody else can hold.
+fn a_release_of_what_is_held_that_was_answered_not_held_is_found() {
+    // Refused afterwards by a lock that no other can hold.
     broken(
         NO_ORDER,
         &[
@@ -301,7 +301,7 @@ fn one_wrong_answer_among_thousands_is_found() {
 }
 
 #[test]
-fn a_search_that_is_too_long_is_told_and_is_no_proof() {
+fn a_search_that_is_too_long_is_reported_and_is_no_proof() {
     let held = attempt(1, 0).got(10, 1).released(20, 30);
     let why = judge(&[held], TIME_OUT, 1).unwrap_err();
     assert!(why.contains("undecided after 1 steps"), "{why}");
@@ -311,7 +311,7 @@ fn a_search_that_is_too_long_is_told_and_is_no_proof() {
 fn increments_that_were_lost_or_made_up_are_found() {
     let writes = Writes {
         acknowledged: 3,
-        unheard: 1,
+        unanswered: 1,
         refused: 2,
     };
     let mut counter = Counter::default();

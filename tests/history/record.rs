@@ -13,7 +13,7 @@ pub fn now() -> u64 {
 }
 
 /// One line. A process that is killed may leave a part of its last one: what has no
-/// mark at its end was never told.
+/// mark at its end was never said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     pub op: u64,
@@ -29,7 +29,7 @@ pub enum What {
     Acquiring { key: usize, waits: bool },
     /// It ended.
     Outcome(Outcome),
-    /// The guard said that it is held; the time is that before the look.
+    /// The guard said that it is held; the time is that before the question.
     Held,
     /// A release begins.
     Releasing,
@@ -138,7 +138,7 @@ impl Attempt {
         }
     }
 
-    /// The fencing token, and when it was told, if it is known to be acquired.
+    /// The fencing token, and when it was answered, if it is known to be acquired.
     pub fn acquired(&self) -> Option<(u64, u64)> {
         match self.outcome {
             Some((end, Outcome::Acquired(token))) => Some((end, token)),
@@ -189,7 +189,7 @@ impl Record {
 }
 
 #[test]
-fn what_is_told_is_understood_and_half_of_it_is_not() {
+fn what_is_reported_is_understood_and_half_of_it_is_not() {
     for what in [
         What::Acquiring {
             key: 3,

@@ -159,7 +159,7 @@ fn the_resource_refuses_a_token_older_than_the_newest_it_has_seen() {
     let mut new = Client::connect(resource.path());
     assert_eq!(old.under(1, 5).read(), Some(0));
     assert!(old.write(1));
-    // A look is enough to shut the older one out.
+    // A read is enough to shut the older one out.
     assert_eq!(new.under(1, 6).read(), Some(1));
     assert!(!old.write(2));
     assert_eq!(old.read(), None);

@@ -13,12 +13,12 @@ const LATE_TRY: Owner = 1 << 63;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Acquire(Owner),
-    /// An acquire that was refused: somebody holds it.
+    /// An acquire that was refused: it is held.
     Busy,
     Release(Owner),
-    /// A release that was told that there is nothing to release.
+    /// A release whose answer was that there is nothing to release.
     NotHeld(Owner),
-    /// The lease ends, or a release that nobody heard of is carried out.
+    /// The lease ends, or a release that got no answer is carried out.
     Expire(Owner),
 }
 
@@ -60,7 +60,7 @@ pub fn operations<'a>(
         of_one(attempt, &mut all);
         let closed = attempt.outcome.filter(|(_, how)| *how != Outcome::Unknown);
         if attempt.waits && closed.is_some_and(|(end, _)| end - attempt.start >= time_out) {
-            unheard(attempt.op | LATE_TRY, attempt.start, &mut all);
+            unanswered(attempt.op | LATE_TRY, attempt.start, &mut all);
         }
     }
     all
@@ -69,7 +69,7 @@ pub fn operations<'a>(
 fn of_one(attempt: &Attempt, all: &mut Vec<Operation<Action>>) {
     let (op, start) = (attempt.op, attempt.start);
     let (end, token) = match attempt.outcome {
-        None | Some((_, Outcome::Unknown)) => return unheard(op, start, all),
+        None | Some((_, Outcome::Unknown)) => return unanswered(op, start, all),
         Some((end, Outcome::Busy)) => return all.push(closed(Action::Busy, start, end)),
         Some((end, Outcome::Acquired(token))) => (end, token),
     };
@@ -83,8 +83,8 @@ fn of_one(attempt: &Attempt, all: &mut Vec<Operation<Action>>) {
         Some((start, Some((end, Release::NotHeld)))) => {
             all.push(closed(Action::NotHeld(op), start, end));
         }
-        // Lost, unknown, or never released: the store may have ended it since its
-        // holder was last told that it holds.
+        // Lost, unknown, or never released: the store may have ended it since its guard
+        // last said that it is held.
         _ => (),
     }
     let last_yes = attempt.yes.map_or(start, |(_, last)| last);
@@ -92,7 +92,7 @@ fn of_one(attempt: &Attempt, all: &mut Vec<Operation<Action>>) {
 }
 
 /// An acquire that may have happened, and then ended at any time.
-fn unheard(owner: Owner, start: u64, all: &mut Vec<Operation<Action>>) {
+fn unanswered(owner: Owner, start: u64, all: &mut Vec<Operation<Action>>) {
     all.push(open(Action::Acquire(owner), start, true));
     all.push(open(Action::Expire(owner), start, false));
 }

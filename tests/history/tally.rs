@@ -112,7 +112,7 @@ fn wall_ahead() -> i128 {
     i128::try_from(wall.as_nanos()).expect("some centuries") - i128::from(now())
 }
 
-/// Writes it down for whoever looks into it.
+/// Writes it down, for the search for the cause.
 fn kept(attempts: &[Attempt], seed: u64) -> String {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("history-{seed}.txt"));
     let lines: Vec<String> = attempts.iter().map(|it| format!("{it:?}")).collect();
@@ -127,11 +127,11 @@ impl fmt::Display for Tally {
         let sum = |of: fn(&Writes) -> u64| self.writes.iter().map(of).sum::<u64>();
         write!(
             f,
-            "operations: {:?}\nincrements: {} acknowledged, {} unheard, {} refused\n\
+            "operations: {:?}\nincrements: {} acknowledged, {} unanswered, {} refused\n\
              verdict: sound, in {} stretch(es)",
             self.happened,
             sum(|writes| writes.acknowledged),
-            sum(|writes| writes.unheard),
+            sum(|writes| writes.unanswered),
             sum(|writes| writes.refused),
             self.stretches
         )

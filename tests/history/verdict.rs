@@ -6,7 +6,7 @@ use crate::record::Attempt;
 use crate::resource::Counter;
 use crate::spec::{Lease, operations};
 
-/// A history that takes more steps is told as undecided. One of a minute takes some
+/// A history that takes more steps is reported as undecided. One of a minute takes some
 /// thousands.
 pub const STEPS: usize = 1_000_000;
 
@@ -34,11 +34,11 @@ fn has_an_order(attempts: &[Attempt], time_out: u64, steps: usize) -> Result<(),
     }
 }
 
-/// An acquisition that began after another had been told has the larger token.
+/// An acquisition that began after another had been answered has the larger token.
 fn tokens_grow(attempts: &[Attempt]) -> Result<(), String> {
     let acquired = attempts
         .iter()
-        .filter_map(|attempt| attempt.acquired().map(|told| (told, attempt)));
+        .filter_map(|attempt| attempt.acquired().map(|acquired| (acquired, attempt)));
     let mut by_end: Vec<_> = acquired.collect();
     let mut by_start = by_end.clone();
     by_end.sort_by_key(|((end, _), _)| *end);
@@ -61,20 +61,20 @@ fn tokens_grow(attempts: &[Attempt]) -> Result<(), String> {
     Ok(())
 }
 
-/// From when its holder was told of it until it was last told that it holds, nobody
-/// else's time begins.
+/// From a holder's answer until its guard last said that it is held, no other holder's time
+/// begins.
 fn holdings_are_apart(attempts: &[Attempt]) -> Result<(), String> {
     let mut holdings: Vec<_> = attempts
         .iter()
         .filter_map(|attempt| {
-            let ((told, _), (_, last)) = attempt.acquired().zip(attempt.yes)?;
-            Some((told, last, attempt))
+            let ((answered, _), (_, last)) = attempt.acquired().zip(attempt.yes)?;
+            Some((answered, last, attempt))
         })
         .collect();
-    holdings.sort_by_key(|(told, ..)| *told);
+    holdings.sort_by_key(|(answered, ..)| *answered);
     let mut longest: Option<(u64, &Attempt)> = None;
-    for (told, last, attempt) in holdings {
-        if let Some((_, other)) = longest.filter(|(until, _)| *until >= told) {
+    for (answered, last, attempt) in holdings {
+        if let Some((_, other)) = longest.filter(|(until, _)| *until >= answered) {
             return Err(format!("two held at once\n    {other:?}\n    {attempt:?}"));
         }
         longest = longest
@@ -84,12 +84,12 @@ fn holdings_are_apart(attempts: &[Attempt]) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes to one counter, as its writers heard of them.
+/// Writes to one counter, as their writers learned of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
     pub acknowledged: u64,
     /// Their writers were killed before they could tell.
-    pub unheard: u64,
+    pub unanswered: u64,
     pub refused: u64,
 }
 
@@ -98,7 +98,7 @@ impl Writes {
         match attempt.write {
             Some(Some(true)) => self.acknowledged += 1,
             Some(Some(false)) => self.refused += 1,
-            Some(None) => self.unheard += 1,
+            Some(None) => self.unanswered += 1,
             None => (),
         }
     }
@@ -106,8 +106,8 @@ impl Writes {
 
 /// Every increment that was acknowledged is in the counter, and nothing else is.
 pub fn count(counter: &Counter, writes: &Writes) -> Result<(), String> {
-    let told = writes.acknowledged..=writes.acknowledged + writes.unheard;
-    if counter.value == counter.taken && told.contains(&counter.taken) {
+    let possible = writes.acknowledged..=writes.acknowledged + writes.unanswered;
+    if counter.value == counter.taken && possible.contains(&counter.taken) {
         return Ok(());
     }
     Err(format!(

@@ -16,7 +16,7 @@ use crate::{KEYS, TIME_OUT, TTL, lock_of};
 
 const WORKERS: u64 = 4;
 
-/// How a process is told what it is: in one line of text.
+/// How a process learns what it is: in one line of text.
 pub struct Part<'a> {
     pub url: &'a str,
     pub resource: &'a Path,
@@ -184,7 +184,7 @@ impl Worker {
 
     /// Whether the guard says that it is held. The time is taken first: it was held then,
     /// whatever happened between the two.
-    fn look(&self, guard: &LockGuard) -> bool {
+    fn checks(&self, guard: &LockGuard) -> bool {
         let at = now();
         let held = guard.is_held();
         if held {
@@ -194,7 +194,7 @@ impl Worker {
     }
 
     fn hold(&mut self, key: usize, guard: LockGuard) {
-        self.look(&guard);
+        self.checks(&guard);
         let token = guard.fencing_token();
         let value = self.resource.under(key, token).read();
         // Now and then it works on, though the lock was lost: the resource must see to
@@ -207,7 +207,7 @@ impl Worker {
             self.say(now(), What::Writing);
             let taken = self.resource.write(value + 1);
             self.say(now(), What::Written(taken));
-            held = self.look(&guard);
+            held = self.checks(&guard);
         }
         if held && careless {
             self.stay(&guard);
@@ -224,17 +224,17 @@ impl Worker {
         self.say(now(), What::Release(how));
     }
 
-    /// Stays for a while, mostly a short one, and looks at the guard meanwhile.
+    /// Stays for a while, mostly a short one, and checks the guard meanwhile.
     fn stay(&mut self, guard: &LockGuard) -> bool {
         let longest = match self.random.u8(0..25) {
             0 => 2_500,
             _ => 25,
         };
         let end = now() + self.random.u64(0..=longest) * 1_000_000;
-        let mut held = self.look(guard);
+        let mut held = self.checks(guard);
         while held && now() < end {
             std::thread::sleep(Duration::from_millis(5));
-            held = self.look(guard);
+            held = self.checks(guard);
         }
         held
     }

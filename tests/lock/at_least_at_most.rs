@@ -159,7 +159,7 @@ async fn at_most_cancels_a_body_that_hangs_and_the_next_may_run() {
 }
 
 #[test]
-fn at_most_ends_a_guard_that_nobody_lets_go_and_the_next_holder_is_left_alone() {
+fn at_most_ends_a_guard_that_is_never_released_and_the_next_holder_is_left_alone() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let other = AppLocker::connect_blocking(server.url()).unwrap();
@@ -168,7 +168,7 @@ fn at_most_ends_a_guard_that_nobody_lets_go_and_the_next_holder_is_left_alone() 
     let hung = lock.acquire_blocking().unwrap();
     let theirs = other.lock("hung").wait(LIMIT);
     let next = theirs.acquire_blocking().unwrap();
-    // Whoever has it now, the other one knows that it has not.
+    // The old holder knows that it has lost the lock.
     assert!(!hung.is_held());
     assert!(start.elapsed() >= LEAST - MILLISECOND);
     assert!(start.elapsed() < LEAST * 8);
@@ -190,7 +190,7 @@ fn at_most_bounds_the_lease_also_where_the_ttl_is_longer() {
 }
 
 #[test]
-fn a_sync_body_over_its_time_is_told_and_finishes() {
+fn a_sync_body_over_its_time_learns_of_it_and_finishes() {
     #[singleton(app = "sync", at_most = "3s", locker = locker, guard = guard)]
     fn overdue(locker: &AppLocker) -> Result<Option<Error>, Error> {
         guard.lost_blocking();

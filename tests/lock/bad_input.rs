@@ -56,10 +56,10 @@ async fn empty_and_oversized_names_are_refused_and_nothing_is_written() {
         (locker.lock("app").key(&*huge), "key"),
     ] {
         let value = || invalid(lock.acquire_blocking().unwrap_err(), what, "\"");
-        let told = value();
+        let error = value();
         assert!(
-            told.reason.contains("empty") || told.reason.contains(&bytes),
-            "{told}"
+            error.reason.contains("empty") || error.reason.contains(&bytes),
+            "{error}"
         );
         invalid(lock.try_acquire().await.unwrap_err(), what, "\"");
         invalid(lock.run(async {}).await.unwrap_err(), what, "\"");
@@ -137,8 +137,8 @@ async fn ttls_of_nothing_too_little_and_too_much_are_refused_and_nothing_is_writ
     }
     let lock = locker.lock("timed").at_most(Duration::from_secs(1));
     let error = lock.at_least(Duration::from_secs(2)).acquire().await;
-    let told = invalid(error.unwrap_err(), "at_least", "2s");
-    assert!(told.reason.contains("1s"), "{told}");
+    let error = invalid(error.unwrap_err(), "at_least", "2s");
+    assert!(error.reason.contains("1s"), "{error}");
     assert_eq!(server.run::<i64>("DBSIZE"), 0);
     // The least is accepted, and an overflowing wait is one for ever.
     let least = locker.lock("timed").ttl(Duration::from_millis(100));
@@ -170,12 +170,12 @@ fn a_builders_values_are_checked() {
     );
     for (length, shown) in [(0, "0s"), (4, "4ms"), (1_001, "1s 1ms")] {
         let length = Duration::from_millis(length);
-        let told = refused(
+        let error = refused(
             builder(&server).command_timeout(length),
             "command_timeout",
             shown,
         );
-        assert!(told.reason.contains("1 s"), "{told}");
+        assert!(error.reason.contains("1 s"), "{error}");
     }
 }
 
@@ -201,9 +201,9 @@ async fn a_bad_url_is_refused_by_its_part_and_never_shows_the_password() {
         ("dir:///tmp/a\0b", "dir:", "NUL"),
     ] {
         let error = AppLocker::connect(url).await.unwrap_err();
-        let told = invalid(error, "url", value);
-        assert!(told.reason.contains(reason), "{url:?}: {told}");
-        assert!(!told.to_string().contains("hunter2"), "{told}");
+        let error = invalid(error, "url", value);
+        assert!(error.reason.contains(reason), "{url:?}: {error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
         invalid(AppLocker::connect_blocking(url).unwrap_err(), "url", value);
         invalid(
             AppLocker::builder().store(url).build().unwrap_err(),
@@ -239,9 +239,9 @@ async fn a_directory_that_can_not_be_is_named_and_nothing_half_made_stays_behind
         at("file"),
         at("file/locks"),
         at(&format!("new/deeper/{long}")),
-        "/proc/locks-of-nobody".to_owned(),
+        "/proc/locks-of-a-test".to_owned(),
         "/proc/self/locks".to_owned(),
-        "/sys/kernel/locks-of-nobody".to_owned(),
+        "/sys/kernel/locks-of-a-test".to_owned(),
     ] {
         let error = AppLocker::connect(format!("dir:{path}")).await.unwrap_err();
         let text = error.to_string();
@@ -254,11 +254,11 @@ async fn a_directory_that_can_not_be_is_named_and_nothing_half_made_stays_behind
 }
 
 #[tokio::test]
-async fn a_directory_that_can_not_be_is_told_the_same_on_first_use() {
+async fn a_directory_that_can_not_be_is_reported_the_same_on_first_use() {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("file"), "mine").unwrap();
     let file = home.path().join("file").display().to_string();
-    for path in [&*file, &*format!("{file}/locks"), "/proc/locks-of-nobody"] {
+    for path in [&*file, &*format!("{file}/locks"), "/proc/locks-of-a-test"] {
         let url = format!("dir:{path}");
         let at_once = AppLocker::connect(&url).await.unwrap_err();
         let locker = AppLocker::builder().store(&url).build().unwrap();

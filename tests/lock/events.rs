@@ -111,7 +111,7 @@ fn failed_heartbeats_are_one_warning_and_one_word_when_they_are_answered_again()
 fn a_redial_is_a_warning_that_names_the_lock_it_was_noticed_by() {
     let server = RedisServer::start();
     let (_locker, guard) = hold(&server, "redial");
-    // What was sent with the first acquire (a look at the server's settings) is answered
+    // What was sent with the first acquire (a question for the server's settings) is answered
     // by now, so that the heartbeat is what meets the dead connection.
     assert!(guard.verify_blocking().unwrap());
     let () = server.run("CLIENT KILL TYPE normal SKIPME yes");

@@ -102,7 +102,7 @@ async fn one_at_a_time(locker: &AppLocker) -> Result<u64, Error> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_crowd_one_runs_at_a_time_and_every_one_gets_its_turn() {
+async fn of_a_crowd_one_runs_at_a_time_and_each_is_granted_the_lock() {
     let server = RedisServer::start();
     let shared = AppLocker::connect(server.url()).await.unwrap();
     let mut tasks = Vec::new();
@@ -130,11 +130,11 @@ fn tries_once(url: &str) {
 }
 
 #[test]
-fn another_process_is_told_who_holds_the_lock() {
+fn another_process_learns_who_holds_the_lock() {
     if let Some(url) = child::part() {
         return tries_once(&url);
     }
-    let name = child::name_of(another_process_is_told_who_holds_the_lock);
+    let name = child::name_of(another_process_learns_who_holds_the_lock);
     let server = RedisServer::start();
     let locker = AppLocker::builder()
         .store(server.url())
@@ -143,7 +143,7 @@ fn another_process_is_told_who_holds_the_lock() {
         .unwrap();
     let guard = locker.lock("processes").acquire_blocking().unwrap();
     let refused = ChildProcess::start(name, &server.url());
-    let told = refused.says();
+    let text = refused.says();
     for part in [
         "busy",
         "QUEUE:processes",
@@ -152,7 +152,7 @@ fn another_process_is_told_who_holds_the_lock() {
         "last heartbeat",
         &guard.fencing_token().to_string(),
     ] {
-        assert!(told.contains(part), "{part:?} is missing: {told}");
+        assert!(text.contains(part), "{part:?} is missing: {text}");
     }
     refused.dismiss();
     guard.release_blocking().unwrap();

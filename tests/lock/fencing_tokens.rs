@@ -38,7 +38,7 @@ fn several(lock: &Lock, mut last: u64) -> u64 {
 
 #[track_caller]
 fn assert_taken_away(guard: &LockGuard) {
-    wait::until("the holder is told", SOON, || !guard.is_held());
+    wait::until("the holder learns of its loss", SOON, || !guard.is_held());
     match guard.ensure_held() {
         Err(Error::Lost { reason, .. }) => assert_eq!(reason, Loss::Taken),
         other => panic!("{other:?}"),
@@ -78,7 +78,7 @@ fn tokens_grow_over_a_restart_that_forgets_nothing_and_the_lock_is_kept() {
 
 /// 89, 178
 #[test]
-fn after_a_flush_the_holder_is_told_and_the_next_has_a_larger_token() {
+fn after_a_flush_the_holder_learns_of_it_and_the_next_has_a_larger_token() {
     let server = RedisServer::start();
     let (ours, other) = (lock(&server).ttl(Duration::from_secs(3)), lock(&server));
     let flushed = ours.acquire_blocking().unwrap();

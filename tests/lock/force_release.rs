@@ -1,21 +1,21 @@
-//! Promise: a lock that was released by force is told to its holder at its next
+//! Promise: a release by force is reported to the holder at its next
 //! heartbeat at the latest; stale means 'no heartbeat', and a holder whose heart beats
 //! is never touched by `force_release_if_stale` (F6).
 
 use std::time::{Duration, Instant};
 
 use crate::support::child::{self, ChildProcess};
-use crate::support::lease::{KEPT, LIMIT, assert_lost, look};
+use crate::support::lease::{KEPT, LIMIT, assert_lost, view};
 use crate::support::redis::RedisServer;
 use crate::support::wait;
 use applock::{AppLocker, Ending, Error, Loss};
 
-/// A heartbeat is due every three seconds. That a loss is told as `Taken` shows that a
+/// A heartbeat is due every three seconds. That a loss is reported as `Taken` shows that a
 /// heartbeat has found it: if none had, it would be `Expired`.
 const TTL: Duration = Duration::from_secs(9);
 
 #[test]
-fn a_holder_is_told_of_anothers_force_at_its_next_heartbeat_at_the_latest() {
+fn a_holder_learns_of_anothers_force_at_its_next_heartbeat_at_the_latest() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let other = AppLocker::connect_blocking(server.url()).unwrap();
@@ -29,7 +29,7 @@ fn a_holder_is_told_of_anothers_force_at_its_next_heartbeat_at_the_latest() {
 }
 
 #[test]
-fn a_holder_in_the_same_locker_is_told_at_once() {
+fn a_holder_in_the_same_locker_learns_of_it_at_once() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = locker.lock("forced").ttl(Duration::from_secs(180));
@@ -53,7 +53,7 @@ fn forces(url: &str) {
 }
 
 #[test]
-fn a_holder_is_told_of_another_processes_force() {
+fn a_holder_learns_of_another_processes_force() {
     if let Some(url) = child::part() {
         return forces(&url);
     }
@@ -61,7 +61,7 @@ fn a_holder_is_told_of_another_processes_force() {
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let guard = locker.lock("forced").ttl(TTL).acquire_blocking().unwrap();
     let child = ChildProcess::start(
-        child::name_of(a_holder_is_told_of_another_processes_force),
+        child::name_of(a_holder_learns_of_another_processes_force),
         &server.url(),
     );
     assert_eq!(child.says(), "true");
@@ -101,7 +101,7 @@ fn a_stale_time_shorter_than_the_heartbeats_interval_does_not_kill_a_beating_hea
     let stale = Duration::from_secs(2);
     let mut silent = 0;
     wait::until("a heart silent for longer", LIMIT, || {
-        let seen = look(&server, "QUEUE:slow").expect("the lock is taken");
+        let seen = view(&server, "QUEUE:slow").expect("the lock is taken");
         for time in [Duration::ZERO, stale] {
             let killed = lock.force_release_if_stale_blocking(time).unwrap();
             assert!(!killed, "killed after {:?}", guard.held_for());

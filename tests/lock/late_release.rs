@@ -1,5 +1,5 @@
-//! Promise: a release that comes after the holding was over deletes nothing of what
-//! somebody else holds by then, and says so (F5, R7).
+//! Promise: a release that comes after the holding was over deletes nothing of what the
+//! next holder has by then, and says so (F5, R7).
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use applock::{AppLocker, Error, LockGuard, Loss};
 /// Far longer than any test here: nothing is freed by its ttl.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Somebody else's, taken as soon as it can be had.
+/// The next holder's, taken as soon as it can be had.
 fn next(server: &RedisServer, app: &str) -> LockGuard {
     let other = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = other.lock(app).ttl(LONG).wait(LIMIT);
@@ -25,7 +25,7 @@ fn assert_untouched(server: &RedisServer, app: &str, next: &LockGuard) {
 }
 
 #[test]
-fn a_holder_that_does_not_know_yet_is_told_not_held() {
+fn a_holder_that_does_not_know_yet_gets_not_held() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = locker.lock("theirs").ttl(LONG);
@@ -39,7 +39,7 @@ fn a_holder_that_does_not_know_yet_is_told_not_held() {
 }
 
 #[test]
-fn a_holder_whose_lease_ran_out_is_told_that_it_was_lost() {
+fn a_holder_whose_lease_ran_out_learns_that_it_was_lost() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     // at_most ends it, as it would end if its heart had stopped.

@@ -1,6 +1,6 @@
 //! Promise: a holder that lost its lease learns of it at its next heartbeat at the latest:
-//! the guard turns lost for good, the async body is cancelled, the caller is told, and it
-//! is logged (R4).
+//! the guard is lost for good, the async body is cancelled, the caller gets an error, and
+//! it is logged (R4).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::redis::RedisServer;
 use crate::support::{log, wait};
 use applock::{AppLocker, Error, Loss, singleton};
 
-/// A heartbeat is due every three seconds. That a loss is told as `Taken` shows that a
+/// A heartbeat is due every three seconds. That a loss is reported as `Taken` shows that a
 /// heartbeat has found it: if none had, it would be `Expired`.
 const TTL: Duration = Duration::from_secs(9);
 
@@ -38,7 +38,7 @@ fn cancelled_by(take_away: impl Fn(&RedisServer)) {
     let error = running.join().unwrap().unwrap_err();
     assert!(
         saw.is_dropped(),
-        "the body is gone before its caller is told"
+        "the body is gone before its caller gets the error"
     );
     assert_lost(&error, Loss::Taken);
     let logged = log::until(&["cancelled", "job", &token.to_string()]);
@@ -61,10 +61,10 @@ fn a_body_whose_lock_vanishes_in_a_flush_is_cancelled() {
 }
 
 #[test]
-fn a_body_whose_lock_somebody_else_has_by_now_is_cancelled() {
+fn a_body_whose_lock_has_another_holder_by_now_is_cancelled() {
     cancelled_by(|server| {
         let () = server.run("DEL QUEUE:job");
-        let () = server.run("SET QUEUE:job somebody");
+        let () = server.run("SET QUEUE:job another-program");
     });
 }
 
@@ -115,7 +115,7 @@ fn a_sync_body_finishes_can_see_its_loss_and_its_result_is_returned() {
 }
 
 #[tokio::test]
-async fn lost_resolves_for_everybody_who_waits_and_at_once_afterwards() {
+async fn lost_resolves_for_all_that_await_it_and_at_once_afterwards() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
     let guard = locker.lock("waiters").ttl(TTL).acquire().await.unwrap();

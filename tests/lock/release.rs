@@ -197,7 +197,10 @@ fn result_and_panic_reach_the_caller_only_when_the_release_is_answered() {
                 });
                 outcome = Some(catch_unwind(call));
             });
-            assert!(!forestalled, "{lock}: nobody waited for the release");
+            assert!(
+                !forestalled,
+                "{lock}: the call did not wait for the release"
+            );
             assert_eq!(outcome.unwrap().is_err(), way == Panic);
             wait::until("the lock is free", SOON, || !is_taken(&server, &lock));
         }
@@ -267,7 +270,7 @@ async fn a_future_dropped_while_it_acquires_leaves_no_lock_behind() {
     for _ in 0..20 {
         let lock = locker.lock("dropped").ttl(LONG);
         let mut acquire = Box::pin(lock.acquire());
-        // Asked once: the command is on its way, and nobody waits for the answer.
+        // Asked once: the command is on its way, and no task waits for the answer.
         let asked =
             std::future::poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context).is_ready()));
         assert!(!asked.await);

@@ -38,7 +38,7 @@ fn it_is_renewed_about_three_times_a_ttl_and_not_more() {
     });
     // Read after the count: a machine that stands still makes the rhythm slower only.
     let ttls = start.elapsed().as_secs_f64() / 0.3;
-    // All that was sent, with the acquires and the looks of one who waits.
+    // All that was sent, with the acquires and the polls of a waiter.
     assert!(
         sent as f64 / ttls < 5.0,
         "{sent} commands in {ttls:.1} ttls"

@@ -54,14 +54,14 @@ async fn a_shutdown_cancels_bodies_before_it_releases_their_locks() {
     let start = Instant::now();
     locker.shutdown(WITHIN).await.unwrap();
     assert!(locks(&server).is_empty());
-    // The body let go by itself: the shutdown did not have to wait for half its time.
+    // The body released by itself: the shutdown did not have to wait for half its time.
     assert!(start.elapsed() < WITHIN / 2, "{:?}", start.elapsed());
     assert!(saw.saw_the_lock_taken());
     assert_shut_down(&running.await.unwrap().unwrap_err());
 }
 
 #[test]
-fn a_shutdown_releases_what_nobody_lets_go() {
+fn a_shutdown_releases_what_no_holder_has_released() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let guards: Vec<_> = (0..50)
@@ -74,7 +74,7 @@ fn a_shutdown_releases_what_nobody_lets_go() {
     // It would say so if they were not released in time.
     locker.shutdown_blocking(within).unwrap();
     assert!(locks(&server).is_empty());
-    // Holders have half of the time to let go by themselves.
+    // Holders have half of the time to release by themselves.
     assert!(start.elapsed() >= within / 2, "{:?}", start.elapsed());
     for guard in guards {
         assert!(!guard.is_held());
@@ -84,13 +84,13 @@ fn a_shutdown_releases_what_nobody_lets_go() {
 }
 
 #[tokio::test]
-async fn guards_turn_lost_as_soon_as_the_shutdown_begins() {
+async fn guards_are_lost_as_soon_as_the_shutdown_begins() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
-    let guard = locker.lock("told").acquire().await.unwrap();
+    let guard = locker.lock("lost").acquire().await.unwrap();
     let holder = async {
         guard.lost().await;
-        // Told, and not yet released: the holder has time to stop.
+        // Lost for the holder, and not yet released: the holder has time to stop.
         assert_eq!(locks(&server).len(), 1);
         drop(guard);
     };
@@ -102,7 +102,7 @@ async fn guards_turn_lost_as_soon_as_the_shutdown_begins() {
 }
 
 #[tokio::test]
-async fn after_a_shutdown_nothing_is_taken_and_who_waits_is_told() {
+async fn after_a_shutdown_nothing_is_taken_and_waiters_learn_of_it() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
     let other = AppLocker::connect(server.url()).await.unwrap();
@@ -111,7 +111,7 @@ async fn after_a_shutdown_nothing_is_taken_and_who_waits_is_told() {
         let lock = locker.lock("busy").wait_forever();
         tokio::spawn(async move { lock.acquire().await.map(drop) })
     };
-    // It has looked at least once.
+    // It has polled at least once.
     let asked = || {
         server
             .run::<String>("INFO commandstats")

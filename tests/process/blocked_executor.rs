@@ -8,7 +8,7 @@ use crate::support::redis::RedisServer;
 use crate::support::wait;
 use applock::{AppLocker, Error, singleton};
 
-/// Somebody who tries to take the lock all the time, and must never get it.
+/// A rival that tries to take the lock all the time, and must never get it.
 struct Rival {
     called_off: AtomicBool,
     tries: AtomicU32,
@@ -36,7 +36,7 @@ impl Rival {
         });
         while !self.is_off() {
             let taken = other.lock(app).try_acquire_blocking();
-            // Called off meanwhile, it may have found the lock let go.
+            // Called off meanwhile, it may have found the lock released.
             let robbed = matches!(taken, Ok(Some(_))) && !self.is_off();
             assert!(!robbed, "taken from under its holder");
             self.tries.fetch_add(1, Ordering::SeqCst);
@@ -47,7 +47,7 @@ impl Rival {
         self.called_off.load(Ordering::SeqCst)
     }
 
-    /// The holder says so before it lets go.
+    /// The holder says so before it releases.
     fn call_off(&self) {
         self.called_off.store(true, Ordering::SeqCst);
     }

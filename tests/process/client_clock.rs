@@ -46,7 +46,7 @@ fn clients_whose_clocks_are_off_exclude_each_other_and_have_full_leases() {
             let (at_server, here) = (ttl_at(&server), guard.remaining());
             assert!(at_server <= TTL && at_server > TTL / 2, "{at_server:?}");
             assert!(here < TTL && here > TTL / 2, "{here:?}");
-            // Others are told what the server's clock says.
+            // Other callers learn what the server's clock says.
             let info = other.info_blocking().unwrap().unwrap();
             assert!(info.remaining().unwrap() <= TTL);
             assert!(info.held_for().unwrap() < TTL / 2);
@@ -81,7 +81,7 @@ fn a_lease_without_a_heartbeat_ends_at_its_time_whatever_the_walls_show() {
 
 // F14
 #[test]
-fn a_wall_clock_that_is_set_while_a_lock_is_held_costs_nobody_the_lock() {
+fn a_wall_clock_that_is_set_while_a_lock_is_held_costs_no_holder_the_lock() {
     let server = RedisServer::start();
     let rival = AppLocker::connect_blocking(server.url()).unwrap();
     let rival = rival.lock("job").ttl(TTL);

@@ -1,29 +1,29 @@
-//! Promise: a process that is killed (SIGKILL) while it holds a lock blocks nobody for
-//! longer than the ttl, also on a server with half a million other keys that expire: those
-//! who wait have it within a second more, in order; and whoever comes next has a larger
-//! fencing token (F10).
+//! Promise: a process that is killed (SIGKILL) while it holds a lock blocks no caller for
+//! longer than the ttl, also on a server with half a million other keys that expire: the
+//! waiters have it within a second more, in order; and the next holder has a larger fencing
+//! token (F10).
 
 use std::time::Duration;
 
 use crate::support::child::{self, ChildProcess};
-use crate::support::lease::{KEPT, LIMIT, look, outlives_its_ttl};
-use crate::support::line::{
-    KEY, Served, assert_in_order, children, granted_at, joined, lock, plays_in_line,
-    served_blocking, told, until_in_line,
+use crate::support::lease::{KEPT, LIMIT, outlives_its_ttl, view};
+use crate::support::queue::{
+    KEY, Served, assert_in_order, children, granted_at, joined, lock, plays_waiters,
+    served_blocking, served_in, until_queued,
 };
 use crate::support::redis::RedisServer;
 use crate::support::stalls::Stalls;
 use crate::support::wait;
 use applock::{AppLocker, LockGuard};
 
-/// How much later than the server lets go of the lock one may have it who tries all the
+/// How much later than the server frees the lock a caller may have it that tries all the
 /// time: the machine may stand still meanwhile.
 const LATER: Duration = Duration::from_secs(5);
 
 /// Kills the holder. When its lock ends after that, by the server's clock.
 fn killed(server: &RedisServer, key: &str, holder: &mut ChildProcess) -> Duration {
     holder.kill();
-    let last = look(server, key).expect("its lock outlives it");
+    let last = view(server, key).expect("its lock outlives it");
     last.at + last.left
 }
 
@@ -81,7 +81,7 @@ fn the_lock_of_a_killed_process_is_free_within_its_ttl_and_the_next_token_is_lar
 }
 
 fn is_killed_in_its_body(url: &str) {
-    #[applock::singleton(app = "line", ttl = "4s", locker = locker)]
+    #[applock::singleton(app = "contested", ttl = "4s", locker = locker)]
     async fn body(locker: &AppLocker) -> anyhow::Result<()> {
         child::say("in the body");
         std::future::pending().await
@@ -101,7 +101,7 @@ fn fill(server: &RedisServer, keys: u32) {
     assert_eq!(server.run::<u32>("DBSIZE"), keys);
 }
 
-/// The same for one that waited: the promise is a second.
+/// The same for a waiter: the promise is a second.
 #[track_caller]
 fn assert_served_soon(token: u64, end: Duration, stood_still: Duration) {
     let at = granted_at(token);
@@ -117,15 +117,17 @@ fn assert_served_soon(token: u64, end: Duration, stood_still: Duration) {
 }
 
 #[test]
-fn those_who_wait_for_a_killed_process_have_the_lock_soon_and_in_order_among_half_a_million_keys() {
+fn waiters_for_a_killed_process_have_the_lock_soon_and_in_order_among_half_a_million_keys() {
     match child::part().as_deref().map(|part| part.split_once(' ')) {
         Some(Some(("hold", url))) => return is_killed_in_its_body(url),
-        Some(Some((_, url))) => return plays_in_line(url, |_| ()),
+        Some(Some((_, url))) => return plays_waiters(url, |_| ()),
         _ => (),
     }
     let server = RedisServer::start();
     fill(&server, 500_000);
-    let name = child::name_of(those_who_wait_for_a_killed_process_have_the_lock_soon_and_in_order_among_half_a_million_keys);
+    let name = child::name_of(
+        waiters_for_a_killed_process_have_the_lock_soon_and_in_order_among_half_a_million_keys,
+    );
     let mut holder = ChildProcess::start(name, &format!("hold {}", server.url()));
     assert_eq!(holder.says(), "in the body");
     let mut children = children(name, &format!("wait {}", server.url()), 3);
@@ -135,18 +137,18 @@ fn those_who_wait_for_a_killed_process_have_the_lock_soon_and_in_order_among_hal
         for child in &mut children {
             child.tell(&format!("pass {came}"));
             came += 1;
-            until_in_line(&server, came);
+            until_queued(&server, came);
         }
         let lock = lock(&locker);
         threads.push(std::thread::spawn(move || served_blocking(&lock, came)));
         came += 1;
-        until_in_line(&server, came);
+        until_queued(&server, came);
     }
     let stalls = Stalls::watch();
     let end = killed(&server, KEY, &mut holder);
     let mut served: Vec<Served> = children
         .iter()
-        .flat_map(|child| [told(child), told(child)])
+        .flat_map(|child| [served_in(child), served_in(child)])
         .collect();
     served.extend(joined(threads));
     assert_in_order(&served, 0..came);

@@ -102,7 +102,7 @@ fn other_executors_run_a_body_under_its_lock() {
 }
 
 #[test]
-fn other_executors_are_told_of_a_loss() {
+fn other_executors_learn_of_a_loss() {
     #[singleton(app = "lost", ttl = "9s", locker = locker)]
     async fn is_lost(locker: &AppLocker, server: &RedisServer) -> Result<(), Error> {
         let () = server.run("DEL QUEUE:lost");

@@ -1,5 +1,5 @@
 //! Promise: a process that was stopped (SIGSTOP) for longer than its lease, while others
-//! took the lock, is lost when it goes on (SIGCONT): it makes no effect after a look, and
+//! took the lock, is lost when it goes on (SIGCONT): it makes no effect after a check, and
 //! an async body is not polled again (F15, R4).
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::redis::RedisServer;
 use applock::{AppLocker, Error, singleton};
 use tokio::sync::mpsc;
 
-/// What the lock protects: whoever holds it writes its token here.
+/// What the lock protects: the holder writes its token here.
 fn effect(url: &str, token: u64) {
     let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
     let mut command = redis::cmd("RPUSH");
@@ -37,20 +37,20 @@ fn stopped(test: &str, app: &str) -> String {
     assert!(next.fencing_token() > token);
     child.tell("another effect");
     child.thaw();
-    let told = child.says();
+    let answer = child.says();
     assert_eq!(effects(&server), [token], "an effect under a lost lock");
     // Its release found nothing of its own.
     child.dismiss();
     assert!(next.verify_blocking().unwrap());
-    told
+    answer
 }
 
 /// The lease has to end: it may be short, if the first effect fits.
 const TTL: Duration = Duration::from_secs(3);
 
-fn looks_before_each_effect(url: &str) {
+fn checks_before_each_effect(url: &str) {
     let locker = AppLocker::connect_blocking(url).unwrap();
-    let lock = locker.lock("looks").ttl(TTL).wait(LIMIT);
+    let lock = locker.lock("checks").ttl(TTL).wait(LIMIT);
     let guard = lock.acquire_blocking().unwrap();
     child::say(guard.fencing_token());
     while child::hear().is_some() {
@@ -66,16 +66,16 @@ fn looks_before_each_effect(url: &str) {
 }
 
 #[test]
-fn a_holder_that_looks_before_each_effect_makes_none_after_its_lease() {
+fn a_holder_that_checks_before_each_effect_makes_none_after_its_lease() {
     if let Some(url) = child::part() {
-        return looks_before_each_effect(&url);
+        return checks_before_each_effect(&url);
     }
-    let told = stopped(
-        child::name_of(a_holder_that_looks_before_each_effect_makes_none_after_its_lease),
-        "looks",
+    let answer = stopped(
+        child::name_of(a_holder_that_checks_before_each_effect_makes_none_after_its_lease),
+        "checks",
     );
-    assert!(told.contains("QUEUE:looks"), "{told}");
-    assert!(told.contains("lost"), "{told}");
+    assert!(answer.contains("QUEUE:checks"), "{answer}");
+    assert!(answer.contains("lost"), "{answer}");
 }
 
 #[singleton(app = "body", ttl = "3s", locker = locker, guard = guard)]
@@ -116,9 +116,9 @@ fn an_async_body_is_cancelled_instead_of_being_polled_again() {
     if let Some(url) = child::part() {
         return works_in_its_body(&url);
     }
-    let told = stopped(
+    let answer = stopped(
         child::name_of(an_async_body_is_cancelled_instead_of_being_polled_again),
         "body",
     );
-    assert!(told.contains("lost"), "{told}");
+    assert!(answer.contains("lost"), "{answer}");
 }

@@ -1,6 +1,6 @@
 //! Promise: a machine that was suspended for longer than the ttl wakes up without the
-//! lock: the guard is lost at its first look, the body does not go on under it, and what
-//! somebody else has taken meanwhile stays theirs (F15, R1, R4).
+//! lock: the guard is lost at its first check, the body does not go on under it, and a lock
+//! that another holder has taken meanwhile stays that holder's (F15, R1, R4).
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -55,11 +55,11 @@ impl Machine {
 
 // F15
 #[test]
-fn the_guard_is_lost_at_its_first_look_after_waking() {
+fn the_guard_is_lost_at_its_first_check_after_waking() {
     let machine = Machine::new();
     let guard = take(&machine.locker.lock("job").ttl(TTL));
     assert!(guard.is_held());
-    // Nobody has told the engine, and nobody has asked the store.
+    // The engine does not know yet, and no caller has asked the store.
     machine.clock.sleep(TTL);
     assert!(!guard.is_held());
     assert_lost(&guard, Loss::Expired);
@@ -72,7 +72,7 @@ fn the_guard_is_lost_at_its_first_look_after_waking() {
 
 // F15
 #[test]
-fn a_suspend_shorter_than_the_lease_costs_nobody_the_lock() {
+fn a_suspend_shorter_than_the_lease_costs_no_holder_the_lock() {
     let machine = Machine::new();
     let guard = take(&machine.locker.lock("job").ttl(TTL));
     let token = guard.fencing_token();
@@ -97,9 +97,9 @@ fn the_lock_of_the_next_holder_is_not_touched_on_waking() {
         assert_lost(&guard, Loss::Expired);
         assert!(next.fencing_token() > guard.fencing_token());
         if explicit {
-            let told = guard.release_blocking().unwrap_err();
+            let error = guard.release_blocking().unwrap_err();
             assert!(matches!(
-                told,
+                error,
                 Error::Lost {
                     reason: Loss::Expired,
                     ..
@@ -144,8 +144,8 @@ async fn an_async_body_is_cancelled_at_its_next_poll_and_does_not_go_on() {
     is_asleep.await.unwrap();
     let next = machine.suspend();
     wake.send(()).unwrap();
-    let told = running.await.unwrap().unwrap_err();
-    lease::assert_lost(&told, Loss::Expired);
+    let error = running.await.unwrap().unwrap_err();
+    lease::assert_lost(&error, Loss::Expired);
     assert!(
         !went_on.load(Ordering::SeqCst),
         "it went on under a lost lock"
@@ -167,7 +167,7 @@ async fn job(
 
 // F15
 #[tokio::test]
-async fn a_job_is_cancelled_on_waking_and_its_caller_is_told() {
+async fn a_job_is_cancelled_on_waking_and_its_caller_learns_of_it() {
     log::keep();
     let machine = Machine::new();
     let (asleep, is_asleep) = oneshot::channel();
@@ -181,10 +181,10 @@ async fn a_job_is_cancelled_on_waking_and_its_caller_is_told() {
         (next, token)
     };
     let running = job(&machine.locker, asleep, woken, &went_on);
-    // The machine sleeps first in each turn, so the body meets it at its next poll.
-    let ((next, token), told) = tokio::join!(sleeps, running);
-    let told = told.unwrap_err();
-    lease::assert_lost(&told, Loss::Expired);
+    // The machine sleeps first in each round, so the body meets it at its next poll.
+    let ((next, token), outcome) = tokio::join!(sleeps, running);
+    let error = outcome.unwrap_err();
+    lease::assert_lost(&error, Loss::Expired);
     assert!(
         !went_on.load(Ordering::SeqCst),
         "it went on under a lost lock"
@@ -196,14 +196,14 @@ async fn a_job_is_cancelled_on_waking_and_its_caller_is_told() {
 #[singleton(app = "job", ttl = "60s", locker = &machine.locker, guard = guard)]
 fn sync_job(machine: &Machine) -> Result<LockGuard, Error> {
     let next = machine.suspend();
-    // The first look before the next effect.
+    // The first check before the next effect.
     assert_lost(&guard, Loss::Expired);
     Ok(next)
 }
 
 // F15
 #[test]
-fn a_sync_body_sees_it_at_its_first_look() {
+fn a_sync_body_sees_it_at_its_first_check() {
     let machine = Machine::new();
     let next = sync_job(&machine).unwrap();
     machine.locker.shutdown_blocking(LONG).unwrap();
@@ -212,7 +212,7 @@ fn a_sync_body_sees_it_at_its_first_look() {
 
 // F15
 #[test]
-fn who_was_suspended_while_it_waited_goes_on_waiting_or_is_told() {
+fn a_waiter_that_was_suspended_goes_on_waiting_or_learns_of_it() {
     let machine = Machine::new();
     let holder = AppLocker::connect_blocking(machine.server.url()).unwrap();
     let guard = take(&holder.lock("job").ttl(TTL));

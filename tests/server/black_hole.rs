@@ -1,5 +1,5 @@
-//! Promise: a network that swallows everything while its connections stay open costs
-//! nobody a lock that can be kept, and makes nobody believe in one that can't (F2, F7).
+//! Promise: a network that swallows everything while its connections stay open costs no
+//! holder a lock that can be kept, and makes none believe in one that can't (F2, F7).
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ fn is_kept(direction: Direction) {
     let (dials, beats) = (proxy.dials(), proxy.count(Event::Answered(Call::Renew)));
 
     proxy.black_hole_old(direction);
-    // A heartbeat at once. It fails, and nobody concludes anything from that.
+    // A heartbeat at once. It fails, and the engine concludes nothing from that.
     assert_unavailable(guard.verify_blocking());
     wait::until("the engine dials anew", LONG, || {
         assert!(guard.is_held());
@@ -81,15 +81,15 @@ fn the_heartbeat_alone_finds_a_dead_connection_in_time() {
     let locker = impatient(proxy.url());
     let guard = take(&locker.lock("job").ttl(KEPT));
     proxy.black_hole_old(Direction::Both);
-    // Nobody asks: by itself, within the lease.
+    // No caller asks: by itself, within the lease.
     proxy.until(Event::Answered(Call::Renew), 1);
     assert!(proxy.dials() > 1);
     assert!(guard.is_held());
     assert_verified(&guard);
 }
 
-/// The holder is told before the ttl is over at the server, if no request reaches it.
-fn is_told_in_time(direction: Direction) {
+/// The holder learns of its loss before the ttl is over at the server, if no request reaches it.
+fn learns_in_time(direction: Direction) {
     let server = RedisServer::start();
     let proxy = FaultProxy::before(&server);
     let locker = impatient(proxy.url());
@@ -109,9 +109,9 @@ fn is_told_in_time(direction: Direction) {
     assert!(rival.fencing_token() > guard.fencing_token());
     proxy.heal();
     assert!(!guard.verify_blocking().unwrap());
-    let told = guard.release_blocking().unwrap_err();
+    let error = guard.release_blocking().unwrap_err();
     assert!(matches!(
-        told,
+        error,
         Error::Lost {
             reason: Loss::Expired,
             ..
@@ -123,36 +123,36 @@ fn is_told_in_time(direction: Direction) {
 
 // F1, F2
 #[test]
-fn a_holder_in_a_black_hole_is_told_before_its_ttl_is_over_at_the_server() {
-    is_told_in_time(Direction::Both);
+fn a_holder_in_a_black_hole_learns_of_its_loss_before_its_ttl_is_over_at_the_server() {
+    learns_in_time(Direction::Both);
 }
 
 // F1, F2
 #[test]
-fn a_holder_whose_requests_get_lost_is_told_before_its_ttl_is_over_at_the_server() {
-    is_told_in_time(Direction::ToServer);
+fn a_holder_whose_requests_get_lost_learns_of_its_loss_before_its_ttl_is_over_at_the_server() {
+    learns_in_time(Direction::ToServer);
 }
 
 // F2
 #[test]
-fn a_holder_that_hears_no_answers_is_told_while_the_server_still_keeps_its_lock() {
+fn a_holder_that_gets_no_answers_learns_of_its_loss_while_the_server_still_keeps_its_lock() {
     let server = RedisServer::start();
     let proxy = FaultProxy::before(&server);
     let locker = impatient(proxy.url());
     let guard = take(&locker.lock("job").ttl(SHORT));
     proxy.black_hole(Direction::ToClient);
-    // The server hears the heartbeats: whatever it says, the guard may not say more.
+    // The server gets the heartbeats: whatever it says, the guard may not say more.
     last_yes(&guard, || {
         let before = is_taken(&server, "QUEUE:job");
         assert!(before || !guard.is_held());
     });
     assert_lost(&guard, Loss::Expired);
-    // And it hears the release.
+    // And it gets the release.
     assert!(guard.release_blocking().is_err());
     until_free(&server, "QUEUE:job", LONG);
 }
 
-/// Who asks while nothing passes is told 'unavailable', soon, and never 'busy'.
+/// A caller that asks while nothing passes gets 'unavailable', soon, and never 'busy'.
 fn is_unavailable(direction: Direction) {
     let server = RedisServer::start();
     let proxy = FaultProxy::before(&server);
@@ -171,7 +171,7 @@ fn is_unavailable(direction: Direction) {
     assert_unavailable(lock.clone().wait(COMMAND * 3).acquire_blocking());
     assert!(start.elapsed() >= COMMAND * 3, "it was to try on");
     assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
-    // Whoever waits long enough gets it.
+    // A caller that waits long enough gets it.
     let waiting = thread::spawn({
         let lock = lock.clone().wait(LONG);
         move || lock.acquire_blocking()
@@ -193,7 +193,7 @@ fn a_black_hole_is_unavailable_and_never_busy() {
 
 // F2, F4, F7
 #[test]
-fn lost_answers_are_unavailable_and_nobody_is_busy_by_himself() {
+fn lost_answers_are_unavailable_and_no_caller_is_busy_by_itself() {
     is_unavailable(Direction::ToClient);
 }
 

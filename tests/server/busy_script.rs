@@ -1,6 +1,6 @@
-//! Promise: a server that somebody's endless script keeps busy (BUSY) is told as
-//! unavailable, with the remedy; a lock is kept if the script ends in time, and told as
-//! lost before its lease is over if it does not (F20).
+//! Promise: a server that an endless script keeps busy (BUSY) is reported as unavailable,
+//! with the remedy; a lock is kept if the script ends in time, and reported as lost before
+//! its lease is over if it does not (F20).
 
 use crate::support::fault::Fault;
 use crate::support::lease::LIMIT;
@@ -11,12 +11,12 @@ use crate::support::wait;
 const BUSY: Fault = Fault {
     server: || RedisServer::with(&["--busy-reply-threshold", "50"]),
     begins: run_for_ever,
-    told: |_, error| assert_unavailable(error, &["QUEUE:job", "busy", "SCRIPT KILL"]),
+    reported: |_, error| assert_unavailable(error, &["QUEUE:job", "busy", "SCRIPT KILL"]),
     ends: |server| {
         let () = server.run("SCRIPT KILL");
-        // Told at once; the script ends a moment later.
+        // Answered at once; the script ends a moment later.
         wait::until("it is busy no more", LIMIT, || server.answers());
-        // No ghost either: a server that says BUSY has not done it.
+        // No orphan either: a server that says BUSY has not done it.
         assert!(!is_taken(server));
     },
 };
@@ -38,6 +38,6 @@ fn a_lock_is_kept_if_the_script_ends_in_time() {
 }
 
 #[test]
-fn a_script_that_outlasts_the_lease_is_told_in_time() {
+fn a_script_that_outlasts_the_lease_is_reported_in_time() {
     BUSY.lasts();
 }

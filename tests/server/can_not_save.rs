@@ -1,6 +1,6 @@
-//! Promise: a server that can't save its data, and so refuses to write (MISCONF), is told
-//! as unavailable, with the cause; a lock is kept if that is mended in time, and told as
-//! lost before its lease is over if it is not (F20).
+//! Promise: a server that can't save its data, and so refuses to write (MISCONF), is
+//! reported as unavailable, with the cause; a lock is kept if that is mended in time, and
+//! reported as lost before its lease is over if it is not (F20).
 
 use crate::support::fault::Fault;
 use crate::support::lease::LIMIT;
@@ -17,7 +17,7 @@ const MISCONF: Fault = Fault {
         std::fs::remove_dir_all(server.directory()).unwrap();
         save(server, "err");
     },
-    told: |server, error| {
+    reported: |server, error| {
         assert_unavailable(error, &["QUEUE:job", "can't save"]);
         assert!(!is_taken(server));
     },
@@ -44,6 +44,6 @@ fn a_lock_is_kept_if_it_is_mended_in_time() {
 }
 
 #[test]
-fn a_holder_is_told_in_time_if_it_is_not() {
+fn a_holder_learns_of_its_loss_in_time_if_it_is_not() {
     MISCONF.lasts();
 }

@@ -1,4 +1,4 @@
-//! Promise: a connection that breaks, wherever it breaks, costs nobody a lock whose lease
+//! Promise: a connection that breaks, wherever it breaks, costs no holder a lock whose lease
 //! has not run out, leaves no lock behind, and is replaced (F3, F4, F7, F18).
 //!
 //! The numbers are those of the list of behaviours that lock libraries are tested for,
@@ -12,7 +12,7 @@ use crate::support::proxy::{Call, Direction, Event, FaultProxy};
 use crate::support::redis::{RedisServer, free_port};
 use crate::support::steps::{
     LONG, assert_lost, assert_unavailable, assert_verified, end_of, impatient, is_taken, last_yes,
-    take, until_free, until_told_taken,
+    take, until_free, until_reported_taken,
 };
 use crate::support::wait;
 use applock::{AppLocker, Error, LockGuard, Loss};
@@ -66,7 +66,7 @@ impl Scene {
         assert_eq!(token, guard.fencing_token());
     }
 
-    /// The guard turns lost while the server is away, before its ttl is over there.
+    /// The guard is lost while the server is away, before its ttl is over there.
     #[track_caller]
     fn assert_lost_in_time(&self, guard: &LockGuard, end: SystemTime) {
         let last = last_yes(guard, || ());
@@ -139,8 +139,8 @@ fn a_connection_killed_during_a_release_frees_the_lock_all_the_same() {
         .proxy
         .until_next(Event::Closed, || scene.kill_connections());
     let () = scene.server.run("CLIENT UNPAUSE");
-    let told = releasing.join().unwrap();
-    assert!(matches!(told, Ok(()) | Err(Error::Unavailable(_))));
+    let outcome = releasing.join().unwrap();
+    assert!(matches!(outcome, Ok(()) | Err(Error::Unavailable(_))));
     until_free(&scene.server, KEY, SOON);
 }
 
@@ -157,7 +157,7 @@ fn a_release_that_finds_its_own_work_done_counts_as_a_success() {
 
 /// 111
 #[test]
-fn a_server_that_stalls_for_less_than_the_lease_costs_nobody_the_lock() {
+fn a_server_that_stalls_for_less_than_the_lease_costs_no_holder_the_lock() {
     let scene = Scene::new();
     let guard = scene.holder(KEPT);
     scene.server.freeze();
@@ -200,13 +200,13 @@ fn a_short_pause(kind: &str) {
 
 /// 112
 #[test]
-fn a_pause_of_all_clients_shorter_than_the_lease_costs_nobody_the_lock() {
+fn a_pause_of_all_clients_shorter_than_the_lease_costs_no_holder_the_lock() {
     a_short_pause("ALL");
 }
 
 /// 112
 #[test]
-fn a_pause_of_all_writes_shorter_than_the_lease_costs_nobody_the_lock() {
+fn a_pause_of_all_writes_shorter_than_the_lease_costs_no_holder_the_lock() {
     a_short_pause("WRITE");
 }
 
@@ -237,7 +237,7 @@ fn a_pause_of_all_writes_longer_than_the_lease_is_a_loss_in_time() {
 
 /// 113
 #[test]
-fn answers_that_get_lost_for_less_than_the_lease_cost_nobody_the_lock() {
+fn answers_that_get_lost_for_less_than_the_lease_cost_no_holder_the_lock() {
     let scene = Scene::new();
     let guard = scene.holder(KEPT);
     scene.proxy.black_hole(Direction::ToClient);
@@ -263,7 +263,7 @@ fn what_the_server_did_while_its_answers_got_lost_is_undone() {
     assert_unavailable(lock.try_acquire_blocking());
     scene.proxy.until(acquire, before + 1);
     until_free(&scene.server, KEY, SOON);
-    // A holder is told, though the server hears its heartbeats.
+    // A holder learns of its loss, though the server gets its heartbeats.
     last_yes(&held, || {
         let before = is_taken(&scene.server, "QUEUE:held");
         assert!(before || !held.is_held());
@@ -275,7 +275,7 @@ fn what_the_server_did_while_its_answers_got_lost_is_undone() {
 
 /// 114
 #[test]
-fn a_server_that_is_down_at_the_start_is_told_at_once_with_its_cause() {
+fn a_server_that_is_down_at_the_start_is_reported_at_once_with_its_cause() {
     /// The causes that come with the first answer: far below any retrying.
     const PROMPT: Duration = Duration::from_secs(5);
     let start = Instant::now();
@@ -300,7 +300,7 @@ fn a_server_that_restarts_empty_is_a_loss_at_the_next_heartbeat_and_works_again(
     let guard = take(&locker.lock("job").ttl(Duration::from_secs(9)));
     let token = guard.fencing_token();
     server.restart();
-    until_told_taken(&guard);
+    until_reported_taken(&guard);
     assert!(matches!(
         guard.release_blocking(),
         Err(Error::Lost {
@@ -383,7 +383,7 @@ fn a_broken_connection_does_not_poison_the_next() {
 fn a_server_that_takes_no_more_clients_is_unavailable_and_held_locks_are_kept() {
     let scene = Scene::new();
     let guard = scene.holder(KEPT);
-    // Somebody else has the only place.
+    // Another client has the only place.
     let mut other = scene.server.connect().unwrap();
     let mut run = |words: &str| {
         let mut command = redis::Cmd::new();
@@ -426,7 +426,7 @@ fn takes_and_fails_many_times(port: u16) {
     let before = open();
     for _ in 0..10 {
         for _ in 0..1_000 {
-            // Whether it was heard matters to the next one only.
+            // Whether it was answered matters to the next round only.
             let _ = take(&lock).release_blocking();
         }
         child::say("a thousand taken");
@@ -470,7 +470,7 @@ fn ten_thousand_locks_and_a_thousand_failures_leave_nothing_open() {
         &server.port().to_string(),
     );
     assert_eq!(child.says(), "ready");
-    // Two lockers, and who asks.
+    // Two lockers, and the test's own.
     wait::until("three connections", LONG, || clients() == 3);
     while child.says() != "done" {}
     wait::until("three connections", LONG, || clients() == 3);

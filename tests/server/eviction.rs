@@ -1,6 +1,6 @@
-//! Promise: a server that evicts locks for want of memory is warned of, and whoever lost a
-//! lock that way is told; the next token is larger, though the counter went, too. One that
-//! does not evict costs nobody a lock (F18, F20).
+//! Promise: a server that evicts locks for want of memory is warned of, and a holder that
+//! lost its lock that way learns of it; the next token is larger, though the counter went,
+//! too. A server that does not evict costs no holder a lock (F18, F20).
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::support::log;
 use crate::support::proxy::{Call, Event, FaultProxy};
 use crate::support::redis::RedisServer;
 use crate::support::steps::{
-    LONG, assert_unavailable, assert_verified, impatient, is_taken, take, until_told_taken,
+    LONG, assert_unavailable, assert_verified, impatient, is_taken, take, until_reported_taken,
 };
 use applock::Error;
 use tracing::Level;
 
-/// It goes on for long after the eviction: what is told is told by the heartbeat.
+/// It goes on for long after the eviction: the holder learns of the loss by its heartbeat.
 const TTL: Duration = Duration::from_secs(15);
 
 const KEY: &str = "QUEUE:job";
@@ -41,12 +41,12 @@ fn evict(server: &RedisServer) {
     let info: String = server.run("INFO stats");
     assert!(!info.contains("evicted_keys:0\r"), "nothing was evicted");
     assert!(!is_taken(server, KEY));
-    // There is room again for those who come next.
+    // There is room again for the next callers.
     let _: i64 = server.run("DEL filling:0 filling:1 filling:2 filling:3");
 }
 
 #[test]
-fn an_evicted_lock_is_warned_of_told_and_taken_anew_with_a_larger_token() {
+fn an_evicted_lock_is_warned_of_reported_and_taken_anew_with_a_larger_token() {
     log::keep();
     let server = RedisServer::with(&["--maxmemory-policy", "volatile-lru"]);
     let locker = impatient(server.url());
@@ -71,7 +71,7 @@ fn an_evicted_lock_is_warned_of_told_and_taken_anew_with_a_larger_token() {
         !is_taken(&server, "{QUEUE:job}:fence"),
         "the counter was kept"
     );
-    until_told_taken(&guard);
+    until_reported_taken(&guard);
     log::until(&["the lock is lost", KEY, &guard.fencing_token().to_string()]);
     let next = take(&locker.lock("job").ttl(TTL));
     assert!(next.fencing_token() > guard.fencing_token());

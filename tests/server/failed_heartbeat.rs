@@ -11,7 +11,7 @@ use applock::AppLocker;
 const REFUSED: Fault = Fault {
     server: RedisServer::start,
     begins: |server| server.run("ACL SETUSER default -evalsha -eval"),
-    told: |server, error| {
+    reported: |server, error| {
         assert_denied(error, &["QUEUE:job", "lacks a right"]);
         assert!(!is_taken(server));
     },
@@ -24,7 +24,7 @@ fn heartbeats_that_are_refused_for_a_while_cost_no_lock() {
 }
 
 #[test]
-fn heartbeats_that_are_refused_until_the_lease_ends_are_told_in_time() {
+fn heartbeats_that_are_refused_until_the_lease_ends_are_reported_in_time() {
     REFUSED.lasts();
 }
 

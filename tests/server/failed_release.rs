@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::support::lease::{LIMIT, look};
+use crate::support::lease::{LIMIT, view};
 use crate::support::redis::RedisServer;
 use crate::support::{log, wait};
 use applock::{AppLocker, Error, singleton};
@@ -52,11 +52,11 @@ fn a_lock_whose_release_is_refused_is_freed_by_its_ttl() {
     assert_eq!(outcome.unwrap(), 44);
     log::until(&["loses_its_right", "its lock was not released"]);
     // Its heart does not beat any more: by the server's clock it lives for what is left.
-    let left = look(&server, "QUEUE:refused").map_or(Duration::ZERO, |look| look.left);
+    let left = view(&server, "QUEUE:refused").map_or(Duration::ZERO, |view| view.left);
     let end = server.time() + left;
     wait::until("the lock is free", LIMIT, || {
-        match look(&server, "QUEUE:refused") {
-            Some(look) => assert!(look.at <= end, "it was renewed"),
+        match view(&server, "QUEUE:refused") {
+            Some(view) => assert!(view.at <= end, "it was renewed"),
             None => return true,
         }
         false

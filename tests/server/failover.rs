@@ -1,9 +1,9 @@
-//! Promise: when an address moves to another server, a holder whose lock that one does not
-//! know is told, and whoever comes next has a larger token; a lock that was replicated is
-//! kept. A replica that can't write is never believed (F18, F20).
+//! Promise: when an address moves to another server, a holder whose lock that server does
+//! not know learns of its loss, and the next holder has a larger token; a lock that was
+//! replicated is kept. A replica that can't write is never believed (F18, F20).
 //!
 //! A failover here is what a client sees of one: the address leads to the promoted
-//! replica, and old connections are reset. An old master that goes on answering those who
+//! replica, and old connections are reset. An old master that goes on answering clients that
 //! still reach it is not ruled out by any of this: `docs/GUARANTEES.md` says what to do
 //! about it.
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::support::proxy::{Event, FaultProxy};
 use crate::support::redis::RedisServer;
 use crate::support::steps::{
-    LONG, assert_unavailable, assert_verified, impatient, is_taken, take, until_told_taken,
+    LONG, assert_unavailable, assert_verified, impatient, is_taken, take, until_reported_taken,
 };
 use crate::support::wait;
 use applock::AppLocker;
@@ -52,7 +52,7 @@ impl Pair {
         }
     }
 
-    /// The replica hears no more of the master.
+    /// The replica gets no more from the master.
     fn promote(&self) {
         let () = self.replica.run("REPLICAOF NO ONE");
     }
@@ -71,7 +71,7 @@ impl Pair {
     }
 }
 
-/// What the lock protects: refuses whoever was overtaken.
+/// What the lock protects: refuses a holder that was overtaken.
 #[derive(Default)]
 struct Resource {
     newest: u64,
@@ -86,7 +86,7 @@ impl Resource {
 }
 
 #[test]
-fn a_lock_that_a_failover_lost_is_told_as_lost_and_the_next_token_is_larger() {
+fn a_lock_that_a_failover_lost_is_reported_as_lost_and_the_next_token_is_larger() {
     let pair = Pair::start();
     // Its write never reaches the replica.
     pair.promote();
@@ -95,13 +95,13 @@ fn a_lock_that_a_failover_lost_is_told_as_lost_and_the_next_token_is_larger() {
     assert!(resource.write(guard.fencing_token()));
     assert!(!is_taken(&pair.replica, KEY));
     pair.move_to(&pair.replica);
-    // Another gets it from the new master, while the old holder has heard nothing yet.
+    // Another gets it from the new master, while the old holder does not know yet.
     let other = AppLocker::connect_blocking(pair.replica.url()).unwrap();
     let next = take(&other.lock("job").ttl(KEPT));
     assert!(next.fencing_token() > guard.fencing_token());
     assert!(resource.write(next.fencing_token()));
     assert!(!resource.write(guard.fencing_token()));
-    until_told_taken(&guard);
+    until_reported_taken(&guard);
     assert!(guard.release_blocking().is_err());
     assert_verified(&next);
 }
@@ -142,7 +142,7 @@ fn is_not_believed(replicated: bool) {
     pair.move_to(&pair.replica);
     let dials = pair.address.dials();
     wait::until("it is dialled again and again", LONG, || {
-        // Never 'not held', and never 'busy by somebody else'.
+        // Never 'not held', and never 'busy'.
         assert_unavailable(guard.verify_blocking());
         assert_unavailable(pair.locker.lock("job").try_acquire_blocking());
         assert!(guard.is_held());

@@ -1,5 +1,5 @@
-//! Promise: a lock that vanished in a FLUSHALL is told as lost at the next heartbeat, and
-//! the next token is larger than any before; scripts that a SCRIPT FLUSH made the server
+//! Promise: a lock that vanished in a FLUSHALL is reported as lost at the next heartbeat,
+//! and the next token is larger than any before; scripts that a SCRIPT FLUSH made the server
 //! forget are taught again, and the lock is kept (F18).
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::refusal::runs;
 use applock::{AppLocker, Loss};
 
 #[test]
-fn a_lock_that_vanished_is_told_as_lost_at_the_next_heartbeat() {
+fn a_lock_that_vanished_is_reported_as_lost_at_the_next_heartbeat() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = locker

@@ -1,5 +1,5 @@
-//! Promise: a key that another program made, of whatever type, is busy, held by someone
-//! else, and never changed; a fence that can't be read is told, and no lock is taken
+//! Promise: a key that another program made, of whatever type, is busy ('held by someone
+//! else'), and never changed; a fence that can't be read is reported, and no lock is taken
 //! (F19).
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use applock::{AppLocker, Error};
 #[test]
 fn a_key_of_another_type_is_busy_held_by_someone_else_and_never_changed() {
     for make in [
-        "SET QUEUE:job somebody PX 600000",
+        "SET QUEUE:job another-program PX 600000",
         "RPUSH QUEUE:job one two",
         "SADD QUEUE:job one",
         "ZADD QUEUE:job 1 one",
@@ -32,7 +32,7 @@ fn a_key_of_another_type_is_busy_held_by_someone_else_and_never_changed() {
         assert!(info.is_foreign());
         assert!(locker.lock("job").try_acquire_blocking().unwrap().is_none());
         assert_eq!(server.run::<Vec<u8>>("DUMP QUEUE:job"), dump, "{make}");
-        // Once the other program lets go, it is ours.
+        // Once the other program has deleted it, it is ours.
         let lock = locker.lock("job").wait(LIMIT);
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| lock.acquire_blocking());
@@ -47,17 +47,20 @@ fn a_holder_whose_key_another_program_has_taken_over_is_lost_and_leaves_it_alone
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let guard = locker.lock("job").acquire_blocking().unwrap();
-    let () = server.run("SET QUEUE:job somebody");
+    let () = server.run("SET QUEUE:job another-program");
     assert!(!guard.verify_blocking().unwrap());
     assert!(matches!(guard.release_blocking(), Err(Error::Lost { .. })));
     let guard = locker.lock("other").acquire_blocking().unwrap();
-    let () = server.run("SET QUEUE:other somebody");
+    let () = server.run("SET QUEUE:other another-program");
     assert!(matches!(
         guard.release_blocking(),
         Err(Error::NotHeld { .. })
     ));
     for key in ["QUEUE:job", "QUEUE:other"] {
-        assert_eq!(server.run::<String>(&format!("GET {key}")), "somebody");
+        assert_eq!(
+            server.run::<String>(&format!("GET {key}")),
+            "another-program"
+        );
         assert_eq!(server.run::<i64>(&format!("PTTL {key}")), -1);
     }
 }
@@ -67,13 +70,13 @@ fn a_foreign_lock_is_never_stale_and_only_the_hammer_frees_it() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = locker.lock("foreign");
-    let () = server.run("SET QUEUE:foreign somebody PX 600000");
+    let () = server.run("SET QUEUE:foreign another-program PX 600000");
     assert!(
         !lock
             .force_release_if_stale_blocking(Duration::ZERO)
             .unwrap()
     );
-    assert_eq!(server.run::<String>("GET QUEUE:foreign"), "somebody");
+    assert_eq!(server.run::<String>("GET QUEUE:foreign"), "another-program");
     assert!(lock.force_release_blocking().unwrap());
     assert!(!server.run::<bool>("EXISTS QUEUE:foreign"));
     // What is no lock at all is left alone even then.

@@ -1,6 +1,6 @@
 //! Promise: under a server that stands still (SIGSTOP) a holder learns of its loss before
-//! its lease is over, with no answer from anyone; who asks is told that there is no
-//! answer, and what was asked unheard leaves no lock behind (F1, F4).
+//! its lease is over, with no answer from the server; a caller that asks learns that there
+//! is no answer, and a request without an answer leaves no lock behind (F1, F4).
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,7 +15,7 @@ use applock::{AppLocker, Error, Loss, singleton};
 const FROZEN: Fault = Fault {
     server: RedisServer::start,
     begins: |server| server.freeze(),
-    told: |_, error| assert_unavailable(error, &["QUEUE:job", "no answer in time"]),
+    reported: |_, error| assert_unavailable(error, &["QUEUE:job", "no answer in time"]),
     ends: |server| server.thaw(),
 };
 
@@ -25,7 +25,7 @@ fn a_lock_is_kept_over_a_freeze_that_is_shorter_than_its_lease() {
 }
 
 #[test]
-fn a_guard_turns_lost_before_the_ttl_is_over_and_for_good() {
+fn a_guard_is_lost_before_the_ttl_is_over_and_for_good() {
     FROZEN.lasts();
 }
 
@@ -76,7 +76,7 @@ fn what_was_asked_unheard_is_released_long_before_its_ttl() {
 }
 
 #[test]
-fn who_connects_is_told_that_there_is_no_answer() {
+fn a_new_client_learns_that_there_is_no_answer() {
     let server = RedisServer::start();
     server.freeze();
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Promise: a server that loads its data (LOADING) is told as unavailable, and used as
+//! Promise: a server that loads its data (LOADING) is reported as unavailable, and used as
 //! soon as it is done; a lock that is in the data is kept (F20).
 
 use crate::support::fault::Fault;
@@ -23,7 +23,7 @@ const LOADING: Fault = Fault {
         let () = server.run("SAVE");
         server.restart_loading();
     },
-    told: |_, error| assert_unavailable(error, &["QUEUE:job", "loading"]),
+    reported: |_, error| assert_unavailable(error, &["QUEUE:job", "loading"]),
     ends: |_| (),
 };
 
@@ -33,7 +33,7 @@ fn a_lock_that_was_saved_is_kept_while_its_server_loads() {
 }
 
 #[test]
-fn who_asks_is_told_and_who_waits_gets_the_lock_when_it_is_loaded() {
+fn callers_learn_of_it_and_waiters_get_the_lock_when_it_is_loaded() {
     let mut server = (LOADING.server)();
     (LOADING.begins)(&mut server);
     assert_unavailable(&refused_connection(&server.url()), &["loading"]);

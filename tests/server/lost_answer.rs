@@ -1,6 +1,6 @@
-//! Promise: an answer that got lost orphans nothing. Who took a lock unheard gets it, or
-//! it is free again long before its ttl; who released it unheard has released it, and
-//! nothing else (F4, R6, R7).
+//! Promise: an answer that got lost orphans nothing. A lock whose acquire got no answer goes
+//! to its caller, or it is free again long before its ttl; a release that got no answer has
+//! released it, and nothing else (F4, R6, R7).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use applock::{AppLocker, Lock, LockGuard};
 /// The ttl would free it only after this.
 const TTL: Duration = Duration::from_secs(60);
 
-/// In which what was taken unheard must be free.
+/// In which a lock that was taken without an answer must be free.
 const SOON: Duration = Duration::from_secs(15);
 
 const KEY: &str = "QUEUE:job";
@@ -58,14 +58,14 @@ impl Scene {
         self.server.run("HGET {QUEUE:job}:fence token")
     }
 
-    /// It was taken at the server, and nobody was told; now it is free.
+    /// It was taken at the server, and no caller knew; now it is free.
     #[track_caller]
     fn assert_no_orphan(&self) {
         assert!(self.last_token() > self.token, "it was never taken");
         until_free(&self.server, KEY, SOON);
     }
 
-    /// Somebody else, who does not go through the proxy, takes it.
+    /// Another caller, which does not go through the proxy, takes it.
     #[track_caller]
     fn next_holder(&self) -> LockGuard {
         let next = AppLocker::connect_blocking(self.server.url()).unwrap();
@@ -117,13 +117,13 @@ fn recognises_its_own(lose: impl Fn(&FaultProxy)) {
 
 // F4
 #[test]
-fn who_waits_recognises_what_it_took_unheard() {
+fn a_waiter_recognises_what_it_took_without_an_answer() {
     recognises_its_own(|proxy| proxy.lose_reply(Call::Acquire));
 }
 
 // F4
 #[test]
-fn who_met_a_reset_instead_of_its_answer_recognises_what_it_took() {
+fn a_caller_that_met_a_reset_instead_of_its_answer_recognises_what_it_took() {
     recognises_its_own(|proxy| proxy.reset_for_reply(Call::Acquire));
 }
 
@@ -161,7 +161,7 @@ fn a_future_dropped_while_its_request_is_on_its_way_leaves_no_lock() {
 
 // F4
 #[test]
-fn a_request_that_arrives_after_everybody_has_given_it_up_leaves_no_lock() {
+fn a_request_that_arrives_after_its_caller_has_given_it_up_leaves_no_lock() {
     let scene = Scene::new();
     scene.proxy.hold(Call::Acquire);
     let released = Event::Answered(Call::Release);
@@ -216,7 +216,7 @@ fn a_release_whose_answer_was_lost_never_ends_the_next_holding() {
     let guard = take(&scene.lock());
     scene.proxy.lose_reply(Call::Release);
     let answered = scene.proxy.count(Event::Answered(Call::Release));
-    // The caller is told what is known: nothing.
+    // The caller learns what is known: nothing.
     assert_unavailable(guard.release_blocking());
     let next = scene.next_holder();
     // It is repeated, until it is answered.
@@ -270,11 +270,11 @@ fn is_kept(lose: impl Fn(&FaultProxy)) {
     let answered = Event::Answered(Call::Renew);
     let before = scene.proxy.count(answered);
     lose(&scene.proxy);
-    let told = scene.proxy.until_next(executed, || guard.verify_blocking());
-    // The server has said yes; who asked may hear that it is not known.
-    assert!(!matches!(told, Ok(false)));
+    let verified = scene.proxy.until_next(executed, || guard.verify_blocking());
+    // The server has said yes; the caller may get that it is not known.
+    assert!(!matches!(verified, Ok(false)));
     assert!(guard.is_held());
-    // It is repeated without anybody's asking.
+    // It is repeated without a caller's asking.
     scene.proxy.until(answered, before + 1);
     assert_verified(&guard);
     assert_eq!(scene.server.run::<u64>("HGET QUEUE:job token"), token);

@@ -1,4 +1,4 @@
-//! Promise: a server that is out of memory (OOM) refuses new locks, and is told as
+//! Promise: a server that is out of memory (OOM) refuses new locks, and is reported as
 //! unavailable, with the cause; locks that are held are renewed, kept and released (F20).
 
 use crate::support::lease::{KEPT, LIMIT, outlives_its_ttl};

@@ -1,5 +1,5 @@
-//! Promise: a replica takes no locks: it is told as unavailable, whether the lock is free
-//! or held; and a master that becomes a replica for a while costs no lock, for nothing
+//! Promise: a replica takes no locks: it is reported as unavailable, whether the lock is
+//! free or held; and a master that becomes a replica for a while costs no lock, for nothing
 //! that it says then is believed (F20).
 
 use crate::support::fault::Fault;
@@ -17,7 +17,7 @@ fn demote(server: &mut RedisServer) {
 const READ_ONLY: Fault = Fault {
     server: RedisServer::start,
     begins: demote,
-    told: |server, error| {
+    reported: |server, error| {
         assert_unavailable(error, &["QUEUE:job", "read-only replica", "master"]);
         assert!(!is_taken(server));
     },
@@ -26,7 +26,7 @@ const READ_ONLY: Fault = Fault {
 
 const MASTER_DOWN: Fault = Fault {
     server: || RedisServer::with(&["--replica-serve-stale-data", "no"]),
-    told: |_, error| assert_unavailable(error, &["QUEUE:job", "replica", "master"]),
+    reported: |_, error| assert_unavailable(error, &["QUEUE:job", "replica", "master"]),
     ..READ_ONLY
 };
 
@@ -36,7 +36,7 @@ fn a_lock_is_kept_if_its_server_is_the_master_again_in_time() {
 }
 
 #[test]
-fn a_holder_is_told_in_time_if_its_server_stays_a_replica() {
+fn a_holder_learns_of_its_loss_in_time_if_its_server_stays_a_replica() {
     READ_ONLY.lasts();
 }
 
@@ -46,7 +46,7 @@ fn a_lock_is_kept_over_a_replica_that_refuses_even_to_read() {
 }
 
 #[test]
-fn a_holder_is_told_in_time_if_its_server_refuses_even_to_read() {
+fn a_holder_learns_of_its_loss_in_time_if_its_server_refuses_even_to_read() {
     MASTER_DOWN.lasts();
 }
 

@@ -1,5 +1,5 @@
-//! Promise: over a restart of a server that keeps its data a lock is kept; one that a
-//! restart forgot is told as lost, and the next token is larger (F18).
+//! Promise: over a restart of a server that keeps its data a lock is kept; a lock that a
+//! restart forgot is reported as lost, and the next token is larger (F18).
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ fn a_lock_is_kept_over_a_restart_with_its_data() {
     Fault {
         server: RedisServer::durable,
         begins: RedisServer::kill,
-        told: |_, error| assert_unavailable(error, &["QUEUE:job", "127.0.0.1"]),
+        reported: |_, error| assert_unavailable(error, &["QUEUE:job", "127.0.0.1"]),
         ends: RedisServer::restart,
     }
     .passes();
 }
 
 #[test]
-fn a_lock_that_a_restart_forgot_is_told_as_lost() {
+fn a_lock_that_a_restart_forgot_is_reported_as_lost() {
     let mut server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = locker

@@ -1,5 +1,5 @@
 //! Promise: the rights that the README lists are enough, and each that is missing is
-//! told as `Denied`, with no half-made lock left.
+//! reported as `Denied`, with no half-made lock left.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ const COMMANDS: [&str; 19] = [
     "hset", "hdel", "del", "zadd", "zrange", "zrank", "zcard", "zrem", "zpopmin",
 ];
 
-/// To hear of a released lock; without them whoever waits asks again and again.
-const TO_HEAR: [&str; 3] = ["+publish", "+subscribe", "&applock:*"];
+/// To be notified of a grant; without them waiters poll.
+const TO_NOTIFY: [&str; 3] = ["+publish", "+subscribe", "&applock:*"];
 
 /// The locks, and what stands beside each.
 const KEYS: [&str; 2] = ["~QUEUE:*", "~{QUEUE:*}:*"];
@@ -36,7 +36,7 @@ fn server_for(commands: &[&str], keys: &[&str]) -> (RedisServer, String) {
     ];
     words.extend(commands.iter().map(String::as_str));
     words.extend(keys);
-    words.extend(TO_HEAR);
+    words.extend(TO_NOTIFY);
     let () = server.try_run(&words).unwrap();
     let url = format!("redis://lk:{PASSWORD}@127.0.0.1:{}", server.port());
     (server, url)
@@ -89,11 +89,11 @@ async fn everything(server: &RedisServer, url: &str) -> Result<()> {
     let guard = lock.acquire().await?;
     let patient = theirs.clone().wait(Duration::from_secs(10));
     let waiting = tokio::spawn(async move { patient.acquire().await });
-    until_in_line(&theirs, 1).await?;
-    // Who gives up leaves the line.
+    until_queued(&theirs, 1).await?;
+    // A waiter that gives up leaves the queue.
     let hasty = theirs.clone().wait(Duration::from_millis(50));
     assert!(matches!(hasty.acquire().await, Err(Error::Busy(_))));
-    until_in_line(&theirs, 1).await?;
+    until_queued(&theirs, 1).await?;
     guard.release().await?;
     let waiting = waiting.await.unwrap()?;
     // The first heartbeat makes a full lease of what was handed over.
@@ -102,7 +102,7 @@ async fn everything(server: &RedisServer, url: &str) -> Result<()> {
     waiting.release().await
 }
 
-async fn until_in_line(lock: &applock::Lock, count: u64) -> Result<()> {
+async fn until_queued(lock: &applock::Lock, count: u64) -> Result<()> {
     while lock.info().await?.and_then(|info| info.waiters()) != Some(count) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -140,7 +140,7 @@ async fn without(command: &str) -> Error {
             assert!(!ran);
             error
         }
-        // To stand in line.
+        // To wait in the queue.
         "zadd" | "zrange" | "zrank" => {
             let _held = admin.lock("job").acquire().await.unwrap();
             let patient = locker.lock("job").wait(Duration::from_secs(10));
@@ -148,15 +148,15 @@ async fn without(command: &str) -> Error {
         }
         // To say what stands there, and how many wait.
         "type" | "zcard" => locker.lock("job").info().await.unwrap_err(),
-        // To leave the line, or to be the next: a holding that is not ours any more.
+        // To leave the queue, or to be the next: a holding that is not ours any more.
         "zrem" => {
             let guard = locker.lock("job").acquire().await.unwrap();
             let () = server.run("DEL QUEUE:job");
             guard.release().await.unwrap_err()
         }
         "zpopmin" => {
-            // Free, with somebody in line.
-            let () = server.run("ZADD {QUEUE:job}:queue 1 somebody");
+            // Free, with a waiter in the queue.
+            let () = server.run("ZADD {QUEUE:job}:queue 1 waiter");
             locker.lock("job").acquire().await.unwrap_err()
         }
         // To confirm a lock that was handed over.
@@ -164,9 +164,9 @@ async fn without(command: &str) -> Error {
             let holding = admin.lock("job").acquire().await.unwrap();
             let patient = locker.lock("job").wait(Duration::from_secs(10));
             let waiting = tokio::spawn(async move { patient.acquire().await });
-            until_in_line(&admin.lock("job"), 1).await.unwrap();
+            until_queued(&admin.lock("job"), 1).await.unwrap();
             holding.release().await.unwrap();
-            // It may have asked for it, and been told then.
+            // It may have polled, and been granted it then.
             match waiting.await.unwrap() {
                 Ok(guard) => guard.verify().await.unwrap_err(),
                 Err(error) => error,
@@ -194,7 +194,7 @@ async fn without(command: &str) -> Error {
     }
 }
 
-/// Who has been told that it holds the lock holds it, whatever fails after that.
+/// A waiter that was notified of its grant holds the lock, whatever fails after that.
 #[tokio::test]
 async fn a_hand_over_that_fails_half_way_does_not_free_the_lock_for_others() {
     let rest: Vec<&str> = COMMANDS
@@ -207,7 +207,7 @@ async fn a_hand_over_that_fails_half_way_does_not_free_the_lock_for_others() {
     let holding = locker.lock("job").acquire().await.unwrap();
     let patient = admin.lock("job").wait_forever();
     let waiting = tokio::spawn(async move { patient.acquire().await });
-    until_in_line(&admin.lock("job"), 1).await.unwrap();
+    until_queued(&admin.lock("job"), 1).await.unwrap();
     while server
         .run::<Vec<String>>("PUBSUB CHANNELS applock:*")
         .is_empty()
@@ -231,14 +231,14 @@ fn assert_denied(error: &Error, what: &str) {
 }
 
 #[tokio::test]
-async fn each_missing_command_is_told_as_denied_and_leaves_no_half_made_lock() {
+async fn each_missing_command_is_reported_as_denied_and_leaves_no_half_made_lock() {
     for command in COMMANDS {
         assert_denied(&without(command).await, command);
     }
 }
 
 #[tokio::test]
-async fn a_missing_key_pattern_is_told_as_denied_and_leaves_no_half_made_lock() {
+async fn a_missing_key_pattern_is_reported_as_denied_and_leaves_no_half_made_lock() {
     for keys in [&KEYS[..1], &KEYS[1..], &["~other:*"]] {
         let (server, url) = server_for(&COMMANDS, keys);
         let locker = AppLocker::connect(url).await.unwrap();
@@ -251,7 +251,7 @@ async fn a_missing_key_pattern_is_told_as_denied_and_leaves_no_half_made_lock() 
 }
 
 #[tokio::test]
-async fn a_right_taken_away_later_is_told_and_given_again_is_used() {
+async fn a_right_taken_away_later_is_reported_and_given_again_is_used() {
     let (server, url) = server_for(&COMMANDS, &KEYS);
     let locker = AppLocker::connect(url).await.unwrap();
     let mut ran = false;

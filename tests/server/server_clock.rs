@@ -1,6 +1,6 @@
 //! Promise: a server whose clock is set does what the guarantees say of it. Forward, and
-//! leases end early, with the holder told and a larger token for the next; back, and a
-//! dead holder's lock stays, for everybody to see, until somebody frees it.
+//! leases end early, with a report to the holder and a larger token for the next; back, and a
+//! dead holder's lock stays, for every caller to see, until an operator frees it.
 
 use std::process::Command;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::proxy::{Direction, FaultProxy};
 use crate::support::redis::RedisServer;
 use crate::support::steps::{
-    LONG, assert_verified, impatient, is_taken, take, until_free, until_told_taken,
+    LONG, assert_verified, impatient, is_taken, take, until_free, until_reported_taken,
 };
 use applock::{AppLocker, LockGuard};
 use tempfile::TempDir;
@@ -18,7 +18,7 @@ const KEY: &str = "QUEUE:job";
 /// Shorter than the jump forward, and with a heartbeat well before its end.
 const TTL: Duration = Duration::from_secs(10);
 
-/// What a machine without a compiler is told. Never a skip.
+/// The failure on a machine without a compiler. Never a skip.
 const MISSING: &str = "this test needs a C compiler, to set a server's clock.\n\
     Install it: apt-get install gcc libc6-dev | dnf install gcc";
 
@@ -60,7 +60,7 @@ impl Clocked {
 
     /// So many seconds off from now on.
     fn set(&self, offset: i64) {
-        // In one step, for the server may look at any moment.
+        // In one step, for the server may read it at any moment.
         let next = self.directory.path().join("next");
         std::fs::write(&next, offset.to_string()).unwrap();
         std::fs::rename(next, self.directory.path().join("offset")).unwrap();
@@ -85,7 +85,7 @@ fn takes_anew(clocked: &Clocked, old: u64) -> LockGuard {
 }
 
 #[test]
-fn a_clock_that_jumps_forward_ends_leases_and_the_holder_is_told() {
+fn a_clock_that_jumps_forward_ends_leases_and_the_holder_learns_of_it() {
     let clocked = Clocked::start();
     let guard = take(&clocked.locker().lock("job").ttl(TTL));
     let (token, other) = (guard.fencing_token(), clocked.locker());
@@ -95,18 +95,18 @@ fn a_clock_that_jumps_forward_ends_leases_and_the_holder_is_told() {
     let next = take(&other.lock("job").ttl(LONG));
     assert!(next.fencing_token() > token);
     // At its next heartbeat, and not by its own clock.
-    until_told_taken(&guard);
+    until_reported_taken(&guard);
     assert!(guard.release_blocking().is_err());
     assert_verified(&next);
 }
 
 #[test]
-fn a_clock_that_jumps_forward_where_nobody_else_comes_is_told_too() {
+fn a_holder_learns_of_a_clock_that_jumps_forward_also_where_no_other_caller_comes() {
     let clocked = Clocked::start();
     let guard = take(&clocked.locker().lock("job").ttl(TTL));
     let token = guard.fencing_token();
     clocked.set(11);
-    until_told_taken(&guard);
+    until_reported_taken(&guard);
     drop(takes_anew(&clocked, token));
 }
 
@@ -137,7 +137,7 @@ fn a_clock_that_jumps_back_costs_its_holder_nothing() {
 #[test]
 fn a_dead_holders_lock_stays_after_a_jump_back_for_all_to_see_until_it_is_freed() {
     let clocked = Clocked::start();
-    // Dead for all that the server hears of it.
+    // Dead for all that the server knows of it.
     let proxy = FaultProxy::before(&clocked.server);
     let dead = take(&impatient(proxy.url()).lock("job").ttl(TTL));
     let token = dead.fencing_token();

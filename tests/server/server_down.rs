@@ -1,5 +1,5 @@
-//! Promise: a server that is not there is told as unavailable, at once, and never as
-//! busy; a holder is told of its loss in time; and when the server is back it is used
+//! Promise: a server that is not there is reported as unavailable, at once, and never as
+//! busy; a holder learns of its loss in time; and when the server is back it is used
 //! again (F7).
 
 use std::time::Duration;
@@ -41,7 +41,7 @@ fn a_server_that_was_killed_is_unavailable_each_time_and_used_again_when_it_is_b
 }
 
 #[test]
-fn who_waits_gets_the_lock_when_the_server_is_back() {
+fn a_waiter_gets_the_lock_when_the_server_is_back() {
     let mut server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     server.kill();
@@ -55,7 +55,7 @@ fn who_waits_gets_the_lock_when_the_server_is_back() {
 }
 
 #[test]
-fn who_waits_in_vain_is_told_that_the_server_is_not_there() {
+fn a_waiter_in_vain_learns_that_the_server_is_not_there() {
     let locker = unconnected(&format!("redis://127.0.0.1:{}", free_port()));
     let lock = locker.lock("job").wait(Duration::from_secs(1));
     let error = lock.acquire_blocking().unwrap_err();
@@ -63,11 +63,11 @@ fn who_waits_in_vain_is_told_that_the_server_is_not_there() {
 }
 
 #[test]
-fn a_holder_is_told_of_its_loss_in_time() {
+fn a_holder_learns_of_its_loss_in_time() {
     Fault {
         server: RedisServer::start,
         begins: RedisServer::kill,
-        told: |_, error| assert_unavailable(error, &["127.0.0.1"]),
+        reported: |_, error| assert_unavailable(error, &["127.0.0.1"]),
         ends: RedisServer::restart,
     }
     .lasts();
@@ -85,7 +85,7 @@ async fn an_unavailable_server_is_never_passed_off_as_busy() {
     }
     let locker = unconnected(&format!("redis://127.0.0.1:{}", free_port()));
     assert_unavailable(&skips(&locker).await.unwrap_err(), &["QUEUE:job"]);
-    let told = gives(&locker).await.unwrap_err();
-    assert_unavailable(told.downcast_ref().unwrap(), &["QUEUE:job"]);
+    let error = gives(&locker).await.unwrap_err();
+    assert_unavailable(error.downcast_ref().unwrap(), &["QUEUE:job"]);
     assert!(locker.lock("job").try_acquire().await.is_err());
 }

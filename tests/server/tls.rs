@@ -1,5 +1,5 @@
 //! `rediss://`: TLS works with the feature `tls` alone, and a server whose certificate
-//! nobody vouches for is refused.
+//! comes from an unknown authority is refused.
 
 use std::process::{Command, Output};
 
@@ -54,7 +54,7 @@ fn start() -> TlsServer {
     }
 }
 
-/// This test alone, in a process of its own that trusts the given authority: whom a
+/// This test alone, in a process of its own that trusts the given authority: which ones a
 /// process trusts is read from its environment.
 fn child(test: &str, server: &TlsServer, trust: bool) -> Output {
     let mut child = Command::new(std::env::current_exe().unwrap());
@@ -96,10 +96,10 @@ fn a_lock_is_taken_and_released_over_tls() {
 }
 
 #[test]
-fn a_certificate_that_nobody_vouches_for_is_refused() {
+fn a_certificate_of_an_unknown_authority_is_refused() {
     match std::env::var(URL) {
         Err(_) => succeeds(&child(
-            name_of(a_certificate_that_nobody_vouches_for_is_refused),
+            name_of(a_certificate_of_an_unknown_authority_is_refused),
             &start(),
             false,
         )),
@@ -113,7 +113,7 @@ fn a_certificate_that_nobody_vouches_for_is_refused() {
 }
 
 #[test]
-fn a_server_without_tls_is_told_and_does_not_hang() {
+fn a_server_without_tls_is_reported_and_does_not_hang() {
     let server = RedisServer::start();
     let url = format!("rediss://127.0.0.1:{}", server.port());
     let error = AppLocker::connect_blocking(url).unwrap_err();

@@ -1,5 +1,5 @@
-//! Promise: a server that refuses to write for want of replicas (NOREPLICAS) is told as
-//! unavailable; a lock is kept if they are back in time, and told as lost before its
+//! Promise: a server that refuses to write for want of replicas (NOREPLICAS) is reported as
+//! unavailable; a lock is kept if they are back in time, and reported as lost before its
 //! lease is over if they are not (F20).
 
 use crate::support::fault::Fault;
@@ -9,7 +9,7 @@ use crate::support::refusal::{assert_unavailable, is_taken};
 const NO_REPLICAS: Fault = Fault {
     server: RedisServer::start,
     begins: |server| server.run("CONFIG SET min-replicas-to-write 1"),
-    told: |server, error| {
+    reported: |server, error| {
         assert_unavailable(error, &["QUEUE:job", "replicas"]);
         assert!(!is_taken(server));
     },
@@ -22,6 +22,6 @@ fn a_lock_is_kept_if_they_are_back_in_time() {
 }
 
 #[test]
-fn a_holder_is_told_in_time_if_they_are_not() {
+fn a_holder_learns_of_its_loss_in_time_if_they_are_not() {
     NO_REPLICAS.lasts();
 }

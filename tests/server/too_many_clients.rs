@@ -1,5 +1,5 @@
-//! Promise: a server that takes no more clients (maxclients) is told as unavailable to
-//! who connects; a lock is kept over the connection that its holder has (F20).
+//! Promise: a server that takes no more clients (maxclients) is reported as unavailable to
+//! new clients; a lock is kept over the connection that its holder has (F20).
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn ask(connection: &mut Connection, words: &[&str]) {
 }
 
 #[test]
-fn who_connects_is_told_and_who_holds_a_lock_keeps_it() {
+fn new_clients_learn_of_it_and_holders_keep_their_locks() {
     let server = RedisServer::start();
     let locker = AppLocker::connect_blocking(server.url()).unwrap();
     let lock = locker.lock("held").ttl(KEPT).wait(LIMIT);

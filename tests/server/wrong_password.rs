@@ -1,5 +1,5 @@
 //! Promise: a login that the server refuses (a wrong password, none, a database that does
-//! not exist) is told as what it is, with the remedy; no message shows a password; and a
+//! not exist) is reported as what it is, with the remedy; no message shows a password; and a
 //! password changed under a holder costs no lock if it is set right in time (F20).
 
 use std::time::Instant;
@@ -15,7 +15,7 @@ use applock::{AppLocker, Error};
 #[test]
 fn a_wrong_password_is_denied() {
     let server = RedisServer::with(&["--requirepass", "the-right-one"]);
-    for user in ["", "default", "nobody"] {
+    for user in ["", "default", "no-such-user"] {
         let url = format!("redis://{user}:{PASSWORD}@127.0.0.1:{}", server.port());
         let error = refused_connection(&url);
         assert_denied(&error, &["password", "redis://user:password@host"]);
@@ -35,7 +35,7 @@ const CHANGED: Fault = Fault {
             command.query::<redis::Value>(&mut connection).unwrap();
         }
     },
-    told: |_, error| assert_denied(error, &["QUEUE:job", "password"]),
+    reported: |_, error| assert_denied(error, &["QUEUE:job", "password"]),
     ends: |server| {
         let url = format!("redis://:another@127.0.0.1:{}", server.port());
         let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
@@ -51,7 +51,7 @@ fn a_lock_is_kept_if_a_changed_password_is_set_right_in_time() {
 }
 
 #[test]
-fn a_holder_is_told_in_time_if_it_is_not() {
+fn a_holder_learns_of_its_loss_in_time_if_it_is_not() {
     CHANGED.lasts();
 }
 

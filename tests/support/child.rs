@@ -12,7 +12,7 @@ const PART: &str = "APPLOCK_TEST_PART";
 const MARK: &str = "[child says] ";
 
 /// How long a child may take to say something on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The name of a test as the test runner knows it: below the program, with its modules.
 pub fn name_of<Test>(_: Test) -> &'static str {
@@ -90,7 +90,7 @@ impl ChildProcess {
     #[track_caller]
     pub fn says(&self) -> String {
         self.says
-            .recv_timeout(PATIENCE)
+            .recv_timeout(DEADLINE)
             .expect("the child says something")
     }
 

@@ -29,7 +29,7 @@ impl SetClock {
         self.wall.fetch_add(seconds * 1_000, Ordering::SeqCst);
     }
 
-    /// The machine has been suspended for so long: nobody is woken by it, and every clock
+    /// The machine has been suspended for so long: no timer is woken by it, and every clock
     /// that counts suspend has gone on.
     pub fn sleep(&self, length: Duration) {
         let nanos = u64::try_from(length.as_nanos()).expect("less than centuries");

@@ -1,5 +1,5 @@
 /* The wall clock of a program, as many seconds off as a file says: loaded before it
- * (LD_PRELOAD). The file's path is in CLOCK_SHIM, and it is read anew at each look. */
+ * (LD_PRELOAD). The file's path is in CLOCK_SHIM, and it is read anew at each reading. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdlib.h>

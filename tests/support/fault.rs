@@ -1,6 +1,6 @@
 //! What every fault of a server has in common: a lock that is held is kept if the fault
-//! passes, its holder is told in time if it does not, who asks meanwhile is told what
-//! it is, and afterwards all works again, with the same lockers.
+//! passes, its holder learns of its loss in time if it does not, a caller that asks meanwhile
+//! gets an error that says what it is, and afterwards all works again, with the same lockers.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,12 +21,12 @@ const SHORT: Duration = Duration::from_secs(2);
 pub struct Fault {
     pub server: fn() -> RedisServer,
     pub begins: fn(&mut RedisServer),
-    /// Looks at what is said to somebody who asks for a lock meanwhile.
-    pub told: fn(&RedisServer, &Error),
+    /// Checks the error that a caller gets that asks for a lock meanwhile.
+    pub reported: fn(&RedisServer, &Error),
     pub ends: fn(&mut RedisServer),
 }
 
-/// A holder, and somebody else.
+/// A holder, and another caller.
 struct Pair {
     server: RedisServer,
     holder: AppLocker,
@@ -41,7 +41,7 @@ impl Fault {
     pub fn passes(&self) {
         let mut pair = Pair::new((self.server)(), LONG);
         (self.begins)(&mut pair.server);
-        (self.told)(&pair.server, &refusal(&pair.other));
+        (self.reported)(&pair.server, &refusal(&pair.other));
         pair.logged("a heartbeat failed");
         assert!(pair.guard.is_held(), "one failed heartbeat is no loss");
         (self.ends)(&mut pair.server);
@@ -79,8 +79,8 @@ impl Fault {
         let next = lock.acquire_blocking().expect("the lock is free");
         assert!(next.fencing_token() > pair.token);
         assert_lost_for_good(&pair.guard, Loss::Expired);
-        let told = pair.guard.release_blocking().expect_err("it is lost");
-        assert_lost(&told, Loss::Expired);
+        let error = pair.guard.release_blocking().expect_err("it is lost");
+        assert_lost(&error, Loss::Expired);
         assert!(next.verify_blocking().expect("the server answers"));
         wait::until("its holder works on", LIMIT, || runs(&pair.holder));
     }

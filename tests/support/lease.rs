@@ -1,5 +1,5 @@
-//! Looking at leases without a stopwatch: by the server's clock, and by looks whose time
-//! is taken first, so that a machine that stands still makes no good lease look bad.
+//! Observing leases without a stopwatch: by the server's clock, and by checks whose time is
+//! taken first, so that a machine that stands still makes no good lease look bad.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,15 +16,15 @@ pub const KEPT: Duration = Duration::from_secs(4);
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the server sees of a lock at one moment.
-pub struct Look {
+pub struct View {
     pub at: Duration,
     pub left: Duration,
     pub ttl: Duration,
     pub token: u64,
 }
 
-/// One look; `None` if the lock is free.
-pub fn look(server: &RedisServer, key: &str) -> Option<Look> {
+/// The lock as it is now; `None` if it is free.
+pub fn view(server: &RedisServer, key: &str) -> Option<View> {
     let script = "local t = redis.call('TIME'); local h = redis.call('HMGET', KEYS[1], \
         'ttl', 'token'); return {t[1] * 1000 + math.floor(t[2] / 1000), \
         redis.call('PTTL', KEYS[1]), tonumber(h[1] or -1), h[2] or '0'}";
@@ -32,7 +32,7 @@ pub fn look(server: &RedisServer, key: &str) -> Option<Look> {
         .try_run(&["EVAL", script, "1", key])
         .expect("the server answers");
     let millis = |count: i64| u64::try_from(count).ok().map(Duration::from_millis);
-    Some(Look {
+    Some(View {
         at: Duration::from_millis(at),
         left: millis(left)?,
         ttl: millis(ttl)?,
@@ -44,10 +44,10 @@ pub fn look(server: &RedisServer, key: &str) -> Option<Look> {
 /// now by the server's clock. It must never be free, another's, or longer than its ttl.
 #[track_caller]
 pub fn outlives_its_ttl(server: &RedisServer, key: &str) {
-    let first = look(server, key).expect("the lock is taken");
+    let first = view(server, key).expect("the lock is taken");
     let (mut last, mut beats) = (first.left, 0);
     wait::until("it outlives its ttl", LIMIT + first.ttl, || {
-        let now = look(server, key).unwrap_or_else(|| panic!("{key} is free"));
+        let now = view(server, key).unwrap_or_else(|| panic!("{key} is free"));
         assert_eq!(now.token, first.token, "{key} has another holder");
         assert!(now.left <= now.ttl, "{:?} of {:?} left", now.left, now.ttl);
         beats += u32::from(now.left > last);
@@ -61,9 +61,9 @@ pub fn outlives_its_ttl(server: &RedisServer, key: &str) {
 /// Waits until the lease's end was moved by its holder's heartbeat.
 #[track_caller]
 pub fn next_heartbeat(server: &RedisServer, key: &str) {
-    let mut last = look(server, key).expect("the lock is taken");
+    let mut last = view(server, key).expect("the lock is taken");
     wait::until("a heartbeat", LIMIT, || {
-        let now = look(server, key).unwrap_or_else(|| panic!("{key} is free"));
+        let now = view(server, key).unwrap_or_else(|| panic!("{key} is free"));
         assert_eq!(now.token, last.token, "{key} has another holder");
         let beat = now.left > last.left;
         last = now;
@@ -86,11 +86,11 @@ pub fn last_yes(guard: &LockGuard, within: Duration, mut each: impl FnMut()) -> 
     let mut last_yes = SystemTime::now();
     loop {
         // Before the guard is asked, so that a slow machine can't make it look bad.
-        let look = SystemTime::now();
+        let asked = SystemTime::now();
         if !guard.is_held() {
             return last_yes;
         }
-        last_yes = look;
+        last_yes = asked;
         assert!(start.elapsed() < within, "held for ever");
         each();
         std::thread::sleep(Duration::from_millis(1));

@@ -11,20 +11,20 @@ pub async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Sen
     caught_and(future, || ()).await.map_err(|(panic, ())| panic)
 }
 
-/// The same, and what `look` finds while the future that panicked is still there.
+/// The same, and what `check` finds while the future that panicked is still there.
 pub async fn caught_and<F: Future, T>(
     future: F,
-    look: impl FnOnce() -> T,
+    check: impl FnOnce() -> T,
 ) -> Result<F::Output, (Box<dyn Any + Send>, T)> {
     let mut future = pin!(future);
-    let mut look = Some(look);
+    let mut check = Some(check);
     poll_fn(|context| {
         let poll = AssertUnwindSafe(|| future.as_mut().poll(context));
         match catch_unwind(poll) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
             Err(panic) => {
-                let found = look.take().expect("one panic")();
+                let found = check.take().expect("one panic")();
                 Poll::Ready(Err((panic, found)))
             }
         }

@@ -1,4 +1,4 @@
-//! A value that, when it is dropped, looks whether a lock's key is still there.
+//! A value that, when it is dropped, checks whether a lock's key is still there.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use super::wait;
 
 /// Put one into a body or an argument; ask its [`Witness`] afterwards.
 pub struct Probe {
-    look: Box<dyn Fn() -> bool + Send + Sync>,
+    check: Box<dyn Fn() -> bool + Send + Sync>,
     witness: Witness,
 }
 
@@ -20,8 +20,8 @@ impl Probe {
     pub fn new(server: &RedisServer, key: &str) -> (Self, Witness) {
         let client = ::redis::Client::open(server.url()).expect("a client");
         let key = key.to_owned();
-        Self::looking(move || {
-            // Time enough for a lock that was let go too early to be gone.
+        Self::checking(move || {
+            // Time enough for a lock that was released too early to be gone.
             std::thread::sleep(Duration::from_millis(50));
             let mut connection = client.get_connection().expect("a connection");
             ::redis::cmd("EXISTS")
@@ -33,13 +33,13 @@ impl Probe {
 
     /// Only notes that and when it was dropped.
     pub fn blind() -> (Self, Witness) {
-        Self::looking(|| false)
+        Self::checking(|| false)
     }
 
-    fn looking(look: impl Fn() -> bool + Send + Sync + 'static) -> (Self, Witness) {
+    fn checking(check: impl Fn() -> bool + Send + Sync + 'static) -> (Self, Witness) {
         let witness = Witness::default();
         let probe = Self {
-            look: Box::new(look),
+            check: Box::new(check),
             witness: witness.clone(),
         };
         (probe, witness)
@@ -49,7 +49,7 @@ impl Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         let at = SystemTime::now();
-        let taken = (self.look)();
+        let taken = (self.check)();
         *self.witness.0.lock().expect("the witness") = Some((taken, at));
     }
 }

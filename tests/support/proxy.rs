@@ -1,4 +1,4 @@
-//! A network that fails as it is told: a TCP proxy in front of a Redis server.
+//! A network that fails as the test says: a TCP proxy in front of a Redis server.
 //!
 //! It knows our scripts, so a fault can meet one chosen step: its request is held back,
 //! its answer is lost. TCP loses nothing in the middle of a connection, so where an
@@ -24,7 +24,7 @@ use super::wait;
 pub use wire::Call;
 
 /// How long a test waits for something to pass on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -35,7 +35,7 @@ pub enum Direction {
     Both,
 }
 
-/// What passed. Each of a request's steps is told on its own.
+/// What passed. Each of a request's steps is an event of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A client connected.
@@ -70,8 +70,8 @@ struct Rules {
     delay: Duration,
     reset: u64,
     refuse: bool,
-    /// Whoever has subscribed to something hears nothing.
-    deaf: bool,
+    /// Subscribed connections get no notifications.
+    muted: bool,
     /// So many requests that were held back have been let go.
     let_go: u64,
 }
@@ -170,7 +170,7 @@ impl FaultProxy {
     }
 
     /// The same, but only for the connections that there are now: a firewall that forgot
-    /// them. Who dials anew gets through.
+    /// them. A client that dials anew gets through.
     pub fn black_hole_old(&self, direction: Direction) {
         self.hole(direction, self.dials());
     }
@@ -186,10 +186,10 @@ impl FaultProxy {
         });
     }
 
-    /// Connections that listen for what the server has to tell hear nothing any more, and
-    /// stay open; nor do new ones. All others work.
-    pub fn deafen(&self) {
-        self.rule(|rules| rules.deaf = true);
+    /// Connections that have subscribed get no notifications any more, and stay open; nor do
+    /// new ones. All others work.
+    pub fn mute_notifications(&self) {
+        self.rule(|rules| rules.muted = true);
     }
 
     /// Ends the black holes. What was on its way arrives now, as TCP would send it again.
@@ -197,7 +197,7 @@ impl FaultProxy {
         self.rule(|rules| {
             rules.hole_to_server = 0;
             rules.hole_to_client = 0;
-            rules.deaf = false;
+            rules.muted = false;
         });
     }
 
@@ -271,7 +271,7 @@ impl FaultProxy {
     #[track_caller]
     pub fn until(&self, event: Event, count: u64) {
         let what = format!("{count} times {event:?} at the proxy");
-        wait::until(&what, PATIENCE, || self.count(event) >= count);
+        wait::until(&what, DEADLINE, || self.count(event) >= count);
     }
 
     /// Does something, and waits until `event` has passed because of it.

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::wait;
 
-/// What a machine without the server is told. Never a skip: a promise that was not
+/// The failure on a machine without the server. Never a skip: a promise that was not
 /// tested was not kept.
 const MISSING: &str = "these tests need redis-server, which can't be started here.\n\
     Install it: apt-get install redis-server | dnf install redis | brew install redis\n\
@@ -62,7 +62,7 @@ impl RedisServer {
         if let Some(at) = arguments.iter().position(|text| *text == "--requirepass") {
             server.login = Some(("default".to_owned(), arguments[at + 1].to_owned()));
         }
-        // Somebody else may take the port between our look and the server's.
+        // Another program may take the port between our check and the server's.
         for _ in 0..5 {
             if server.launch() {
                 return server;
@@ -70,7 +70,7 @@ impl RedisServer {
             server.port = free_port();
         }
         panic!(
-            "redis-server did not start on five ports in turn; see its log in {:?}",
+            "redis-server did not start on five ports, one after the other; see its log in {:?}",
             server.log()
         );
     }

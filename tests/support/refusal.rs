@@ -1,4 +1,4 @@
-//! What somebody who asks for a lock is told when there is none to be had.
+//! What a caller gets that asks for a lock when there is none to be had.
 
 use std::error::Error as _;
 use std::mem::discriminant;
@@ -41,7 +41,7 @@ pub fn runs(locker: &AppLocker) -> bool {
     ran
 }
 
-/// What an async and a sync function are told; neither ran, both quickly.
+/// The error that an async and a sync function get; neither ran, both quickly.
 #[track_caller]
 pub fn refusal(locker: &AppLocker) -> Error {
     let mut ran = false;
@@ -60,7 +60,7 @@ pub fn refusal(locker: &AppLocker) -> Error {
     error
 }
 
-/// What connecting is told, quickly; and one that connects on first use is told the
+/// The error that connecting gets, quickly; a locker that connects on first use gets the
 /// same then.
 #[track_caller]
 pub fn refused_connection(url: &str) -> Error {

@@ -1,11 +1,11 @@
-//! How long the machine stood still, as somebody sees it who does nothing but sleep.
+//! How long the machine stood still, as a thread sees it that does nothing but sleep.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two looks; what a look is late by no more than this is not counted.
-const LOOK: Duration = Duration::from_millis(5);
+/// Between two checks; what a check is late by no more than this is not counted.
+const STEP: Duration = Duration::from_millis(5);
 
 /// Watches until it is dropped.
 pub struct Stalls {
@@ -23,8 +23,8 @@ impl Stalls {
         std::thread::spawn(move || {
             while !over.load(Ordering::SeqCst) {
                 let before = Instant::now();
-                std::thread::sleep(LOOK);
-                let late = before.elapsed().saturating_sub(LOOK * 2).as_micros();
+                std::thread::sleep(STEP);
+                let late = before.elapsed().saturating_sub(STEP * 2).as_micros();
                 total.fetch_add(u64::try_from(late).expect("no centuries"), Ordering::SeqCst);
             }
         });

@@ -1,4 +1,4 @@
-//! The steps by which a test comes to its point, and what it is told there. A machine
+//! The steps by which a test comes to its point, and the answers that it gets there. A machine
 //! that stands still for a while may cost a step an answer, but not the test its verdict.
 
 use std::fmt::Debug;
@@ -59,8 +59,8 @@ pub fn assert_lost(guard: &LockGuard, expected: Loss) {
 
 /// Waits until the holder knows that its lock is gone, as its heartbeat tells it.
 #[track_caller]
-pub fn until_told_taken(guard: &LockGuard) {
-    wait::until("the holder is told", LONG, || !guard.is_held());
+pub fn until_reported_taken(guard: &LockGuard) {
+    wait::until("the holder learns of its loss", LONG, || !guard.is_held());
     assert_lost(guard, Loss::Taken);
 }
 

@@ -1,15 +1,15 @@
-//! Promise: whoever gives up waiting leaves the line and nothing else behind; and a grant
-//! that crosses such a leave goes on to the next (R6).
+//! Promise: a waiter that gives up leaves the queue, and leaves nothing behind; and a grant
+//! that crosses such a cancellation goes on to the next waiter (R6).
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::lease::LIMIT;
-use crate::support::line::{
-    CLAIM, KEY, Line, assert_in_order, granted_at, holder, in_line, joined, lock, lockers, served,
-    until_in_line, until_nothing_is_left_of_the_line,
-};
 use crate::support::proxy::{Direction, FaultProxy};
+use crate::support::queue::{
+    CLAIM, KEY, WaitQueue, assert_in_order, granted_at, holder, joined, lock, lockers,
+    queue_length, served, until_nothing_is_left_of_the_queue, until_queued,
+};
 use crate::support::redis::RedisServer;
 use crate::support::steps::assert_verified;
 use crate::support::wait::{self, polled};
@@ -33,8 +33,8 @@ fn assert_free(server: &RedisServer, lock: &Lock) {
 fn ten_thousand_cancelled_waits_leave_nothing_at_the_server() {
     const ROUNDS: usize = 20;
     const WAITS: usize = 500;
-    let mut line = Line::start();
-    let lockers = lockers(&line.server.url(), 2);
+    let mut queue = WaitQueue::start();
+    let lockers = lockers(&queue.server.url(), 2);
     let locks = [lock(&lockers[0]), lock(&lockers[1]).wait_forever()];
     runtime().block_on(async {
         for round in 0..ROUNDS {
@@ -44,33 +44,33 @@ fn ten_thousand_cancelled_waits_leave_nothing_at_the_server() {
                 let mut wait = Box::pin(async move { lock.acquire().await });
                 assert!(polled(wait.as_mut()).await.is_pending());
                 // Half of the rounds are given up while they are being asked for, the
-                // others when all of them stand in line.
+                // others when all of them are in the queue.
                 if round % 2 == 0 {
                     waiting.push(wait);
                 }
             }
             if round % 2 == 0 {
-                wait::until("they stand in line", LIMIT, || {
-                    in_line(&line.server) >= WAITS
+                wait::until("they are in the queue", LIMIT, || {
+                    queue_length(&queue.server) >= WAITS
                 });
             }
         }
     });
-    until_in_line(&line.server, 0);
-    until_nothing_is_left_of_the_line(&line.server);
-    assert_verified(line.holder());
-    line.opens();
+    until_queued(&queue.server, 0);
+    until_nothing_is_left_of_the_queue(&queue.server);
+    assert_verified(queue.holder());
+    queue.holder_releases();
     // Not granted to any of them.
-    assert!(!line.server.run::<bool>(&format!("EXISTS {KEY}")));
+    assert!(!queue.server.run::<bool>(&format!("EXISTS {KEY}")));
     for lock in &locks {
-        assert_free(&line.server, lock);
+        assert_free(&queue.server, lock);
     }
 }
 
 #[test]
-fn waits_that_are_over_leave_the_line() {
-    let mut line = Line::start();
-    let lockers = lockers(&line.server.url(), 2);
+fn waits_that_are_over_leave_the_queue() {
+    let mut queue = WaitQueue::start();
+    let lockers = lockers(&queue.server.url(), 2);
     runtime().block_on(async {
         let waits: Vec<_> = (0..200_u64)
             .map(|number| {
@@ -81,71 +81,71 @@ fn waits_that_are_over_leave_the_line() {
             .collect();
         for waited in waits {
             let (begun, wait, outcome) = waited.await.unwrap();
-            assert!(begun.elapsed() >= wait, "told before its wait was over");
-            let told = outcome.unwrap_err();
-            assert!(matches!(told, Error::Busy(_)), "{told}");
-            let token = told.holder().unwrap().fencing_token();
-            assert_eq!(token, Some(line.holder().fencing_token()));
+            assert!(begun.elapsed() >= wait, "busy before its wait was over");
+            let error = outcome.unwrap_err();
+            assert!(matches!(error, Error::Busy(_)), "{error}");
+            let token = error.holder().unwrap().fencing_token();
+            assert_eq!(token, Some(queue.holder().fencing_token()));
         }
     });
-    until_in_line(&line.server, 0);
-    until_nothing_is_left_of_the_line(&line.server);
-    line.opens();
-    assert_free(&line.server, &lock(&lockers[0]));
+    until_queued(&queue.server, 0);
+    until_nothing_is_left_of_the_queue(&queue.server);
+    queue.holder_releases();
+    assert_free(&queue.server, &lock(&lockers[0]));
 }
 
 #[test]
-fn those_behind_who_gave_up_are_served_in_order() {
-    let mut line = Line::start();
-    let lockers = lockers(&line.server.url(), 3);
+fn waiters_behind_one_that_gave_up_are_served_in_order() {
+    let mut queue = WaitQueue::start();
+    let lockers = lockers(&queue.server.url(), 3);
     let runtime = runtime();
     let _inside = runtime.enter();
     let (mut patient, mut kept) = (Vec::new(), Vec::new());
     for round in 0..12 {
         let lock = lock(&lockers[round % 3]);
-        let task = line.comes(|number| tokio::spawn(served(lock, number)));
+        let task = queue.enqueue(|number| tokio::spawn(served(lock, number)));
         // One of two, the first and the last among them.
         if round % 2 == 0 || round == 11 {
             task.abort();
-            until_in_line(&line.server, kept.len());
+            until_queued(&queue.server, kept.len());
         } else {
             patient.push(task);
             kept.push(round);
         }
     }
-    line.opens();
+    queue.holder_releases();
     let all: Vec<_> = patient
         .into_iter()
         .map(|task| runtime.block_on(task).unwrap())
         .collect();
     assert_in_order(&all, kept);
-    until_nothing_is_left_of_the_line(&line.server);
+    until_nothing_is_left_of_the_queue(&queue.server);
 }
 
-/// The first in line does not hear that it was granted the lock, and gives up.
+/// The first in the queue is not notified of its grant, and gives up.
 #[test]
-fn a_grant_that_crosses_a_leave_goes_on_to_the_next() {
-    let mut line = Line::start();
-    let proxy = FaultProxy::before(&line.server);
+fn a_grant_that_crosses_a_cancellation_goes_on_to_the_next() {
+    let mut queue = WaitQueue::start();
+    let proxy = FaultProxy::before(&queue.server);
     let deaf = AppLocker::connect_blocking(proxy.url()).unwrap();
-    let locker = AppLocker::connect_blocking(line.server.url()).unwrap();
+    let locker = AppLocker::connect_blocking(queue.server.url()).unwrap();
     let runtime = runtime();
     let mut first = Box::pin({
         let lock = lock(&deaf);
         async move { lock.acquire().await }
     });
-    line.comes(|_| {
+    queue.enqueue(|_| {
         let begun = runtime.block_on(polled(first.as_mut()));
         assert!(begun.is_pending());
     });
-    let next = line.thread(&locker);
-    let others = [(); 2].map(|()| line.thread(&locker));
+    let next = queue.thread(&locker);
+    let others = [(); 2].map(|()| queue.thread(&locker));
     proxy.black_hole(Direction::ToClient);
-    let opened = line.holder().fencing_token();
-    line.opens();
-    let (_, granted) = holder(&line.server);
+    let before = queue.holder().fencing_token();
+    queue.holder_releases();
+    let (_, granted) = holder(&queue.server);
     let granted = granted.expect("the first has it");
-    assert!(granted > opened);
+    assert!(granted > before);
     drop(first);
     let (number, token) = next.join().unwrap();
     // Well before the claim of the first would have run out.
@@ -155,12 +155,12 @@ fn a_grant_that_crosses_a_leave_goes_on_to_the_next() {
     all.extend(joined(others.into()));
     assert_in_order(&all, 1..4);
     proxy.heal();
-    until_nothing_is_left_of_the_line(&line.server);
+    until_nothing_is_left_of_the_queue(&queue.server);
 }
 
 /// They cross in every way there is.
 #[test]
-fn no_grant_is_lost_however_releases_and_leaves_cross() {
+fn no_grant_is_lost_however_releases_and_cancellations_cross() {
     const ROUNDS: u32 = 150;
     let server = RedisServer::start();
     let lockers = lockers(&server.url(), 3);
@@ -169,66 +169,66 @@ fn no_grant_is_lost_however_releases_and_leaves_cross() {
     let mut slow = 0;
     runtime.block_on(async {
         for round in 0..ROUNDS {
-            // The holder is in the process of the one who leaves, or in another.
+            // The holder is in the process of the waiter that gives up, or in another.
             let guard = lock(&lockers[round as usize % 2]).acquire().await.unwrap();
             let impatient = lock(&lockers[0]);
             let leaving = tokio::spawn(async move { impatient.acquire().await });
-            until_in_line(&server, 1);
+            until_queued(&server, 1);
             let next = (round % 3 != 0).then(|| {
                 let waiting = tokio::spawn(served(patient.clone(), 0));
-                until_in_line(&server, 2);
+                until_queued(&server, 2);
                 waiting
             });
-            let opened = server.time();
+            let begun = server.time();
             let released = tokio::spawn(guard.release());
             for _ in 0..fastrand::u32(0..400) {
                 tokio::task::yield_now().await;
             }
             leaving.abort();
             released.await.unwrap().unwrap();
-            // Where it was granted the lock and had been told, its guard goes with it.
+            // Where it was granted the lock and knew it, its guard goes with it.
             drop(leaving.await);
             let (_, token) = match next {
                 Some(next) => next.await.unwrap(),
                 None => served(patient.clone(), 0).await,
             };
-            slow += u32::from(granted_at(token) > opened + CLAIM * 2 / 3);
+            slow += u32::from(granted_at(token) > begun + CLAIM * 2 / 3);
         }
     });
     assert!(slow < ROUNDS / 10, "{slow} were left to a claim's end");
-    until_nothing_is_left_of_the_line(&server);
+    until_nothing_is_left_of_the_queue(&server);
     assert_free(&server, &patient);
 }
 
 #[test]
-fn a_locker_that_shuts_down_takes_its_waiters_out_of_the_line() {
-    let mut line = Line::start();
-    let lockers = lockers(&line.server.url(), 2);
+fn a_locker_that_shuts_down_takes_its_waiters_out_of_the_queue() {
+    let mut queue = WaitQueue::start();
+    let lockers = lockers(&queue.server.url(), 2);
     let closing: Vec<_> = (0..3)
         .map(|_| {
-            line.comes(|_| {
+            queue.enqueue(|_| {
                 let lock = lock(&lockers[0]);
                 thread::spawn(move || lock.acquire_blocking().map(drop))
             })
         })
         .collect();
-    let patient = line.thread(&lockers[1]);
+    let patient = queue.thread(&lockers[1]);
     lockers[0].shutdown_blocking(LIMIT).unwrap();
     for waiting in closing {
-        let told = waiting.join().unwrap().unwrap_err();
-        assert!(matches!(told, Error::Closed { .. }), "{told}");
+        let error = waiting.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::Closed { .. }), "{error}");
     }
-    until_in_line(&line.server, 1);
-    line.opens();
+    until_queued(&queue.server, 1);
+    queue.holder_releases();
     patient.join().unwrap();
-    until_nothing_is_left_of_the_line(&line.server);
-    assert_free(&line.server, &lock(&lockers[1]));
+    until_nothing_is_left_of_the_queue(&queue.server);
+    assert_free(&queue.server, &lock(&lockers[1]));
 }
 
 #[test]
-fn a_locker_that_is_dropped_leaves_nobody_in_line() {
-    let line = Line::start();
-    let locker = AppLocker::connect_blocking(line.server.url()).unwrap();
+fn a_locker_that_is_dropped_leaves_no_waiter_in_the_queue() {
+    let queue = WaitQueue::start();
+    let locker = AppLocker::connect_blocking(queue.server.url()).unwrap();
     runtime().block_on(async {
         let waits: Vec<_> = (0..10)
             .map(|_| {
@@ -236,11 +236,11 @@ fn a_locker_that_is_dropped_leaves_nobody_in_line() {
                 tokio::spawn(async move { lock.acquire().await.map(drop) })
             })
             .collect();
-        until_in_line(&line.server, waits.len());
+        until_queued(&queue.server, waits.len());
         drop(locker);
         // The runtime goes, and the waits with it.
     });
-    until_in_line(&line.server, 0);
-    until_nothing_is_left_of_the_line(&line.server);
-    assert_verified(line.holder());
+    until_queued(&queue.server, 0);
+    until_nothing_is_left_of_the_queue(&queue.server);
+    assert_verified(queue.holder());
 }

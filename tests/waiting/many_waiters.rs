@@ -1,6 +1,6 @@
 //! Promise: however many wait, a release wakes one of them, with one message; what a
-//! hand-over costs the server does not grow with the line; and all who wait in a process
-//! share one connection that listens (F12).
+//! hand-over costs the server does not grow with the queue; and all waiters of a process
+//! share one subscription (F12).
 //!
 //! The numbers beside the tests are lines of the list that `tests/conformance` goes by.
 
@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::child::{self, ChildProcess};
 use crate::support::lease::LIMIT;
-use crate::support::line::{
-    Line, Served, TTL, assert_in_order, in_line, listeners, lock, lockers, plays_in_line,
-    until_all_hear, until_in_line, until_listeners,
+use crate::support::queue::{
+    Served, TTL, WaitQueue, assert_in_order, lock, lockers, plays_waiters, queue_length,
+    subscriptions, until_all_subscribed, until_queued, until_subscriptions,
 };
 use crate::support::redis::RedisServer;
 use crate::support::steps::{LONG, take};
@@ -42,9 +42,9 @@ fn commands(server: &RedisServer) -> u64 {
         .sum()
 }
 
-/// A line of tasks of several lockers, each of which keeps the lock until it may go on.
+/// A queue of tasks of several lockers, each of which keeps the lock until it may go on.
 struct Crowd {
-    line: Line,
+    queue: WaitQueue,
     tasks: Vec<JoinHandle<Served>>,
     inside: Arc<AtomicUsize>,
     may_go: Arc<Semaphore>,
@@ -54,31 +54,31 @@ struct Crowd {
 
 impl Crowd {
     fn of(count: usize) -> Self {
-        let line = Line::start();
+        let queue = WaitQueue::start();
         let mut crowd = Self {
             tasks: Vec::new(),
             inside: Arc::default(),
             may_go: Arc::new(Semaphore::new(0)),
             runtime: runtime(),
-            lockers: lockers(&line.server.url(), 4),
-            line,
+            lockers: lockers(&queue.server.url(), 4),
+            queue,
         };
-        // In turns, each as a whole.
-        for turn in 0..4 {
-            for number in turn * count / 4..(turn + 1) * count / 4 {
-                crowd.one(number, turn);
+        // One locker after the other, each as a whole.
+        for locker in 0..4 {
+            for number in locker * count / 4..(locker + 1) * count / 4 {
+                crowd.one(number, locker);
             }
-            until_in_line(&crowd.line.server, crowd.tasks.len());
+            until_queued(&crowd.queue.server, crowd.tasks.len());
         }
-        until_all_hear(&crowd.line.server, 4);
+        until_all_subscribed(&crowd.queue.server, 4);
         crowd
     }
 
-    fn one(&mut self, number: usize, turn: usize) {
-        let lock = lock(&self.lockers[turn]).wait(LIMIT * 2);
+    fn one(&mut self, number: usize, locker: usize) {
+        let lock = lock(&self.lockers[locker]).wait(LIMIT * 2);
         let (inside, may_go) = (Arc::clone(&self.inside), Arc::clone(&self.may_go));
         let mut waiting = Box::pin(async move {
-            let guard = lock.acquire().await.expect("its turn comes");
+            let guard = lock.acquire().await.expect("it is granted the lock");
             inside.fetch_add(1, Ordering::SeqCst);
             may_go.acquire().await.unwrap().forget();
             let token = guard.fencing_token();
@@ -116,18 +116,18 @@ impl Crowd {
 fn a_release_to_a_thousand_waiters_wakes_one_with_one_message() {
     const WAITERS: usize = 1_000;
     let mut crowd = Crowd::of(WAITERS);
-    let server = |crowd: &Crowd| crowd.line.server.calls("publish");
+    let server = |crowd: &Crowd| crowd.queue.server.calls("publish");
     let published = server(&crowd);
-    crowd.line.opens();
+    crowd.queue.holder_releases();
     crowd.until_inside(1);
     assert_eq!(server(&crowd), published + 1, "one message");
-    assert_eq!(in_line(&crowd.line.server), WAITERS - 1);
-    // Ten more, each by a release in the process of who waits next, or in another.
+    assert_eq!(queue_length(&crowd.queue.server), WAITERS - 1);
+    // Ten more, each by a release in the process of the next waiter, or in another.
     for next in 2..=11 {
         crowd.may_go.add_permits(1);
         crowd.until_inside(next);
     }
-    assert_eq!(in_line(&crowd.line.server), WAITERS - 11);
+    assert_eq!(queue_length(&crowd.queue.server), WAITERS - 11);
     assert!(server(&crowd) <= published + 11, "one message each at most");
     let served = crowd.drain();
     assert_in_order(&served, 0..WAITERS);
@@ -135,23 +135,23 @@ fn a_release_to_a_thousand_waiters_wakes_one_with_one_message() {
 
 /// 151
 #[test]
-fn what_a_hand_over_costs_does_not_grow_with_the_line() {
+fn what_a_hand_over_costs_does_not_grow_with_the_queue() {
     let cost = |waiters: usize| {
         let mut crowd = Crowd::of(waiters);
-        let scripts = crowd.line.server.calls("evalsha");
-        let before = commands(&crowd.line.server);
-        crowd.line.opens();
+        let scripts = crowd.queue.server.calls("evalsha");
+        let before = commands(&crowd.queue.server);
+        crowd.queue.holder_releases();
         let served = crowd.drain();
         assert_eq!(served.len(), waiters);
         let each = |count: u64| count as f64 / waiters as f64;
         (
-            each(crowd.line.server.calls("evalsha") - scripts),
-            each(commands(&crowd.line.server) - before),
+            each(crowd.queue.server.calls("evalsha") - scripts),
+            each(commands(&crowd.queue.server) - before),
         )
     };
     let (few_scripts, few) = cost(60);
     let (many_scripts, many) = cost(1_000);
-    // A release each, and now and then somebody who asks again.
+    // A release each, and now and then a poll.
     assert!(many_scripts < 1.5, "{many_scripts} scripts a hand-over");
     assert!(few_scripts < 2.0, "{few_scripts} scripts a hand-over");
     assert!(
@@ -162,20 +162,20 @@ fn what_a_hand_over_costs_does_not_grow_with_the_line() {
 
 /// 149
 #[test]
-fn all_who_wait_in_a_process_share_one_connection_that_listens() {
+fn all_waiters_of_a_process_share_one_subscription() {
     if let Some(url) = child::part() {
-        return plays_in_line(&url, |_| ());
+        return plays_waiters(&url, |_| ());
     }
-    let name = child::name_of(all_who_wait_in_a_process_share_one_connection_that_listens);
-    let mut line = Line::start();
-    let url = line.server.url();
-    assert_eq!(listeners(&line.server), 0, "nobody waits");
+    let name = child::name_of(all_waiters_of_a_process_share_one_subscription);
+    let mut queue = WaitQueue::start();
+    let url = queue.server.url();
+    assert_eq!(subscriptions(&queue.server), 0, "there is no waiter");
     let mut child = ChildProcess::start(name, &url);
     assert_eq!(child.says(), "ready");
     for _ in 0..5 {
-        line.child(&mut child);
+        queue.child(&mut child);
     }
-    until_listeners(&line.server, 1);
+    until_subscriptions(&queue.server, 1);
     let locker = AppLocker::connect_blocking(&url).unwrap();
     // For many locks, too.
     let others = AppLocker::connect_blocking(&url).unwrap();
@@ -191,18 +191,18 @@ fn all_who_wait_in_a_process_share_one_connection_that_listens() {
         })
         .collect();
     for n in 0..20 {
-        let queue = format!("ZCARD {{QUEUE:other:{n}}}:queue");
-        wait::until("ten stand in each line", LONG, || {
-            line.server.run::<u32>(&queue) == 10
+        let length = format!("ZCARD {{QUEUE:other:{n}}}:queue");
+        wait::until("ten wait in each queue", LONG, || {
+            queue.server.run::<u32>(&length) == 10
         });
     }
-    until_listeners(&line.server, 2);
-    let clients: u64 = line.server.info("connected_clients");
-    // The child, the holders, the locker, one to listen for two of them, and our question.
+    until_subscriptions(&queue.server, 2);
+    let clients: u64 = queue.server.info("connected_clients");
+    // The child, the holders, the locker, subscriptions of two of them, and our question.
     assert!(clients <= 4 + 2 + 2, "{clients} connections");
     drop(held);
     for task in tasks {
         runtime.block_on(task).unwrap().unwrap();
     }
-    assert!(listeners(&line.server) <= 2);
+    assert!(subscriptions(&queue.server) <= 2);
 }

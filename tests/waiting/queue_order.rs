@@ -1,5 +1,5 @@
-//! Promise: who waits for a lock is served in the order of coming, whether it is a task, a
-//! thread, a function, another locker or another process; and nobody jumps the line.
+//! Promise: waiters are served in the order of coming, whether they are tasks, threads,
+//! functions, other lockers or other processes; and no caller jumps the queue.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use crate::support::child;
 use crate::support::lease::{LIMIT, assert_lost};
-use crate::support::line::{
-    KEY, Line, Served, assert_in_order, children, granted_at, in_line, joined, lock, lockers,
-    plays_in_line, served, told, until_in_line, until_nothing_is_left_of_the_line,
+use crate::support::queue::{
+    KEY, Served, WaitQueue, assert_in_order, children, granted_at, joined, lock, lockers,
+    plays_waiters, queue_length, served, served_in, until_nothing_is_left_of_the_queue,
+    until_queued,
 };
 use crate::support::redis::RedisServer;
 use crate::support::steps::take;
@@ -19,8 +20,8 @@ use applock::{AppLocker, Error, Loss, singleton};
 
 #[tokio::test]
 async fn tasks_are_served_in_the_order_in_which_they_asked() {
-    let mut line = Line::start();
-    let locker = AppLocker::connect(line.server.url()).await.unwrap();
+    let mut queue = WaitQueue::start();
+    let locker = AppLocker::connect(queue.server.url()).await.unwrap();
     let mut asked = Vec::new();
     // Nothing but the order of asking keeps them apart.
     for number in 0..100 {
@@ -28,82 +29,82 @@ async fn tasks_are_served_in_the_order_in_which_they_asked() {
         assert!(polled(waiting.as_mut()).await.is_pending());
         asked.push(waiting);
     }
-    until_in_line(&line.server, asked.len());
-    line.opens();
+    until_queued(&queue.server, asked.len());
+    queue.holder_releases();
     let mut all = Vec::new();
     for waiting in asked.into_iter().map(tokio::spawn).collect::<Vec<_>>() {
         all.push(waiting.await.unwrap());
     }
     assert_in_order(&all, 0..100);
-    until_nothing_is_left_of_the_line(&line.server);
+    until_nothing_is_left_of_the_queue(&queue.server);
 }
 
 #[test]
 fn threads_of_several_lockers_are_served_in_the_order_in_which_they_came() {
-    let mut line = Line::start();
-    let lockers = lockers(&line.server.url(), 3);
-    // Not in turn: each comes where another has stood before it, and behind itself.
+    let mut queue = WaitQueue::start();
+    let lockers = lockers(&queue.server.url(), 3);
+    // Mixed: each locker comes behind another one, and behind itself.
     let order = [0, 1, 2, 2, 1, 0, 0, 0, 2, 1, 2, 0];
-    let threads = order.map(|who: usize| line.thread(&lockers[who]));
-    line.opens();
+    let threads = order.map(|who: usize| queue.thread(&lockers[who]));
+    queue.holder_releases();
     assert_in_order(&joined(threads.into()), 0..order.len());
-    until_nothing_is_left_of_the_line(&line.server);
+    until_nothing_is_left_of_the_queue(&queue.server);
 }
 
 #[test]
 fn processes_are_served_in_the_order_in_which_they_came() {
     if let Some(url) = child::part() {
-        return plays_in_line(&url, |_| ());
+        return plays_waiters(&url, |_| ());
     }
-    let mut line = Line::start();
-    let url = line.server.url();
+    let mut queue = WaitQueue::start();
+    let url = queue.server.url();
     let name = child::name_of(processes_are_served_in_the_order_in_which_they_came);
     let mut children = children(name, &url, 3);
     let here = AppLocker::connect_blocking(&url).unwrap();
     let (mut threads, rounds) = (Vec::new(), 3);
     for _ in 0..rounds {
         for child in &mut children {
-            line.child(child);
+            queue.child(child);
         }
-        threads.push(line.thread(&here));
+        threads.push(queue.thread(&here));
     }
-    line.opens();
+    queue.holder_releases();
     let mut all = joined(threads);
     for child in &children {
-        all.extend((0..rounds).map(|_| told(child)));
+        all.extend((0..rounds).map(|_| served_in(child)));
     }
-    assert_in_order(&all, 0..line.len());
+    assert_in_order(&all, 0..queue.len());
     for child in children {
         child.dismiss();
     }
 }
 
-#[singleton(app = "line", ttl = 300, wait = "60s", locker = locker)]
+#[singleton(app = "contested", ttl = 300, wait = "60s", locker = locker)]
 async fn job(locker: &AppLocker) -> Result<u64, Error> {
     Ok(applock::current().unwrap().fencing_token())
 }
 
-#[singleton(app = "line", ttl = 300, wait = "60s", locker = locker)]
+#[singleton(app = "contested", ttl = 300, wait = "60s", locker = locker)]
 fn sync_job(locker: &AppLocker) -> Result<u64, Error> {
     Ok(applock::current().unwrap().fencing_token())
 }
 
 #[test]
-fn functions_stand_in_the_same_line_as_guards_and_those_who_wait_for_ever() {
-    let mut line = Line::start();
-    let lockers = lockers(&line.server.url(), 2);
+fn functions_wait_in_the_same_queue_as_guards_and_waits_without_end() {
+    let mut queue = WaitQueue::start();
+    let lockers = lockers(&queue.server.url(), 2);
     let mut threads = Vec::new();
     for locker in lockers.iter().cycle().take(4) {
-        threads.push(line.comes(|number| {
+        threads.push(queue.enqueue(|number| {
             let locker = locker.clone();
             thread::spawn(move || (number, pollster::block_on(job(&locker)).unwrap()))
         }));
-        threads.push(line.thread(locker));
-        threads.push(line.comes(|number| {
+        threads.push(queue.thread(locker));
+        threads.push(queue.enqueue(|number| {
             let locker = locker.clone();
             thread::spawn(move || (number, sync_job(&locker).unwrap()))
         }));
-        threads.push(line.comes(|number| {
+        threads.push(queue.enqueue(|number| {
             let lock = lock(locker).wait_forever();
             thread::spawn(move || {
                 let token = lock.run_blocking(|| applock::current().unwrap().fencing_token());
@@ -111,31 +112,31 @@ fn functions_stand_in_the_same_line_as_guards_and_those_who_wait_for_ever() {
             })
         }));
     }
-    line.opens();
-    assert_in_order(&joined(threads), 0..line.len());
+    queue.holder_releases();
+    assert_in_order(&joined(threads), 0..queue.len());
 }
 
 #[test]
-fn lines_of_different_locks_do_not_know_each_other() {
-    let mut line = Line::start();
-    let locker = AppLocker::connect_blocking(line.server.url()).unwrap();
-    let waiting = line.thread(&locker);
-    let other = take(&locker.lock("line").name("another"));
-    take(&locker.lock("line2")).release_blocking().unwrap();
+fn queues_of_different_locks_do_not_know_each_other() {
+    let mut queue = WaitQueue::start();
+    let locker = AppLocker::connect_blocking(queue.server.url()).unwrap();
+    let waiting = queue.thread(&locker);
+    let other = take(&locker.lock("contested").name("another"));
+    take(&locker.lock("contested2")).release_blocking().unwrap();
     other.release_blocking().unwrap();
-    assert_eq!(in_line(&line.server), 1);
-    line.opens();
+    assert_eq!(queue_length(&queue.server), 1);
+    queue.holder_releases();
     waiting.join().unwrap();
 }
 
 #[test]
-fn who_was_served_and_comes_again_stands_behind_all_who_wait() {
+fn a_holder_that_comes_again_waits_behind_all_waiters() {
     const ROUNDS: usize = 10;
-    let mut line = Line::start();
+    let mut queue = WaitQueue::start();
     let (tell, served) = channel();
     let mut threads = Vec::new();
-    for locker in lockers(&line.server.url(), 3) {
-        threads.push(line.comes(|number| {
+    for locker in lockers(&queue.server.url(), 3) {
+        threads.push(queue.enqueue(|number| {
             let (lock, tell) = (lock(&locker), tell.clone());
             thread::spawn(move || {
                 for _ in 0..ROUNDS {
@@ -145,16 +146,16 @@ fn who_was_served_and_comes_again_stands_behind_all_who_wait() {
             })
         }));
     }
-    line.opens();
+    queue.holder_releases();
     drop(tell);
     let mut last = 0;
-    for (turn, (number, token, guard)) in served.into_iter().enumerate() {
-        assert_eq!(number, turn % 3, "not its turn");
+    for (grant, (number, token, guard)) in served.into_iter().enumerate() {
+        assert_eq!(number, grant % 3, "not the first in the queue");
         assert!(token > last);
         last = token;
-        // Nobody is served until all the others stand in line again.
-        let others = 3.min(3 * ROUNDS - 1 - turn);
-        until_in_line(&line.server, others);
+        // No waiter is served until all the others are in the queue again.
+        let others = 3.min(3 * ROUNDS - 1 - grant);
+        until_queued(&queue.server, others);
         guard.release_blocking().unwrap();
     }
     for thread in threads {
@@ -163,15 +164,15 @@ fn who_was_served_and_comes_again_stands_behind_all_who_wait() {
 }
 
 #[test]
-fn a_try_never_jumps_the_line() {
-    let mut line = Line::start();
-    let lockers = lockers(&line.server.url(), 3);
+fn a_try_never_jumps_the_queue() {
+    let mut queue = WaitQueue::start();
+    let lockers = lockers(&queue.server.url(), 3);
     let threads: Vec<_> = (0..30)
-        .map(|who| line.thread(&lockers[who % lockers.len()]))
+        .map(|who| queue.thread(&lockers[who % lockers.len()]))
         .collect();
     let over = AtomicBool::new(false);
     let tries = |locker: &AppLocker| {
-        let lock = locker.lock("line");
+        let lock = locker.lock("contested");
         let mut won = Vec::new();
         // Once more when all were served, so that it is seen to win at all.
         loop {
@@ -192,7 +193,7 @@ fn a_try_never_jumps_the_line() {
         let trying: Vec<_> = [
             &lockers[0],
             &AppLocker::builder()
-                .store(line.server.url())
+                .store(queue.server.url())
                 .build()
                 .unwrap(),
         ]
@@ -201,7 +202,7 @@ fn a_try_never_jumps_the_line() {
             scope.spawn(move || tries(&locker))
         })
         .into();
-        line.opens();
+        queue.holder_releases();
         let all = joined(threads);
         over.store(true, Ordering::SeqCst);
         assert_in_order(&all, 0..30);
@@ -209,19 +210,19 @@ fn a_try_never_jumps_the_line() {
         let won = trying.into_iter().flat_map(|tries| tries.join().unwrap());
         won.filter(|token| *token < last).count()
     });
-    assert_eq!(won, 0, "served before those who stood in line");
+    assert_eq!(won, 0, "served before the waiters in the queue");
 }
 
 #[test]
-fn a_try_of_a_lock_that_fell_free_finds_it_with_the_first_in_line() {
-    let mut line = Line::start();
+fn a_try_of_a_lock_that_fell_free_finds_it_with_the_first_in_the_queue() {
+    let mut queue = WaitQueue::start();
     let first = AppLocker::builder()
-        .store(line.server.url())
+        .store(queue.server.url())
         .instance("the-first")
         .connect_blocking()
         .unwrap();
     let (go, gone) = channel::<()>();
-    let waiting = line.comes(|_| {
+    let waiting = queue.enqueue(|_| {
         let lock = lock(&first);
         thread::spawn(move || {
             let guard = lock.acquire_blocking().unwrap();
@@ -229,55 +230,60 @@ fn a_try_of_a_lock_that_fell_free_finds_it_with_the_first_in_line() {
             guard.release_blocking()
         })
     });
-    let rival = AppLocker::connect_blocking(line.server.url()).unwrap();
-    // Nobody hands it over: it is just gone, as after a flush.
-    assert!(line.server.run::<bool>(&format!("DEL {KEY}")));
-    let busy = rival.lock("line").acquire_blocking().unwrap_err();
+    let rival = AppLocker::connect_blocking(queue.server.url()).unwrap();
+    // No release hands it over: it is just gone, as after a flush.
+    assert!(queue.server.run::<bool>(&format!("DEL {KEY}")));
+    let busy = rival.lock("contested").acquire_blocking().unwrap_err();
     let holder = busy.holder().expect("busy");
     assert_eq!(holder.instance_id(), "the-first");
     drop(go);
     waiting.join().unwrap().unwrap();
-    let told = line.holder().verify_blocking();
-    assert!(!told.unwrap());
+    let verified = queue.holder().verify_blocking();
+    assert!(!verified.unwrap());
 }
 
 #[test]
-fn who_asks_again_keeps_its_place() {
-    let mut line = Line::start();
-    let lockers = lockers(&line.server.url(), 3);
+fn a_waiter_that_polls_keeps_its_place() {
+    let mut queue = WaitQueue::start();
+    let lockers = lockers(&queue.server.url(), 3);
     let threads: Vec<_> = [0, 1, 2, 0, 1, 2]
-        .map(|who: usize| line.thread(&lockers[who]))
+        .map(|who: usize| queue.thread(&lockers[who]))
         .into();
-    // The first of each locker asks again about once a second; nobody else asks anything.
-    let before = line.server.calls("evalsha");
-    wait::until("all have asked again", LIMIT, || {
-        line.server.calls("evalsha") >= before + 9
+    // The first waiter of each locker polls about once a second; the others do not.
+    let before = queue.server.calls("evalsha");
+    wait::until("all have polled", LIMIT, || {
+        queue.server.calls("evalsha") >= before + 9
     });
     // And when the scripts are to be taught anew.
-    let () = line.server.run("SCRIPT FLUSH");
+    let () = queue.server.run("SCRIPT FLUSH");
     wait::until("they have taught them anew", LIMIT, || {
-        line.server.calls("eval") > 0
+        queue.server.calls("eval") > 0
     });
-    assert_eq!(in_line(&line.server), 6);
-    line.opens();
+    assert_eq!(queue_length(&queue.server), 6);
+    queue.holder_releases();
     assert_in_order(&joined(threads), 0..6);
 }
 
 #[test]
-fn a_forced_release_hands_the_lock_to_the_first_in_line() {
-    let mut line = Line::start();
-    let lockers = lockers(&line.server.url(), 2);
+fn a_forced_release_hands_the_lock_to_the_first_in_the_queue() {
+    let mut queue = WaitQueue::start();
+    let lockers = lockers(&queue.server.url(), 2);
     let threads: Vec<_> = [1, 0, 1, 0]
-        .map(|who: usize| line.thread(&lockers[who]))
+        .map(|who: usize| queue.thread(&lockers[who]))
         .into();
-    assert!(lockers[0].lock("line").force_release_blocking().unwrap());
+    assert!(
+        lockers[0]
+            .lock("contested")
+            .force_release_blocking()
+            .unwrap()
+    );
     assert_in_order(&joined(threads), 0..4);
-    assert!(!line.holder().verify_blocking().unwrap());
-    assert_lost(&line.holder().ensure_held().unwrap_err(), Loss::Taken);
+    assert!(!queue.holder().verify_blocking().unwrap());
+    assert_lost(&queue.holder().ensure_held().unwrap_err(), Loss::Taken);
 }
 
 #[test]
-fn a_stale_holders_lock_goes_to_the_first_in_line() {
+fn a_stale_holders_lock_goes_to_the_first_in_the_queue() {
     let server = RedisServer::start();
     // Its heart does not beat: no time passes for it.
     let locker = AppLocker::builder()
@@ -286,21 +292,21 @@ fn a_stale_holders_lock_goes_to_the_first_in_line() {
         .connect_blocking()
         .unwrap();
     let ttl = Duration::from_secs(60);
-    let guard = take(&locker.lock("line").ttl(ttl));
+    let guard = take(&locker.lock("contested").ttl(ttl));
     let lockers = lockers(&server.url(), 2);
     let mut threads = Vec::new();
     for (number, locker) in lockers.iter().cycle().take(4).enumerate() {
         let lock = lock(locker);
         threads.push(thread::spawn(move || {
-            crate::support::line::served_blocking(&lock, number)
+            crate::support::queue::served_blocking(&lock, number)
         }));
-        until_in_line(&server, number + 1);
+        until_queued(&server, number + 1);
     }
     // As if half its ttl had gone by since its last heartbeat.
     let () = server.run(&format!("PEXPIRE {KEY} 20000"));
     let stale = Duration::from_secs(30);
     let rival = AppLocker::connect_blocking(server.url()).unwrap();
-    let rival = rival.lock("line");
+    let rival = rival.lock("contested");
     assert!(rival.force_release_if_stale_blocking(stale).unwrap());
     let all: Vec<Served> = joined(threads);
     assert_in_order(&all, 0..4);
@@ -308,7 +314,7 @@ fn a_stale_holders_lock_goes_to_the_first_in_line() {
 }
 
 #[test]
-fn what_at_least_keeps_goes_to_the_first_in_line_when_it_ends() {
+fn what_at_least_keeps_goes_to_the_first_in_the_queue_when_it_ends() {
     let least = Duration::from_secs(2);
     let server = RedisServer::start();
     let lockers = lockers(&server.url(), 3);
@@ -319,10 +325,10 @@ fn what_at_least_keeps_goes_to_the_first_in_line_when_it_ends() {
     for (number, locker) in lockers.iter().enumerate() {
         let lock = lock(locker);
         threads.push(thread::spawn(move || {
-            crate::support::line::served_blocking(&lock, number)
+            crate::support::queue::served_blocking(&lock, number)
         }));
-        wait::until("it stands in line, or was served", LIMIT, || {
-            in_line(&server) > number || server.time() > begun + least
+        wait::until("it is in the queue, or was served", LIMIT, || {
+            queue_length(&server) > number || server.time() > begun + least
         });
     }
     let all = joined(threads);

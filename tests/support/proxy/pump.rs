@@ -35,7 +35,7 @@ struct Connection<'a> {
     /// What the server was asked, and has not answered yet.
     asked: Mutex<VecDeque<Call>>,
     /// Its client has subscribed to something.
-    listens: AtomicBool,
+    subscribed: AtomicBool,
 }
 
 pub(super) async fn both_ways(
@@ -51,7 +51,7 @@ pub(super) async fn both_ways(
         number,
         shared,
         asked: Mutex::default(),
-        listens: AtomicBool::new(false),
+        subscribed: AtomicBool::new(false),
     };
     let outcome = {
         let (from_client, to_client) = client.split();
@@ -128,7 +128,7 @@ impl Connection<'_> {
         while let Some((since, request)) = requests.recv().await {
             let call = Call::of(&request);
             if call == Call::Subscribe {
-                self.listens.store(true, Ordering::SeqCst);
+                self.subscribed.store(true, Ordering::SeqCst);
             }
             let held = self.shared.trick(call, &[Trick::Hold]).is_some();
             let mark = self.rule(|rules| rules.let_go);
@@ -142,7 +142,7 @@ impl Connection<'_> {
             self.asked.lock().expect("the calls").push_back(call);
             self.note(Event::Forwarded(call));
             if server.write_all(&request).await.is_err() {
-                // The server has hung up, as it tells whoever goes on writing.
+                // The server has hung up, as it tells a client that goes on writing.
                 return Err(Reset);
             }
             if held {
@@ -183,8 +183,8 @@ impl Connection<'_> {
             }
             self.late(since).await;
             self.until_rules(|rules| {
-                let deaf = rules.deaf && self.listens.load(Ordering::SeqCst);
-                rules.hole_to_client < self.number && !deaf
+                let muted = rules.muted && self.subscribed.load(Ordering::SeqCst);
+                rules.hole_to_client < self.number && !muted
             })
             .await;
             // A client that has hung up does not keep the server from going on.

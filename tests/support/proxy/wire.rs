@@ -12,7 +12,7 @@ pub enum Call {
     Release,
     Force,
     Inspect,
-    /// To listen for what the server has to tell.
+    /// To be notified.
     Subscribe,
     /// Not a script of ours: the greeting, PING, INFO.
     Other,

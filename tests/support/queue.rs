@@ -1,5 +1,5 @@
-//! Standing in line for a lock on a real server: who comes after whom is known, and who
-//! was served after whom is told by the fencing tokens.
+//! The wait queue of a lock on a real server: the order in which waiters come is known, and
+//! the fencing tokens show the order in which they were served.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, channel};
@@ -14,25 +14,25 @@ use super::redis::RedisServer;
 use super::steps::{assert_verified, take};
 use super::wait;
 
-pub const APP: &str = "line";
-pub const KEY: &str = "QUEUE:line";
+pub const APP: &str = "contested";
+pub const KEY: &str = "QUEUE:contested";
 
 /// What is handed over within [`LIMIT`] was not left to this.
 pub const TTL: Duration = Duration::from_secs(300);
 
-/// How long a grant that nobody has confirmed stays.
+/// How long a grant stays that its waiter has not confirmed.
 pub const CLAIM: Duration = Duration::from_secs(3);
 
-/// A line in which nobody asks any more goes by itself, in milliseconds.
-const LINE_LIFE: i64 = 45_000;
+/// A queue whose waiters no longer poll expires after this, in milliseconds.
+const QUEUE_LIFE: i64 = 45_000;
 
-/// How long it may take to stand in line.
+/// How long it may take until a waiter is in the queue.
 const SOON: Duration = Duration::from_secs(20);
 
-/// The number that somebody came with, and the fencing token that it was served with.
+/// A waiter's number, in the order of coming, and the fencing token that it was granted.
 pub type Served = (usize, u64);
 
-/// The lock that all stand in line for, as they ask for it.
+/// The lock that all waiters want, as they ask for it.
 pub fn lock(locker: &AppLocker) -> Lock {
     locker.lock(APP).ttl(TTL).wait(LIMIT)
 }
@@ -44,56 +44,61 @@ pub fn lockers(url: &str, count: usize) -> Vec<AppLocker> {
         .collect()
 }
 
-/// How many stand in line, as the server has it.
-pub fn in_line(server: &RedisServer) -> usize {
+/// How many waiters are in the queue at the server.
+pub fn queue_length(server: &RedisServer) -> usize {
     server.run(&format!("ZCARD {{{KEY}}}:queue"))
 }
 
 #[track_caller]
-pub fn until_in_line(server: &RedisServer, count: usize) {
-    let what = format!("{count} stand in line");
-    wait::until(&what, SOON, || in_line(server) == count);
+pub fn until_queued(server: &RedisServer, count: usize) {
+    let what = format!("{count} waiters are in the queue");
+    wait::until(&what, SOON, || queue_length(server) == count);
 }
 
-/// How many connections listen for what the server has to tell.
-pub fn listeners(server: &RedisServer) -> usize {
+/// How many connections have subscribed to notifications.
+pub fn subscriptions(server: &RedisServer) -> usize {
     let list: String = server.run("CLIENT LIST TYPE pubsub");
     list.lines().filter(|line| !line.is_empty()).count()
 }
 
 #[track_caller]
-pub fn until_listeners(server: &RedisServer, count: usize) {
-    let what = format!("{count} connections listen");
-    wait::until(&what, SOON, || listeners(server) == count);
+pub fn until_subscriptions(server: &RedisServer, count: usize) {
+    let what = format!("{count} connections have subscribed");
+    wait::until(&what, SOON, || subscriptions(server) == count);
 }
 
-/// So many processes listen, and the line says so: a grant is told to them, and nobody
-/// need ask for it.
+/// So many processes have subscribed, and the queue says so: they are notified of a grant,
+/// and no waiter need poll for it.
 #[track_caller]
-pub fn until_all_hear(server: &RedisServer, count: usize) {
-    until_listeners(server, count);
-    wait::until("the line knows who listens", SOON, || {
-        let who: HashMap<String, String> = server.run(&format!("HGETALL {{{KEY}}}:waiters"));
-        // Where each listens: the server's run id.
-        let hears =
-            |(field, value): &(&String, &String)| field.starts_with('@') && !value.ends_with(" 0");
-        who.iter().filter(hears).count() == count
-    });
+pub fn until_all_subscribed(server: &RedisServer, count: usize) {
+    until_subscriptions(server, count);
+    wait::until(
+        "the queue knows which processes have subscribed",
+        SOON,
+        || {
+            let fields: HashMap<String, String> = server.run(&format!("HGETALL {{{KEY}}}:waiters"));
+            // Where each has subscribed: the server's run id.
+            let subscribed = |(field, value): &(&String, &String)| {
+                field.starts_with('@') && !value.ends_with(" 0")
+            };
+            fields.iter().filter(subscribed).count() == count
+        },
+    );
 }
 
-/// What is left of the line goes by itself.
+/// What is left of the queue expires.
 #[track_caller]
-pub fn assert_the_line_expires(server: &RedisServer) {
+pub fn assert_the_queue_expires(server: &RedisServer) {
     for part in ["queue", "waiters"] {
         let left: i64 = server.run(&format!("PTTL {{{KEY}}}:{part}"));
         // -2: it is gone already.
-        assert!(left == -2 || (1..=LINE_LIFE).contains(&left), "{left}");
+        assert!(left == -2 || (1..=QUEUE_LIFE).contains(&left), "{left}");
     }
 }
 
-/// Nothing of the line is left at the server: nobody in it, and nothing beside it.
+/// Nothing of the queue is left at the server: no waiter, and no key beside it.
 #[track_caller]
-pub fn until_nothing_is_left_of_the_line(server: &RedisServer) {
+pub fn until_nothing_is_left_of_the_queue(server: &RedisServer) {
     let mut keys: Vec<String> = Vec::new();
     wait::until("nothing but the lock and its fence is left", LIMIT, || {
         keys = server.run("KEYS *");
@@ -108,26 +113,27 @@ pub fn granted_at(token: u64) -> Duration {
     Duration::from_micros(token)
 }
 
-/// Who holds the lock at the server.
+/// The holder of the lock at the server: its process and its token.
 pub fn holder(server: &RedisServer) -> (Option<u32>, Option<u64>) {
     server.run(&format!("HMGET {KEY} pid token"))
 }
 
-pub struct Line {
+/// A holder, and the waiters behind it.
+pub struct WaitQueue {
     pub server: RedisServer,
     holder: Option<LockGuard>,
     came: usize,
 }
 
-impl Line {
-    /// Behind somebody who keeps the lock until the line [`opens`](Self::opens).
+impl WaitQueue {
+    /// Behind a holder that keeps the lock until [`holder_releases`](Self::holder_releases).
     pub fn start() -> Self {
         let server = RedisServer::start();
         let url = server.url();
         Self::at(server, &url)
     }
 
-    /// The same at this server, for a holder who comes by that URL.
+    /// The same at this server, for a holder that connects by that URL.
     pub fn at(server: RedisServer, url: &str) -> Self {
         let locker = AppLocker::connect_blocking(url).expect("a locker");
         let holder = take(&locker.lock(APP).ttl(TTL));
@@ -138,57 +144,57 @@ impl Line {
         }
     }
 
-    /// How many have come.
+    /// How many waiters have come.
     pub fn len(&self) -> usize {
         self.came
     }
 
-    /// The next one comes, begun with its number: it stands in line when this returns.
+    /// The next waiter comes, begun with its number: it is in the queue when this returns.
     #[track_caller]
-    pub fn comes<T>(&mut self, begin: impl FnOnce(usize) -> T) -> T {
-        let before = in_line(&self.server);
+    pub fn enqueue<T>(&mut self, begin: impl FnOnce(usize) -> T) -> T {
+        let before = queue_length(&self.server);
         let begun = begin(self.came);
-        until_in_line(&self.server, before + 1);
+        until_queued(&self.server, before + 1);
         self.came += 1;
         begun
     }
 
-    /// One that blocks its thread, and lets go as soon as it was served.
+    /// A waiter that blocks its thread, and releases the lock as soon as it was granted it.
     #[track_caller]
     pub fn thread(&mut self, locker: &AppLocker) -> JoinHandle<Served> {
         let lock = lock(locker);
-        self.comes(|number| thread::spawn(move || served_blocking(&lock, number)))
+        self.enqueue(|number| thread::spawn(move || served_blocking(&lock, number)))
     }
 
-    /// One in another process, which [`plays_in_line`].
+    /// A waiter in another process, which [`plays_waiters`].
     #[track_caller]
     pub fn child(&mut self, child: &mut ChildProcess) {
-        self.comes(|number| child.tell(&format!("pass {number}")));
+        self.enqueue(|number| child.tell(&format!("pass {number}")));
     }
 
-    /// One in another process, which keeps the lock until it is told `go`.
+    /// A waiter in another process, which keeps the lock until the parent says `go`.
     #[track_caller]
     pub fn child_that_stays(&mut self, child: &mut ChildProcess) {
-        self.comes(|number| child.tell(&format!("stay {number}")));
+        self.enqueue(|number| child.tell(&format!("stay {number}")));
     }
 
-    /// The guard of the one who holds the lock.
+    /// The holder's guard.
     pub fn holder(&self) -> &LockGuard {
-        self.holder.as_ref().expect("it has not let go yet")
+        self.holder.as_ref().expect("it has not released yet")
     }
 
-    /// Its holder lets go.
+    /// The holder releases the lock.
     #[track_caller]
-    pub fn opens(&mut self) {
-        let holder = self.holder.take().expect("it opens once");
+    pub fn holder_releases(&mut self) {
+        let holder = self.holder.take().expect("it releases once");
         assert_verified(&holder);
         holder.release_blocking().expect("it was held");
     }
 }
 
-/// Waits, is served, and lets go.
+/// Waits, is granted the lock, and releases it.
 pub fn served_blocking(lock: &Lock, number: usize) -> Served {
-    let guard = lock.acquire_blocking().expect("its turn comes");
+    let guard = lock.acquire_blocking().expect("it is granted the lock");
     let token = guard.fencing_token();
     guard.release_blocking().expect("it was held");
     (number, token)
@@ -196,13 +202,13 @@ pub fn served_blocking(lock: &Lock, number: usize) -> Served {
 
 /// The same for tasks.
 pub async fn served(lock: Lock, number: usize) -> Served {
-    let guard = lock.acquire().await.expect("its turn comes");
+    let guard = lock.acquire().await.expect("it is granted the lock");
     let token = guard.fencing_token();
     guard.release().await.expect("it was held");
     (number, token)
 }
 
-/// What these threads were served with.
+/// What these threads were granted.
 #[track_caller]
 pub fn joined(threads: Vec<JoinHandle<Served>>) -> Vec<Served> {
     let join = |thread: JoinHandle<Served>| thread.join().expect("it was served");
@@ -211,15 +217,15 @@ pub fn joined(threads: Vec<JoinHandle<Served>>) -> Vec<Served> {
 
 /// What a child says when one of its waiters was served.
 #[track_caller]
-pub fn told(child: &ChildProcess) -> Served {
+pub fn served_in(child: &ChildProcess) -> Served {
     let said = child.says();
     let (number, token) = said.split_once(' ').unwrap_or_else(|| panic!("{said}"));
     let number = number.parse().unwrap_or_else(|_| panic!("{said}"));
     (number, token.parse().expect("a token"))
 }
 
-/// All of them were served, in the order in which they came. (A token of its own is one
-/// after the other.)
+/// All of them were served, in the order in which they came. (Tokens grow from one grant to
+/// the next.)
 #[track_caller]
 pub fn assert_in_order(served: &[Served], came: impl IntoIterator<Item = usize>) {
     let mut served = served.to_vec();
@@ -231,15 +237,15 @@ pub fn assert_in_order(served: &[Served], came: impl IntoIterator<Item = usize>)
     assert!(rising, "two of them with one token: {served:?}");
 }
 
-/// In a child: waits as it is told, each time in a thread of its own. `pass 7` says
-/// `7 TOKEN` when it was served, and lets go; `stay 7` keeps the lock until `go 7`, and
-/// says `7 done` or why not. Anything else is left to `other`.
-pub fn plays_in_line(url: &str, other: impl Fn(&str)) {
+/// In a child: waits as the parent says, each time in a thread of its own. `pass 7` says
+/// `7 TOKEN` when it was granted the lock, and releases it; `stay 7` keeps the lock until
+/// `go 7`, and says `7 done` or why not. Anything else is left to `other`.
+pub fn plays_waiters(url: &str, other: impl Fn(&str)) {
     let locker = AppLocker::connect_blocking(url).expect("a locker");
     let mut staying = HashMap::new();
     child::say("ready");
-    while let Some(told) = child::hear() {
-        let (what, number) = told.split_once(' ').unwrap_or((&told, ""));
+    while let Some(command) = child::hear() {
+        let (what, number) = command.split_once(' ').unwrap_or((&command, ""));
         let (lock, number) = (lock(&locker), number.to_owned());
         match what {
             "pass" => drop(thread::spawn(move || {
@@ -253,13 +259,13 @@ pub fn plays_in_line(url: &str, other: impl Fn(&str)) {
                 thread::spawn(move || stays(&lock, &number, &gone));
             }
             "go" => drop(staying.remove(&number)),
-            _ => other(&told),
+            _ => other(&command),
         }
     }
 }
 
 fn stays(lock: &Lock, number: &str, gone: &Receiver<()>) {
-    let guard = lock.acquire_blocking().expect("its turn comes");
+    let guard = lock.acquire_blocking().expect("it is granted the lock");
     child::say(format_args!("{number} {}", guard.fencing_token()));
     gone.recv().ok();
     match guard.release_blocking() {
@@ -268,8 +274,8 @@ fn stays(lock: &Lock, number: &str, gone: &Receiver<()>) {
     }
 }
 
-/// So many other processes, each ready to stand in line; `test` plays the part with
-/// [`plays_in_line`].
+/// So many other processes, each ready to wait in the queue; `test` plays the part with
+/// [`plays_waiters`].
 pub fn children(test: &str, url: &str, count: usize) -> Vec<ChildProcess> {
     let children: Vec<_> = (0..count).map(|_| ChildProcess::start(test, url)).collect();
     for child in &children {

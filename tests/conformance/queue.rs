@@ -1,4 +1,4 @@
-//! 2.12: those who wait, and the order in which they are served.
+//! 2.12: waiters, and the order in which they are served.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use applock::{Error, Lock};
 
 use crate::asking::{
-    bounded, is_free, polled, take, take_soon, told, until_waiting, verified, waiters,
+    bounded, is_free, polled, take, take_soon, until_lost, until_waiting, verified, waiters,
 };
 use crate::children::{Child, Part};
 use crate::store::{LONG, Place, SOON};
 use crate::support::wait;
 
-/// Whoever is served within this was not left to the time after which a lost message, or
-/// a grant that nobody took, is made good.
+/// A waiter that is served within this was not left to the time after which a lost
+/// notification, or a grant that was not confirmed, is made good.
 const PROMPT: Duration = Duration::from_millis(900);
 
 fn patient(place: &dyn Place) -> Lock {
     place.locker().lock("app").ttl(LONG).wait(SOON * 2)
 }
 
-/// Waits in a thread, and lets go at once: its token.
+/// Waits in a thread, and releases at once: its token.
 fn in_thread(lock: &Lock) -> JoinHandle<u64> {
     let lock = lock.clone();
     thread::spawn(move || {
@@ -41,7 +41,7 @@ fn assert_rising(tokens: &[u64]) {
 }
 
 /// 144
-pub(crate) fn those_who_wait_are_served_in_the_order_in_which_they_came(place: &dyn Place) {
+pub(crate) fn waiters_are_served_in_the_order_in_which_they_came(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(LONG));
     let locks = [(); 3].map(|()| patient(place));
     // Each stands before another, behind another, and behind itself.
@@ -60,7 +60,7 @@ pub(crate) fn those_who_wait_are_served_in_the_order_in_which_they_came(place: &
 }
 
 /// 25: And how many wait.
-pub(crate) fn how_many_wait_is_told_with_the_holder(place: &dyn Place) {
+pub(crate) fn the_number_of_waiters_is_reported_with_the_holder(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(LONG));
     assert_eq!(guard.info().waiters(), None, "it knows only of itself");
     let lock = patient(place);
@@ -86,8 +86,8 @@ pub(crate) fn how_many_wait_is_told_with_the_holder(place: &dyn Place) {
     }
 }
 
-/// 83: For those who wait.
-pub(crate) fn a_forced_release_serves_those_who_wait_in_order(place: &dyn Place) {
+/// 83: For the waiters.
+pub(crate) fn a_forced_release_serves_the_waiters_in_order(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(LONG));
     let waiting = [1, 2].map(|count| {
         let lock = patient(place);
@@ -100,11 +100,11 @@ pub(crate) fn a_forced_release_serves_those_who_wait_in_order(place: &dyn Place)
     let tokens = waiting.map(|one| one.join().unwrap());
     assert_rising(&[guard.fencing_token(), tokens[0], tokens[1]]);
     assert!(!verified(&guard));
-    told(&guard);
+    until_lost(&guard);
 }
 
 /// 21, 22: Nor where others wait.
-pub(crate) fn a_try_never_comes_before_those_who_wait(place: &dyn Place) {
+pub(crate) fn a_try_never_comes_before_the_waiters(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(LONG));
     let lock = patient(place);
     let waiting: Vec<_> = (1..=6)
@@ -119,11 +119,11 @@ pub(crate) fn a_try_never_comes_before_those_who_wait(place: &dyn Place) {
     guard.release_blocking().unwrap();
     let tokens: Vec<u64> = waiting.into_iter().map(|one| one.join().unwrap()).collect();
     assert_rising(&tokens);
-    assert!(trying.join().unwrap() > tokens[5], "a try jumped the line");
+    assert!(trying.join().unwrap() > tokens[5], "a try jumped the queue");
 }
 
 /// 96
-pub(crate) fn whoever_gives_up_leaves_the_line_and_the_next_is_served(place: &dyn Place) {
+pub(crate) fn a_waiter_that_gives_up_leaves_the_queue_and_the_next_is_served(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(LONG));
     let lock = patient(place);
     bounded("the next is served", async {
@@ -214,14 +214,14 @@ pub(crate) fn waiting_leaves_nothing_behind(place: &dyn Place) {
         guard.release_blocking().unwrap();
         waiting.join().unwrap();
     }
-    wait::until("nothing is left of the lines", SOON, || {
+    wait::until("nothing is left of the queues", SOON, || {
         let left = place.leftovers();
         left.locks == 0 && left.stays_for_ever == 0 && records() == before
     });
 }
 
 /// 144, 145, 146
-pub(crate) fn processes_that_die_in_line_are_passed_over_and_the_others_served_in_order(
+pub(crate) fn processes_that_die_in_the_queue_are_skipped_and_the_others_served_in_order(
     place: &dyn Place,
 ) {
     let guard = take(&place.locker().lock("app").ttl(LONG));
@@ -240,7 +240,7 @@ pub(crate) fn processes_that_die_in_line_are_passed_over_and_the_others_served_i
     // The first, and one in the middle.
     children[0].kill();
     children[2].kill();
-    // Nobody is served for that before the holder lets go.
+    // No waiter is served for that before the holder releases.
     assert!(verified(&guard));
     guard.release_blocking().unwrap();
     let mut tokens = Vec::new();
