@@ -63,8 +63,8 @@ struct Seen<S>(HashMap<Place<S>, Vec<Vec<usize>>>);
 type Place<S> = (usize, Vec<usize>, S);
 
 impl<S: Clone + Eq + Hash> Seen<S> {
-    /// Whether nothing as good was tried before. Who has come as far with a part of the
-    /// open operations has the others left, and can go on in every way that this can.
+    /// Whether nothing as good was tried before. A node that has come as far with a part of
+    /// the open operations has the others left, and can go on in every way that this can.
     fn is_news(&mut self, node: &Node<S>) -> bool {
         let place = (node.low, node.ahead.clone(), node.state.clone());
         let known = self.0.entry(place).or_default();

@@ -87,7 +87,9 @@ async fn works_off(
     child::say(guard.fencing_token());
     while tasks.recv().await.is_some() {
         effect(url, guard.fencing_token());
-        child::say("done");
+        // By a task of this thread, so that the body is pending when it is stopped: it may
+        // go on to the end of a poll that has begun.
+        tokio::spawn(async { child::say("done") });
     }
     Ok(())
 }
