@@ -50,6 +50,9 @@ const MILLI: u64 = 1_000_000;
 const OWNERS: usize = 10;
 const PROCESSES: usize = 4;
 
+/// The most locks beside ours in one call. Nothing is compared of them.
+const OTHERS: usize = 3;
+
 /// What the scripts run on.
 trait ScriptServer {
     /// The time of the next step, in milliseconds since 1970.
@@ -206,6 +209,8 @@ struct Pair<S> {
     now: StoreTime,
     /// Owners, the process of each, and the last ticket that it was given.
     owners: Vec<(OwnerId, usize, Option<u64>)>,
+    /// The newest owner that has asked for each of the other locks.
+    others: BTreeMap<Arc<str>, OwnerId>,
     /// The ttl of each owner that has made a request.
     ttls: BTreeMap<OwnerId, u64>,
     /// The lease of the newest holding was cut: by an eviction, or to the grace.
@@ -234,6 +239,7 @@ impl<S: ScriptServer> Pair<S> {
             rng: Rng::with_seed(seed),
             now: StoreTime::default(),
             owners: Vec::new(),
+            others: BTreeMap::new(),
             ttls: BTreeMap::new(),
             is_cut: false,
             history: Vec::new(),
@@ -248,6 +254,13 @@ impl<S: ScriptServer> Pair<S> {
     fn new_owner(&mut self) -> (OwnerId, usize, Option<u64>) {
         let owner = OwnerId::from_u128(self.rng.u128(..));
         (owner, self.rng.usize(..PROCESSES), None)
+    }
+
+    /// An owner that may come to hold one of the other locks.
+    fn new_other(&mut self, key: &Key) -> OwnerId {
+        let owner = OwnerId::from_u128(self.rng.u128(..));
+        self.others.insert(Arc::clone(&key.lock), owner);
+        owner
     }
 
     fn note(&mut self, what: String) {
@@ -447,12 +460,18 @@ impl<S: ScriptServer> Pair<S> {
         if joins {
             self.peers[process].said.clone_from(&peer.believes);
         }
-        let requests = [request];
-        let call = requests::acquire(&requests, &peer.channel, peer.believes.as_deref());
-        let answer = self.one(&call);
-        let found = reply::acquired(&self.key, &answer, peer.believes.is_some()).unwrap();
-        let [request] = requests;
         let who = Who::of(&request);
+        let (requests, at) = self.among_others(request, |this, key| Acquire {
+            owner: this.new_other(&key),
+            key,
+            ttl: Duration::from_millis(ttl),
+            identity: Arc::clone(&this.peers[process].identity),
+            notifications: None,
+            ticket: None,
+        });
+        let call = requests::acquire(&requests, &peer.channel, peer.believes.as_deref());
+        let answer = self.answer(&call, at, requests.len());
+        let found = reply::acquired(&self.key, &answer, peer.believes.is_some()).unwrap();
         let decision = self.decide(|state, now, wires| {
             let requester = Requester {
                 owner: owner.as_u128(),
@@ -499,8 +518,14 @@ impl<S: ScriptServer> Pair<S> {
             token: 0,
             ttl: Duration::from_millis(ttl),
         };
-        let answer = self.server.ask(&requests::renew(&[beat]));
-        let found = reply::flags(&answer, 1).unwrap()[0];
+        let (beats, at) = self.among_others(beat, |this, key| Renew {
+            key,
+            owner: OwnerId::from_u128(this.rng.u128(..)),
+            token: 0,
+            ttl: Duration::from_millis(ttl),
+        });
+        let answer = self.server.ask(&requests::renew(&beats));
+        let found = reply::flags(&answer, beats.len()).unwrap()[at];
         let now = self.now;
         let decided = self.state.renew(owner.as_u128(), ttl * MILLI, now);
         if decided {
@@ -524,7 +549,13 @@ impl<S: ScriptServer> Pair<S> {
         };
         self.note(format!("{} releases, keep {keep}", owner.simple()));
         let channel = self.peers[process].channel.clone();
-        let answer = self.one(&requests::release(&[end], &channel));
+        let (ends, at) = self.among_others(end, |this, key| Release {
+            owner: this.others.get(&key.lock).copied().unwrap_or_default(),
+            key,
+            token: None,
+            keep: None,
+        });
+        let answer = self.answer(&requests::release(&ends, &channel), at, ends.len());
         let found = reply::released(&answer).unwrap();
         let decided = self.decide(|state, now, wires| {
             let own = Some(process as Process);
@@ -600,10 +631,31 @@ impl<S: ScriptServer> Pair<S> {
         known.map_or_else(|| self.rng.usize(..PROCESSES), |known| known.1)
     }
 
-    /// The answer of a script that answers for each lock.
-    fn one(&mut self, call: &ScriptCall) -> Value {
+    /// The request, mostly by itself, else in a call with those of other locks; and its place
+    /// among them.
+    fn among_others<T>(
+        &mut self,
+        request: T,
+        mut other: impl FnMut(&mut Self, Key) -> T,
+    ) -> (Vec<T>, usize) {
+        let others = match self.rng.u32(..3) {
+            0 => self.rng.usize(1..=OTHERS),
+            _ => 0,
+        };
+        let mut all: Vec<T> = Vec::new();
+        for number in 0..others {
+            let key = Key::of("QUEUE:", "others", Some(&number.to_string())).unwrap();
+            all.push(other(self, key));
+        }
+        let at = self.rng.usize(..=others);
+        all.insert(at, request);
+        (all, at)
+    }
+
+    /// The answer for the lock at that place, of a script that answers for each.
+    fn answer(&mut self, call: &ScriptCall, at: usize, count: usize) -> Value {
         match self.server.ask(call) {
-            Value::Array(mut answers) if answers.len() == 1 => answers.remove(0),
+            Value::Array(mut answers) if answers.len() == count => answers.swap_remove(at),
             other => panic!("{other:?}\n{}", self.story()),
         }
     }
@@ -771,6 +823,47 @@ fn seeds(all: std::ops::Range<u64>) {
         Some(seed) if all.start == 0 => check(seed),
         Some(_) => {}
         None => all.for_each(check),
+    }
+}
+
+/// A batch may hold several requests for one lock: of callers of one process.
+#[test]
+fn of_requests_for_one_lock_in_a_call_the_first_is_granted_it() {
+    let mut pair = Pair::new(Simulated::new(), 0);
+    pair.begin();
+    let request = |number: u128| Acquire {
+        key: pair.key.clone(),
+        owner: OwnerId::from_u128(number),
+        ttl: Duration::from_secs(60),
+        identity: Arc::clone(&pair.peers[0].identity),
+        notifications: None,
+        ticket: None,
+    };
+    let end = |number: u128| Release {
+        key: pair.key.clone(),
+        owner: OwnerId::from_u128(number),
+        token: None,
+        keep: None,
+    };
+    for round in 0..2 {
+        let call = requests::acquire(&[request(1), request(2), request(1)], "applock:0", None);
+        let ends = requests::release(&[end(2), end(1), end(1)], "applock:0");
+        let answers: Vec<Value> = redis::from_redis_value(pair.server.ask(&call)).unwrap();
+        let read = |answer: &Value| match reply::acquired(&pair.key, answer, false).unwrap() {
+            Acquired::Granted { token, .. } => Some(token),
+            _ => None,
+        };
+        let tokens: Vec<Option<u64>> = answers.iter().map(read).collect();
+        assert!(tokens[0].is_some(), "{round}");
+        assert_eq!(tokens, [tokens[0], None, tokens[0]], "{round}");
+        let answers: Vec<Value> = redis::from_redis_value(pair.server.ask(&ends)).unwrap();
+        assert_eq!(
+            answers,
+            [Value::Int(0), Value::Int(1), Value::Int(0)],
+            "{round}"
+        );
+        pair.server.pass(10);
+        pair.server.begin();
     }
 }
 
