@@ -13,7 +13,7 @@ use crate::suggest::nearest;
 use crate::value::{self, OnBusy, OnLost, Wait};
 
 /// Every argument, and how to write it.
-const ARGUMENTS: [(&str, &str); 12] = [
+const ARGUMENTS: [(&str, &str); 13] = [
     ("app", "app = \"reports\""),
     ("name", "name = \"tenant-{tenant}\""),
     ("key", "key = \"reports:nightly\""),
@@ -21,6 +21,7 @@ const ARGUMENTS: [(&str, &str); 12] = [
     ("wait", "wait = \"10s\""),
     ("at_least", "at_least = \"30s\""),
     ("at_most", "at_most = \"1h\""),
+    ("remember", "remember = \"30d\""),
     ("on_busy", "on_busy = skip"),
     ("on_lost", "on_lost = cancel"),
     ("locker", "locker = my_locker()"),
@@ -56,6 +57,7 @@ pub(crate) struct Args {
     pub(crate) wait: Option<Wait>,
     pub(crate) at_least: Option<Length>,
     pub(crate) at_most: Option<Length>,
+    pub(crate) remember: Option<Length>,
     pub(crate) on_busy: OnBusy,
     pub(crate) on_lost: Option<(OnLost, Ident)>,
     pub(crate) locker: Option<Expr>,
@@ -68,6 +70,12 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Whether each call may have a lock of another name.
+    pub(crate) fn names_by_arguments(&self) -> bool {
+        let mut templates = self.name.iter().chain(&self.key);
+        templates.any(|template| !template.captures.is_empty())
+    }
+
     /// Reads all it can; what it can't goes to `mistakes`.
     pub(crate) fn read(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
         let mut args = Self::default();
@@ -198,6 +206,7 @@ impl Args {
             "wait" => self.wait = value::wait(expr, mistakes),
             "at_least" => self.at_least = value::at_least(expr, mistakes),
             "at_most" => self.at_most = value::lease(argument, expr, mistakes),
+            "remember" => self.remember = value::lease(argument, expr, mistakes),
             "on_busy" => self.on_busy = value::on_busy(expr, mistakes),
             "on_lost" => self.on_lost = value::on_lost(expr, mistakes),
             "locker" => self.locker = value::locker(expr, mistakes),

@@ -175,6 +175,13 @@ impl Expansion<'_> {
         });
         let at_least = length("at_least", &args.at_least);
         let at_most = length("at_most", &args.at_most);
+        let remember = length("remember", &args.remember).or_else(|| {
+            // Names made of arguments are many, and each costs the store memory.
+            let hour = 3_600_u64;
+            args.names_by_arguments().then(
+                || quote_spanned!(mixed=> .remember(::core::time::Duration::from_secs(#hour))),
+            )
+        });
         let finish = matches!(args.on_lost, Some((OnLost::Finish, _)))
             .then(|| quote_spanned!(mixed=> .finish_when_lost()));
         // The `&` stands where the expression does, so that errors do too.
@@ -186,7 +193,7 @@ impl Expansion<'_> {
             let call = #krate::__private::Call::new(
                 ::core::module_path!(),
                 #function,
-                #krate::__private::LockOptions::#start #name #ttl #wait #at_least #at_most,
+                #krate::__private::LockOptions::#start #name #ttl #wait #at_least #at_most #remember,
             ) #finish #locker;
         }
     }
@@ -256,7 +263,7 @@ impl Expansion<'_> {
             .iter()
             .chain(&args.key)
             .any(|it| it.captures.contains(&name));
-        let lengths = [&args.ttl, &args.at_least, &args.at_most]
+        let lengths = [&args.ttl, &args.at_least, &args.at_most, &args.remember]
             .into_iter()
             .flatten();
         let wait = match &args.wait {

@@ -50,6 +50,7 @@ mod value;
 /// | `wait = "10s"` | how long to wait for a busy lock; `forever` | do not wait |
 /// | `at_least = "30s"` | keep the lock at least so long after it was taken, against clock skew between schedulers | none |
 /// | `at_most = "1h"` | stop renewing after so long, so that a hung body can't hold the lock for ever | none |
+/// | `remember = "30d"` | for how long the store remembers a holding after its end | a week; an hour where the name or key captures arguments |
 /// | `on_busy = …` | what a caller gets when the lock is busy: `error`, `skip` or an expression (see below) | by the return type |
 /// | `on_lost = …` | what becomes of a body whose lease is lost: `cancel` or `finish` | `cancel` (async), `finish` (sync) |
 /// | `locker = expr` | the `AppLocker` to use: a static, an argument, a field of `self` | the process's default |
@@ -58,7 +59,7 @@ mod value;
 ///
 /// `name` and `key` may capture arguments (`{tenant}`, `{id:04}`, `{date:?}`), `self`
 /// where it can be displayed, and const parameters; `{{` and `}}` are braces. `ttl`,
-/// `wait`, `at_least`, `at_most` and `locker` may be expressions of the arguments; they
+/// `wait`, `at_least`, `at_most`, `remember` and `locker` may be expressions of the arguments; they
 /// are evaluated at each call, before the lock is asked for.
 ///
 /// # When the body does not run

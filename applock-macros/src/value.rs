@@ -138,7 +138,7 @@ pub(crate) fn template(argument: &str, expr: Expr, mistakes: &mut Mistakes) -> O
     Template::read(argument, text, mistakes)
 }
 
-/// A length of time that a lease lasts: `ttl`, `at_most`.
+/// A length of time of at least what a lease lasts: `ttl`, `at_most`, `remember`.
 pub(crate) fn lease(argument: &str, expr: Expr, mistakes: &mut Mistakes) -> Option<Length> {
     duration::read(argument, expr, mistakes)
         .filter(|length| length.must_hold_a_lease(argument, mistakes))

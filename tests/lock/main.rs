@@ -17,5 +17,6 @@ mod heartbeat;
 mod late_release;
 mod lost_lease;
 mod release;
+mod remember;
 mod short_ttl;
 mod shutdown;

@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 /// The ttl where none is given: that of the Python AppLocker.
 pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(60);
 
+/// For how long a holding is remembered after its end, unless it is said.
+pub(crate) const DEFAULT_REMEMBER: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// The shortest ttl: below it a busy machine's scheduling alone loses leases.
 pub const MIN_TTL: Duration = Duration::from_millis(100);
 

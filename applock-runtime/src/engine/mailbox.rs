@@ -65,6 +65,8 @@ pub(crate) struct AcquireRequest {
     pub(crate) ttl: Duration,
     pub(crate) identity: Arc<Identity>,
     pub(crate) wait: Wait,
+    /// For how long the holding is remembered after its end.
+    pub(crate) remember: Duration,
     pub(crate) at_least: Option<Duration>,
     pub(crate) at_most: Option<Duration>,
 }

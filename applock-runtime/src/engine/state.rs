@@ -85,6 +85,7 @@ impl AcquiringEntry {
             key: request.key.clone(),
             owner: request.owner,
             ttl: request.ttl,
+            remember: request.remember,
             identity: Arc::clone(&request.identity),
             notifications: request.waits().then(|| notifications.clone()),
             ticket: self.ticket,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::blocking::block_on;
 use crate::clock::{Clock, SystemClock};
-use crate::engine::lease_time::{COMMAND_TIMEOUT, DEFAULT_TTL, check_length};
+use crate::engine::lease_time::{COMMAND_TIMEOUT, DEFAULT_REMEMBER, DEFAULT_TTL, check_length};
 use crate::engine::{Engine, Parts};
 use crate::error::{Error, Result};
 use crate::key::{DEFAULT_PREFIX, check_prefix};
@@ -164,6 +164,7 @@ impl From<MemoryStore> for StoreSource {
 pub struct Builder {
     store: Option<StoreSource>,
     ttl: Duration,
+    remember: Duration,
     prefix: String,
     instance: Option<String>,
     command_timeout: Duration,
@@ -175,6 +176,7 @@ impl Default for Builder {
         Self {
             store: None,
             ttl: DEFAULT_TTL,
+            remember: DEFAULT_REMEMBER,
             prefix: DEFAULT_PREFIX.to_owned(),
             instance: None,
             command_timeout: COMMAND_TIMEOUT,
@@ -212,6 +214,18 @@ impl Builder {
     /// ```
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// For how long the store remembers holdings of locks that do not say: a week unless set,
+    /// from 100 milliseconds to ten years. See [`Lock::remember`](crate::Lock::remember).
+    ///
+    /// ```
+    /// # use {applock::AppLocker, std::time::Duration};
+    /// let builder = AppLocker::builder().remember(Duration::from_secs(24 * 3600));
+    /// ```
+    pub fn remember(mut self, length: Duration) -> Self {
+        self.remember = length;
         self
     }
 
@@ -287,6 +301,7 @@ impl Builder {
     /// ```
     pub fn build(self) -> Result<AppLocker> {
         let ttl = check_length("ttl", self.ttl)?;
+        let remember = check_length("remember", self.remember)?;
         check_prefix(&self.prefix)?;
         if self.command_timeout < SHORTEST_TIMEOUT || self.command_timeout > COMMAND_TIMEOUT {
             return Err(Error::invalid(
@@ -314,7 +329,12 @@ impl Builder {
             Source::Url(url) => url::open(&url)?,
             Source::Memory(store) => Arc::new(store),
         };
-        Ok(Self { ttl, ..self }.assemble(store))
+        Ok(Self {
+            ttl,
+            remember,
+            ..self
+        }
+        .assemble(store))
     }
 
     /// Makes the locker and connects.
@@ -363,7 +383,7 @@ impl Builder {
             identity: Arc::new(identity),
             command_timeout: self.command_timeout,
         });
-        AppLocker::new(engine, self.ttl, self.prefix)
+        AppLocker::new(engine, self.ttl, self.remember, self.prefix)
     }
 }
 

@@ -16,6 +16,7 @@ pub struct LockOptions {
     target: Target,
     pub(super) ttl: Option<Duration>,
     pub(super) wait: Wait,
+    pub(super) remember: Option<Duration>,
     pub(super) at_least: Option<Duration>,
     pub(super) at_most: Option<Duration>,
 }
@@ -32,6 +33,7 @@ impl LockOptions {
             target,
             ttl: None,
             wait: Wait::Not,
+            remember: None,
             at_least: None,
             at_most: None,
         }
@@ -79,6 +81,12 @@ impl LockOptions {
     pub fn wait_forever(self) -> Self {
         let wait = Wait::Forever;
         Self { wait, ..self }
+    }
+
+    /// For how long the store remembers a holding.
+    pub fn remember(self, length: Duration) -> Self {
+        let remember = Some(length);
+        Self { remember, ..self }
     }
 
     /// How long the lock stays taken at the least.

@@ -40,15 +40,17 @@ pub struct AppLocker {
 struct Inner {
     engine: Engine,
     ttl: Duration,
+    remember: Duration,
     prefix: String,
 }
 
 impl AppLocker {
-    pub(super) fn new(engine: Engine, ttl: Duration, prefix: String) -> Self {
+    pub(super) fn new(engine: Engine, ttl: Duration, remember: Duration, prefix: String) -> Self {
         Self {
             inner: Arc::new(Inner {
                 engine,
                 ttl,
+                remember,
                 prefix,
             }),
         }
@@ -123,6 +125,10 @@ impl AppLocker {
 
     pub(crate) fn default_ttl(&self) -> Duration {
         self.inner.ttl
+    }
+
+    pub(crate) fn default_remember(&self) -> Duration {
+        self.inner.remember
     }
 
     pub(crate) fn prefix(&self) -> &str {

@@ -24,6 +24,8 @@ pub(crate) struct Holding<W> {
     pub(crate) phase: Phase,
     /// The lease's length as the holder asked for it.
     pub(crate) ttl: u64,
+    /// For how long it is remembered after its end.
+    pub(crate) remember: u64,
     /// When it was granted.
     pub(crate) acquired: StoreTime,
     /// When the lease was last set: by the grant, or by a heartbeat.
@@ -69,6 +71,22 @@ impl<W> Holding<W> {
         self.owner == owner && self.phase != Phase::Kept && self.is_taken(now)
     }
 
+    /// Whether the store still knows of it: it is taken, or its end is not longer ago than it is
+    /// to be remembered. The order of tokens does not need it: the next one is never below the
+    /// clock.
+    pub(crate) fn is_remembered(&self, now: StoreTime) -> bool {
+        now.at < self.forgotten_at()
+    }
+
+    /// From when on the store knows nothing of it, if no further heartbeat comes.
+    pub(crate) fn forgotten_at(&self) -> u64 {
+        let end = match self.phase {
+            Phase::Released(at) | Phase::Forced(at) => at.at,
+            Phase::Held | Phase::Claimed | Phase::Kept => self.expires_at,
+        };
+        end.saturating_add(self.remember)
+    }
+
     /// The length of the lease as it is at the moment.
     pub(crate) fn term(&self, timing: &Timing) -> u64 {
         match self.phase {
@@ -101,6 +119,17 @@ impl<W: Clone> LockState<W> {
             .is_some_and(|holding| holding.is_taken(now))
     }
 
+    /// The newest holding, if the store still knows of it.
+    pub(crate) fn remembered(&self, now: StoreTime) -> Option<&Holding<W>> {
+        let newest = self.newest.as_ref();
+        newest.filter(|newest| newest.is_remembered(now))
+    }
+
+    /// Whether nothing is left to know of the lock: its state may be dropped.
+    pub(crate) fn is_forgotten(&self, now: StoreTime) -> bool {
+        self.remembered(now).is_none() && self.waiters(now) == 0
+    }
+
     /// How many stand in the queue.
     pub(crate) fn waiters(&self, now: StoreTime) -> usize {
         match now.at < self.queue.expires_at {
@@ -123,7 +152,7 @@ impl<W: Clone> LockState<W> {
         timing: &Timing,
         notify: &mut impl Notify<W>,
     ) -> Result<Decision, TokensUsedUp> {
-        self.forget_old_queue(now);
+        self.forget(now);
         let owner = request.owner;
         if let Some(holding) = &mut self.newest
             && holding.is_held_by(owner, now)
@@ -195,7 +224,7 @@ impl<W: Clone> LockState<W> {
         timing: &Timing,
         notify: &mut impl Notify<W>,
     ) -> Ended {
-        self.forget_old_queue(now);
+        self.forget(now);
         let Some(holding) = self
             .newest
             .as_mut()
@@ -230,7 +259,7 @@ impl<W: Clone> LockState<W> {
         timing: &Timing,
         notify: &mut impl Notify<W>,
     ) -> bool {
-        self.forget_old_queue(now);
+        self.forget(now);
         let Some(holding) = self.newest.as_mut().filter(|one| one.is_taken(now)) else {
             return false;
         };
@@ -319,6 +348,7 @@ impl<W: Clone> LockState<W> {
                         owner: waiter.owner,
                         process,
                         ttl: waiter.ttl,
+                        remember: waiter.remember,
                         who: waiter.who,
                     };
                     self.grant(&request, token, lease, phase, now);
@@ -346,14 +376,19 @@ impl<W: Clone> LockState<W> {
             token,
             phase,
             ttl: request.ttl,
+            remember: request.remember,
             acquired: now,
             heartbeat_at: now.at,
             expires_at: now.at.saturating_add(lease),
         });
     }
 
-    /// Waiters poll far more often than a queue lives: those of an old one are all dead.
-    fn forget_old_queue(&mut self, now: StoreTime) {
+    /// Forgets a holding whose time is over, and an old queue: waiters poll far more often than
+    /// a queue lives, so those of an old one are all dead.
+    fn forget(&mut self, now: StoreTime) {
+        if self.remembered(now).is_none() {
+            self.newest = None;
+        }
         if now.at >= self.queue.expires_at && !self.queue.is_empty() {
             self.queue = WaitQueue::default();
         }

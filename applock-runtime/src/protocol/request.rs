@@ -14,6 +14,8 @@ pub(crate) struct Requester<W> {
     pub(crate) owner: Owner,
     pub(crate) process: Process,
     pub(crate) ttl: u64,
+    /// For how long the holding is remembered after its end.
+    pub(crate) remember: u64,
     pub(crate) who: W,
 }
 

@@ -5,6 +5,7 @@ use super::*;
 
 const TIMING: Timing = Timing::MILLIS;
 const TTL: u64 = 60_000;
+const REMEMBER: u64 = 3_600_000;
 
 /// A lock, a time that the test sets, and what is on the way to the processes.
 struct Desk {
@@ -52,6 +53,7 @@ impl Desk {
             owner,
             process,
             ttl: TTL,
+            remember: REMEMBER,
             who: (),
         };
         self.lock
@@ -304,6 +306,7 @@ fn tokens_grow_though_the_clock_steps_back_and_end_at_the_largest() {
         owner: 3,
         process: 3,
         ttl: TTL,
+        remember: REMEMBER,
         who: (),
     };
     let when_busy = WhenBusy::Wait {

@@ -38,6 +38,8 @@ pub(crate) struct Waiter<W> {
     pub(crate) process: Process,
     /// The ttl that it asks for.
     pub(crate) ttl: u64,
+    /// For how long its holding is to be remembered.
+    pub(crate) remember: u64,
     /// What the store shows of it, and how the store reaches it. The protocol does not read it.
     pub(crate) who: W,
 }
@@ -112,6 +114,7 @@ impl<W> WaitQueue<W> {
             owner,
             process,
             ttl,
+            remember,
             who,
         } = request;
         let known = self.tickets.get(&owner).copied();
@@ -130,6 +133,7 @@ impl<W> WaitQueue<W> {
                 owner,
                 process,
                 ttl,
+                remember,
                 who,
             },
         );

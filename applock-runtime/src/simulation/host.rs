@@ -224,6 +224,7 @@ impl Host {
             key: self.world.keys[key].clone(),
             owner: OwnerId::from_u128(attempt.owner.into()),
             ttl: attempt.ttl,
+            remember: Duration::from_secs(3_600),
             identity: Arc::clone(self.engine.identity()),
             wait,
             at_least: None,

@@ -35,8 +35,8 @@ use super::server::Bare;
 use crate::info::{Ending, LastHolding, LockInfo};
 use crate::key::Key;
 use crate::protocol::{
-    Decision, Granted, LockState, Notify, Phase, Process, Reach, Requester, StoreTime, Timing,
-    Waiter, WhenBusy,
+    Decision, Granted, Holding, LockState, Notify, Phase, Process, Reach, Requester, StoreTime,
+    Timing, Waiter, WhenBusy,
 };
 use crate::store::redis::script::ScriptCall;
 use crate::store::redis::{reply, requests};
@@ -64,6 +64,8 @@ trait ScriptServer {
     /// Which lengths of time are worth a try.
     fn lengths(&self) -> &'static [u64];
     fn ttls(&self) -> &'static [u64];
+    /// For how many milliseconds a holding is remembered.
+    fn remembers(&self) -> &'static [u64];
     /// For how many milliseconds `at_least` keeps a lock.
     fn keep(&self, rng: &mut Rng) -> u64;
     fn subscribe(&mut self, channel: &str, listens: bool);
@@ -130,6 +132,10 @@ impl ScriptServer for Simulated {
 
     fn ttls(&self) -> &'static [u64] {
         &[100, 1_000, 2_500, 5_000, 60_000, 300_000]
+    }
+
+    fn remembers(&self) -> &'static [u64] {
+        &[1_000, 20_000, 604_800_000]
     }
 
     fn keep(&self, rng: &mut Rng) -> u64 {
@@ -213,6 +219,8 @@ struct Pair<S> {
     others: BTreeMap<Arc<str>, OwnerId>,
     /// The ttl of each owner that has made a request.
     ttls: BTreeMap<OwnerId, u64>,
+    /// And for how long it wants to be remembered.
+    remembers: BTreeMap<OwnerId, u64>,
     /// The lease of the newest holding was cut: by an eviction, or to the grace.
     is_cut: bool,
     history: Vec<String>,
@@ -241,6 +249,7 @@ impl<S: ScriptServer> Pair<S> {
             owners: Vec::new(),
             others: BTreeMap::new(),
             ttls: BTreeMap::new(),
+            remembers: BTreeMap::new(),
             is_cut: false,
             history: Vec::new(),
         };
@@ -293,7 +302,8 @@ impl<S: ScriptServer> Pair<S> {
         loop {
             let now = self.server.begin();
             let newest = self.state.newest.as_ref().map(|newest| newest.expires_at);
-            let bounds = [newest, Some(self.state.queue.expires_at)];
+            let forgotten = self.state.newest.as_ref().map(Holding::forgotten_at);
+            let bounds = [newest, forgotten, Some(self.state.queue.expires_at)];
             let is_near = |bound: u64| (bound / MILLI).abs_diff(now) < slack;
             if !bounds.into_iter().flatten().any(is_near) {
                 return;
@@ -376,6 +386,8 @@ impl<S: ScriptServer> Pair<S> {
         if let Some(newest) = &mut self.state.newest
             && newest.is_taken(self.now)
         {
+            // The fence lives on as long as it would have.
+            newest.remember += newest.expires_at - self.now.at;
             newest.expires_at = self.now.at;
             self.is_cut = true;
         }
@@ -428,6 +440,9 @@ impl<S: ScriptServer> Pair<S> {
         let ttls = self.server.ttls();
         let drawn = ttls[self.rng.usize(..ttls.len())];
         let ttl = *self.ttls.entry(owner).or_insert(drawn);
+        let remembers = self.server.remembers();
+        let drawn = remembers[self.rng.usize(..remembers.len())];
+        let remember = *self.remembers.entry(owner).or_insert(drawn);
         let waits = self.rng.u32(..4) > 0;
         let ticket = match self.rng.u32(..4) {
             0 => None,
@@ -440,12 +455,13 @@ impl<S: ScriptServer> Pair<S> {
             key: self.key.clone(),
             owner,
             ttl: Duration::from_millis(ttl),
+            remember: Duration::from_millis(remember),
             identity: Arc::clone(&peer.identity),
             notifications: waits.then(|| unbounded_channel().0),
             ticket,
         };
         self.note(format!(
-            "owner {which} ({}) of process {process} acquires, ttl {ttl}, waits {waits}, ticket \
+            "owner {which} ({}) of process {process} acquires, ttl {ttl}, remember {remember}, waits {waits}, ticket \
              {ticket:?}, listens {:?}",
             owner.simple(),
             peer.believes
@@ -465,6 +481,7 @@ impl<S: ScriptServer> Pair<S> {
             owner: this.new_other(&key),
             key,
             ttl: Duration::from_millis(ttl),
+            remember: Duration::from_secs(3_600),
             identity: Arc::clone(&this.peers[process].identity),
             notifications: None,
             ticket: None,
@@ -477,6 +494,7 @@ impl<S: ScriptServer> Pair<S> {
                 owner: owner.as_u128(),
                 process: process as Process,
                 ttl: ttl * MILLI,
+                remember: remember * MILLI,
                 who,
             };
             let when_busy = match waits {
@@ -835,6 +853,7 @@ fn of_requests_for_one_lock_in_a_call_the_first_is_granted_it() {
         key: pair.key.clone(),
         owner: OwnerId::from_u128(number),
         ttl: Duration::from_secs(60),
+        remember: Duration::from_secs(3_600),
         identity: Arc::clone(&pair.peers[0].identity),
         notifications: None,
         ticket: None,

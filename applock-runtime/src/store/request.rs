@@ -25,6 +25,8 @@ pub(crate) struct Acquire {
     pub(crate) key: Key,
     pub(crate) owner: OwnerId,
     pub(crate) ttl: Duration,
+    /// For how long the holding is remembered after its end.
+    pub(crate) remember: Duration,
     /// The same for all of a batch: they come from one engine.
     pub(crate) identity: Arc<Identity>,
     /// If the lock is busy, the request waits in the store's queue, and the store notifies

@@ -45,7 +45,7 @@ impl Shown for Who {
 
 /// Who holds the lock, and who held it last.
 pub(crate) fn inspection<W: Shown + Clone>(state: &LockState<W>, now: StoreTime) -> Inspection {
-    let newest = state.newest.as_ref();
+    let newest = state.remembered(now);
     let waiters = state.waiters(now) as u64;
     Inspection {
         holder: newest

@@ -168,6 +168,7 @@ impl Stage {
             key: Key::whole(key).unwrap(),
             owner: OwnerId::new_v4(),
             ttl: TTL,
+            remember: Duration::from_secs(3_600),
             identity: Arc::clone(self.engine.identity()),
             wait: Wait::Not,
             at_least: None,

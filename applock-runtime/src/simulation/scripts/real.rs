@@ -153,6 +153,10 @@ impl ScriptServer for Real {
         &[60_000, 300_000]
     }
 
+    fn remembers(&self) -> &'static [u64] {
+        &[60_000, 604_800_000]
+    }
+
     fn keep(&self, rng: &mut fastrand::Rng) -> u64 {
         rng.u64(30_000..60_000)
     }

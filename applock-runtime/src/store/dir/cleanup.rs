@@ -1,4 +1,4 @@
-//! Removing files that are out of use: records unused for a week, lock files without a record,
+//! Removing files that are out of use: records that need not be remembered, lock files without one,
 //! queues in which no waiter polls, and what a crash left half-written. Without it a directory of
 //! locks named after days or tenants would grow for ever.
 //!
@@ -15,9 +15,9 @@ use super::file_names::{Files, Kind, PROBE};
 use super::lock_file::LockFile;
 use crate::protocol::Phase;
 
-/// How long a released lock's record answers 'who held it last?' and keeps its
-/// fencing counter, as on Redis.
-const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// A record is looked into when it is so old; so none is removed sooner, however short it is to be
+/// remembered.
+const KEPT_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// A file half-written for so long was left by a crash, and the waiters of a queue that did not
 /// change for so long are dead: a process polls every second.
@@ -76,8 +76,9 @@ fn remove_if_unused(
             // Not a copy under another name, made by hand.
             let ours = Files::of(directory.path(), &found.holding.who.key) == files;
             let used = last_use_ms(&found);
+            let remember = Duration::from_nanos(found.holding.remember);
             let is_taken = found.into_holding(&now).is_taken(store_time(&now));
-            ours && !is_taken && is_before(used, limit, &now)
+            ours && !is_taken && is_before(used, remember.max(limit), &now)
         }
     };
     Some(unused && fs::remove_file(entry.path()).is_ok())
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_unused_for_a_week_and_is_ours_goes() {
+    fn only_what_need_not_be_remembered_and_is_ours_goes() {
         let home = scratch();
         let directory = Directory::new(home.path());
         let released = Phase::Released(store_time(&boot_clock::now()));
@@ -218,9 +219,9 @@ mod tests {
         }
         put(&directory, "held", Phase::Held, DAY * 30);
         let taken = LockFile::try_take(&directory, &inside).unwrap();
-        clean_up(&directory, || later(DAY * 7 - MINUTE), MINUTE);
+        clean_up(&directory, || later(KEPT_FOR - MINUTE), MINUTE);
         assert!(gone.exists());
-        clean_up(&directory, || later(DAY * 8), MINUTE);
+        clean_up(&directory, || later(KEPT_FOR + MINUTE), MINUTE);
         assert_eq!(
             [&held, &gone, &inside].map(|file| file.exists()),
             [true, false, true]

@@ -123,6 +123,7 @@ struct Body {
     pid: u32,
     phase: WrittenPhase,
     ttl: u64,
+    remember: u64,
     acquired_at: u64,
     acquired_micros: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,8 +148,8 @@ struct QueueBody {
     boot: Option<Uuid128>,
     expires_at: u64,
     processes: Vec<WrittenProcess>,
-    /// In their order: ticket, owner id, which process, ttl.
-    waiters: Vec<(u64, Uuid128, usize, u64)>,
+    /// In their order: ticket, owner id, which process, ttl, remember.
+    waiters: Vec<(u64, Uuid128, usize, u64, u64)>,
 }
 
 /// What the waiters of a process have in common.
@@ -242,6 +243,7 @@ impl RecordFile {
                 }
             },
             ttl: holding.ttl,
+            remember: holding.remember,
             acquired_at: up_ns(holding.acquired.at),
             acquired_micros: holding.acquired.micros,
             boot: self.boot.id.map(|id| Uuid128(id.as_u128())),
@@ -323,6 +325,7 @@ fn read(beat: HeartbeatLine, body: Body) -> RecordFile {
                 WrittenPhase::Forced { at, micros } => Phase::Forced(end(at, micros)),
             },
             ttl: body.ttl,
+            remember: body.remember,
             acquired: end(body.acquired_at, body.acquired_micros),
             heartbeat_at: in_protocol(beat.heartbeat_at),
             expires_at: in_protocol(beat.expires_at),
@@ -342,7 +345,7 @@ impl QueueFile {
                 parties.push(party);
                 parties.len() - 1
             });
-            waiters.push((*ticket, Uuid128(*owner), which, waiter.ttl));
+            waiters.push((*ticket, Uuid128(*owner), which, waiter.ttl, waiter.remember));
         }
         let processes = parties.into_iter().map(|(process, who)| {
             let known = self.queue.processes.get(&process);
@@ -390,12 +393,13 @@ impl QueueFile {
             .ok_or(Damage::Broken("body"))?;
         let mut queue = WaitQueue::default();
         let parties: Vec<(Who, &WrittenProcess)> = body.processes.iter().map(party).collect();
-        for (ticket, owner, which, ttl) in body.waiters {
+        for (ticket, owner, which, ttl, remember) in body.waiters {
             let (who, process) = parties.get(which).ok_or(Damage::Broken("process"))?;
             let waiter = Waiter {
                 owner: owner.0,
                 process: process.process.0,
                 ttl,
+                remember,
                 who: who.clone(),
             };
             // No process can be notified here: a grant is found by polling.
@@ -478,6 +482,7 @@ pub(super) mod tests {
                 token: 1_790_000_000_000_000,
                 phase: Phase::Held,
                 ttl: 60_000_000_000,
+                remember: 604_800_000_000_000,
                 acquired: StoreTime {
                     at: in_protocol(81_000_000_000),
                     micros: 1_790_000_000_000_000,
@@ -553,10 +558,10 @@ pub(super) mod tests {
             r#"{"key":"QUEUE:reports:eu","app":"reports","name":"eu","#,
             r#""owner":"00000000000000000000000000000007","token":1790000000000000,"#,
             r#""instance":"web-1","host":"db7","pid":4711,"phase":"held","ttl":60000000000,"#,
-            r#""acquired_at":81000000000,"acquired_micros":1790000000000000,"#,
+            r#""remember":604800000000000,"acquired_at":81000000000,"acquired_micros":1790000000000000,"#,
             r#""boot":"00000000000000000000000000000009"}"#,
             "\n",
-            r#"{"sum":"32661741-b3df-5989-a893-665fbf84caaa"}"#,
+            r#"{"sum":"b734b6cd-6f0c-5181-81d7-58efae1a4d12"}"#,
             "\n",
         );
         assert_eq!(sample().render(), golden);
@@ -676,6 +681,7 @@ pub(super) mod tests {
                 owner: u128::MAX - u128::from(number),
                 process: u128::from(number % 2),
                 ttl: u64::MAX,
+                remember: 3_600_000_000_000,
                 who,
             };
             let polled_at = in_protocol(5_000_000_000 + number % 2);

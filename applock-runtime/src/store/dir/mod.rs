@@ -304,6 +304,7 @@ impl DirStore {
             owner: ask.owner.as_u128(),
             process: self.id.as_u128(),
             ttl: nanos(ask.ttl),
+            remember: nanos(ask.remember),
             who: Who::of(ask),
         };
         let decision = state

@@ -47,7 +47,27 @@ struct Shared {
     locks: Mutex<Locks>,
 }
 
-type Locks = HashMap<Arc<str>, LockState<Party>>;
+/// Of each lock that has a holder, has waiters, or is remembered.
+#[derive(Default)]
+struct Locks {
+    states: HashMap<Arc<str>, LockState<Party>>,
+    /// How many there are when forgotten ones are dropped: as many again as the last time were
+    /// left, so that a step costs the same however many there are.
+    drop_at: usize,
+}
+
+impl Locks {
+    /// The fewest that are looked through.
+    const FEW: usize = 64;
+
+    fn entry(&mut self, key: &Arc<str>, now: StoreTime) -> &mut LockState<Party> {
+        if self.states.len() >= self.drop_at.max(Self::FEW) {
+            self.states.retain(|_, lock| !lock.is_forgotten(now));
+            self.drop_at = 2 * self.states.len();
+        }
+        self.states.entry(Arc::clone(key)).or_default()
+    }
+}
 
 impl Default for MemoryStore {
     fn default() -> Self {
@@ -127,7 +147,7 @@ impl Store for MemoryStore {
         _within: Duration,
     ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
         self.each(batch, |locks, now, request| {
-            let lock = locks.entry(Arc::clone(&request.key.lock)).or_default();
+            let lock = locks.entry(&request.key.lock, now);
             acquire(lock, now, request)
         })
     }
@@ -138,7 +158,7 @@ impl Store for MemoryStore {
         _within: Duration,
     ) -> StoreFuture<Vec<StoreResult<bool>>> {
         self.each(batch, |locks, now, beat| {
-            let lock = locks.get_mut(&beat.key.lock);
+            let lock = locks.states.get_mut(&beat.key.lock);
             let owner = beat.owner.as_u128();
             Ok(lock.is_some_and(|lock| lock.renew(owner, nanos(beat.ttl), now)))
         })
@@ -150,7 +170,7 @@ impl Store for MemoryStore {
         _within: Duration,
     ) -> StoreFuture<Vec<StoreResult<Released>>> {
         self.each(batch, |locks, now, end| {
-            let ended = locks.get_mut(&end.key.lock).map(|lock| {
+            let ended = locks.states.get_mut(&end.key.lock).map(|lock| {
                 let (owner, keep) = (end.owner.as_u128(), end.keep.map_or(0, nanos));
                 lock.release(owner, keep, None, now, &TIMING, &mut Channels)
             });
@@ -164,7 +184,7 @@ impl Store for MemoryStore {
         _within: Duration,
     ) -> StoreFuture<StoreResult<Inspection>> {
         let locks = self.locks();
-        let found = locks.get(&key.lock);
+        let found = locks.states.get(&key.lock);
         let inspection = found.map(|lock| view::inspection(lock, self.now()));
         Box::pin(ready(Ok(inspection.unwrap_or_default())))
     }
@@ -177,7 +197,7 @@ impl Store for MemoryStore {
     ) -> StoreFuture<StoreResult<bool>> {
         let mut locks = self.locks();
         let now = self.now();
-        let lock = locks.get_mut(&key.lock);
+        let lock = locks.states.get_mut(&key.lock);
         let stale = stale.map(nanos);
         let forced =
             lock.is_some_and(|lock| lock.force_release(stale, now, &TIMING, &mut Channels));
@@ -241,6 +261,7 @@ fn acquire(lock: &mut LockState<Party>, now: StoreTime, request: Acquire) -> Sto
         owner: request.owner.as_u128(),
         process: process(&request),
         ttl: nanos(request.ttl),
+        remember: nanos(request.remember),
         who: Party {
             who: Who::of(&request),
             notifications: request.notifications,

@@ -46,6 +46,7 @@ impl Table {
             key: key(),
             owner: id(owner),
             ttl: TTL,
+            remember: Duration::from_secs(3_600),
             identity: Arc::new(Identity {
                 instance: "web-1".into(),
                 host: "db7".into(),

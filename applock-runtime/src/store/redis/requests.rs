@@ -18,11 +18,6 @@ use crate::store::{Acquire, Release, Renew};
 
 use super::script::{Script, ScriptCall, millis};
 
-/// How long the fence (the last token and the last holding) outlives its last use. A fence that
-/// has expired loses the last holding, not the order of tokens: the next one comes from the
-/// clock.
-const FENCE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
-
 /// One script of several files, in this order. Its text is fixed when the crate is compiled.
 macro_rules! script {
     ($($file:literal),+) => {
@@ -53,7 +48,7 @@ struct Tail<'a> {
 
 fn tail(request: &Acquire) -> String {
     let tail = Tail {
-        remember: millis(FENCE_LIFE),
+        remember: millis(request.remember),
         app: request.key.app().unwrap_or_default(),
         name: request.key.name().unwrap_or_default(),
         instance: &request.identity.instance,
@@ -80,7 +75,7 @@ pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) ->
     for request in requests {
         call.owner(request.owner)
             .millis(request.ttl)
-            .millis(FENCE_LIFE)
+            .millis(request.remember)
             .text(&tail(request));
         match &request.notifications {
             None => call.text(""),

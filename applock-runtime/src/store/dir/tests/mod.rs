@@ -127,6 +127,7 @@ fn ask(key: &Key, owner: u128) -> Acquire {
         key: key.clone(),
         owner: Uuid::from_u128(owner),
         ttl: TTL,
+        remember: Duration::from_secs(3_600),
         notifications: None,
         ticket: None,
         identity: Arc::new(Identity {

@@ -1,0 +1,127 @@
+//! Promise: a holding is remembered for as long as it is to be, and after that nothing of it is
+//! left on Redis; the length is set at the function, the lock or the builder, and is shorter for
+//! names that are made of arguments.
+
+use std::time::Duration;
+
+use crate::support::lease::LIMIT;
+use crate::support::redis::RedisServer;
+use crate::support::wait;
+use applock::clock::ManualClock;
+use applock::{AppLocker, Error, Lock, MemoryStore, singleton};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+fn held_once(lock: &Lock) {
+    let guard = lock.acquire_blocking().unwrap();
+    guard.release_blocking().unwrap();
+}
+
+fn is_remembered(lock: &Lock) -> bool {
+    lock.last_holding_blocking().unwrap().is_some()
+}
+
+#[test]
+fn a_holding_is_remembered_for_as_long_as_it_is_to_be_and_not_longer() {
+    let clock = ManualClock::new();
+    let locker = AppLocker::builder()
+        .store(MemoryStore::with_clock(clock.clone()))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let (short, long) = (
+        locker.lock("short").remember(HOUR),
+        locker.lock("long").remember(DAY),
+    );
+    held_once(&short);
+    held_once(&long);
+    clock.advance(HOUR - Duration::from_millis(1));
+    assert!(is_remembered(&short) && is_remembered(&long));
+    clock.advance(Duration::from_millis(1));
+    assert!(!is_remembered(&short) && is_remembered(&long));
+    // A lock that is held is not forgotten, however long that is.
+    let guard = short.acquire_blocking().unwrap();
+    clock.advance(Duration::from_secs(30));
+    assert!(short.info_blocking().unwrap().is_some() && is_remembered(&short));
+    guard.release_blocking().unwrap();
+}
+
+#[test]
+fn a_directory_answers_nothing_of_what_is_no_longer_remembered() {
+    let home = tempfile::tempdir().unwrap();
+    let locker = AppLocker::connect_blocking(format!("dir:{}", home.path().display())).unwrap();
+    let lock = locker.lock("short").remember(Duration::from_millis(300));
+    held_once(&lock);
+    wait::until("it is forgotten", LIMIT, || !is_remembered(&lock));
+    held_once(&lock);
+}
+
+#[test]
+fn nothing_is_left_on_redis_of_a_name_after_its_time() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let lock = locker.lock("short").remember(Duration::from_millis(300));
+    let first = lock.acquire_blocking().unwrap();
+    let token = first.fencing_token();
+    first.release_blocking().unwrap();
+    wait::until("nothing is left", LIMIT, || {
+        server.run::<i64>("DBSIZE") == 0
+    });
+    assert!(!is_remembered(&lock));
+    let next = lock.acquire_blocking().unwrap();
+    assert!(next.fencing_token() > token);
+    // The fence of a lock that is held outlives the lease, however short it is to be remembered.
+    let left: i64 = server.run("PTTL {QUEUE:short}:fence");
+    assert!(left > 50_000, "{left} ms");
+}
+
+#[singleton(app = "plain", locker = locker)]
+fn plain(locker: &AppLocker) -> Result<(), Error> {
+    Ok(())
+}
+
+#[singleton(app = "orders", name = "order-{id}", locker = locker)]
+fn of_arguments(locker: &AppLocker, id: u32) -> Result<(), Error> {
+    Ok(())
+}
+
+#[singleton(app = "orders", name = "day-{id}", remember = "1d", locker = locker)]
+fn says(locker: &AppLocker, id: u32) -> Result<(), Error> {
+    Ok(())
+}
+
+/// For how long the fence is kept after a release, within some time for the test itself.
+#[track_caller]
+fn assert_remembered(server: &RedisServer, key: &str, length: Duration) {
+    let left: u64 = server.run(&format!("PTTL {{{key}}}:fence"));
+    let left = Duration::from_millis(left);
+    assert!(
+        left <= length && left + LIMIT > length,
+        "{key}: {left:?}, not {length:?}"
+    );
+}
+
+#[test]
+fn the_function_the_lock_and_the_builder_say_for_how_long() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    plain(&locker).unwrap();
+    of_arguments(&locker, 7).unwrap();
+    says(&locker, 7).unwrap();
+    held_once(&locker.lock("lock").remember(HOUR));
+    assert_remembered(&server, "QUEUE:plain", WEEK);
+    assert_remembered(&server, "QUEUE:orders:order-7", HOUR);
+    assert_remembered(&server, "QUEUE:orders:day-7", DAY);
+    assert_remembered(&server, "QUEUE:lock", HOUR);
+    let locker = AppLocker::builder()
+        .store(server.url())
+        .remember(DAY)
+        .build()
+        .unwrap();
+    plain(&locker).unwrap();
+    assert_remembered(&server, "QUEUE:plain", DAY);
+    let refused = locker.lock("lock").remember(Duration::ZERO);
+    assert!(matches!(refused.acquire_blocking(), Err(Error::Invalid(_))));
+}
