@@ -5,6 +5,7 @@
     wait = "10s",
     at_least = "30s",
     at_most = limits.at_most,
+    remember = "30d",
     on_busy = error,
     on_lost = finish,
     locker = limits.locker,
