@@ -13,24 +13,8 @@ const A_MINUTES_STATES: usize = 4_000_000;
 /// Every state within the bounds is visited, and every property is as it must be.
 #[allow(dead_code, reason = "each test file is a program of its own")]
 pub(crate) fn holds(what: &str, setup: Setup) {
-    check(what, &setup, usize::MAX);
-}
-
-/// Every state that is reached within so many steps is visited. Where polls go to and fro between
-/// waiters that hear nothing, there is no end of states.
-#[allow(dead_code, reason = "each test file is a program of its own")]
-pub(crate) fn holds_within(steps: usize, what: &str, setup: Setup) {
-    check(what, &setup, steps);
-}
-
-fn check(what: &str, setup: &Setup, steps: usize) {
     let begun = Instant::now();
-    let checker = setup.clone().checker().threads(2);
-    let checker = match steps {
-        usize::MAX => checker,
-        steps => checker.target_max_depth(steps),
-    };
-    let checker = checker.spawn_bfs().join();
+    let checker = setup.checker().threads(2).spawn_bfs().join();
     println!(
         "{what}: {} states, {} steps, in {:.1?}",
         checker.unique_state_count(),
