@@ -47,7 +47,7 @@ impl Arrivals {
         }
     }
 
-    /// It knows of its grant; or it does not want it any more.
+    /// It does not want the lock any more.
     pub(crate) fn leave(&mut self, owner: Owner) {
         self.joined.retain(|(one, _)| *one != owner);
     }
@@ -69,7 +69,8 @@ impl Arrivals {
             .map(|(_, place)| *place)
     }
 
-    fn grant(&mut self, to: Owner) {
+    /// It is granted the lock, and may not know.
+    pub(crate) fn grant(&mut self, to: Owner) {
         for (owner, place) in &mut self.joined {
             if *owner == to && *place != Place::Late {
                 *place = Place::Granted;
@@ -79,8 +80,20 @@ impl Arrivals {
 }
 
 impl State {
+    /// A client that knows of its grant, or has left, waits no more.
+    pub(crate) fn tidy_arrivals(&mut self) {
+        let acquisitions = &self.acquisitions;
+        self.arrivals.joined.retain(|(owner, _)| {
+            let stage = acquisitions.get(usize::from(*owner));
+            matches!(stage, Some(Stage::Waiting { .. } | Stage::Dead))
+        });
+    }
+
     /// The lock goes to this one: whether it came first of those that could be granted it.
     pub(crate) fn note_grant(&mut self, to: Owner, reachable: &[Owner]) {
+        // A late poll of a client that waits no more has its old place: it did come first.
+        let stage = self.acquisitions.get(usize::from(to));
+        let waits_no_more = !matches!(stage, Some(Stage::Asking | Stage::Waiting { .. }));
         let before = self
             .arrivals
             .joined
@@ -92,7 +105,7 @@ impl State {
                 let stage = self.acquisitions.get(usize::from(*owner));
                 matches!(stage, Some(Stage::Waiting { .. }))
             });
-        self.arrivals.jumped |= jumped;
+        self.arrivals.jumped |= jumped && !waits_no_more;
         self.arrivals.grant(to);
     }
 }

@@ -1,43 +1,27 @@
-//! The protocol of the lock as a state machine, checked exhaustively with `stateright`.
+//! The protocol of the lock, checked exhaustively with `stateright`.
 //!
-//! What is checked is the design, not the code: a few clients, one server with a replica,
-//! one resource that takes fenced writes, and a network that delivers late, out of order,
-//! or never. The checker visits every order in which things can happen, within the bounds
-//! of a [`Setup`], and either finds a state in which a promise is broken, with a way
-//! there, or has shown that there is none.
+//! The server's half is the product's own type: `LockState` of `applock-runtime/src/protocol`,
+//! included here by its path. The client's half, the network and the resource are modelled: a
+//! few clients, one server with a replica, one resource that takes fenced writes, and a
+//! network that delivers late, out of order, or never. The checker visits every order in which
+//! things can happen, within the bounds of a [`Setup`], and either finds a state in which a
+//! promise is broken, with a way there, or has shown that there is none.
 //!
 //! | what happens | [`Action`] | rule of `docs/ARCHITECTURE.md` |
 //! |---|---|---|
 //! | a client asks, with a fresh owner id | `Ask` | R6 |
 //! | ... asks once more, with the same one | `Retry` | R6: answered 'yours' |
 //! | ... stops waiting for the answer | `GiveUp` | R6: a release by the owner id; R9: unknown is no 'no' |
-//! | an acquire arrives, perhaps after that: the ghost | `Deliver(Acquire)` | R3, R6; R8 for its token |
-//! | the answer arrives, perhaps late | `Deliver(Granted)` | R1: judged from before the request left |
+//! | an acquire arrives, perhaps after that: the orphan | `Deliver(Acquire)` | R3, R6; R8 for its token |
+//! | the answer arrives, perhaps late | `Deliver(Acquired)` | R1: judged from before the request left |
 //! | a heartbeat, its arrival, its answers | `Renew`, `Deliver(Renew, Renewed, NotYours)` | R1, R3, R4: lost is lost for good |
-//! | the holder lets go; its release, repeated until it is answered, arrives | `LetGo`, `Deliver(Release)` | R5, R6, R7 |
+//! | the holder releases; its release, repeated until it is answered, arrives | `LetGo`, `Deliver(Release)` | R5, R6, R7 |
 //! | a write under the lock is sent, and arrives | `Write`, `Deliver(Write)` | R8: the resource refuses older tokens |
 //! | time passes: leases end at the clients, and expire at the server | `Tick` | R1, R4 |
 //! | the server's clock runs faster | `RunAhead` | the margin of R1 |
-//! | the key vanishes: eviction, a forced release, a clock that jumps forward | `Evict` | beyond R1: see [`Setup::forgets`] |
+//! | the lock's record is lost: eviction, a clock that jumps forward | `Evict` | beyond R1: see [`Setup::forgets`] |
 //! | the replica catches up; it becomes the master | `Replicate`, `Failover` | R8: the counter may be lost |
-//! | the server's clock steps back | `StepBack` | R8: the counter must survive then |
-//!
-//! R2 (nothing starves the heartbeat) is about threads: here a heartbeat may be left out
-//! for ever, and nothing but the lease is lost by it. R10 is about configuration.
-//!
-//! # What is simplified
-//!
-//! - Time is counted in ticks: a ttl is [`TTL`] of them, and a lease counts for
-//!   [`COUNTS_FOR`], one tick of margin less. Only ages and remaining times are in a state,
-//!   so it is the same at any hour, and the number of states is finite.
-//! - Clients that do nothing are all alike, so a client is known by its acquisition:
-//!   [`Setup::clients`] of them are under way at most at the same time.
-//! - A request or its answer is delivered within [`LIFE`] ticks or never; writes to the
-//!   resource are delivered at any time. Loss is a delivery that does not happen.
-//! - 'You stand in line' has no age: it is heard at any time after it was sent, or never.
-//! - 'Busy' changes nothing at a client, so it is not sent. The answer to a release is
-//!   heard at once: a release whose answer was lost is one that is sent again.
-//! - The server's clock, from which tokens are made, moves on between two grants.
+//! | the server's wall clock steps back | `StepBack` | R8: the counter must survive then |
 //!
 //! # The wait queue
 //!
@@ -45,31 +29,55 @@
 //!
 //! | what happens | [`Action`] |
 //! |---|---|
-//! | a client asks, and stands in line if the lock is busy | `Wait`, `Deliver(Acquire, Queued)` |
-//! | the first waiter of a process asks again, and keeps its place | `Knock` |
-//! | one that does not wait finds a line | `Ask`, as above |
-//! | a release hands the lock to the first who can be told, with a claim | `Deliver(Release)` |
-//! | ... by a message, or in the release's answer: late, or never | `Deliver(Handed)` |
-//! | a waiter leaves, and what it was granted meanwhile is passed on (R6) | `GiveUp`, `Deliver(Release)` |
-//! | a heartbeat, or a knock, makes a claim a full lease; if neither comes it runs out | `Deliver(Renew, Acquire)`, `Tick` |
-//! | a process dies, with its machine or without; its subscription breaks, and is mended | `Crash`, `Break`, `Mend` |
-//! | the lock is taken from its holder; the server's clock jumps forward | `Force`, `Jump` |
+//! | a client asks, and stands in the queue if the lock is busy | `Wait`, `Deliver(Acquire, Queued)` |
+//! | the first waiter of a process polls, with the ticket that it knows | `Poll` |
+//! | a request that does not wait finds waiters | `Ask`, as above |
+//! | a release grants the lock to the first waiter that can be reached, as a claim | `Deliver(Release)` |
+//! | ... the waiter hears of it by a notification, or by the release's answer: late, or never | `Deliver(Granted)` |
+//! | a waiter leaves; what it was granted meanwhile goes to the next (R6) | `GiveUp`, `Deliver(Release)` |
+//! | a heartbeat, or a poll, makes a full lease of a claim; if neither comes it runs out | `Deliver(Renew, Acquire)`, `Tick` |
+//! | a process dies (see [`Death`]); its subscription breaks, and is mended | `Crash`, `Break`, `Mend` |
+//! | the server restarts, with its data and without the subscriptions | `Restart` |
+//! | an operator ends the holding; the server's clock jumps forward | `Force`, `Jump` |
 //!
-//! A grant that was pushed is judged by `Phase::Waiting`'s lag: how long the last answered
-//! request took to the server at most. Time that passes there and here alike does not
-//! change it; a clock that jumps does. What is taken off the server's time for the rate of
-//! its clock (1 %) is exactly what that may have run ahead, here.
+//! How a process can be reached is its [`Channel`]. The protocol asks for it as it asks a store:
+//! open, or dead unnoticed, is 'notified'; broken, or dead, is 'unreachable' or 'gone'; after a
+//! restart it is 'may return'. A process without a subscription is granted the lock by its polls.
+//! The lengths (claim, silence, dead after, queue life, grace) are small numbers of ticks:
+//! [`Lengths`].
 //!
-//! A waiter that was handed the lock keeps its place until it is heard of, and is passed
-//! over meanwhile. An expiry tells nobody, and hands nothing over: the next knock does.
+//! That no waiter waits in vain is checked of every single state, by playing the rest with
+//! everything on its way lost, and every notification to come (`calm.rs`): the timers alone
+//! have to bring each waiter its grant. So the bounds on what is sent do not weaken it.
 //!
-//! That nobody waits in vain is checked of every single state, by playing the rest with
-//! everything on its way lost, and every push to come (`calm.rs`): the timers alone have to
-//! bring each waiter its turn. So the bounds on what is sent do not weaken it.
+//! # What is simplified
 //!
-//! Left out: a waiter without a subscription that polls (one whose pushes are all lost), the
-//! removal of those that stay unreachable, and the times between two knocks: a knock may come
-//! at any time.
+//! - Time is counted in ticks: a ttl is [`TTL`] of them, and a lease counts for
+//!   [`COUNTS_FOR`], one tick of margin less. The server's clock stands still, and all that it
+//!   knows moves into the past; tickets are numbered anew in their order. So a state is the
+//!   same at any hour, and the number of states is finite.
+//! - Clients that do nothing are all alike, so a client is known by its acquisition:
+//!   [`Setup::clients`] of them are under way at most at the same time.
+//! - A request or its answer is delivered within [`Setup::life`] ticks or never: [`LIFE`], and
+//!   two where a queue is checked. Writes are delivered at any time. Loss is a delivery that
+//!   does not happen. 'Queued' is heard within its tick or never.
+//! - 'Busy' changes nothing at a client, so it is not sent. The answer to a release is heard at
+//!   once: a release whose answer was lost is one that is sent again.
+//! - The wall clock, of which tokens and tickets are made, moves on between two grants, and
+//!   is always ahead of the tickets.
+//! - A grant that was not asked for is judged by the lag of `Stage::Waiting`: how long the last
+//!   answered request took to the server at most. What is taken off the server's time for the rate
+//!   of its clock (1 %) is exactly what that may have run ahead, here.
+//! - A waiter that never heard of its ticket, and has lost its place, comes back at the
+//!   end: the order is not promised to it.
+//!
+//! # What is left out
+//!
+//! `at_least` (a release with `keep`), a forced release that asks for staleness, the largest
+//! token, tickets from a wall clock that stepped back, the times between two polls (a poll may
+//! come at any time, [`Queue::polls`] times), and more than one confirmation of a grant that was
+//! not believed. R2 (nothing starves the heartbeat) is about threads: here a heartbeat may be left
+//! out for ever, and nothing but the lease is lost by it. R10 is about configuration.
 
 mod arrivals;
 mod calm;
@@ -110,3 +118,6 @@ pub const LIFE: u8 = TTL + 1;
 
 /// By how many ticks the server's clock jumps forward, where it does.
 pub const JUMP: u8 = 2;
+
+/// How many polls are sent at most because a grant was not believed. The next one is lost.
+pub const CONFIRMATIONS: u8 = 1;

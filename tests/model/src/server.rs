@@ -144,7 +144,7 @@ impl Setup {
         self.finish(state, step, requester);
         match decision {
             Ok(Decision::Granted) => {
-                state.arrivals.leave(owner);
+                state.arrivals.grant(owner);
                 match state.server.newest() {
                     Some(grant) => Reply::Granted(grant),
                     None => Reply::Busy,
@@ -161,9 +161,6 @@ impl Setup {
     pub(crate) fn renew(&self, state: &mut State, owner: Owner) -> bool {
         let step = self.begin(state, None, None);
         let renewed = state.server.lock.renew(owner.into(), TTL.into(), step.now);
-        if renewed {
-            state.arrivals.leave(owner);
-        }
         self.finish(state, step, Some(owner).filter(|_| renewed));
         renewed
     }

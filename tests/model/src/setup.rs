@@ -1,8 +1,8 @@
 //! What may happen in a run, how often, and what is wrong with it on purpose.
 
-use crate::TTL;
 use crate::protocol::Timing;
 use crate::state::{Death, Owner};
+use crate::{LIFE, TTL};
 
 /// A length that never passes.
 pub const NEVER: u8 = u8::MAX;
@@ -74,6 +74,8 @@ pub struct Setup {
     pub tokens: Tokens,
     /// Which processes wait, and what may happen to them.
     pub queue: Queue,
+    /// For how many ticks a request, or its answer, may be on its way and still arrive.
+    pub life: u8,
     /// The protocol's lengths.
     pub timing: Lengths,
     /// A fault that is put in to see that a property notices it.
@@ -99,6 +101,8 @@ pub struct Queue {
     pub polling: u8,
     /// How many of the acquisitions do not wait.
     pub tries: u8,
+    /// How many waiters stop waiting at most.
+    pub leaves: u8,
     /// How many polls are sent at most, beside those that confirm a grant.
     pub polls: u8,
     /// How many processes die at most.
@@ -200,6 +204,7 @@ impl Setup {
             fencing: true,
             tokens: Tokens::Hybrid,
             queue: Queue::default(),
+            life: LIFE,
             timing: Lengths::default(),
             fault: None,
         }
@@ -211,9 +216,11 @@ impl Setup {
         Self {
             retries: 0,
             drift: false,
+            life: TTL - 1,
             queue: Queue {
                 processes: waiters,
                 polls: 1,
+                leaves: 1,
                 ..Queue::default()
             },
             ..Self::plain(usize::from(waiters))

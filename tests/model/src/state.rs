@@ -316,8 +316,12 @@ pub struct Spent {
     pub steps_back: u8,
     /// Acquisitions that do not wait.
     pub tries: u8,
+    /// Waiters that stopped waiting.
+    pub leaves: u8,
     /// Polls sent.
     pub polls: u8,
+    /// Polls sent for a grant that was not believed.
+    pub confirmations: u8,
     /// Processes that died.
     pub crashes: u8,
     /// Times that a subscription broke.

@@ -115,7 +115,11 @@ impl Model for Setup {
             Action::GiveUp(owner) if self.has(Fault::UnknownReadAsNo) => {
                 state.set(owner, Stage::Over);
             }
-            Action::GiveUp(owner) => state.set(owner, Stage::Releasing { held: false }),
+            Action::GiveUp(owner) => {
+                let waits = matches!(state.stage(owner), Some(Stage::Waiting { .. }));
+                state.spent.leaves += u8::from(waits);
+                state.set(owner, Stage::Releasing { held: false });
+            }
             // The lease is over before its release leaves (rule R5).
             Action::LetGo(owner) => state.set(owner, Stage::Releasing { held: true }),
             Action::Renew(owner) => {
@@ -191,7 +195,9 @@ impl Setup {
                 if self.polls(state, owner) {
                     to.push(Action::Poll(owner));
                 }
-                to.push(Action::GiveUp(owner));
+                if state.spent.leaves < self.queue.leaves {
+                    to.push(Action::GiveUp(owner));
+                }
             }
             Stage::Lost { .. } => to.push(Action::LetGo(owner)),
             Stage::Releasing { .. } if self.has(Fault::HeartbeatForNobody) => {
@@ -286,8 +292,13 @@ impl Setup {
         state.network = std::mem::take(&mut state.network)
             .into_iter()
             .map(|message| message.older(self))
-            .filter(|message| message.age() <= LIFE)
+            .filter(|message| message.age() <= self.life)
             .collect();
+        if !self.has(Fault::ExchangeJudgedFromItsAnswer) {
+            // Heard by now, or never: what it says is the same later.
+            let network = &mut state.network;
+            network.retain(|message| !matches!(message, Message::Queued { .. }));
+        }
         if state.is_kept_for_nobody() {
             state.kept_for_nobody = (state.kept_for_nobody + 1).min(LIFE + TTL + 1);
         }
@@ -331,6 +342,7 @@ impl Setup {
         state.server.tidy(self);
         state.replica.tidy(self);
         if waits {
+            state.tidy_arrivals();
             state.renumber_tickets();
         }
     }

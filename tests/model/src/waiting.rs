@@ -5,7 +5,7 @@ use crate::server::Reply;
 use crate::setup::{Fault, Judged, Setup};
 use crate::state::{By, Channel, Death, Message, Owner, Stage, State};
 use crate::steps::Action;
-use crate::{JUMP, LIFE, TTL};
+use crate::{CONFIRMATIONS, JUMP, TTL};
 
 impl Setup {
     /// Whether this one may poll: it is the first waiter of its process.
@@ -164,7 +164,11 @@ impl Setup {
                     };
                 }
                 // Not believed: a poll is answered 'yours' or not.
-                None => self.poll(state, owner),
+                None if state.spent.confirmations < CONFIRMATIONS => {
+                    state.spent.confirmations += 1;
+                    self.poll(state, owner);
+                }
+                None => {}
             },
             // No client wants it any more (rule R6).
             Stage::Over => *stage = Stage::Releasing { held: false },
@@ -222,7 +226,7 @@ impl Setup {
     /// What is so long ago, or so far ahead, that more makes no difference.
     fn capped(&self, lag: i8) -> i8 {
         let most = i16::from(self.timing.claim) + i16::from(JUMP) * i16::from(self.queue.jumps);
-        let least = -1 - i16::from(LIFE);
+        let least = -1 - i16::from(self.life);
         let capped = i16::from(lag).clamp(least, most);
         i8::try_from(capped).unwrap_or(i8::MAX)
     }

@@ -14,6 +14,7 @@ fn three(queue: Queue) -> Setup {
         renewals: 0,
         queue: Queue {
             processes: 3,
+            leaves: 1,
             ..queue
         },
         ..Setup::queue(3)
@@ -26,6 +27,7 @@ fn two(queue: Queue) -> Setup {
         queue: Queue {
             processes: 2,
             polls: 1,
+            leaves: 1,
             ..queue
         },
         ..Setup::queue(2)
@@ -65,6 +67,7 @@ fn a_process_that_waits_more_than_once_is_granted_the_lock_by_an_answer() {
     let siblings = Setup {
         queue: Queue {
             processes: 2,
+            leaves: 1,
             ..Queue::default()
         },
         ..three(Queue::default())

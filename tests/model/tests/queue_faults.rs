@@ -14,6 +14,7 @@ fn with(fault: Fault, queue: Queue) -> Setup {
         renewals: 0,
         queue: Queue {
             processes: 3,
+            leaves: 1,
             ..queue
         },
         fault: Some(fault),

@@ -10,11 +10,18 @@ use stateright::{Checker, HasDiscoveries, Model};
 #[allow(dead_code, reason = "each test file is a program of its own")]
 const A_MINUTES_STATES: usize = 4_000_000;
 
+/// Where a check ends at the latest: the states of one that is far too wide fill the memory.
+const TOO_MANY_STEPS: usize = 30_000_000;
+
 /// Every state within the bounds is visited, and every property is as it must be.
 #[allow(dead_code, reason = "each test file is a program of its own")]
 pub(crate) fn holds(what: &str, setup: Setup) {
     let begun = Instant::now();
-    let checker = setup.checker().threads(2).spawn_bfs().join();
+    let checker = setup
+        .checker()
+        .threads(2)
+        .target_state_count(TOO_MANY_STEPS);
+    let checker = checker.spawn_bfs().join();
     println!(
         "{what}: {} states, {} steps, in {:.1?}",
         checker.unique_state_count(),
@@ -30,6 +37,7 @@ pub(crate) fn holds(what: &str, setup: Setup) {
 pub(crate) fn finds(what: &str, setup: Setup, property: &'static str) {
     let found = setup
         .checker()
+        .target_state_count(TOO_MANY_STEPS)
         .finish_when(HasDiscoveries::AllOf([property].into()))
         .spawn_bfs()
         .join();
