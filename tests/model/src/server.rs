@@ -501,7 +501,7 @@ fn number_of(grants: usize) -> u8 {
 }
 
 /// An owner id as the model has it: there are a handful of them.
-fn short(owner: crate::protocol::Owner) -> Owner {
+fn short(owner: u128) -> Owner {
     Owner::try_from(owner).unwrap_or(Owner::MAX)
 }
 
