@@ -21,7 +21,7 @@ impl Setup {
         // It is lost, all of it.
         state.network.clear();
         let grants = state.acquisitions.len() + state.server.waiters().count() + 1;
-        for _ in 0..grants * usize::from(TTL + self.timing.claim + self.timing.grace) {
+        for _ in 0..grants * usize::from(TTL + self.timing.claim + self.timing.grace + self.keep) {
             self.calm_tick(&mut state);
             if !has_a_waiter(&state) {
                 return true;

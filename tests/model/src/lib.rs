@@ -38,7 +38,9 @@
 //! | a heartbeat, or a poll, makes a full lease of a claim; if neither comes it runs out | `Deliver(Renew, Acquire)`, `Tick` |
 //! | a process dies (see [`Death`]); its subscription breaks, and is mended | `Crash`, `Break`, `Mend` |
 //! | the server restarts, with its data and without the subscriptions | `Restart` |
-//! | an operator ends the holding; the server's clock jumps forward | `Force`, `Jump` |
+//! | an operator ends the holding, in any case or if it is stale | `Force`, `ForceStale` |
+//! | a holder gives the lock back, and `at_least` keeps it ([`Setup::keep`]) | `LetGo`, `Deliver(Release)` |
+//! | the server's clock jumps forward | `Jump` |
 //!
 //! How a process can be reached is its [`Channel`]. The protocol asks for it as it asks a store:
 //! open, or dead unnoticed, is 'notified'; broken, or dead, is 'unreachable' or 'gone'; after a
@@ -49,6 +51,16 @@
 //! That no waiter waits in vain is checked of every single state, by playing the rest with
 //! everything on its way lost, and every notification to come (`calm.rs`): the timers alone
 //! have to bring each waiter its grant. So the bounds on what is sent do not weaken it.
+//!
+//! # What is held against an account of the model's own
+//!
+//! The properties do not believe what the protocol writes down. The model counts for itself who
+//! joined the queue when ([`Arrivals`]), since when no heartbeat came, and for how long
+//! `at_least` keeps the lock; and after each step of the server it compares ([`Wrong`]): only the
+//! holder is answered 'yours', 'renewed' or 'released'; a request of another leaves a holding as
+//! it was; no lease is longer than it may be; a forced release that asks for staleness ends what is
+//! stale, and nothing else; no grant goes past a waiter that came earlier, is written for one
+//! that can't hear of it, or stays out where a waiter can be reached.
 //!
 //! # What is simplified
 //!
@@ -68,16 +80,27 @@
 //! - A grant that was not asked for is judged by the lag of `Stage::Waiting`: how long the last
 //!   answered request took to the server at most. What is taken off the server's time for the rate
 //!   of its clock (1 %) is exactly what that may have run ahead, here.
-//! - A waiter that never heard of its ticket, and has lost its place, comes back at the
-//!   end: the order is not promised to it.
+//! - A waiter that never heard of its ticket, and has lost its place, comes back at the end: the
+//!   order is not promised to it; nor to one that comes back where the wall clock stands still
+//!   ([`Tokens::Counter`]), for others may have got its ticket meanwhile.
+//!
+//! # How much that is
+//!
+//! STATES
 //!
 //! # What is left out
 //!
-//! `at_least` (a release with `keep`), a forced release that asks for staleness, the largest
-//! token, tickets from a wall clock that stepped back, the times between two polls (a poll may
-//! come at any time, [`Queue::polls`] times), and more than one confirmation of a grant that was
-//! not believed. R2 (nothing starves the heartbeat) is about threads: here a heartbeat may be left
-//! out for ever, and nothing but the lease is lost by it. R10 is about configuration.
+//! - Without a queue: more than three acquisitions, two writes, a heartbeat and a retry.
+//! - With a queue: messages that are on their way for more than two ticks; more than three waiters,
+//!   or two where more than the network goes wrong; of each of these more than one: a waiter that
+//!   leaves, a poll beside those that a grant causes, a confirmation of a grant that was not
+//!   believed, a fault. Two different faults meet only where a test says so.
+//! - The largest token; a wall clock that steps back while requests wait, other than one that stands
+//!   still; ttls that differ; the time between two polls (a poll may come at any time).
+//! - R2 (nothing starves the heartbeat) is about threads: here a heartbeat may be left out for ever,
+//!   and nothing but the lease is lost by it. R10 is about configuration.
+//! - The Redis scripts. They are held against the same type by random steps
+//!   (`applock-runtime/src/simulation/scripts.rs`).
 
 mod arrivals;
 mod calm;
@@ -100,7 +123,7 @@ mod waiting;
 pub use arrivals::{Arrivals, Place};
 pub use server::Server;
 pub use setup::{Fault, Judged, Lengths, NEVER, Queue, Setup, Tokens};
-pub use state::{By, Channel, Death, Message, Owner, Resource, Spent, Stage, State};
+pub use state::{By, Channel, Death, Message, Owner, Resource, Spent, Stage, State, Wrong};
 pub use steps::Action;
 
 /// How many ticks the server keeps a lock after an acquire or a heartbeat arrived.

@@ -22,6 +22,17 @@ pub const LOST_FOR_GOOD: &str = "lost is lost for good";
 pub const NO_LEFTOVER: &str = "each lock has a client that will release it";
 /// What no client awaits any more is gone within its ttl.
 pub const ORPHAN_GOES: &str = "an orphan goes";
+/// 'Yours', 'renewed' and 'released' are answered to the holder and to no other, and nothing
+/// that another asks for changes its holding.
+pub const TRUE_ANSWERS: &str = "only the holder's requests change its holding";
+/// A lease is as long as was asked for at most, and a claim no longer than a claim.
+pub const LEASES_END: &str = "no lease is longer than it may be";
+/// Nothing but force ends what `at_least` keeps, before its time.
+pub const KEPT_STAYS: &str = "what at_least keeps is granted to no other";
+/// 'If it is stale' ends a holding without a heartbeat, and no other.
+pub const FORCED_IF_STALE: &str = "a forced release asks for what it says";
+/// A waiter waits for a lock that nobody holds.
+pub const WAITS_FOR_THE_KEPT: &str = "a waiter waits for what at_least keeps";
 /// An acquire of a client that has given up has the lock.
 pub const ORPHAN_COMES: &str = "an orphan has the lock";
 /// An acquire is answered twice.
@@ -80,6 +91,8 @@ pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
         Property::always(ORPHAN_GOES, |_, state: &State| {
             state.kept_for_nobody <= LIFE + TTL
         }),
+        Property::always(TRUE_ANSWERS, |_, state: &State| !state.wrong.answer),
+        Property::always(LEASES_END, |setup: &Setup, state| leases_end(setup, state)),
         Property::sometimes(ORPHAN_COMES, |_, state: &State| {
             state.kept() == Some(&Stage::Releasing { held: false })
         }),
@@ -91,6 +104,20 @@ pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
     if setup.retries > 0 {
         all.push(Property::sometimes(ANSWERED_TWICE, |_, state: &State| {
             answered_twice(state)
+        }));
+    }
+    if setup.keep > 0 {
+        all.push(Property::always(KEPT_STAYS, |_, state: &State| {
+            !state.wrong.kept
+        }));
+        all.push(Property::sometimes(
+            WAITS_FOR_THE_KEPT,
+            |_, state: &State| state.server.kept > 0 && state.server.waiters().next().is_some(),
+        ));
+    }
+    if setup.queue.forced > 0 || setup.queue.stale > 0 {
+        all.push(Property::always(FORCED_IF_STALE, |_, state: &State| {
+            !state.wrong.forced
         }));
     }
     if setup.renewals > 0 {
@@ -245,6 +272,18 @@ fn believed<'a>(setup: &'a Setup, state: &'a State) -> impl Iterator<Item = bool
         },
         _ => None,
     })
+}
+
+fn leases_end(setup: &Setup, state: &State) -> bool {
+    let server = &state.server;
+    let longest = match server.is_claimed() {
+        _ if server.kept > 0 => server.kept,
+        true => setup.timing.claim,
+        false => TTL,
+    };
+    server
+        .left()
+        .is_none_or(|left| (1..=longest.into()).contains(&left))
 }
 
 fn is_revived(phase: &Stage) -> bool {

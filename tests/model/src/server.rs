@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::protocol::{Decision, Granted, LockState, Notify, Reach, Requester, WhenBusy};
 use crate::protocol::{Holding, Phase, StoreTime, Timing, Waiter};
 use crate::setup::{Fault, NEVER, Setup, Tokens};
-use crate::state::{By, Channel, Death, Message, Owner, State};
+use crate::state::{By, Channel, Death, Message, Owner, Stage, State};
 use crate::{DRIFT, TTL};
 
 /// What the server's clock shows, always: time passes by moving all that is in the state
@@ -30,6 +30,11 @@ pub struct Server {
     pub behind: u8,
     /// How far its clock ran ahead since the lease was last set.
     pub ahead: u8,
+    /// For how many ticks `at_least` keeps the lock still, by the model's own account.
+    pub kept: u8,
+    /// How many ticks ago the lease was last set, by the model's own account: where an
+    /// operator asks for that.
+    pub silent: u8,
 }
 
 /// A lock that was granted: its token, and the number of the grant.
@@ -100,9 +105,18 @@ impl Setup {
         let process = self.process(owner);
         let mut step = self.begin(state, Some(owner), None);
         if waits {
-            state.arrivals.enter(owner, ticket.is_some());
+            // By a clock that stands still a waiter that joins an empty queue gets a ticket that
+            // one that comes back may have, or a smaller one.
+            let stands = self.tokens == Tokens::Counter;
+            state.arrivals.enter(owner, ticket.is_some() && !stands);
         }
         let lock = &mut state.server.lock;
+        if let Some(newest) = &mut lock.newest
+            && newest.phase == Phase::Kept
+            && self.has(Fault::KeptIsFree)
+        {
+            newest.expires_at = NOW;
+        }
         let mut ticket = ticket.map(u64::from);
         match self.fault {
             Some(Fault::BackWithEachPoll) => {
@@ -141,7 +155,20 @@ impl Setup {
             lock.queue = queue;
         }
         let requester = Some(owner).filter(|_| decision == Ok(Decision::Granted));
+        let before = step.newest.clone().filter(|one| one.is_taken(step.now));
+        let kept = state.server.kept > 0;
         self.finish(state, step, requester);
+        let after = state.server.holding();
+        let is_granted = decision == Ok(Decision::Granted);
+        state.wrong.answer |= match before {
+            // Only its holder is answered 'yours', and always is (rule R6).
+            Some(before) => {
+                is_granted != (before.owner == u128::from(owner) && !kept)
+                    || after.map(|after| (after.owner, after.token))
+                        != Some((before.owner, before.token))
+            }
+            None => is_granted && after.is_none_or(|after| after.owner != u128::from(owner)),
+        };
         match decision {
             Ok(Decision::Granted) => {
                 state.arrivals.grant(owner);
@@ -160,7 +187,15 @@ impl Setup {
     /// A heartbeat arrives at the server. Whether the lock is that owner's.
     pub(crate) fn renew(&self, state: &mut State, owner: Owner) -> bool {
         let step = self.begin(state, None, None);
-        let renewed = state.server.lock.renew(owner.into(), TTL.into(), step.now);
+        let holds = state.server.is_held_by(owner);
+        let lock = &mut state.server.lock;
+        let by = match &lock.newest {
+            Some(newest) if self.has(Fault::RenewByAnyOwner) => newest.owner,
+            _ => owner.into(),
+        };
+        let renewed = lock.renew(by, TTL.into(), step.now);
+        state.wrong.answer |= renewed != holds;
+        state.wrong.answer |= !renewed && step.newest != state.server.lock.newest;
         self.finish(state, step, Some(owner).filter(|_| renewed));
         renewed
     }
@@ -171,6 +206,13 @@ impl Setup {
         let mut step = self.begin(state, None, Some(own));
         state.arrivals.leave(owner);
         let was_taken = state.server.is_taken();
+        let holds = state.server.is_held_by(owner);
+        let keep = match state.stage(owner) {
+            Some(Stage::Holding { .. } | Stage::Lost { .. } | Stage::Releasing { held: true }) => {
+                self.keep
+            }
+            _ => 0,
+        };
         let lock = &mut state.server.lock;
         let newest = lock.newest.as_ref();
         let releases = match newest.filter(|newest| newest.is_taken(step.now)) {
@@ -187,7 +229,7 @@ impl Setup {
         let ended = releases.map(|owner| {
             lock.release(
                 owner,
-                0,
+                keep.into(),
                 Some(own.into()),
                 step.now,
                 &step.timing,
@@ -198,6 +240,12 @@ impl Setup {
             lock.queue = queue;
         }
         lock.queue.leave(owner.into());
+        let ends = ended.is_some_and(|ended| ended.ended);
+        state.wrong.answer |= ends != holds;
+        state.wrong.answer |= !ends && step.newest != lock.newest;
+        if ends {
+            state.server.kept = keep;
+        }
         let granted = ended.and_then(|ended| ended.granted);
         self.note_a_free_lock(state, &step, was_taken);
         self.finish(state, step, granted.map(|granted| short(granted.owner)));
@@ -207,12 +255,28 @@ impl Setup {
         }
     }
 
-    /// An operator ends the holding, whoever has it.
-    pub(crate) fn force_release(&self, state: &mut State) {
+    /// An operator ends the holding: of any holder, or of one that was silent for so long.
+    pub(crate) fn force_release(&self, state: &mut State, stale: Option<u8>) {
         let mut step = self.begin(state, None, None);
         let was_taken = state.server.is_taken();
-        let lock = &mut state.server.lock;
-        lock.force_release(None, step.now, &step.timing, &mut step.subscriptions);
+        let server = &mut state.server;
+        let length = match server.is_claimed() {
+            true => self.timing.claim,
+            false => TTL,
+        };
+        let is_stale = |asked: u8| server.kept == 0 && server.silent >= asked.max(length / 2);
+        let ends = was_taken && stale.is_none_or(is_stale);
+        let (now, timing) = (step.now, &step.timing);
+        let stale = stale.filter(|_| !self.has(Fault::StaleInAnyCase));
+        let stale = stale.map(u64::from);
+        let ended = server
+            .lock
+            .force_release(stale, now, timing, &mut step.subscriptions);
+        state.wrong.forced |= ended != ends;
+        state.wrong.forced |= !ended && step.newest != server.lock.newest;
+        if ended {
+            server.kept = 0;
+        }
         self.note_a_free_lock(state, &step, was_taken);
         self.finish(state, step, None);
     }
@@ -293,7 +357,12 @@ impl Setup {
         let mut in_vain = tried.iter().any(|(owner, token, reach)| {
             *reach == Reach::Notified && new != Some((*owner, *token))
         });
+        if new.is_some() || answered.is_some() {
+            server.silent = 0;
+        }
         if let Some((owner, token)) = new {
+            state.wrong.kept |= server.kept > 0;
+            server.kept = 0;
             state.tokens.push(token);
             server.grant = number_of(state.tokens.len());
             let process = usize::from(self.process(owner));
@@ -388,6 +457,17 @@ impl Server {
         holding.is_some_and(|holding| holding.phase == Phase::Claimed)
     }
 
+    /// Whether that owner holds it, and has not given it back.
+    fn is_held_by(&self, owner: Owner) -> bool {
+        self.kept == 0 && self.holder() == Some(owner)
+    }
+
+    /// For how many ticks the lock is taken still, if it is.
+    pub(crate) fn left(&self) -> Option<u64> {
+        self.holding()
+            .map(|holding| holding.expires_at.saturating_sub(NOW))
+    }
+
     /// The waiters, in their order.
     pub fn waiters(&self) -> impl Iterator<Item = Owner> + '_ {
         let waiters = self.lock.queue.waiters.values();
@@ -407,6 +487,7 @@ impl Server {
         if let Some(newest) = &mut self.lock.newest {
             newest.expires_at = 0;
         }
+        self.kept = 0;
     }
 
     /// A tick of its clock: all that it knows is longer ago by one.
@@ -416,6 +497,11 @@ impl Server {
         {
             newest.expires_at = newest.expires_at.saturating_sub(1);
         }
+        if let Some(newest) = &mut self.lock.newest {
+            newest.heartbeat_at = newest.heartbeat_at.saturating_sub(1);
+        }
+        self.kept = self.kept.saturating_sub(1);
+        self.silent = self.silent.saturating_add(1);
         let queue = &mut self.lock.queue;
         queue.expires_at = queue.expires_at.saturating_sub(1);
         for process in queue.processes.values_mut() {
@@ -441,10 +527,18 @@ impl Server {
         if !is_taken {
             self.ahead = 0;
         }
+        self.silent = match is_taken && setup.queue.stale > 0 {
+            true => self.silent.min(setup.queue.asked.max(TTL)),
+            false => 0,
+        };
         if let Some(newest) = &mut self.lock.newest {
             newest.acquired = StoreTime::default();
             // Nothing but staleness goes by it.
-            newest.heartbeat_at = 0;
+            let longest = u64::from(setup.queue.asked.max(TTL));
+            newest.heartbeat_at = match is_taken && setup.queue.stale > 0 {
+                true => newest.heartbeat_at.max(NOW - longest),
+                false => 0,
+            };
             newest.phase = match newest.phase {
                 Phase::Released(_) => Phase::Released(StoreTime::default()),
                 Phase::Forced(_) => Phase::Forced(StoreTime::default()),

@@ -2,7 +2,7 @@
 
 use crate::protocol::Timing;
 use crate::state::{Death, Owner};
-use crate::{LIFE, TTL};
+use crate::{COUNTS_FOR, LIFE, TTL};
 
 /// A length that never passes.
 pub const NEVER: u8 = u8::MAX;
@@ -74,6 +74,8 @@ pub struct Setup {
     pub tokens: Tokens,
     /// Which processes wait, and what may happen to them.
     pub queue: Queue,
+    /// For how many ticks a lock that a holder gives back stays taken (`at_least`).
+    pub keep: u8,
     /// For how many ticks a request, or its answer, may be on its way and still arrive.
     pub life: u8,
     /// The protocol's lengths.
@@ -116,6 +118,10 @@ pub struct Queue {
     pub restarts: u8,
     /// How many holdings an operator ends at most.
     pub forced: u8,
+    /// How often an operator ends a holding at most if it is stale.
+    pub stale: u8,
+    /// For how many ticks no heartbeat came then.
+    pub asked: u8,
     /// How often the server's clock jumps forward at most, by [`JUMP`](crate::JUMP), while
     /// nobody holds.
     pub jumps: u8,
@@ -145,6 +151,12 @@ pub enum Fault {
     LostComesBack,
     /// A release ends any holding (against R3 and R7).
     ReleaseByAnyOwner,
+    /// A heartbeat renews any holding (against R3).
+    RenewByAnyOwner,
+    /// A lock that `at_least` keeps is free.
+    KeptIsFree,
+    /// A forced release does not look whether the holding is stale.
+    StaleInAnyCase,
     /// An owner id belongs to a client, not to an acquisition (against R6).
     OwnerIdReused,
     /// An acquire without an answer counts as refused (against R6 and R9).
@@ -204,6 +216,7 @@ impl Setup {
             fencing: true,
             tokens: Tokens::Hybrid,
             queue: Queue::default(),
+            keep: 0,
             life: LIFE,
             timing: Lengths::default(),
             fault: None,
@@ -235,7 +248,9 @@ impl Setup {
     /// Whether the server may forget a lock before its ttl: then two clients can believe that
     /// they hold it, and only the fencing tokens keep the resource safe.
     pub fn forgets(&self) -> bool {
-        self.failovers > 0 || self.evictions > 0 || self.queue.forced > 0
+        // A lease that no heartbeat has set for so long counts no more at its client.
+        let ends_early = self.queue.stale > 0 && self.queue.asked < COUNTS_FOR;
+        self.failovers > 0 || self.evictions > 0 || self.queue.forced > 0 || ends_early
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {

@@ -31,8 +31,22 @@ pub struct State {
     pub channels: Vec<Channel>,
     /// Which waiter joined the queue when. For the properties, too.
     pub arrivals: Arrivals,
+    /// What the server did that it must not do. For the properties, too.
+    pub wrong: Wrong,
     /// What was used up of the bounds.
     pub spent: Spent,
+}
+
+/// What the server did that it must not do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Wrong {
+    /// It answered an owner as if that held the lock, or did not hold it; or it changed the
+    /// holding of another.
+    pub answer: bool,
+    /// It granted a lock that `at_least` keeps.
+    pub kept: bool,
+    /// It ended a holding that is not stale, or did not end one that is.
+    pub forced: bool,
 }
 
 /// How a process can be notified of a grant.
@@ -328,6 +342,8 @@ pub struct Spent {
     pub breaks: u8,
     /// Holdings that an operator ended.
     pub forced: u8,
+    /// Times that an operator ended, or tried to end, a silent holding.
+    pub stale: u8,
     /// Times that the server restarted.
     pub restarts: u8,
     /// Times that the server's clock jumped forward.
@@ -348,7 +364,8 @@ impl State {
 
     /// How far the acquisition is whose lock the server keeps.
     pub fn kept(&self) -> Option<&Stage> {
-        self.acquisitions.get(usize::from(self.server.holder()?))
+        let holder = self.server.holder().filter(|_| self.server.kept == 0);
+        self.acquisitions.get(usize::from(holder?))
     }
 
     /// Which grant it is whose lock the server keeps.

@@ -24,6 +24,8 @@ pub enum Action {
     Mend(u8),
     /// An operator ends the holding.
     Force,
+    /// An operator ends the holding if no heartbeat came for a while.
+    ForceStale,
     /// The server restarts, and keeps what it knows.
     Restart,
     /// The server's clock jumps forward.
@@ -108,7 +110,11 @@ impl Model for Setup {
             Action::Mend(process) => state.set_channel(process, Channel::Open),
             Action::Force => {
                 state.spent.forced += 1;
-                self.force_release(&mut state);
+                self.force_release(&mut state, None);
+            }
+            Action::ForceStale => {
+                state.spent.stale += 1;
+                self.force_release(&mut state, Some(self.queue.asked));
             }
             Action::Restart => self.restart(&mut state),
             Action::Jump => self.jump(&mut state),

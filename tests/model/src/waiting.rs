@@ -36,6 +36,9 @@ impl Setup {
         if spent.forced < queue.forced && state.server.is_taken() {
             to.push(Action::Force);
         }
+        if spent.stale < queue.stale && state.server.is_taken() {
+            to.push(Action::ForceStale);
+        }
         if spent.restarts < queue.restarts {
             to.push(Action::Restart);
         }

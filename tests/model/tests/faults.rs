@@ -2,7 +2,9 @@
 
 mod support;
 
-use applock_model::properties::{LOST_FOR_GOOD, NO_LEFTOVER, ONE_HOLDER, ORPHAN_GOES};
+use applock_model::properties::{
+    LOST_FOR_GOOD, NO_LEFTOVER, ONE_HOLDER, ORPHAN_GOES, TRUE_ANSWERS,
+};
 use applock_model::{Fault, Setup};
 use support::finds;
 
@@ -41,6 +43,12 @@ fn a_release_by_any_owner_makes_two_holders() {
         ..with(Fault::ReleaseByAnyOwner)
     };
     finds("release by any owner", setup, ONE_HOLDER);
+}
+
+#[test]
+fn a_heartbeat_of_any_owner_is_answered_wrongly() {
+    let setup = with(Fault::RenewByAnyOwner);
+    finds("renew by any owner", setup, TRUE_ANSWERS);
 }
 
 #[test]

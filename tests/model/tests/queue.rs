@@ -5,7 +5,7 @@
 mod support;
 
 use applock_model::properties::ONE_HOLDER;
-use applock_model::{Death, Judged, Lengths, Queue, Setup};
+use applock_model::{Death, Judged, Lengths, Queue, Setup, Tokens};
 use support::{finds, holds};
 
 /// Three waiters, and nothing beside what this changes.
@@ -180,6 +180,50 @@ fn a_lock_that_is_taken_from_its_holder_goes_to_a_waiter() {
         ..two(Queue::default())
     };
     holds("the record is lost", evictions);
+}
+
+#[test]
+fn a_holding_is_ended_as_stale_if_no_heartbeat_came() {
+    let stale = Queue {
+        stale: 1,
+        ..Queue::default()
+    };
+    holds("half a lease without a heartbeat", two(stale));
+    let asked = Queue { asked: 2, ..stale };
+    holds("as long as was asked for", two(asked));
+}
+
+#[test]
+fn what_at_least_keeps_is_granted_after_its_time() {
+    let kept = Setup {
+        keep: 2,
+        ..two(Queue::default())
+    };
+    holds("at least", kept);
+    let stale = Setup {
+        keep: 2,
+        ..two(Queue {
+            stale: 1,
+            asked: 2,
+            ..Queue::default()
+        })
+    };
+    holds("at least, and an operator", stale);
+}
+
+/// Their order is that of the tickets before them, and not only of the clock.
+#[test]
+fn waiters_are_served_in_order_by_a_clock_that_stands_still() {
+    let stands = Setup {
+        tokens: Tokens::Counter,
+        ..two(Queue::default())
+    };
+    holds("two by a clock that stands", stands);
+    let three = Setup {
+        tokens: Tokens::Counter,
+        ..three(Queue::default())
+    };
+    holds("three by a clock that stands", three);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod support;
 
 use applock_model::properties::{
-    IN_ORDER, NO_LEFTOVER, ONE_HOLDER, ORPHAN_GOES, PASSED_ON, SERVED,
+    FORCED_IF_STALE, IN_ORDER, KEPT_STAYS, NO_LEFTOVER, ONE_HOLDER, ORPHAN_GOES, PASSED_ON, SERVED,
 };
 use applock_model::{Death, Fault, Queue, Setup};
 use support::finds;
@@ -86,6 +86,25 @@ fn a_grant_from_the_future_makes_two_holders() {
 fn a_claim_taken_for_a_lease_makes_two_holders() {
     let setup = on_a_fast_server(Fault::ClaimTakenForALease);
     finds("claim taken for a lease", setup, ONE_HOLDER);
+}
+
+#[test]
+fn a_lock_that_at_least_keeps_must_not_be_granted() {
+    let setup = Setup {
+        keep: 2,
+        ..only(Fault::KeptIsFree)
+    };
+    finds("kept is free", setup, KEPT_STAYS);
+}
+
+#[test]
+fn a_forced_release_has_to_look_for_heartbeats() {
+    let stale = Queue {
+        stale: 1,
+        ..Queue::default()
+    };
+    let setup = with(Fault::StaleInAnyCase, stale);
+    finds("stale in any case", setup, FORCED_IF_STALE);
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(crate) fn holds(what: &str, setup: Setup) {
         .checker()
         .threads(2)
         .target_state_count(TOO_MANY_STEPS);
+    // A broken promise is reported at once.
+    let checker = checker.finish_when(HasDiscoveries::AnyFailures);
     let checker = checker.spawn_bfs().join();
     println!(
         "{what}: {} states, {} steps, in {:.1?}",
