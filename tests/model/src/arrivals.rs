@@ -13,6 +13,8 @@ pub struct Arrivals {
     pub jumped: bool,
     /// A lock that was given back was left free, although a waiter could have been granted it.
     pub left_free: bool,
+    /// A waiter has lost its place, and was neither granted the lock nor dead.
+    pub lost_place: bool,
     /// A waiter was written down as the holder and can't find out, or was notified of a
     /// grant that it did not get.
     pub granted_in_vain: bool,
@@ -67,6 +69,12 @@ impl Arrivals {
         joined
             .find(|(one, _)| *one == owner)
             .map(|(_, place)| *place)
+    }
+
+    /// Whether a waiter that has a right to its place does not stand in the queue.
+    pub(crate) fn misses(&self, stands: impl Fn(Owner) -> bool) -> bool {
+        let mut kept = self.joined.iter().filter(|(_, one)| *one == Place::Kept);
+        kept.any(|(owner, _)| !stands(*owner))
     }
 
     /// It is granted the lock, and may not know.

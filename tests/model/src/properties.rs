@@ -47,6 +47,8 @@ pub const RENEWED: &str = "a heartbeat is answered in time";
 pub const BACK_FROM_THE_DEAD: &str = "a failover brings a released lock back";
 /// No grant goes past a waiter that came earlier and could have been granted the lock.
 pub const IN_ORDER: &str = "first come, first served";
+/// Neither a lost notification nor a subscription that breaks costs a waiter its place.
+pub const KEEPS_ITS_PLACE: &str = "a waiter keeps its place until its process is dead";
 /// A lock that is given back goes to a waiter, if one can be reached.
 pub const PASSED_ON: &str = "a lock given back goes to a waiter";
 /// Whatever was lost, the timers bring each waiter its grant.
@@ -158,6 +160,9 @@ fn of_the_queue(setup: &Setup) -> Vec<Property<Setup>> {
     let mut all: Vec<Property<Setup>> = vec![
         Property::always(PASSED_ON, |_, state: &State| !state.arrivals.left_free),
         Property::always(IN_ORDER, |_, state: &State| !state.arrivals.jumped),
+        Property::always(KEEPS_ITS_PLACE, |_, state: &State| {
+            !state.arrivals.lost_place
+        }),
         Property::always(NOT_IN_VAIN, |_, state: &State| {
             !state.arrivals.granted_in_vain
         }),

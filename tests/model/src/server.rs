@@ -381,6 +381,13 @@ impl Setup {
         let dropped =
             |owner| step.droppable.contains(&owner) && queue.ahead(owner.into()).is_none();
         state.arrivals.drop_those(dropped);
+        let gone = |owner| {
+            let mut tried = step.subscriptions.tried.iter();
+            tried.any(|(one, _, reach)| *one == owner && *reach == Reach::Gone)
+        };
+        state.arrivals.drop_those(gone);
+        let stands = |owner: Owner| queue.ahead(owner.into()).is_some() || answered == Some(owner);
+        state.arrivals.lost_place |= state.arrivals.misses(stands);
         for (owner, token, reach) in step.subscriptions.tried {
             if reach == Reach::Notified {
                 self.send_grant(state, owner, token, By::Notification);
