@@ -57,7 +57,7 @@
 //! The properties do not believe what the protocol writes down. The model counts for itself who
 //! joined the queue when ([`Arrivals`]), since when no heartbeat came, and for how long
 //! `at_least` keeps the lock; and after each step of the server it compares ([`Wrong`]): only the
-//! holder is answered 'yours', 'renewed' or 'released'; a request of another leaves a holding as
+//! holder is answered 'yours', 'renewed' or 'released', the first two with a full lease; a request of another leaves a holding as
 //! it was; no lease is longer than it may be; a forced release that asks for staleness ends what is
 //! stale, and nothing else; no grant goes past a waiter that came earlier, is written for one
 //! that can't hear of it, or stays out where a waiter can be reached.

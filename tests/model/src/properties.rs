@@ -49,6 +49,9 @@ pub const BACK_FROM_THE_DEAD: &str = "a failover brings a released lock back";
 pub const IN_ORDER: &str = "first come, first served";
 /// Neither a lost notification nor a subscription that breaks costs a waiter its place.
 pub const KEEPS_ITS_PLACE: &str = "a waiter keeps its place until its process is dead";
+/// A poll keeps the queue, and its process alive; a waiter of a queue that was not polled for its
+/// life has no place, and gets no grant by it.
+pub const FORGETS: &str = "a queue that is not polled is forgotten";
 /// A lock that is given back goes to a waiter, if one can be reached.
 pub const PASSED_ON: &str = "a lock given back goes to a waiter";
 /// Whatever was lost, the timers bring each waiter its grant.
@@ -163,6 +166,7 @@ fn of_the_queue(setup: &Setup) -> Vec<Property<Setup>> {
         Property::always(KEEPS_ITS_PLACE, |_, state: &State| {
             !state.arrivals.lost_place
         }),
+        Property::always(FORGETS, |_, state: &State| !state.wrong.queue),
         Property::always(NOT_IN_VAIN, |_, state: &State| {
             !state.arrivals.granted_in_vain
         }),

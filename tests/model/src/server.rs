@@ -88,6 +88,8 @@ struct Step {
     reachable: Vec<Owner>,
     /// Those of them that are dropped by the protocol's own rules: dead, or forgotten.
     droppable: Vec<Owner>,
+    /// Those whose queue is so old that they have no places any more.
+    forgotten: Vec<Owner>,
     timing: Timing,
     now: StoreTime,
     subscriptions: Subscriptions,
@@ -169,6 +171,13 @@ impl Setup {
             }
             None => is_granted && after.is_none_or(|after| after.owner != u128::from(owner)),
         };
+        if let Ok(Decision::Queued { .. }) = decision {
+            let queue = &state.server.lock.queue;
+            let life = queue.expires_at.saturating_sub(NOW);
+            state.wrong.queue |= queue.silence(process.into(), PRESENT) > 0;
+            state.wrong.queue |= life != u64::from(self.timing.queue_life);
+        }
+        state.wrong.answer |= is_granted && state.server.left() != Some(TTL.into());
         match decision {
             Ok(Decision::Granted) => {
                 state.arrivals.grant(owner);
@@ -186,7 +195,9 @@ impl Setup {
 
     /// A heartbeat arrives at the server. Whether the lock is that owner's.
     pub(crate) fn renew(&self, state: &mut State, owner: Owner) -> bool {
-        let step = self.begin(state, None, None);
+        let mut step = self.begin(state, None, None);
+        // A heartbeat does not look at the queue.
+        step.forgotten.clear();
         let holds = state.server.is_held_by(owner);
         let lock = &mut state.server.lock;
         let by = match &lock.newest {
@@ -195,6 +206,7 @@ impl Setup {
         };
         let renewed = lock.renew(by, TTL.into(), step.now);
         state.wrong.answer |= renewed != holds;
+        state.wrong.answer |= renewed && state.server.left() != Some(TTL.into());
         state.wrong.answer |= !renewed && step.newest != state.server.lock.newest;
         self.finish(state, step, Some(owner).filter(|_| renewed));
         renewed
@@ -239,7 +251,10 @@ impl Setup {
         if let Some(queue) = aside {
             lock.queue = queue;
         }
-        lock.queue.leave(owner.into());
+        if self.fault.is_some() {
+            // What a fault has kept from the protocol.
+            lock.queue.leave(owner.into());
+        }
         let ends = ended.is_some_and(|ended| ended.ended);
         state.wrong.answer |= ends != holds;
         state.wrong.answer |= !ends && step.newest != lock.newest;
@@ -320,6 +335,11 @@ impl Setup {
                 .arrivals
                 .drop_those(|owner| droppable.contains(&owner));
         }
+        let mut forgotten = match is_forgotten {
+            true => droppable.clone(),
+            false => Vec::new(),
+        };
+        forgotten.retain(|owner| Some(*owner) != requester);
         // It may come back by this step.
         reachable.extend(requester.filter(|owner| !reachable.contains(owner)));
         Step {
@@ -327,6 +347,7 @@ impl Setup {
             queue: kept,
             reachable,
             droppable,
+            forgotten,
             timing,
             now,
             subscriptions: Subscriptions {
@@ -387,6 +408,9 @@ impl Setup {
         };
         state.arrivals.drop_those(gone);
         let stands = |owner: Owner| queue.ahead(owner.into()).is_some() || answered == Some(owner);
+        state.wrong.queue |= step.forgotten.iter().any(|owner| {
+            queue.ahead((*owner).into()).is_some() || new.is_some_and(|(to, _)| to == *owner)
+        });
         state.arrivals.lost_place |= state.arrivals.misses(stands);
         for (owner, token, reach) in step.subscriptions.tried {
             if reach == Reach::Notified {

@@ -40,11 +40,13 @@ pub struct State {
 /// What the server did that it must not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wrong {
-    /// It answered an owner as if that held the lock, or did not hold it; or it changed the
-    /// holding of another.
+    /// It answered an owner as if that held the lock, or did not hold it; with less than a full
+    /// lease; or it changed the holding of another.
     pub answer: bool,
     /// It granted a lock that `at_least` keeps.
     pub kept: bool,
+    /// It did not note that a process has polled, or did not forget the waiters of an old queue.
+    pub queue: bool,
     /// It ended a holding that is not stale, or did not end one that is.
     pub forced: bool,
 }
