@@ -10,7 +10,7 @@
 //! | the memory store | the state itself, in a table |
 //! | the directory store | load a state, decide, write what has changed |
 //! | the Redis store | what its scripts, the same decisions in Lua, are held against, step by random step |
-//! | the model (`tests/model`) | the type whose every reachable state is visited |
+//! | the model (`tests/model`) | the type whose every state that is reachable within bounds is visited |
 //!
 //! # The life of a lock
 //!

@@ -1,29 +1,29 @@
-//! What comes of a state if nothing goes wrong any more, but for one thing: no message that
-//! nobody asked for arrives.
+//! What comes of a state if nothing goes wrong any more, but for one thing: no notification
+//! arrives.
 //!
-//! 'Nobody waits in vain' is about what comes later, and a search by states can't tell a
+//! 'No waiter waits in vain' is about what comes later, and a search by states can't tell a
 //! step that may never happen from one that will. So the rest is played to its end, in one
-//! order: who holds lets go, who has to poll polls, and each is answered.
+//! order: a holder releases, a waiter whose timer says so polls, and each is answered.
 
+use crate::TTL;
 use crate::server::Reply;
 use crate::setup::{Fault, Setup};
-use crate::state::{Message, Owner, Phase, State};
-use crate::{CLAIM, GRACE, TTL};
+use crate::state::{Message, Owner, Stage, State};
 
 impl Setup {
-    /// Whether each who waits and lives has its turn, wherever the world is now: with
-    /// nothing but the timers.
+    /// Whether each waiter that lives is granted the lock, wherever the world is now:
+    /// with nothing but the timers.
     pub(crate) fn serves_all(&self, state: &State) -> bool {
-        if !waits_somebody(state) {
+        if !has_a_waiter(state) {
             return true;
         }
         let mut state = state.clone();
         // It is lost, all of it.
         state.network.clear();
-        let turns = state.acquisitions.len() + state.server.waiters().count() + 1;
-        for _ in 0..turns * usize::from(TTL + CLAIM + GRACE) {
+        let grants = state.acquisitions.len() + state.server.waiters().count() + 1;
+        for _ in 0..grants * usize::from(TTL + self.timing.claim + self.timing.grace + self.keep) {
             self.calm_tick(&mut state);
-            if !waits_somebody(&state) {
+            if !has_a_waiter(&state) {
                 return true;
             }
         }
@@ -33,13 +33,13 @@ impl Setup {
     fn calm_tick(&self, state: &mut State) {
         let owners = 0..state.acquisitions.len();
         for owner in owners.filter_map(|owner| Owner::try_from(owner).ok()) {
-            match state.phase(owner).cloned() {
-                Some(Phase::Holding { .. } | Phase::Lost { .. } | Phase::Ending { .. }) => {
-                    self.release_arrives(state, owner);
-                    state.set(owner, Phase::Over);
+            match state.stage(owner).cloned() {
+                Some(Stage::Holding { .. } | Stage::Lost { .. } | Stage::Releasing { .. }) => {
+                    self.release(state, owner);
+                    state.set(owner, Stage::Over);
                 }
-                Some(Phase::Waiting { lag, .. }) if self.polls_when_calm(state, owner, lag) => {
-                    self.poll_is_answered(state, owner);
+                Some(Stage::Waiting { lag, ticket }) if self.polls_when_calm(state, owner, lag) => {
+                    self.poll_is_answered(state, owner, ticket);
                 }
                 _ => {}
             }
@@ -47,57 +47,46 @@ impl Setup {
         }
         let answers = std::mem::take(&mut state.network);
         for answer in answers {
-            self.handed(state, answer);
+            self.granted(state, answer);
         }
         state.network.clear();
-        state.server.tick(self);
+        state.server.pass(self);
     }
 
     /// Whether its timer has it poll: or, where it was not answered yet, ask again.
     fn polls_when_calm(&self, state: &State, owner: Owner, lag: Option<i8>) -> bool {
-        let head = state.server.waiters().next();
         match self.fault {
             _ if lag.is_none() => true,
             Some(Fault::NobodyPolls) => false,
-            Some(Fault::OnlyTheHeadPolls) => head == Some(owner),
+            Some(Fault::OnlyTheHeadPolls) => state.server.waiters().next() == Some(owner),
             _ => self.is_first(state, owner),
         }
     }
 
-    fn poll_is_answered(&self, state: &mut State, owner: Owner) {
-        let known = match state.phase(owner) {
-            Some(Phase::Waiting { ticket, .. }) => *ticket,
-            _ => None,
-        };
-        let (server, mut desk) = state.desk(self);
-        let (reply, _) = server.acquire(owner, true, known, &mut desk);
-        let phase = match reply {
-            Reply::Granted(held) => Phase::Holding {
-                token: held.token,
-                grant: held.grant,
+    fn poll_is_answered(&self, state: &mut State, owner: Owner, ticket: Option<u8>) {
+        let stage = match self.acquire(state, owner, true, ticket) {
+            Reply::Granted(grant) => Stage::Holding {
+                token: grant.token,
+                grant: grant.number,
                 left: TTL - 1,
                 revived: false,
             },
-            Reply::Queued(ticket) => Phase::Waiting {
+            Reply::Queued { ticket: new } => Stage::Waiting {
                 lag: Some(0),
-                ticket: ticket.or(known),
+                ticket: new.or(ticket),
             },
-            Reply::Busy => Phase::Waiting {
-                lag: Some(0),
-                ticket: known,
-            },
+            Reply::Busy => return,
         };
-        state.set(owner, phase);
+        state.set(owner, stage);
     }
 }
 
-/// Whether somebody waits who is alive.
-fn waits_somebody(state: &State) -> bool {
-    let mut phases = state.acquisitions.iter();
-    phases.any(|phase| matches!(phase, Phase::Waiting { .. }))
+/// Whether a client waits that is alive.
+fn has_a_waiter(state: &State) -> bool {
+    let mut stages = state.acquisitions.iter();
+    stages.any(|stage| matches!(stage, Stage::Waiting { .. }))
 }
 
 fn is_an_answer(message: &Message) -> bool {
-    use crate::state::By;
-    matches!(message, Message::Handed { by: By::Answer, .. })
+    matches!(message, Message::Granted { .. }) && !message.is_notification()
 }

@@ -1,7 +1,7 @@
 //! What a client makes of an answer, and of the time.
 
 use crate::setup::{Fault, Setup};
-use crate::state::{Message, Phase};
+use crate::state::{Message, Stage};
 use crate::{COUNTS_FOR, TTL};
 
 /// For how many ticks a lease counts still whose request left so long ago (rule R1).
@@ -16,11 +16,11 @@ fn counts_still(age: u8, setup: &Setup) -> u8 {
     }
 }
 
-impl Phase {
+impl Stage {
     /// An answer arrives.
     pub(crate) fn hear(&mut self, answer: &Message, setup: &Setup) {
         match *answer {
-            Message::Granted {
+            Message::Acquired {
                 token, grant, age, ..
             } => self.granted(token, grant, age, setup),
             Message::Renewed { age, .. } => self.renewed(age, setup),
@@ -39,12 +39,12 @@ impl Phase {
     }
 
     /// 'It is yours', to a request that left so long ago. An answer to a client that does
-    /// not ask any more is for the engine's ending, which goes on anyway; one that came too
-    /// late is told to nobody, and leaves the outcome unknown.
+    /// not ask any more is for the engine's release, which goes on anyway; one that came too
+    /// late is heard by nobody, and leaves the outcome unknown.
     fn granted(&mut self, token: u8, grant: u8, age: u8, setup: &Setup) {
         let left = counts_still(age, setup);
-        if left > 0 && matches!(self, Phase::Asking | Phase::Waiting { .. }) {
-            *self = Phase::Holding {
+        if left > 0 && matches!(self, Stage::Asking | Stage::Waiting { .. }) {
+            *self = Stage::Holding {
                 token,
                 grant,
                 left,
@@ -53,9 +53,9 @@ impl Phase {
         }
     }
 
-    /// 'You stand in the queue': the latest answer counts.
+    /// 'You stand in the queue': the latest answer counts, and the latest ticket.
     fn queued(&mut self, judged: i8, new: Option<u8>) {
-        if let Phase::Waiting { lag, ticket } = self {
+        if let Stage::Waiting { lag, ticket } = self {
             *lag = Some(judged);
             *ticket = new.or(*ticket);
         }
@@ -65,9 +65,9 @@ impl Phase {
     fn renewed(&mut self, age: u8, setup: &Setup) {
         let more = counts_still(age, setup);
         match self {
-            Phase::Holding { left, .. } => *left = more.max(*left),
-            Phase::Lost { token, grant } if setup.has(Fault::LostComesBack) && more > 0 => {
-                *self = Phase::Holding {
+            Stage::Holding { left, .. } => *left = more.max(*left),
+            Stage::Lost { token, grant } if setup.has(Fault::LostComesBack) && more > 0 => {
+                *self = Stage::Holding {
                     token: *token,
                     grant: *grant,
                     left: more,
@@ -80,18 +80,18 @@ impl Phase {
 
     /// 'Not yours': lost, with nothing to wait for (rule R4).
     fn taken(&mut self) {
-        if let Phase::Holding { token, grant, .. } = *self {
-            *self = Phase::Lost { token, grant };
+        if let Stage::Holding { token, grant, .. } = *self {
+            *self = Stage::Lost { token, grant };
         }
     }
 
     /// A tick of the client's clock: the lease ends by it, with no answer from anyone
     /// (rule R4).
     pub(crate) fn tick(&mut self, setup: &Setup) {
-        if let Phase::Waiting { lag: Some(lag), .. } = self {
+        if let Stage::Waiting { lag: Some(lag), .. } = self {
             *lag = setup.lag_of_a_waiter(*lag);
         }
-        if let Phase::Holding { left, .. } = self {
+        if let Stage::Holding { left, .. } = self {
             *left -= 1;
             if *left == 0 {
                 self.taken();

@@ -3,8 +3,9 @@
 
 use stateright::Property;
 
-use crate::setup::Setup;
-use crate::state::{By, Message, Phase, State};
+use crate::arrivals::Place;
+use crate::setup::{NEVER, Setup};
+use crate::state::{By, Channel, Death, Message, Owner, Stage, State};
 use crate::{LIFE, TTL};
 
 /// No write of an earlier holder is taken after one of a later holder.
@@ -17,40 +18,69 @@ pub const ONE_HOLDER: &str = "at most one believes that it holds";
 pub const TWO_HOLDERS: &str = "two believe that they hold";
 /// Once lost, never held again.
 pub const LOST_FOR_GOOD: &str = "lost is lost for good";
-/// What the server keeps, somebody holds or somebody releases.
-pub const NO_ORPHAN: &str = "each lock has somebody who will release it";
-/// What nobody awaits any more is gone within its ttl.
+/// What the server keeps, a client holds or an engine releases.
+pub const NO_LEFTOVER: &str = "each lock has a client that will release it";
+/// What no client awaits any more is gone within its ttl.
 pub const ORPHAN_GOES: &str = "an orphan goes";
+/// 'Yours', 'renewed' and 'released' are answered to the holder and to no other, and nothing
+/// that another asks for changes its holding.
+pub const TRUE_ANSWERS: &str = "only the holder's requests change its holding";
+/// A lease is as long as was asked for at most, and a claim no longer than a claim.
+pub const LEASES_END: &str = "no lease is longer than it may be";
+/// Nothing but force ends what `at_least` keeps, before its time.
+pub const KEPT_STAYS: &str = "what at_least keeps is granted to no other";
+/// 'If it is stale' ends a holding without a heartbeat, and no other.
+pub const FORCED_IF_STALE: &str = "a forced release asks for what it says";
+/// A waiter waits for a lock that nobody holds.
+pub const WAITS_FOR_THE_KEPT: &str = "a waiter waits for what at_least keeps";
 /// An acquire of a client that has given up has the lock.
 pub const ORPHAN_COMES: &str = "an orphan has the lock";
 /// An acquire is answered twice.
 pub const ANSWERED_TWICE: &str = "a retry is answered 'yours'";
 /// A lease ends by the client's own clock while the server keeps the lock for it still.
 pub const LOST_IN_TIME: &str = "a holder is lost before the server lets go";
-/// A release finds that somebody else holds the lock.
+/// A release finds that another holds the lock.
 pub const LATE_RELEASE: &str = "a release meets another's lock";
 /// A heartbeat makes a lease longer than any acquire could have.
 pub const RENEWED: &str = "a heartbeat is answered in time";
 /// A failover brings a lock back that had been released.
 pub const BACK_FROM_THE_DEAD: &str = "a failover brings a released lock back";
-/// Nothing is written for a waiter that does not get the lock.
-pub const NOTHING_IN_VAIN: &str = "nothing is written for a waiter that can't be reached";
-/// No grant goes past one who came earlier and could have been told.
-pub const IN_ORDER: &str = "the first to come has the first turn";
-/// A lock that is given back goes to somebody in the queue, if one can be told.
-pub const PASSED_ON: &str = "a lock given back is passed on";
-/// Whatever was lost, the timers bring each who waits its turn.
-pub const SERVED: &str = "nobody waits in vain";
+/// No grant goes past a waiter that came earlier and could have been granted the lock.
+pub const IN_ORDER: &str = "first come, first served";
+/// Neither a lost notification nor a subscription that breaks costs a waiter its place.
+pub const KEEPS_ITS_PLACE: &str = "a waiter keeps its place until its process is dead";
+/// A poll keeps the queue, and its process alive; a waiter of a queue that was not polled for its
+/// life has no place, and gets no grant by it.
+pub const FORGETS: &str = "a queue that is not polled is forgotten";
+/// A lock that is given back goes to a waiter, if one can be reached.
+pub const PASSED_ON: &str = "a lock given back goes to a waiter";
+/// Whatever was lost, the timers bring each waiter its grant.
+pub const SERVED: &str = "no waiter waits in vain";
+/// A waiter that is written down as the holder hears of it, or finds it by its next poll;
+/// and no other is notified. So the newest holding never names a waiter that can't be reached.
+pub const NOT_IN_VAIN: &str = "nothing is written for a waiter that does not get it";
 /// A waiter holds by a grant that it did not ask for just now.
-pub const HANDED: &str = "a grant that was pushed can be believed";
+pub const BELIEVED: &str = "a notification can be believed";
 /// A grant comes too late for that, or seems to come too early.
-pub const CONFIRMED: &str = "a grant that was pushed is confirmed by a poll";
-/// One who leaves the queue was granted the lock meanwhile.
+pub const CONFIRMED: &str = "a notification is confirmed by a poll";
+/// A waiter that leaves the queue was granted the lock meanwhile.
 pub const LEFT_MEANWHILE: &str = "a leave crosses a grant";
-/// A claim runs out, and its waiter knows its place.
-pub const MISSED: &str = "a waiter that missed its grant has its ticket";
-/// Somebody has the lock while one who can't be reached stands before it.
-pub const SKIPPED: &str = "one who is dead is skipped";
+/// A claim runs out, and its waiter has no place.
+pub const MISSED: &str = "a waiter has missed its grant";
+/// A waiter that had lost its place is put where it stood.
+pub const BACK: &str = "a ticket brings a place back";
+/// A client has the lock while a dead waiter stands before all others.
+pub const SKIPPED: &str = "a dead waiter is skipped";
+/// A dead waiter has lost its place.
+pub const DROPPED: &str = "a dead waiter loses its place";
+/// A waiter that lives is dropped: its process was thought dead, or its queue forgotten.
+pub const FORGOTTEN: &str = "a waiter that lives loses its place";
+/// The lock is kept for a waiter whose subscription may be on its way back.
+pub const KEPT_FOR_A_RETURN: &str = "a restarted server keeps the lock for a moment";
+/// A waiter of a process that only polls is granted the lock.
+pub const FOUND_BY_POLLING: &str = "a process that only polls is granted the lock";
+/// A waiter of such a process is skipped, for it has been silent.
+pub const SILENT: &str = "a process that only polls, and does not, is skipped";
 
 pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
     let mut all: Vec<Property<Setup>> = vec![
@@ -63,15 +93,16 @@ pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
         Property::always(LOST_FOR_GOOD, |_, state: &State| {
             !state.acquisitions.iter().any(is_revived)
         }),
-        Property::always(NOTHING_IN_VAIN, |_, state: &State| !state.written_in_vain),
         Property::always(ORPHAN_GOES, |_, state: &State| {
             state.kept_for_nobody <= LIFE + TTL
         }),
+        Property::always(TRUE_ANSWERS, |_, state: &State| !state.wrong.answer),
+        Property::always(LEASES_END, |setup: &Setup, state| leases_end(setup, state)),
         Property::sometimes(ORPHAN_COMES, |_, state: &State| {
-            state.kept() == Some(&Phase::Ending { held: false })
+            state.kept() == Some(&Stage::Releasing { held: false })
         }),
         Property::sometimes(LOST_IN_TIME, |_, state: &State| {
-            matches!(state.kept(), Some(Phase::Lost { .. }))
+            matches!(state.kept(), Some(Stage::Lost { .. }))
         }),
         Property::sometimes(LATE_RELEASE, |_, state: &State| meets_another(state)),
     ];
@@ -80,11 +111,25 @@ pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
             answered_twice(state)
         }));
     }
+    if setup.keep > 0 {
+        all.push(Property::always(KEPT_STAYS, |_, state: &State| {
+            !state.wrong.kept
+        }));
+        all.push(Property::sometimes(
+            WAITS_FOR_THE_KEPT,
+            |_, state: &State| state.server.kept > 0 && state.server.waiters().next().is_some(),
+        ));
+    }
+    if setup.queue.forced > 0 || setup.queue.stale > 0 {
+        all.push(Property::always(FORCED_IF_STALE, |_, state: &State| {
+            !state.wrong.forced
+        }));
+    }
     if setup.renewals > 0 {
         all.push(Property::sometimes(RENEWED, |_, state: &State| {
             state.network.iter().any(|message| {
                 matches!(message, Message::Renewed { owner, age: 0 }
-                    if state.acquisitions.get(usize::from(*owner)).is_some_and(Phase::holds))
+                    if state.acquisitions.get(usize::from(*owner)).is_some_and(Stage::holds))
             })
         }));
     }
@@ -101,11 +146,11 @@ pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
     if setup.failovers > 0 {
         all.push(Property::sometimes(
             BACK_FROM_THE_DEAD,
-            |_, state: &State| state.kept() == Some(&Phase::Over),
+            |_, state: &State| state.kept() == Some(&Stage::Over),
         ));
     } else {
-        all.push(Property::always(NO_ORPHAN, |_, state: &State| {
-            state.kept() != Some(&Phase::Over)
+        all.push(Property::always(NO_LEFTOVER, |_, state: &State| {
+            state.kept() != Some(&Stage::Over)
         }));
     }
     if setup.queue.processes > 0 {
@@ -116,51 +161,121 @@ pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
 
 fn of_the_queue(setup: &Setup) -> Vec<Property<Setup>> {
     let mut all: Vec<Property<Setup>> = vec![
-        Property::always(PASSED_ON, |_, state: &State| !state.turns.left_lying),
+        Property::always(PASSED_ON, |_, state: &State| !state.arrivals.left_free),
+        Property::always(IN_ORDER, |_, state: &State| !state.arrivals.jumped),
+        Property::always(KEEPS_ITS_PLACE, |_, state: &State| {
+            !state.arrivals.lost_place
+        }),
+        Property::always(FORGETS, |_, state: &State| !state.wrong.queue),
+        Property::always(NOT_IN_VAIN, |_, state: &State| {
+            !state.arrivals.granted_in_vain
+        }),
         Property::always(SERVED, |setup: &Setup, state| setup.serves_all(state)),
         Property::sometimes(LEFT_MEANWHILE, |_, state: &State| {
-            let claim = state.server.held().is_some_and(|one| one.claimed);
-            claim && state.kept() == Some(&Phase::Ending { held: false })
+            state.server.is_claimed() && state.kept() == Some(&Stage::Releasing { held: false })
         }),
-        Property::sometimes(MISSED, |_, state: &State| {
-            state.server.held().is_none() && missed(state)
+        Property::sometimes(MISSED, |setup: &Setup, state: &State| {
+            !state.server.is_taken() && has(setup, state, Place::Granted, Channel::lives)
         }),
     ];
-    if setup.queue.deaf < setup.queue.processes {
-        all.push(Property::sometimes(HANDED, |setup, state: &State| {
+    let (queue, timing) = (&setup.queue, &setup.timing);
+    if queue.polling < queue.processes {
+        all.push(Property::sometimes(BELIEVED, |setup, state: &State| {
             believed(setup, state).any(|one| one)
         }));
         all.push(Property::sometimes(CONFIRMED, |setup, state: &State| {
             believed(setup, state).any(|one| !one)
         }));
     }
-    // A server that forgets the queue forgets its order.
-    if setup.failovers == 0 && setup.queue.dead_after == 0 {
-        all.push(Property::always(IN_ORDER, |_, state: &State| {
-            !state.turns.jumped
-        }));
+    if queue.polls > 0 {
+        all.push(Property::sometimes(BACK, |_, state: &State| is_back(state)));
     }
-    if setup.queue.crashes > 0 {
+    if queue.crashes > 0 && queue.death == Death::Silent {
         all.push(Property::sometimes(SKIPPED, |_, state: &State| {
             let head = state.server.waiters().next();
             let dead = head.and_then(|head| state.acquisitions.get(usize::from(head)));
-            dead == Some(&Phase::Dead) && state.kept().is_some_and(Phase::holds)
+            dead == Some(&Stage::Dead) && state.kept().is_some_and(Stage::holds)
+        }));
+    }
+    if queue.crashes > 0 && timing.dead_after != NEVER {
+        all.push(Property::sometimes(
+            DROPPED,
+            |setup: &Setup, state: &State| {
+                has(setup, state, Place::Dropped, |channel| !channel.lives())
+            },
+        ));
+    }
+    if timing.queue_life != NEVER || queue.breaks > 0 && timing.dead_after != NEVER {
+        all.push(Property::sometimes(
+            FORGOTTEN,
+            |setup: &Setup, state: &State| has(setup, state, Place::Dropped, Channel::lives),
+        ));
+    }
+    if queue.restarts > 0 {
+        all.push(Property::sometimes(
+            KEPT_FOR_A_RETURN,
+            |setup: &Setup, state: &State| is_claimed_by(setup, state, Channel::Returning),
+        ));
+    }
+    if queue.polling > 0 {
+        all.push(Property::sometimes(
+            FOUND_BY_POLLING,
+            |setup: &Setup, state: &State| is_claimed_by(setup, state, Channel::Polls),
+        ));
+    }
+    if queue.polling > 0 && timing.silence != NEVER {
+        all.push(Property::sometimes(SILENT, |setup, state: &State| {
+            let head = state.server.waiters().next();
+            let head = head.filter(|head| channel_of(setup, state, *head) == Some(Channel::Polls));
+            head.is_some() && state.server.is_claimed()
         }));
     }
     all
 }
 
-/// Of each grant that was pushed to one who waits, whether it would be believed now.
+fn channel_of(setup: &Setup, state: &State, owner: Owner) -> Option<Channel> {
+    let process = usize::from(setup.process(owner));
+    state.channels.get(process).copied()
+}
+
+/// Whether a waiter's place has become that, whose process is so.
+fn has(setup: &Setup, state: &State, place: Place, is_so: impl Fn(Channel) -> bool) -> bool {
+    (0..)
+        .zip(&state.acquisitions)
+        .filter(|(owner, _)| state.arrivals.place(*owner) == Some(place))
+        .any(|(owner, _)| channel_of(setup, state, owner).is_some_and(&is_so))
+}
+
+/// Whether the lock is claimed for a waiter whose process is so reached.
+fn is_claimed_by(setup: &Setup, state: &State, channel: Channel) -> bool {
+    let holder = state.server.holder().filter(|_| state.server.is_claimed());
+    holder.and_then(|holder| channel_of(setup, state, holder)) == Some(channel)
+}
+
+/// A waiter is answered the ticket that it had already.
+fn is_back(state: &State) -> bool {
+    state.network.iter().any(|message| match *message {
+        Message::Queued {
+            owner,
+            ticket: Some(answered),
+            ..
+        } => matches!(state.acquisitions.get(usize::from(owner)),
+            Some(Stage::Waiting { ticket: Some(known), .. }) if *known == answered),
+        _ => false,
+    })
+}
+
+/// Of each notification on its way to a waiter, whether it would be believed now.
 fn believed<'a>(setup: &'a Setup, state: &'a State) -> impl Iterator<Item = bool> + 'a {
     state.network.iter().filter_map(|message| match *message {
-        Message::Handed {
+        Message::Granted {
             owner,
             age,
-            by: By::Push,
+            by: By::Notification,
             ..
         } => match state.acquisitions.get(usize::from(owner)) {
-            Some(&Phase::Waiting { lag, .. }) => {
-                Some(setup.left_of_a_claim(lag, age, By::Push).is_some())
+            Some(&Stage::Waiting { lag, .. }) => {
+                Some(setup.left_of_a_claim(lag, age, By::Notification).is_some())
             }
             _ => None,
         },
@@ -168,39 +283,36 @@ fn believed<'a>(setup: &'a Setup, state: &'a State) -> impl Iterator<Item = bool
     })
 }
 
-fn is_revived(phase: &Phase) -> bool {
-    matches!(phase, Phase::Holding { revived: true, .. })
+fn leases_end(setup: &Setup, state: &State) -> bool {
+    let server = &state.server;
+    let longest = match server.is_claimed() {
+        _ if server.kept > 0 => server.kept,
+        true => setup.timing.claim,
+        false => TTL,
+    };
+    server
+        .left()
+        .is_none_or(|left| (1..=longest.into()).contains(&left))
+}
+
+fn is_revived(phase: &Stage) -> bool {
+    matches!(phase, Stage::Holding { revived: true, .. })
 }
 
 fn answered_twice(state: &State) -> bool {
     let mut granted = state.network.iter().filter_map(|message| match message {
-        Message::Granted { owner, .. } => Some(owner),
+        Message::Acquired { owner, .. } => Some(owner),
         _ => None,
     });
     let first = granted.next();
     first.is_some() && granted.next() == first
 }
 
-/// A waiter has its ticket, and does not stand in the queue: its grant was lost on its way.
-fn missed(state: &State) -> bool {
-    (0..).zip(&state.acquisitions).any(|(owner, phase)| {
-        let has_ticket = matches!(
-            phase,
-            Phase::Waiting {
-                ticket: Some(_),
-                ..
-            }
-        );
-        has_ticket && !state.server.waiters().any(|one| one == owner)
-    })
-}
-
 fn meets_another(state: &State) -> bool {
-    let holder = state.server.held();
-    holder.is_some_and(|holder| {
+    state.server.holder().is_some_and(|holder| {
         state
             .network
             .iter()
-            .any(|message| matches!(message, Message::Release { owner } if *owner != holder.owner))
+            .any(|message| matches!(message, Message::Release { owner } if *owner != holder))
     })
 }

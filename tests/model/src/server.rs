@@ -1,432 +1,636 @@
-//! The server: the product's own [`LockState`], and what is around it. Every decision is the
-//! protocol's (`applock-runtime/src/protocol`); here are only the clock, the subscriptions, and
-//! the faults that are put in on purpose.
+//! The server: the product's own [`LockState`], and how it reaches the processes that wait.
 //!
-//! Times count from now, so that a state is the same at any hour: the protocol is always asked at
-//! [`NOW`], and a tick takes one off every time in its state. What is so long ago that more makes no
-//! difference, and what nothing depends on, is set to one value.
+//! Every step of it is a call of the protocol. What a [`Fault`] changes about a decision is
+//! put around that call. Times count from now: see [`Server::pass`].
 
 use std::collections::BTreeMap;
 
-use crate::protocol::{
-    Decision, Granted, LockState, Notify, Phase, Reach, Requester, StoreTime, Timing, WaitQueue,
-    Waiter, WhenBusy,
-};
-use crate::setup::{Fault, Setup, Tokens};
-use crate::state::{Channel, Owner};
-use crate::{CLAIM, DRIFT, GRACE, TTL};
+use crate::protocol::{Decision, Granted, LockState, Notify, Reach, Requester, WhenBusy};
+use crate::protocol::{Holding, Phase, StoreTime, Timing, Waiter};
+use crate::setup::{Fault, NEVER, Setup, Tokens};
+use crate::state::{By, Channel, Death, Message, Owner, Stage, State};
+use crate::{DRIFT, TTL};
 
-/// The time at which the protocol is asked, in ticks.
-const NOW: u64 = 1_000;
+/// What the server's clock shows, always: time passes by moving all that is in the state
+/// into the past. Larger than every length, so that nothing gets to before zero.
+const NOW: u64 = 100;
 
-/// Longer than any run.
-const NEVER: u64 = 500;
+/// The wall clock's reading before the first grant: larger than each ticket, which are
+/// numbered anew after each step.
+const FIRST_MICROS: u64 = 20;
 
 /// A server, or what a replica has of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Server {
-    /// The lock, as the product has it.
+    /// What a store knows of the lock: the product's own type.
     pub(crate) lock: LockState<()>,
-    /// Which grant the newest holding is, counted over all. The server does not know this.
-    pub(crate) grant: u8,
+    /// Which grant the newest holding is. The server does not know this.
+    pub grant: u8,
     /// By how much its wall clock is behind.
-    pub(crate) behind: u8,
+    pub behind: u8,
     /// How far its clock ran ahead since the lease was last set.
-    ahead: u8,
+    pub ahead: u8,
+    /// For how many ticks `at_least` keeps the lock still, by the model's own account.
+    pub kept: u8,
+    /// How many ticks ago the lease was last set, by the model's own account: where an
+    /// operator asks for that.
+    pub silent: u8,
 }
 
-/// Who has the lock.
+/// A lock that was granted: its token, and the number of the grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct Grant {
     pub(crate) owner: Owner,
-    /// The fencing token.
     pub(crate) token: u8,
-    /// Which grant it was.
-    pub(crate) grant: u8,
-    /// It is a claim.
-    pub(crate) claimed: bool,
-}
-
-/// What a step at the server needs, beside what the server keeps.
-pub(crate) struct Desk<'a> {
-    /// The tokens that were given out.
-    pub(crate) tokens: &'a mut Vec<u8>,
-    /// What the wall clock shows, if it never stepped back: past every token that was made of it.
-    pub(crate) clock: u8,
-    /// What it shows for a ticket, which is past every ticket. Told apart from the other, for their
-    /// values would make states of one kind differ.
-    pub(crate) next_ticket: u8,
-    pub(crate) channels: &'a [Channel],
-    /// A waiter was written down as the holder though it could not be reached.
-    pub(crate) written_in_vain: &'a mut bool,
-    pub(crate) setup: &'a Setup,
+    pub(crate) number: u8,
 }
 
 /// What an acquire is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// It is yours.
-    Granted(Held),
-    /// Busy, for a request that does not wait.
+    Granted(Grant),
+    Queued { ticket: Option<u8> },
     Busy,
-    /// You stand in the queue; with your ticket, if you did not stand there before.
-    Queued(Option<u8>),
 }
 
-/// A waiter that was granted the lock by a step of another's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Handed {
-    pub(crate) held: Held,
-    /// Its process was sent a message.
-    pub(crate) notified: bool,
+/// The processes' subscriptions, and whom the protocol tried to notify in this step.
+struct Subscriptions {
+    channels: Vec<Channel>,
+    grace: u64,
+    tried: Vec<(Owner, u8, Reach)>,
 }
 
-/// The subscriptions, as the server knows them.
-struct Wires<'a> {
-    channels: &'a [Channel],
-    notified: Vec<u128>,
-    unreachable: Vec<u128>,
-}
-
-impl Notify<()> for Wires<'_> {
-    fn reach(&mut self, waiter: &Waiter<()>, _grant: &Granted) -> Reach {
-        let process = usize::try_from(waiter.process).unwrap_or(usize::MAX);
-        match self.channels.get(process) {
-            Some(Channel::Open | Channel::HalfOpen) => {
-                self.notified.push(waiter.owner);
-                Reach::Notified
+impl Notify<()> for Subscriptions {
+    fn reach(&mut self, waiter: &Waiter<()>, grant: &Granted) -> Reach {
+        let channel = usize::try_from(waiter.process).ok();
+        let channel = channel.and_then(|process| self.channels.get(process));
+        let reach = match channel {
+            Some(Channel::Open | Channel::Dead(Death::Unnoticed)) => Reach::Notified,
+            Some(Channel::Returning | Channel::Dead(Death::Restarted)) => {
+                let within = self.grace;
+                Reach::MayReturn { within }
             }
-            Some(Channel::Returning) => Reach::MayReturn {
-                within: u64::from(GRACE),
-            },
-            _ => {
-                self.unreachable.push(waiter.owner);
-                Reach::Unreachable
-            }
-        }
+            Some(Channel::Dead(Death::Gone)) => Reach::Gone,
+            _ => Reach::Unreachable,
+        };
+        let tried = (short(waiter.owner), small(grant.token), reach);
+        self.tried.push(tried);
+        reach
     }
+}
+
+/// A step of the server under way: what was before it, for the properties.
+struct Step {
+    newest: Option<Holding<()>>,
+    /// The waiters, where a fault has them keep their places.
+    queue: BTreeMap<(u64, u128), Waiter<()>>,
+    /// The owners that could be granted the lock by this step, were it their turn.
+    reachable: Vec<Owner>,
+    /// Those of them that are dropped by the protocol's own rules: dead, or forgotten.
+    droppable: Vec<Owner>,
+    /// Those whose queue is so old that they have no places any more.
+    forgotten: Vec<Owner>,
+    timing: Timing,
+    now: StoreTime,
+    subscriptions: Subscriptions,
 }
 
 impl Setup {
-    /// The protocol's constants, in ticks.
-    pub(crate) fn timing(&self) -> Timing {
-        let (dead_after, queue_life) = match self.queue.dead_after {
-            0 => (NEVER, NEVER),
-            ticks => (u64::from(ticks), u64::from(ticks) + 1),
-        };
-        Timing {
-            claim: u64::from(CLAIM),
-            silence: u64::from(CLAIM),
-            dead_after,
-            queue_life,
-            grace: u64::from(GRACE),
-        }
-    }
-}
-
-impl<'a> Desk<'a> {
-    fn now(&self, server: &Server) -> StoreTime {
-        let clock = match self.setup.tokens {
-            Tokens::Counter => 0,
-            Tokens::Hybrid => self.clock.saturating_sub(server.behind),
-        };
-        StoreTime {
-            at: NOW,
-            micros: u64::from(clock),
-        }
-    }
-
-    fn wires(&self) -> Wires<'a> {
-        Wires {
-            channels: self.channels,
-            notified: Vec::new(),
-            unreachable: Vec::new(),
-        }
-    }
-}
-
-impl Server {
-    /// Who has the lock now.
-    pub(crate) fn held(&self) -> Option<Held> {
-        let newest = self.lock.newest.as_ref();
-        let newest = newest.filter(|newest| newest.is_taken(time()))?;
-        Some(Held {
-            owner: small(newest.owner),
-            token: u8::try_from(newest.token).unwrap_or(u8::MAX),
-            grant: self.grant,
-            claimed: newest.phase == Phase::Claimed,
-        })
-    }
-
-    /// Who stands in the queue, in order.
-    pub(crate) fn waiters(&self) -> impl Iterator<Item = Owner> + '_ {
-        self.lock
-            .queue
-            .waiters
-            .keys()
-            .map(|(_, owner)| small(*owner))
-    }
-
-    pub(crate) fn tickets(&self) -> impl Iterator<Item = u8> + '_ {
-        let waiters = self.lock.queue.waiters.keys();
-        waiters.map(|(ticket, _)| u8::try_from(*ticket).unwrap_or(u8::MAX))
-    }
-
-    /// Gives each ticket its new number.
-    pub(crate) fn number_tickets(&mut self, new: &BTreeMap<u8, u8>) {
-        self.map_tickets(|ticket| {
-            let small = u8::try_from(ticket).unwrap_or(u8::MAX);
-            new.get(&small).map_or(ticket, |new| u64::from(*new))
-        });
-    }
-
-    /// An acquire arrives. Says, too, which waiter was granted the lock by it.
+    /// An acquire arrives at the server.
     pub(crate) fn acquire(
-        &mut self,
+        &self,
+        state: &mut State,
         owner: Owner,
         waits: bool,
         ticket: Option<u8>,
-        desk: &mut Desk<'_>,
-    ) -> (Reply, Option<Handed>) {
-        let (setup, now) = (desk.setup, desk.now(self));
-        let process = setup.process(owner);
-        if setup.has(Fault::BackWithEachPoll) {
-            self.lock.queue.leave(owner.into());
+    ) -> Reply {
+        let process = self.process(owner);
+        let mut step = self.begin(state, Some(owner), None);
+        if waits {
+            // By a clock that stands still a waiter that joins an empty queue gets a ticket that
+            // one that comes back may have, or a smaller one.
+            let stands = self.tokens == Tokens::Counter;
+            state.arrivals.enter(owner, ticket.is_some() && !stands);
         }
-        let when_busy = match waits {
-            false => WhenBusy::Refuse,
-            true => WhenBusy::Wait {
-                ticket: Some(
-                    ticket
-                        .filter(|_| !setup.has(Fault::BackWithEachPoll))
-                        .unwrap_or(desk.next_ticket)
-                        .into(),
-                ),
-                listens: !setup.polls(process),
-            },
+        let lock = &mut state.server.lock;
+        if let Some(newest) = &mut lock.newest
+            && newest.phase == Phase::Kept
+            && self.has(Fault::KeptIsFree)
+        {
+            newest.expires_at = NOW;
+        }
+        let mut ticket = ticket.map(u64::from);
+        match self.fault {
+            Some(Fault::BackWithEachPoll) => {
+                lock.queue.leave(owner.into());
+                ticket = None;
+            }
+            Some(Fault::LastComeFirst) if lock.queue.ahead(owner.into()).is_none() => {
+                ticket = Some(0);
+            }
+            Some(Fault::NoTicket) => ticket = None,
+            _ => {}
+        }
+        let aside = match !waits && self.has(Fault::TryJumpsTheQueue) {
+            true => Some(std::mem::take(&mut lock.queue)),
+            false => None,
         };
-        let requester = Requester {
+        let request = Requester {
             owner: owner.into(),
             process: process.into(),
             ttl: TTL.into(),
             who: (),
         };
-        let mut wires = desk.wires();
-        let hidden = (!waits && setup.has(Fault::TryJumpsTheQueue))
-            .then(|| std::mem::take(&mut self.lock.queue));
-        let before = self.token();
-        let decision = self
-            .lock
-            .acquire(requester, when_busy, now, &setup.timing(), &mut wires);
-        if let Some(hidden) = hidden {
-            self.lock.queue = hidden;
-        }
-        let handed = self.after(before, Some(owner), wires, desk);
-        let reply = match (decision, self.held()) {
-            (Ok(Decision::Granted), Some(held)) => Reply::Granted(held),
-            (Ok(Decision::Queued { ticket, .. }), _) => {
-                let ticket = ticket.map(|ticket| u8::try_from(ticket).unwrap_or(u8::MAX));
-                Reply::Queued(ticket)
-            }
-            _ => Reply::Busy,
+        let listens = state.channels.get(usize::from(process)) != Some(&Channel::Polls);
+        let when_busy = match waits {
+            true => WhenBusy::Wait { ticket, listens },
+            false => WhenBusy::Refuse,
         };
-        self.tidy(setup);
-        (reply, handed)
+        let decision = lock.acquire(
+            request,
+            when_busy,
+            step.now,
+            &step.timing,
+            &mut step.subscriptions,
+        );
+        if let Some(queue) = aside {
+            lock.queue = queue;
+        }
+        let requester = Some(owner).filter(|_| decision == Ok(Decision::Granted));
+        let before = step.newest.clone().filter(|one| one.is_taken(step.now));
+        let kept = state.server.kept > 0;
+        self.finish(state, step, requester);
+        let after = state.server.holding();
+        let is_granted = decision == Ok(Decision::Granted);
+        state.wrong.answer |= match before {
+            // Only its holder is answered 'yours', and always is (rule R6).
+            Some(before) => {
+                is_granted != (before.owner == u128::from(owner) && !kept)
+                    || after.map(|after| (after.owner, after.token))
+                        != Some((before.owner, before.token))
+            }
+            None => is_granted && after.is_none_or(|after| after.owner != u128::from(owner)),
+        };
+        if let Ok(Decision::Queued { .. }) = decision {
+            let queue = &state.server.lock.queue;
+            let life = queue.expires_at.saturating_sub(NOW);
+            state.wrong.queue |= queue.silence(process.into(), PRESENT) > 0;
+            state.wrong.queue |= life != u64::from(self.timing.queue_life);
+        }
+        state.wrong.answer |= is_granted && state.server.left() != Some(TTL.into());
+        match decision {
+            Ok(Decision::Granted) => {
+                state.arrivals.grant(owner);
+                match state.server.newest() {
+                    Some(grant) => Reply::Granted(grant),
+                    None => Reply::Busy,
+                }
+            }
+            Ok(Decision::Queued { ticket, .. }) => Reply::Queued {
+                ticket: ticket.map(small),
+            },
+            Ok(Decision::Busy) | Err(_) => Reply::Busy,
+        }
     }
 
-    /// Sets the lease back, if that owner id holds it.
-    pub(crate) fn renew(&mut self, owner: Owner, setup: &Setup) -> bool {
-        let renewed = self.lock.renew(owner.into(), TTL.into(), time());
-        if renewed {
-            self.ahead = 0;
-        }
-        self.tidy(setup);
+    /// A heartbeat arrives at the server. Whether the lock is that owner's.
+    pub(crate) fn renew(&self, state: &mut State, owner: Owner) -> bool {
+        let mut step = self.begin(state, None, None);
+        // A heartbeat does not look at the queue.
+        step.forgotten.clear();
+        let holds = state.server.is_held_by(owner);
+        let lock = &mut state.server.lock;
+        let by = match &lock.newest {
+            Some(newest) if self.has(Fault::RenewByAnyOwner) => newest.owner,
+            _ => owner.into(),
+        };
+        let renewed = lock.renew(by, TTL.into(), step.now);
+        state.wrong.answer |= renewed != holds;
+        state.wrong.answer |= renewed && state.server.left() != Some(TTL.into());
+        state.wrong.answer |= !renewed && step.newest != state.server.lock.newest;
+        self.finish(state, step, Some(owner).filter(|_| renewed));
         renewed
     }
 
-    /// Gives the lock back, if that owner id holds it (rule R7), and its place in the queue.
-    /// Says which waiter was granted the lock by it, and whether the answer tells of that.
-    pub(crate) fn release(&mut self, owner: Owner, desk: &mut Desk<'_>) -> Option<Handed> {
-        let setup = desk.setup;
-        let held = self.held();
-        let is_its = held.is_some_and(|held| held.owner == owner);
-        if is_its && held.is_some_and(|held| held.claimed) && setup.has(Fault::LeaveKeepsTheClaim) {
-            self.lock.queue.leave(owner.into());
-            return None;
+    /// A release arrives at the server. An owner that waits leaves the queue by it.
+    pub(crate) fn release(&self, state: &mut State, owner: Owner) {
+        let own = self.process(owner);
+        let mut step = self.begin(state, None, Some(own));
+        state.arrivals.leave(owner);
+        let was_taken = state.server.is_taken();
+        let holds = state.server.is_held_by(owner);
+        let keep = match state.stage(owner) {
+            Some(Stage::Holding { .. } | Stage::Lost { .. } | Stage::Releasing { held: true }) => {
+                self.keep
+            }
+            _ => 0,
+        };
+        let lock = &mut state.server.lock;
+        let newest = lock.newest.as_ref();
+        let releases = match newest.filter(|newest| newest.is_taken(step.now)) {
+            Some(newest) if self.has(Fault::ReleaseByAnyOwner) => Some(newest.owner),
+            Some(newest) if newest.phase == Phase::Claimed && self.has(Fault::LeaveKeepsClaim) => {
+                Some(newest.owner).filter(|holder| *holder != owner.into())
+            }
+            _ => Some(owner.into()),
+        };
+        let aside = match self.has(Fault::ReleaseGrantsNothing) {
+            true => Some(std::mem::take(&mut lock.queue)),
+            false => None,
+        };
+        let ended = releases.map(|owner| {
+            lock.release(
+                owner,
+                keep.into(),
+                Some(own.into()),
+                step.now,
+                &step.timing,
+                &mut step.subscriptions,
+            )
+        });
+        if let Some(queue) = aside {
+            lock.queue = queue;
         }
-        if !is_its && setup.has(Fault::UnconditionalDelete) {
-            return self.force(desk);
+        if self.fault.is_some() {
+            // What a fault has kept from the protocol.
+            lock.queue.leave(owner.into());
         }
-        let (now, before) = (desk.now(self), self.token());
-        let own = Some(setup.process(owner).into());
-        let mut wires = desk.wires();
-        let hidden = setup
-            .has(Fault::ReleaseHandsNothingOver)
-            .then(|| std::mem::take(&mut self.lock.queue));
-        if setup.has(Fault::LastComeFirstServed) {
-            self.mirror();
+        let ends = ended.is_some_and(|ended| ended.ended);
+        state.wrong.answer |= ends != holds;
+        state.wrong.answer |= !ends && step.newest != lock.newest;
+        if ends {
+            state.server.kept = keep;
         }
-        let timing = setup.timing();
-        let ended = self
+        let granted = ended.and_then(|ended| ended.granted);
+        self.note_a_free_lock(state, &step, was_taken);
+        self.finish(state, step, granted.map(|granted| short(granted.owner)));
+        if let Some(granted) = granted {
+            let owner = short(granted.owner);
+            self.send_grant(state, owner, small(granted.token), By::Answer);
+        }
+    }
+
+    /// An operator ends the holding: of any holder, or of one that was silent for so long.
+    pub(crate) fn force_release(&self, state: &mut State, stale: Option<u8>) {
+        let mut step = self.begin(state, None, None);
+        let was_taken = state.server.is_taken();
+        let server = &mut state.server;
+        let length = match server.is_claimed() {
+            true => self.timing.claim,
+            false => TTL,
+        };
+        let is_stale = |asked: u8| server.kept == 0 && server.silent >= asked.max(length / 2);
+        let ends = was_taken && stale.is_none_or(is_stale);
+        let (now, timing) = (step.now, &step.timing);
+        let stale = stale.filter(|_| !self.has(Fault::StaleInAnyCase));
+        let stale = stale.map(u64::from);
+        let ended = server
             .lock
-            .release(owner.into(), 0, own, now, &timing, &mut wires);
-        if setup.has(Fault::LastComeFirstServed) {
-            self.mirror();
+            .force_release(stale, now, timing, &mut step.subscriptions);
+        state.wrong.forced |= ended != ends;
+        state.wrong.forced |= !ended && step.newest != server.lock.newest;
+        if ended {
+            server.kept = 0;
         }
-        if let Some(mut hidden) = hidden {
-            hidden.leave(owner.into());
-            self.lock.queue = hidden;
+        self.note_a_free_lock(state, &step, was_taken);
+        self.finish(state, step, None);
+    }
+
+    fn begin(&self, state: &mut State, requester: Option<Owner>, own: Option<u8>) -> Step {
+        let timing = self.timing.of_the_protocol();
+        let grants = u64::try_from(state.tokens.len()).unwrap_or(u64::MAX);
+        let micros = FIRST_MICROS + grants + 1;
+        let now = StoreTime {
+            at: NOW,
+            micros: match self.tokens {
+                Tokens::Counter => 0,
+                Tokens::Hybrid => micros.saturating_sub(state.server.behind.into()),
+            },
+        };
+        let queue = &state.server.lock.queue;
+        let is_forgotten = queue.expires_at <= NOW;
+        let kept = match self.has(Fault::OfferedAgain) {
+            true => queue.waiters.clone(),
+            false => BTreeMap::new(),
+        };
+        let (mut reachable, mut droppable) = (Vec::new(), Vec::new());
+        for waiter in queue.waiters.values() {
+            let owner = short(waiter.owner);
+            let silence = queue.silence(waiter.process, now);
+            let process = self.process(owner);
+            let can_be_granted = match state.channels.get(usize::from(process)) {
+                Some(Channel::Polls) => silence <= timing.silence,
+                Some(channel) => channel.can_be_granted(),
+                None => false,
+            };
+            let can_be_granted = can_be_granted || Some(owner) == requester || Some(process) == own;
+            if is_forgotten || !can_be_granted && silence > timing.dead_after {
+                droppable.push(owner);
+            } else if can_be_granted {
+                reachable.push(owner);
+            }
         }
-        let handed = self.after(before, None, wires, desk);
-        self.tidy(setup);
-        handed.map(|handed| Handed {
-            notified: handed.notified && ended.granted.is_none(),
-            ..handed
+        if is_forgotten {
+            state
+                .arrivals
+                .drop_those(|owner| droppable.contains(&owner));
+        }
+        let mut forgotten = match is_forgotten {
+            true => droppable.clone(),
+            false => Vec::new(),
+        };
+        forgotten.retain(|owner| Some(*owner) != requester);
+        // It may come back by this step.
+        reachable.extend(requester.filter(|owner| !reachable.contains(owner)));
+        Step {
+            newest: state.server.lock.newest.clone(),
+            queue: kept,
+            reachable,
+            droppable,
+            forgotten,
+            timing,
+            now,
+            subscriptions: Subscriptions {
+                channels: state.channels.clone(),
+                grace: timing.grace,
+                tried: Vec::new(),
+            },
+        }
+    }
+
+    /// Notes what the step has done, and sends the notifications. `answered`: the owner to
+    /// which the step's answer says that the lock is its.
+    fn finish(&self, state: &mut State, step: Step, answered: Option<Owner>) {
+        let server = &mut state.server;
+        let (before, after) = (step.newest.as_ref(), server.lock.newest.as_ref());
+        let taken = after.filter(|newest| newest.is_taken(step.now));
+        if taken.is_some() && before != after {
+            server.ahead = 0;
+        }
+        let new = taken.filter(|newest| {
+            before.is_none_or(|before| {
+                (before.owner, before.token) != (newest.owner, newest.token)
+                    || !before.is_taken(step.now)
+            })
+        });
+        let new = new.map(|newest| (short(newest.owner), small(newest.token)));
+        let tried = &step.subscriptions.tried;
+        let mut in_vain = tried.iter().any(|(owner, token, reach)| {
+            *reach == Reach::Notified && new != Some((*owner, *token))
+        });
+        if new.is_some() || answered.is_some() {
+            server.silent = 0;
+        }
+        if let Some((owner, token)) = new {
+            state.wrong.kept |= server.kept > 0;
+            server.kept = 0;
+            state.tokens.push(token);
+            server.grant = number_of(state.tokens.len());
+            let process = usize::from(self.process(owner));
+            let finds_out = answered == Some(owner)
+                || tried
+                    .iter()
+                    .any(|(to, _, reach)| *to == owner && is_grant(*reach))
+                || state.channels.get(process) == Some(&Channel::Polls)
+                    && step.reachable.contains(&owner);
+            in_vain |= !finds_out;
+            state.note_grant(owner, &step.reachable);
+        }
+        state.arrivals.granted_in_vain |= in_vain;
+        self.offer_again(state, &step);
+        let queue = &state.server.lock.queue;
+        let dropped =
+            |owner| step.droppable.contains(&owner) && queue.ahead(owner.into()).is_none();
+        state.arrivals.drop_those(dropped);
+        let gone = |owner| {
+            let mut tried = step.subscriptions.tried.iter();
+            tried.any(|(one, _, reach)| *one == owner && *reach == Reach::Gone)
+        };
+        state.arrivals.drop_those(gone);
+        let stands = |owner: Owner| queue.ahead(owner.into()).is_some() || answered == Some(owner);
+        state.wrong.queue |= step.forgotten.iter().any(|owner| {
+            queue.ahead((*owner).into()).is_some() || new.is_some_and(|(to, _)| to == *owner)
+        });
+        state.arrivals.lost_place |= state.arrivals.misses(stands);
+        for (owner, token, reach) in step.subscriptions.tried {
+            if reach == Reach::Notified {
+                self.send_grant(state, owner, token, By::Notification);
+            }
+        }
+    }
+
+    /// A lock was given back, and lies free although a waiter could be granted it.
+    fn note_a_free_lock(&self, state: &mut State, step: &Step, was_taken: bool) {
+        if was_taken && !state.server.is_taken() {
+            let queue = &state.server.lock.queue;
+            let mut waiters = queue.waiters.values().map(|waiter| short(waiter.owner));
+            state.arrivals.left_free |= waiters.any(|owner| step.reachable.contains(&owner));
+        }
+    }
+
+    /// Where that is the fault: a waiter that was granted the lock keeps its place until it
+    /// is heard of.
+    fn offer_again(&self, state: &mut State, step: &Step) {
+        let lock = &mut state.server.lock;
+        let Some(newest) = lock
+            .newest
+            .as_ref()
+            .filter(|_| self.has(Fault::OfferedAgain))
+        else {
+            return;
+        };
+        if newest.phase != Phase::Claimed {
+            lock.queue.leave(newest.owner);
+            return;
+        }
+        let mut before = step.queue.iter();
+        let place = before.find(|(_, waiter)| waiter.owner == newest.owner);
+        if let Some(((ticket, _), waiter)) = place {
+            lock.queue.restore(*ticket, waiter.clone(), NOW, true);
+        }
+    }
+
+    /// Tells a waiter of its grant, if its process lives.
+    fn send_grant(&self, state: &mut State, owner: Owner, token: u8, by: By) {
+        let channel = state.channels.get(usize::from(self.process(owner)));
+        if channel.is_some_and(|one| one.lives()) {
+            state.network.insert(Message::Granted {
+                owner,
+                token,
+                grant: state.server.grant,
+                age: 0,
+                by,
+            });
+        }
+    }
+}
+
+impl Server {
+    /// Whether the lock is taken.
+    pub fn is_taken(&self) -> bool {
+        self.holding().is_some()
+    }
+
+    /// The holding that keeps the lock taken.
+    pub(crate) fn holding(&self) -> Option<&Holding<()>> {
+        let newest = self.lock.newest.as_ref();
+        newest.filter(|newest| newest.is_taken(PRESENT))
+    }
+
+    /// Whose lock it is.
+    pub fn holder(&self) -> Option<Owner> {
+        self.holding().map(|holding| short(holding.owner))
+    }
+
+    /// Whether it was granted to a waiter that was not heard of since.
+    pub fn is_claimed(&self) -> bool {
+        let holding = self.holding();
+        holding.is_some_and(|holding| holding.phase == Phase::Claimed)
+    }
+
+    /// Whether that owner holds it, and has not given it back.
+    fn is_held_by(&self, owner: Owner) -> bool {
+        self.kept == 0 && self.holder() == Some(owner)
+    }
+
+    /// For how many ticks the lock is taken still, if it is.
+    pub(crate) fn left(&self) -> Option<u64> {
+        self.holding()
+            .map(|holding| holding.expires_at.saturating_sub(NOW))
+    }
+
+    /// The waiters, in their order.
+    pub fn waiters(&self) -> impl Iterator<Item = Owner> + '_ {
+        let waiters = self.lock.queue.waiters.values();
+        waiters.map(|waiter| short(waiter.owner))
+    }
+
+    fn newest(&self) -> Option<Grant> {
+        self.holding().map(|holding| Grant {
+            owner: short(holding.owner),
+            token: small(holding.token),
+            number: self.grant,
         })
     }
 
-    /// Takes the lock from its holder. Says which waiter was granted it.
-    pub(crate) fn force(&mut self, desk: &mut Desk<'_>) -> Option<Handed> {
-        let (now, before) = (desk.now(self), self.token());
-        let mut wires = desk.wires();
-        let timing = desk.setup.timing();
-        self.lock.force_release(None, now, &timing, &mut wires);
-        let handed = self.after(before, None, wires, desk);
-        self.tidy(desk.setup);
-        handed
+    /// The lock's record is lost, and its fence stays: nobody holds it, and nobody is told.
+    pub(crate) fn evict(&mut self) {
+        if let Some(newest) = &mut self.lock.newest {
+            newest.expires_at = 0;
+        }
+        self.kept = 0;
     }
 
-    /// The lock's key vanishes.
-    pub(crate) fn evict(&mut self, setup: &Setup) {
-        if let Some(newest) = &mut self.lock.newest {
-            newest.expires_at = NOW;
+    /// A tick of its clock: all that it knows is longer ago by one.
+    pub(crate) fn pass(&mut self, setup: &Setup) {
+        if let Some(newest) = &mut self.lock.newest
+            && !(newest.phase == Phase::Claimed && setup.has(Fault::ClaimWithoutExpiry))
+        {
+            newest.expires_at = newest.expires_at.saturating_sub(1);
         }
-        self.tidy(setup);
-    }
-
-    /// A tick of its clock. A lock that expires is free; nobody is told, and nobody is granted
-    /// it before the next poll.
-    pub(crate) fn tick(&mut self, setup: &Setup) {
-        let timing = setup.timing();
         if let Some(newest) = &mut self.lock.newest {
-            let stays = newest.phase == Phase::Claimed && setup.has(Fault::ClaimWithoutExpiry);
-            newest.expires_at -= u64::from(!stays && newest.expires_at > NOW);
+            newest.heartbeat_at = newest.heartbeat_at.saturating_sub(1);
         }
+        self.kept = self.kept.saturating_sub(1);
+        self.silent = self.silent.saturating_add(1);
         let queue = &mut self.lock.queue;
-        if timing.queue_life < NEVER {
-            queue.expires_at = queue.expires_at.saturating_sub(1);
-        }
+        queue.expires_at = queue.expires_at.saturating_sub(1);
         for process in queue.processes.values_mut() {
             process.polled_at = process.polled_at.saturating_sub(1);
         }
-        self.tidy(setup);
     }
 
     /// A tick of its clock alone, if it may run ahead by one more: whether it could.
     pub(crate) fn run_ahead(&mut self, setup: &Setup) -> bool {
-        let may = self.held().is_some() && self.ahead < DRIFT;
+        let may = self.is_taken() && self.ahead < DRIFT;
         if may {
             self.ahead += 1;
-            self.tick(setup);
+            self.pass(setup);
         }
         may
     }
 
-    fn token(&self) -> Option<u64> {
-        self.lock.newest.as_ref().map(|newest| newest.token)
-    }
-
-    /// After a step: whether the lock was granted, and to a waiter that did not ask just now.
-    fn after(
-        &mut self,
-        before: Option<u64>,
-        requester: Option<Owner>,
-        wires: Wires<'_>,
-        desk: &mut Desk<'_>,
-    ) -> Option<Handed> {
-        let newest = self.lock.newest.as_ref()?;
-        if Some(newest.token) == before {
-            if self
-                .held()
-                .is_some_and(|held| Some(held.owner) == requester)
-            {
-                // An acquire that was repeated: a full lease again.
-                self.ahead = 0;
-            }
-            return None;
+    /// What is so long ago that more makes no difference is equally long ago; what no
+    /// decision looks at is not told apart.
+    pub(crate) fn tidy(&mut self, setup: &Setup) {
+        let timing = &setup.timing;
+        let is_taken = self.is_taken();
+        if !is_taken {
+            self.ahead = 0;
         }
-        let owner = newest.owner;
-        let (notified, unreachable) = (wires.notified, wires.unreachable);
-        *desk.written_in_vain |= unreachable.contains(&owner);
-        let token = u8::try_from(newest.token).unwrap_or(u8::MAX);
-        desk.tokens.push(token);
-        self.ahead = 0;
-        self.grant = u8::try_from(desk.tokens.len()).unwrap_or(u8::MAX);
-        let held = self.held()?;
-        (requester != Some(held.owner)).then(|| Handed {
-            held,
-            notified: notified.contains(&owner),
-        })
-    }
-
-    /// The queue from its other end.
-    fn mirror(&mut self) {
-        self.map_tickets(|ticket| u64::from(u8::MAX) - ticket);
-    }
-
-    fn map_tickets(&mut self, new: impl Fn(u64) -> u64) {
-        let old = std::mem::take(&mut self.lock.queue);
-        self.lock.queue.expires_at = old.expires_at;
-        for ((ticket, _), waiter) in old.waiters {
-            let known = old.processes.get(&waiter.process);
-            let (polled_at, listens) =
-                known.map_or((NOW, true), |one| (one.polled_at, one.listens));
-            self.lock
-                .queue
-                .restore(new(ticket), waiter, polled_at, listens);
-        }
-    }
-
-    /// Puts the state into the form in which those that can't be told apart are equal.
-    fn tidy(&mut self, setup: &Setup) {
-        let timing = setup.timing();
+        self.silent = match is_taken && setup.queue.stale > 0 {
+            true => self.silent.min(setup.queue.asked.max(TTL)),
+            false => 0,
+        };
         if let Some(newest) = &mut self.lock.newest {
-            let is_taken = newest.is_taken(time());
             newest.acquired = StoreTime::default();
-            newest.heartbeat_at = 0;
+            // Nothing but staleness goes by it.
+            let longest = u64::from(setup.queue.asked.max(TTL));
+            newest.heartbeat_at = match is_taken && setup.queue.stale > 0 {
+                true => newest.heartbeat_at.max(NOW - longest),
+                false => 0,
+            };
+            newest.phase = match newest.phase {
+                Phase::Released(_) => Phase::Released(StoreTime::default()),
+                Phase::Forced(_) => Phase::Forced(StoreTime::default()),
+                taken => taken,
+            };
             if !is_taken {
-                // Nothing but its token counts any more.
-                newest.owner = 0;
-                newest.phase = Phase::Released(StoreTime::default());
                 newest.expires_at = 0;
-                self.grant = 0;
-                self.ahead = 0;
             }
         }
         let queue = &mut self.lock.queue;
-        let is_old = queue.expires_at <= NOW;
-        if queue.is_empty() || is_old {
-            *queue = WaitQueue::default();
-        }
-        let longest = match timing.dead_after {
-            NEVER => timing.silence,
-            finite => timing.silence.max(finite),
+        queue.expires_at = match timing.queue_life {
+            _ if queue.is_empty() => 0,
+            NEVER => NOW + u64::from(NEVER),
+            _ => queue.expires_at.max(NOW),
         };
         for process in queue.processes.values_mut() {
-            let is_of_no_account = process.listens && timing.dead_after == NEVER;
-            process.polled_at = match is_of_no_account {
-                true => NOW,
-                false => process.polled_at.max(NOW - longest - 1),
-            };
+            let silence = timing.silence * u8::from(!process.listens);
+            let lengths = [silence, timing.dead_after].into_iter();
+            let longest = lengths.filter(|length| *length != NEVER).max();
+            let oldest = NOW - longest.map_or(0, |longest| u64::from(longest) + 1);
+            process.polled_at = process.polled_at.max(oldest);
+        }
+    }
+
+    /// The tickets of its waiters.
+    pub(crate) fn tickets(&self) -> impl Iterator<Item = u8> + '_ {
+        self.lock.queue.waiters.keys().map(|place| small(place.0))
+    }
+
+    /// Gives each waiter a new ticket.
+    pub(crate) fn renumber(&mut self, new: impl Fn(u8) -> u8) {
+        let old = std::mem::take(&mut self.lock.queue);
+        self.lock.queue.expires_at = old.expires_at;
+        for ((ticket, _), waiter) in old.waiters {
+            if let Some(process) = old.processes.get(&waiter.process) {
+                let (polled_at, listens) = (process.polled_at, process.listens);
+                let ticket = new(small(ticket)).into();
+                self.lock.queue.restore(ticket, waiter, polled_at, listens);
+            }
         }
     }
 }
 
-fn time() -> StoreTime {
-    StoreTime { at: NOW, micros: 0 }
+/// For the protocol's questions about the present.
+const PRESENT: StoreTime = StoreTime { at: NOW, micros: 0 };
+
+/// Whether the waiter hears of its grant by that, or finds it by its next poll.
+fn is_grant(reach: Reach) -> bool {
+    matches!(reach, Reach::Notified | Reach::MayReturn { .. })
 }
 
-fn small(owner: u128) -> Owner {
-    // There are a handful of them.
+fn number_of(grants: usize) -> u8 {
+    u8::try_from(grants).unwrap_or(u8::MAX)
+}
+
+/// An owner id as the model has it: there are a handful of them.
+fn short(owner: u128) -> Owner {
     Owner::try_from(owner).unwrap_or(Owner::MAX)
+}
+
+/// A token, a ticket or a number of grants: all are small here.
+fn small(number: u64) -> u8 {
+    u8::try_from(number).unwrap_or(u8::MAX)
 }

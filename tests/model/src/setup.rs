@@ -1,6 +1,51 @@
 //! What may happen in a run, how often, and what is wrong with it on purpose.
 
-use crate::state::Owner;
+use crate::protocol::Timing;
+use crate::state::{Death, Owner};
+use crate::{COUNTS_FOR, LIFE, TTL};
+
+/// A length that never passes.
+pub const NEVER: u8 = u8::MAX;
+
+/// The protocol's lengths, in ticks. Those that are [`NEVER`] cost no states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    /// The lease of a waiter that was granted the lock unasked.
+    pub claim: u8,
+    /// A process that only polls, and has not for longer, is skipped.
+    pub silence: u8,
+    /// A process that can't be reached, and has not polled for longer, is dead.
+    pub dead_after: u8,
+    /// A queue that no waiter has polled for so long is forgotten.
+    pub queue_life: u8,
+    /// For how long a server that has restarted keeps the lock for a waiter whose
+    /// subscription may be on its way back.
+    pub grace: u8,
+}
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self {
+            claim: TTL - 1,
+            silence: NEVER,
+            dead_after: NEVER,
+            queue_life: NEVER,
+            grace: 1,
+        }
+    }
+}
+
+impl Lengths {
+    pub(crate) fn of_the_protocol(&self) -> Timing {
+        Timing {
+            claim: self.claim.into(),
+            silence: self.silence.into(),
+            dead_after: self.dead_after.into(),
+            queue_life: self.queue_life.into(),
+            grace: self.grace.into(),
+        }
+    }
+}
 
 /// The bounds of a check. Everything is on and right where it is not said otherwise.
 #[derive(Clone, Debug)]
@@ -15,7 +60,7 @@ pub struct Setup {
     pub renewals: u8,
     /// How many writes are sent at most.
     pub writes: u8,
-    /// How often the lock's key vanishes at most.
+    /// How often the lock's record is lost at most.
     pub evictions: u8,
     /// How often the replica becomes the master at most.
     pub failovers: u8,
@@ -27,8 +72,14 @@ pub struct Setup {
     pub fencing: bool,
     /// How tokens are drawn.
     pub tokens: Tokens,
-    /// Who waits, and what may happen to them.
+    /// Which processes wait, and what may happen to them.
     pub queue: Queue,
+    /// For how many ticks a lock that a holder gives back stays taken (`at_least`).
+    pub keep: u8,
+    /// For how many ticks a request, or its answer, may be on its way and still arrive.
+    pub life: u8,
+    /// The protocol's lengths.
+    pub timing: Lengths,
     /// A fault that is put in to see that a property notices it.
     pub fault: Option<Fault>,
 }
@@ -36,7 +87,7 @@ pub struct Setup {
 /// How the server draws a fencing token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tokens {
-    /// The last one plus one.
+    /// The last one plus one: the protocol, by a clock that stands at zero.
     Counter,
     /// The larger of that and the clock (rule R8).
     Hybrid,
@@ -48,33 +99,37 @@ pub struct Queue {
     /// How many processes there are: the acquisitions are theirs in turn. Where there is
     /// none, nobody waits.
     pub processes: u8,
+    /// How many of them, the last ones, have no subscription and only poll.
+    pub polling: u8,
     /// How many of the acquisitions do not wait.
     pub tries: u8,
+    /// How many waiters stop waiting at most.
+    pub leaves: u8,
     /// How many polls are sent at most, beside those that confirm a grant.
     pub polls: u8,
     /// How many processes die at most.
     pub crashes: u8,
-    /// Whether the server still takes a process for reachable that died: its machine went.
-    pub half_open: bool,
+    /// What the server finds of a process that has died.
+    pub death: Death,
     /// How often the subscription of a process that lives breaks at most.
     pub breaks: u8,
-    /// How often somebody else takes the lock from its holder at most.
+    /// How often the server restarts at most: it keeps what it knows, and loses all
+    /// subscriptions.
+    pub restarts: u8,
+    /// How many holdings an operator ends at most.
     pub forced: u8,
+    /// How often an operator ends a holding at most if it is stale.
+    pub stale: u8,
+    /// For how many ticks no heartbeat came then.
+    pub asked: u8,
     /// How often the server's clock jumps forward at most, by [`JUMP`](crate::JUMP), while
     /// nobody holds.
     pub jumps: u8,
-    /// How often the server restarts with its data at most.
-    pub restarts: u8,
-    /// How many of the processes can't be notified, and only poll.
-    pub deaf: u8,
-    /// After how many ticks of silence a process that can't be reached is dead, and its waiters lose
-    /// their places; one more, and a queue in which nobody polls is forgotten. Zero: never.
-    pub dead_after: u8,
-    /// From when a lease counts that was handed over by a message.
+    /// From when a lease counts that a waiter was notified of.
     pub judged: Judged,
 }
 
-/// From when a lease counts that was handed over by a message.
+/// From when a lease counts that a waiter was notified of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Judged {
     /// From the sending of the last answered request, plus the time that passed at the
@@ -94,17 +149,23 @@ pub enum Fault {
     NoMargin,
     /// A heartbeat that is answered brings a lost lease back (against R4).
     LostComesBack,
-    /// A release deletes whatever is there (against R3 and R7).
-    UnconditionalDelete,
+    /// A release ends any holding (against R3 and R7).
+    ReleaseByAnyOwner,
+    /// A heartbeat renews any holding (against R3).
+    RenewByAnyOwner,
+    /// A lock that `at_least` keeps is free.
+    KeptIsFree,
+    /// A forced release does not look whether the holding is stale.
+    StaleInAnyCase,
     /// An owner id belongs to a client, not to an acquisition (against R6).
     OwnerIdReused,
     /// An acquire without an answer counts as refused (against R6 and R9).
     UnknownReadAsNo,
-    /// The first release of a orphan that is answered is the last (against R6).
-    OrphanNotWatched,
-    /// Heartbeats go on for a lock that nobody awaits any more (against R6).
+    /// The first release of an orphaned acquire that is answered is the last (against R6).
+    OrphanReleasedOnce,
+    /// Heartbeats go on for a lock that no client awaits any more (against R6).
     HeartbeatForNobody,
-    /// A grant that was pushed counts from when it arrived (against R1).
+    /// A grant by a notification counts from when that arrived (against R1).
     GrantJudgedFromArrival,
     /// The server's time since the last exchange is added to when its answer arrived,
     /// not to when its request left (against R1).
@@ -117,22 +178,24 @@ pub enum Fault {
     ClaimTakenForALease,
     /// A claim does not run out (against R6).
     ClaimWithoutExpiry,
-    /// One who leaves after it was granted the lock keeps it (against R6).
-    LeaveKeepsTheClaim,
-    /// A release leaves the lock free for the next that polls.
-    ReleaseHandsNothingOver,
-    /// A release offers the lock from the end of the queue.
-    LastComeFirstServed,
-    /// A request that does not wait takes a free lock, whoever waits.
+    /// A waiter that leaves after it was granted the lock keeps it (against R6).
+    LeaveKeepsClaim,
+    /// A release leaves the lock free for the next poll: it does not see the queue.
+    ReleaseGrantsNothing,
+    /// A waiter that comes gets the smallest ticket: last come, first served.
+    LastComeFirst,
+    /// An acquire that does not wait does not see the queue.
     TryJumpsTheQueue,
-    /// A poll goes to the end of the queue.
+    /// A poll leaves the queue, and joins it at its end.
     BackWithEachPoll,
-    /// A waiter brings no ticket: one that was granted the lock, and did not hear of it, has lost its
-    /// place.
+    /// A waiter that was granted the lock, and did not hear of it, is offered it again before
+    /// any other.
+    OfferedAgain,
+    /// The waiters bring no tickets.
     NoTicket,
-    /// Waiters rely on what they are notified of.
+    /// The waiters rely on notifications.
     NobodyPolls,
-    /// Only the head of the queue polls.
+    /// Only the waiter at the queue's head polls.
     OnlyTheHeadPolls,
 }
 
@@ -153,19 +216,24 @@ impl Setup {
             fencing: true,
             tokens: Tokens::Hybrid,
             queue: Queue::default(),
+            keep: 0,
+            life: LIFE,
+            timing: Lengths::default(),
             fault: None,
         }
     }
 
-    /// So many who wait, each in a process of its own; one of them polls once more than it
+    /// So many waiters, each in a process of its own; one of them polls once more than it
     /// has to, and nothing goes wrong but on the network.
     pub fn queue(waiters: u8) -> Self {
         Self {
             retries: 0,
             drift: false,
+            life: TTL - 1,
             queue: Queue {
                 processes: waiters,
                 polls: 1,
+                leaves: 1,
                 ..Queue::default()
             },
             ..Self::plain(usize::from(waiters))
@@ -177,15 +245,12 @@ impl Setup {
         owner % self.queue.processes.max(1)
     }
 
-    /// Whether the server may forget a lock before its ttl: then two can believe that they
-    /// hold it, and only the fencing tokens keep the resource safe.
+    /// Whether the server may forget a lock before its ttl: then two clients can believe that
+    /// they hold it, and only the fencing tokens keep the resource safe.
     pub fn forgets(&self) -> bool {
-        self.failovers > 0 || self.evictions > 0 || self.queue.forced > 0
-    }
-
-    /// Whether a process only polls.
-    pub(crate) fn polls(&self, process: u8) -> bool {
-        process < self.queue.deaf
+        // A lease that no heartbeat has set for so long counts no more at its client.
+        let ends_early = self.queue.stale > 0 && self.queue.asked < COUNTS_FOR;
+        self.failovers > 0 || self.evictions > 0 || self.queue.forced > 0 || ends_early
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {

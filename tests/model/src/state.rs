@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::Setup;
+use crate::arrivals::Arrivals;
 use crate::server::Server;
-use crate::turns::Turns;
 
 /// The owner id of one acquisition: its number, in the order of asking.
 pub type Owner = u8;
@@ -13,7 +13,7 @@ pub type Owner = u8;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     /// The acquisitions so far, by owner id, and how far each is at its client.
-    pub acquisitions: Vec<Phase>,
+    pub acquisitions: Vec<Stage>,
     /// What is on its way.
     pub network: BTreeSet<Message>,
     /// The master.
@@ -27,46 +27,78 @@ pub struct State {
     pub resource: Resource,
     /// For how many ticks the server has kept a lock for nobody. For the properties, too.
     pub kept_for_nobody: u8,
-    /// A waiter was written down as the holder though it could not be reached.
-    pub written_in_vain: bool,
     /// The processes' subscriptions.
     pub channels: Vec<Channel>,
-    /// Who entered the queue when. For the properties, too.
-    pub turns: Turns,
+    /// Which waiter joined the queue when. For the properties, too.
+    pub arrivals: Arrivals,
+    /// What the server did that it must not do. For the properties, too.
+    pub wrong: Wrong,
     /// What was used up of the bounds.
     pub spent: Spent,
 }
 
-/// The subscription of a process, by which it is told of a grant.
+/// What the server did that it must not do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Wrong {
+    /// It answered an owner as if that held the lock, or did not hold it; with less than a full
+    /// lease; or it changed the holding of another.
+    pub answer: bool,
+    /// It granted a lock that `at_least` keeps.
+    pub kept: bool,
+    /// It did not note that a process has polled, or did not forget the waiters of an old queue.
+    pub queue: bool,
+    /// It ended a holding that is not stale, or did not end one that is.
+    pub forced: bool,
+}
+
+/// How a process can be notified of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Channel {
-    /// It hears.
+    /// By its subscription.
     Open,
-    /// It is broken, and the server knows.
+    /// Its subscription is broken: nobody listens.
     Broken,
-    /// The process has died, and the server knows.
-    Gone,
-    /// The process has died with its machine: the server does not know.
-    HalfOpen,
-    /// The server has restarted, and the process has not subscribed again yet.
+    /// The server has restarted, and its subscription may be on its way back.
     Returning,
-    /// The process can't be notified, and says so: it only polls.
-    Deaf,
+    /// It has none, and only polls.
+    Polls,
+    /// The process has died.
+    Dead(Death),
+}
+
+/// What the server finds of a process that has died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Death {
+    /// Nobody listens.
+    #[default]
+    Silent,
+    /// That it will never come back.
+    Gone,
+    /// Nothing: its machine went with it, and the connection is still there.
+    Unnoticed,
+    /// The server has restarted after that, and takes its subscription for one that may
+    /// be on its way back.
+    Restarted,
 }
 
 impl Channel {
-    /// Whether the process lives.
-    pub fn lives(self) -> bool {
+    /// Whether the server grants it the lock, as far as it goes by its subscription.
+    pub(crate) fn can_be_granted(self) -> bool {
         matches!(
             self,
-            Self::Open | Self::Broken | Self::Returning | Self::Deaf
+            Self::Open | Self::Returning | Self::Dead(Death::Unnoticed | Death::Restarted)
         )
+    }
+
+    /// Whether the process lives.
+    pub fn lives(self) -> bool {
+        !matches!(self, Self::Dead(_))
     }
 }
 
 /// How far an acquisition is at its client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum Stage {
     /// Sent, and not heard of. It does not wait if the lock is busy.
     Asking,
     /// It stands in the queue, or its request is on its way there.
@@ -74,7 +106,7 @@ pub enum Phase {
         /// By how many ticks its last answered request was judged to have left before it
         /// was carried out.
         lag: Option<i8>,
-        /// Its place in the queue, once it has heard of it.
+        /// Its ticket, once it has heard of that.
         ticket: Option<u8>,
     },
     /// Its guard says 'held'.
@@ -85,7 +117,7 @@ pub enum Phase {
         grant: u8,
         /// For how many ticks it counts still.
         left: u8,
-        /// It was told to be lost before: never, unless something is wrong.
+        /// Its guard has said 'lost' before: never, unless something is wrong.
         revived: bool,
     },
     /// Its guard says 'lost', and its body ends.
@@ -96,8 +128,8 @@ pub enum Phase {
         grant: u8,
     },
     /// The engine releases it, until that is answered and none of its acquires can come.
-    Ending {
-        /// It was held; if not, it is the orphan of an acquire.
+    Releasing {
+        /// It was held; if not, it is an orphaned acquire.
         held: bool,
     },
     /// Nobody at the client knows of it any more.
@@ -106,15 +138,15 @@ pub enum Phase {
     Dead,
 }
 
-impl Phase {
+impl Stage {
     /// Whether a client is about it, and not only the engine.
     pub fn is_under_way(&self) -> bool {
-        !matches!(self, Phase::Ending { .. } | Phase::Over | Phase::Dead)
+        !matches!(self, Stage::Releasing { .. } | Stage::Over | Stage::Dead)
     }
 
     /// Whether its guard says 'held'.
     pub fn holds(&self) -> bool {
-        matches!(self, Phase::Holding { .. })
+        matches!(self, Stage::Holding { .. })
     }
 }
 
@@ -127,7 +159,7 @@ pub enum Message {
         owner: Owner,
         /// Whether it waits.
         waits: bool,
-        /// The place that it had, if it waits.
+        /// The ticket that it knows of.
         ticket: Option<u8>,
         /// Ticks since it was sent.
         age: u8,
@@ -145,7 +177,7 @@ pub enum Message {
         owner: Owner,
     },
     /// To the client: it is yours.
-    Granted {
+    Acquired {
         /// For whom.
         owner: Owner,
         /// The fencing token.
@@ -164,8 +196,8 @@ pub enum Message {
         /// Its ticket, if it did not stand there before.
         ticket: Option<u8>,
     },
-    /// To the client: it was your turn, and it is yours, until the claim runs out.
-    Handed {
+    /// To the client: the lock was granted to you, until the claim runs out.
+    Granted {
         /// For whom.
         owner: Owner,
         /// The fencing token.
@@ -174,7 +206,7 @@ pub enum Message {
         grant: u8,
         /// Ticks since the grant.
         age: u8,
-        /// How it is told.
+        /// How it comes.
         by: By,
     },
     /// To the client: the lease was renewed.
@@ -198,11 +230,11 @@ pub enum Message {
     },
 }
 
-/// How a waiter is told that it was handed the lock.
+/// How a waiter hears of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum By {
-    /// By a message to its process.
-    Push,
+    /// By a notification of its process.
+    Notification,
     /// By the answer to a release of its process: no longer ago than that release left.
     Answer,
 }
@@ -213,8 +245,8 @@ impl Message {
         match &mut self {
             Self::Acquire { age, .. }
             | Self::Renew { age, .. }
+            | Self::Acquired { age, .. }
             | Self::Granted { age, .. }
-            | Self::Handed { age, .. }
             | Self::Renewed { age, .. } => *age += 1,
             Self::Queued { lag, .. } => *lag = setup.lag_of_an_answer(*lag),
             Self::Release { .. } | Self::NotYours { .. } | Self::Write { .. } => {}
@@ -222,13 +254,35 @@ impl Message {
         self
     }
 
+    /// Whether it goes by a subscription.
+    pub(crate) fn is_notification(&self) -> bool {
+        let by = By::Notification;
+        matches!(self, Self::Granted { by: one, .. } if *one == by)
+    }
+
+    /// The ticket in it.
+    pub(crate) fn ticket(&self) -> Option<u8> {
+        match self {
+            Self::Acquire { ticket, .. } | Self::Queued { ticket, .. } => *ticket,
+            _ => None,
+        }
+    }
+
+    /// The same, to change it.
+    pub(crate) fn ticket_mut(&mut self) -> Option<&mut u8> {
+        match self {
+            Self::Acquire { ticket, .. } | Self::Queued { ticket, .. } => ticket.as_mut(),
+            _ => None,
+        }
+    }
+
     /// The ticks since its request left, where that counts.
     pub(crate) fn age(&self) -> u8 {
         match self {
             Self::Acquire { age, .. }
             | Self::Renew { age, .. }
+            | Self::Acquired { age, .. }
             | Self::Granted { age, .. }
-            | Self::Handed { age, .. }
             | Self::Renewed { age, .. } => *age,
             Self::Release { .. }
             | Self::Queued { .. }
@@ -270,7 +324,7 @@ pub struct Spent {
     pub renewals: u8,
     /// Writes sent.
     pub writes: u8,
-    /// Times that the key vanished.
+    /// Times that the lock's record was lost.
     pub evictions: u8,
     /// Times that the replica became the master.
     pub failovers: u8,
@@ -278,16 +332,22 @@ pub struct Spent {
     pub steps_back: u8,
     /// Acquisitions that do not wait.
     pub tries: u8,
+    /// Waiters that stopped waiting.
+    pub leaves: u8,
     /// Polls sent.
     pub polls: u8,
+    /// Polls sent for a grant that was not believed.
+    pub confirmations: u8,
     /// Processes that died.
     pub crashes: u8,
     /// Times that a subscription broke.
     pub breaks: u8,
+    /// Holdings that an operator ended.
+    pub forced: u8,
+    /// Times that an operator ended, or tried to end, a silent holding.
+    pub stale: u8,
     /// Times that the server restarted.
     pub restarts: u8,
-    /// Times that the lock was taken from its holder.
-    pub forced: u8,
     /// Times that the server's clock jumped forward.
     pub jumps: u8,
 }
@@ -305,24 +365,24 @@ impl State {
     }
 
     /// How far the acquisition is whose lock the server keeps.
-    pub fn kept(&self) -> Option<&Phase> {
-        let held = self.server.held()?;
-        self.acquisitions.get(usize::from(held.owner))
+    pub fn kept(&self) -> Option<&Stage> {
+        let holder = self.server.holder().filter(|_| self.server.kept == 0);
+        self.acquisitions.get(usize::from(holder?))
     }
 
     /// Which grant it is whose lock the server keeps.
     pub(crate) fn given(&self) -> Option<u8> {
-        self.server.held().map(|held| held.grant)
+        self.server.holder().map(|_| self.server.grant)
     }
 
     /// Whether the server keeps a lock that no client is about.
     pub(crate) fn is_kept_for_nobody(&self) -> bool {
-        self.kept().is_some_and(|phase| !phase.is_under_way())
+        self.kept().is_some_and(|stage| !stage.is_under_way())
     }
 
     /// Whether somebody holds, or may hold yet, what the server keeps.
     pub(crate) fn is_kept_for_somebody(&self) -> bool {
-        self.holders() > 0 || self.kept().is_some_and(Phase::is_under_way)
+        self.holders() > 0 || self.kept().is_some_and(Stage::is_under_way)
     }
 
     /// Whether one of its acquires may arrive still.

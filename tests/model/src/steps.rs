@@ -4,7 +4,7 @@ use stateright::{Model, Property};
 
 use crate::server::Server;
 use crate::setup::{Fault, Setup};
-use crate::state::{Channel, Message, Owner, Phase, State};
+use crate::state::{Channel, Message, Owner, Stage, State};
 use crate::{LIFE, TTL, properties};
 
 /// One step. The table in the crate's documentation says which rule each stands for.
@@ -22,12 +22,14 @@ pub enum Action {
     Break(u8),
     /// It is there again.
     Mend(u8),
-    /// Somebody takes the lock from its holder.
+    /// An operator ends the holding.
     Force,
+    /// An operator ends the holding if no heartbeat came for a while.
+    ForceStale,
+    /// The server restarts, and keeps what it knows.
+    Restart,
     /// The server's clock jumps forward.
     Jump,
-    /// The server restarts, with its data.
-    Restart,
     /// It asks once more, with the same owner id: it has heard nothing.
     Retry(Owner),
     /// It stops waiting: a time-out, or a future that was dropped.
@@ -40,11 +42,11 @@ pub enum Action {
     Write(Owner),
     /// Something arrives.
     Deliver(Message),
-    /// Time passes for everybody.
+    /// Time passes at the server and at all clients.
     Tick,
     /// Time passes for the server alone: its clock runs faster.
     RunAhead,
-    /// The lock's key vanishes at the server, and the fence stays.
+    /// The lock's record is lost at the server, and the fence stays.
     Evict,
     /// The server's clock steps back, by more than two grants are apart.
     StepBack,
@@ -59,9 +61,10 @@ impl Model for Setup {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let channels = (0..self.queue.processes).map(|process| match self.polls(process) {
-            true => Channel::Deaf,
-            false => Channel::Open,
+        let polling = self.queue.processes - self.queue.polling;
+        let channels = (0..self.queue.processes).map(|process| match process < polling {
+            true => Channel::Open,
+            false => Channel::Polls,
         });
         let channels = channels.collect();
         vec![State {
@@ -80,8 +83,8 @@ impl Model for Setup {
         if room && !nobody_waits {
             actions.push(Action::Wait);
         }
-        for (owner, phase) in (0..).zip(&state.acquisitions) {
-            self.client_actions(state, owner, phase, actions);
+        for (owner, stage) in (0..).zip(&state.acquisitions) {
+            self.client_actions(state, owner, stage, actions);
         }
         actions.extend(state.network.iter().copied().map(Action::Deliver));
         actions.push(Action::Tick);
@@ -105,22 +108,33 @@ impl Model for Setup {
             Action::Crash(process) => self.crash(&mut state, process),
             Action::Break(process) => self.disconnect(&mut state, process),
             Action::Mend(process) => state.set_channel(process, Channel::Open),
-            Action::Force => self.force(&mut state),
-            Action::Jump => self.jump(&mut state),
-            Action::Restart => state.restart(),
-            Action::GiveUp(owner) if self.has(Fault::UnknownReadAsNo) => {
-                state.set(owner, Phase::Over);
+            Action::Force => {
+                state.spent.forced += 1;
+                self.force_release(&mut state, None);
             }
-            Action::GiveUp(owner) => state.set(owner, Phase::Ending { held: false }),
+            Action::ForceStale => {
+                state.spent.stale += 1;
+                self.force_release(&mut state, Some(self.queue.asked));
+            }
+            Action::Restart => self.restart(&mut state),
+            Action::Jump => self.jump(&mut state),
+            Action::GiveUp(owner) if self.has(Fault::UnknownReadAsNo) => {
+                state.set(owner, Stage::Over);
+            }
+            Action::GiveUp(owner) => {
+                let waits = matches!(state.stage(owner), Some(Stage::Waiting { .. }));
+                state.spent.leaves += u8::from(waits);
+                state.set(owner, Stage::Releasing { held: false });
+            }
             // The lease is over before its release leaves (rule R5).
-            Action::LetGo(owner) => state.set(owner, Phase::Ending { held: true }),
+            Action::LetGo(owner) => state.set(owner, Stage::Releasing { held: true }),
             Action::Renew(owner) => {
                 state.spent.renewals += u8::from(!self.has(Fault::HeartbeatForNobody));
                 state.network.insert(Message::Renew { owner, age: 0 });
             }
             Action::Write(owner) => {
                 state.spent.writes += 1;
-                if let Some(&mut Phase::Holding { token, grant, .. }) = state.phase(owner) {
+                if let Some(&mut Stage::Holding { token, grant, .. }) = state.stage(owner) {
                     state.network.insert(Message::Write { token, grant });
                 }
             }
@@ -139,7 +153,7 @@ impl Model for Setup {
             }
             Action::Evict => {
                 state.spent.evictions += 1;
-                state.server.evict(self);
+                state.server.evict();
             }
             Action::StepBack => {
                 state.spent.steps_back += 1;
@@ -148,10 +162,10 @@ impl Model for Setup {
             Action::Replicate => state.replica = state.server.clone(),
             Action::Failover => {
                 state.spent.failovers += 1;
-                state.server = state.replica.clone();
+                state.fail_over();
             }
         }
-        // For another nobody it is counted anew.
+        // For another holder it is counted anew.
         if state.given() != last.given() {
             state.kept_for_nobody = 0;
         }
@@ -166,15 +180,15 @@ impl Model for Setup {
 
 impl Setup {
     /// What a client, or its engine, may do about an acquisition.
-    fn client_actions(&self, state: &State, owner: Owner, phase: &Phase, to: &mut Vec<Action>) {
-        match phase {
-            Phase::Asking => {
+    fn client_actions(&self, state: &State, owner: Owner, stage: &Stage, to: &mut Vec<Action>) {
+        match stage {
+            Stage::Asking => {
                 if state.spent.retries < self.retries {
                     to.push(Action::Retry(owner));
                 }
                 to.push(Action::GiveUp(owner));
             }
-            Phase::Holding { .. } => {
+            Stage::Holding { .. } => {
                 if state.spent.renewals < self.renewals {
                     to.push(Action::Renew(owner));
                 }
@@ -183,17 +197,19 @@ impl Setup {
                 }
                 to.push(Action::LetGo(owner));
             }
-            Phase::Waiting { .. } => {
-                if self.may_poll(state, owner) {
+            Stage::Waiting { .. } => {
+                if self.polls(state, owner) {
                     to.push(Action::Poll(owner));
                 }
-                to.push(Action::GiveUp(owner));
+                if state.spent.leaves < self.queue.leaves {
+                    to.push(Action::GiveUp(owner));
+                }
             }
-            Phase::Lost { .. } => to.push(Action::LetGo(owner)),
-            Phase::Ending { .. } if self.has(Fault::HeartbeatForNobody) => {
+            Stage::Lost { .. } => to.push(Action::LetGo(owner)),
+            Stage::Releasing { .. } if self.has(Fault::HeartbeatForNobody) => {
                 to.push(Action::Renew(owner))
             }
-            Phase::Ending { .. } | Phase::Over | Phase::Dead => {}
+            Stage::Releasing { .. } | Stage::Over | Stage::Dead => {}
         }
     }
 
@@ -202,7 +218,7 @@ impl Setup {
         if self.drift {
             to.push(Action::RunAhead);
         }
-        if state.spent.evictions < self.evictions && state.server.held().is_some() {
+        if state.spent.evictions < self.evictions && state.server.is_taken() {
             to.push(Action::Evict);
         }
         if state.spent.steps_back < self.steps_back {
@@ -218,10 +234,10 @@ impl Setup {
         state.spent.tries += u8::from(self.queue.processes > 0);
         let owner = match self.reusable(state) {
             Some(owner) => {
-                state.set(owner, Phase::Asking);
+                state.set(owner, Stage::Asking);
                 owner
             }
-            None => state.add(Phase::Asking),
+            None => state.add(Stage::Asking),
         };
         send_acquire(state, owner);
     }
@@ -232,7 +248,7 @@ impl Setup {
             return None;
         }
         let mut phases = (0..).zip(&state.acquisitions);
-        let over = phases.find(|(_, phase)| !phase.is_under_way());
+        let over = phases.find(|(_, stage)| !stage.is_under_way());
         over.map(|(owner, _)| owner)
     }
 
@@ -245,48 +261,50 @@ impl Setup {
                 age,
             } => self.acquire_arrives(state, owner, waits, ticket, age),
             Message::Renew { owner, age } => {
-                let answer = match state.server.renew(owner, self) {
-                    true => {
-                        state.turns.leave(owner);
-                        Message::Renewed { owner, age }
-                    }
+                let answer = match self.renew(state, owner) {
+                    true => Message::Renewed { owner, age },
                     false => Message::NotYours { owner },
                 };
                 state.network.insert(answer);
             }
             Message::Release { owner } => {
-                self.release_arrives(state, owner);
-                let watched = state.may_arrive(owner) && !self.has(Fault::OrphanNotWatched);
-                let ending = matches!(state.phase(owner), Some(Phase::Ending { .. }));
+                self.release(state, owner);
+                let watched = state.may_arrive(owner) && !self.has(Fault::OrphanReleasedOnce);
+                let ending = matches!(state.stage(owner), Some(Stage::Releasing { .. }));
                 if ending && !watched {
-                    state.set(owner, Phase::Over);
+                    state.set(owner, Stage::Over);
                 }
             }
-            Message::Handed { .. } => self.handed(state, message),
-            Message::Granted { owner, .. }
+            Message::Granted { .. } => self.granted(state, message),
+            Message::Acquired { owner, .. }
             | Message::Queued { owner, .. }
             | Message::Renewed { owner, .. }
             | Message::NotYours { owner } => {
-                if let Some(phase) = state.phase(owner) {
-                    phase.hear(&message, self);
+                if let Some(stage) = state.stage(owner) {
+                    stage.hear(&message, self);
                 }
             }
             Message::Write { token, grant } => state.resource.write(token, grant, self.fencing),
         }
     }
 
-    /// Everybody's clock moves on by one.
+    /// The server's clock and the clients' move on by one.
     fn tick(&self, state: &mut State) {
-        for phase in &mut state.acquisitions {
-            phase.tick(self);
+        for stage in &mut state.acquisitions {
+            stage.tick(self);
         }
-        state.server.tick(self);
-        state.replica.tick(self);
+        state.server.pass(self);
+        state.replica.pass(self);
         state.network = std::mem::take(&mut state.network)
             .into_iter()
             .map(|message| message.older(self))
-            .filter(|message| message.age() <= LIFE)
+            .filter(|message| message.age() <= self.life)
             .collect();
+        if !self.has(Fault::ExchangeJudgedFromItsAnswer) {
+            // Heard by now, or never: what it says is the same later.
+            let network = &mut state.network;
+            network.retain(|message| !matches!(message, Message::Queued { .. }));
+        }
         if state.is_kept_for_nobody() {
             state.kept_for_nobody = (state.kept_for_nobody + 1).min(LIFE + TTL + 1);
         }
@@ -294,28 +312,28 @@ impl Setup {
 
     /// Puts a state into the form in which those that can't be told apart are equal.
     fn tidy(&self, state: &mut State) {
-        // An ending goes on until it is answered: one of its releases is always on its way.
-        let endings = (0..).zip(&state.acquisitions);
-        let endings = endings.filter(|(_, phase)| matches!(phase, Phase::Ending { .. }));
-        let releases = endings.map(|(owner, _)| Message::Release { owner });
+        // A releasing goes on until it is answered: one of its releases is always on its way.
+        let releasing = (0..).zip(&state.acquisitions);
+        let releasing = releasing.filter(|(_, stage)| matches!(stage, Stage::Releasing { .. }));
+        let releases = releasing.map(|(owner, _)| Message::Release { owner });
         state.network.extend(releases);
 
         // What would change nothing on arrival, now or ever.
         let waits = self.queue.processes > 0;
         let (acquisitions, resource) = (&state.acquisitions, &state.resource);
         state.network.retain(|message| match *message {
-            Message::Handed { owner, .. } => match acquisitions.get(usize::from(owner)) {
-                Some(Phase::Waiting { .. }) => true,
-                Some(Phase::Over) => self.failovers > 0,
+            Message::Granted { owner, .. } => match acquisitions.get(usize::from(owner)) {
+                Some(Stage::Waiting { .. }) => true,
+                Some(Stage::Over) => self.failovers > 0,
                 _ => false,
             },
-            Message::Granted { owner, .. }
+            Message::Acquired { owner, .. }
             | Message::Queued { owner, .. }
             | Message::Renewed { owner, .. }
             | Message::NotYours { owner } => {
-                let phase = acquisitions.get(usize::from(owner));
+                let stage = acquisitions.get(usize::from(owner));
                 (self.fault.is_some() && !waits)
-                    || phase.is_some_and(|one| one.would_hear(message, self))
+                    || stage.is_some_and(|one| one.would_hear(message, self))
             }
             Message::Write { token, .. } => !self.fencing || token >= resource.token,
             _ => true,
@@ -327,7 +345,12 @@ impl Setup {
         if !state.is_kept_for_nobody() {
             state.kept_for_nobody = 0;
         }
-        state.number_tickets();
+        state.server.tidy(self);
+        state.replica.tidy(self);
+        if waits {
+            state.tidy_arrivals();
+            state.renumber_tickets();
+        }
     }
 }
 
@@ -342,20 +365,20 @@ fn send_acquire(state: &mut State, owner: Owner) {
 }
 
 impl State {
-    pub(crate) fn phase(&mut self, owner: Owner) -> Option<&mut Phase> {
+    pub(crate) fn stage(&mut self, owner: Owner) -> Option<&mut Stage> {
         self.acquisitions.get_mut(usize::from(owner))
     }
 
     /// One more acquisition.
-    pub(crate) fn add(&mut self, phase: Phase) -> Owner {
-        self.acquisitions.push(phase);
+    pub(crate) fn add(&mut self, stage: Stage) -> Owner {
+        self.acquisitions.push(stage);
         // There are a handful of them.
         u8::try_from(self.acquisitions.len() - 1).unwrap_or(Owner::MAX)
     }
 
-    pub(crate) fn set(&mut self, owner: Owner, phase: Phase) {
-        if let Some(place) = self.phase(owner) {
-            *place = phase;
+    pub(crate) fn set(&mut self, owner: Owner, stage: Stage) {
+        if let Some(place) = self.stage(owner) {
+            *place = stage;
         }
     }
 }

@@ -2,7 +2,9 @@
 
 mod support;
 
-use applock_model::properties::{LOST_FOR_GOOD, NO_ORPHAN, ONE_HOLDER, ORPHAN_GOES};
+use applock_model::properties::{
+    LOST_FOR_GOOD, NO_LEFTOVER, ONE_HOLDER, ORPHAN_GOES, TRUE_ANSWERS,
+};
 use applock_model::{Fault, Setup};
 use support::finds;
 
@@ -35,12 +37,18 @@ fn a_late_answer_must_not_bring_a_lost_lease_back() {
 }
 
 #[test]
-fn an_unconditional_delete_makes_two_holders() {
+fn a_release_by_any_owner_makes_two_holders() {
     let setup = Setup {
         acquisitions: 3,
-        ..with(Fault::UnconditionalDelete)
+        ..with(Fault::ReleaseByAnyOwner)
     };
-    finds("unconditional delete", setup, ONE_HOLDER);
+    finds("release by any owner", setup, ONE_HOLDER);
+}
+
+#[test]
+fn a_heartbeat_of_any_owner_is_answered_wrongly() {
+    let setup = with(Fault::RenewByAnyOwner);
+    finds("renew by any owner", setup, TRUE_ANSWERS);
 }
 
 #[test]
@@ -50,15 +58,15 @@ fn an_owner_id_used_twice_makes_two_holders() {
 }
 
 #[test]
-fn an_unknown_outcome_read_as_no_leaves_an_orphan() {
+fn an_unknown_outcome_read_as_no_leaves_a_lock_behind() {
     let setup = with(Fault::UnknownReadAsNo);
-    finds("unknown read as no", setup, NO_ORPHAN);
+    finds("unknown read as no", setup, NO_LEFTOVER);
 }
 
 #[test]
-fn an_orphan_that_is_not_watched_for_leaves_an_orphan() {
-    let setup = with(Fault::OrphanNotWatched);
-    finds("a orphan not watched for", setup, NO_ORPHAN);
+fn an_orphan_that_is_released_once_leaves_a_lock_behind() {
+    let setup = with(Fault::OrphanReleasedOnce);
+    finds("an orphan released once", setup, NO_LEFTOVER);
 }
 
 #[test]

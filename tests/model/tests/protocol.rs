@@ -5,10 +5,11 @@
 mod support;
 
 use applock_model::properties::{NO_STALE_WRITE, ONE_HOLDER, TOKENS_GROW, TWO_HOLDERS};
-use applock_model::{Setup, Tokens};
+use applock_model::{LIFE, Setup, TTL, Tokens};
 use support::{finds, holds};
 
-/// Three clients, all kinds of steps, and a failover that may forget.
+/// Three clients, all kinds of steps, and a failover that may forget; and so that they are not too
+/// many, no message is on its way for longer than a ttl.
 fn everything() -> Setup {
     Setup {
         renewals: 1,
@@ -16,6 +17,7 @@ fn everything() -> Setup {
         failovers: 1,
         retries: 0,
         drift: false,
+        life: TTL,
         ..Setup::plain(3)
     }
 }
@@ -25,6 +27,7 @@ fn writes() -> Setup {
     Setup {
         failovers: 0,
         renewals: 0,
+        life: LIFE,
         ..everything()
     }
 }

@@ -10,26 +10,19 @@ use stateright::{Checker, HasDiscoveries, Model};
 #[allow(dead_code, reason = "each test file is a program of its own")]
 const A_MINUTES_STATES: usize = 4_000_000;
 
+/// Where a check ends at the latest: the states of one that is far too wide fill the memory.
+const TOO_MANY_STEPS: usize = 30_000_000;
+
 /// Every state within the bounds is visited, and every property is as it must be.
 #[allow(dead_code, reason = "each test file is a program of its own")]
 pub(crate) fn holds(what: &str, setup: Setup) {
-    check(what, &setup, usize::MAX);
-}
-
-/// Every state that is reached within so many steps is visited. Where polls go to and fro between
-/// waiters that hear nothing, there is no end of states.
-#[allow(dead_code, reason = "each test file is a program of its own")]
-pub(crate) fn holds_within(steps: usize, what: &str, setup: Setup) {
-    check(what, &setup, steps);
-}
-
-fn check(what: &str, setup: &Setup, steps: usize) {
     let begun = Instant::now();
-    let checker = setup.clone().checker().threads(2);
-    let checker = match steps {
-        usize::MAX => checker,
-        steps => checker.target_max_depth(steps),
-    };
+    let checker = setup
+        .checker()
+        .threads(2)
+        .target_state_count(TOO_MANY_STEPS);
+    // A broken promise is reported at once.
+    let checker = checker.finish_when(HasDiscoveries::AnyFailures);
     let checker = checker.spawn_bfs().join();
     println!(
         "{what}: {} states, {} steps, in {:.1?}",
@@ -46,6 +39,7 @@ fn check(what: &str, setup: &Setup, steps: usize) {
 pub(crate) fn finds(what: &str, setup: Setup, property: &'static str) {
     let found = setup
         .checker()
+        .target_state_count(TOO_MANY_STEPS)
         .finish_when(HasDiscoveries::AllOf([property].into()))
         .spawn_bfs()
         .join();
