@@ -21,7 +21,8 @@ impl Job for Mine {
                 ::core::module_path!(),
                 "run",
                 ::applock::__private::LockOptions::app("a")
-                    .name(::std::format!("tenant-{tenant}")),
+                    .name(::std::format!("tenant-{tenant}"))
+                    .remember(::core::time::Duration::from_secs(3600u64)),
             );
             let body = async move {
                 let guard = ::applock::__private::current_guard();

@@ -10,7 +10,8 @@ async fn bill(tenant: u32, limits: &Limits) -> Result<(), Error> {
                 .at_most({
                     let length: ::core::time::Duration = limits.at_most;
                     length
-                }),
+                })
+                .remember(::core::time::Duration::new(2592000u64, 0u32)),
         )
         .finish_when_lost()
         .locker(&limits.locker);

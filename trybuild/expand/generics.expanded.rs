@@ -12,7 +12,9 @@ where
         let call = ::applock::__private::Call::new(
             ::core::module_path!(),
             "shard",
-            ::applock::__private::LockOptions::app("a").name(::std::format!("shard-{N}")),
+            ::applock::__private::LockOptions::app("a")
+                .name(::std::format!("shard-{N}"))
+                .remember(::core::time::Duration::from_secs(3600u64)),
         );
         let body = async move {
             #[allow(

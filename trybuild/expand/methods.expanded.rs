@@ -3,7 +3,9 @@ impl Job {
         let call = ::applock::__private::Call::new(
             ::core::module_path!(),
             "by_ref",
-            ::applock::__private::LockOptions::app("a").name(::std::format!("{self}")),
+            ::applock::__private::LockOptions::app("a")
+                .name(::std::format!("{self}"))
+                .remember(::core::time::Duration::from_secs(3600u64)),
         );
         let body = async move {
             #[allow(

@@ -10,7 +10,9 @@ fn patterns(
     let call = ::applock::__private::Call::new(
         ::core::module_path!(),
         "patterns",
-        ::applock::__private::LockOptions::app("a").name(::std::format!("{left}-{id}")),
+        ::applock::__private::LockOptions::app("a")
+            .name(::std::format!("{left}-{id}"))
+            .remember(::core::time::Duration::from_secs(3600u64)),
     );
     match call.enter() {
         ::core::result::Result::Ok(_run) => {

@@ -108,6 +108,7 @@
 //!   still; ttls that differ; the time between two polls (a poll may come at any time).
 //! - R2 (nothing starves the heartbeat) is about threads: here a heartbeat may be left out for ever,
 //!   and nothing but the lease is lost by it. R10 is about configuration.
+//! - Holdings that are no longer remembered: here the store remembers for ever.
 //! - The Redis scripts. They are held against the same type by random steps
 //!   (`applock-runtime/src/simulation/scripts.rs`).
 

@@ -139,6 +139,8 @@ impl Setup {
             owner: owner.into(),
             process: process.into(),
             ttl: TTL.into(),
+            // What is forgotten with time is held against the scripts, and left out here.
+            remember: u64::MAX,
             who: (),
         };
         let listens = state.channels.get(usize::from(process)) != Some(&Channel::Polls);
