@@ -46,29 +46,25 @@ struct Tail<'a> {
     ttl: u64,
 }
 
-fn tail(request: &Acquire) -> String {
-    let tail = Tail {
-        remember: millis(request.remember),
-        app: request.key.app().unwrap_or_default(),
-        name: request.key.name().unwrap_or_default(),
-        instance: &request.identity.instance,
-        host: &request.identity.host,
-        pid: request.identity.pid,
-        ttl: millis(request.ttl),
-    };
-    // Texts and numbers can't fail to be written. An empty tail would be a lock that no script
-    // takes for one of ours.
-    let mut text = serde_json::to_string(&tail).unwrap_or_default();
-    if !text.is_empty() {
-        text.replace_range(..1, ",");
+impl<'a> Tail<'a> {
+    fn of(request: &'a Acquire) -> Self {
+        Self {
+            remember: millis(request.remember),
+            app: request.key.app().unwrap_or_default(),
+            name: request.key.name().unwrap_or_default(),
+            instance: &request.identity.instance,
+            host: &request.identity.host,
+            pid: request.identity.pid,
+            ttl: millis(request.ttl),
+        }
     }
-    text
 }
 
 /// Takes locks for one process. `run` is the run id of the server where the process has
 /// subscribed to `channel`, `None` while it has not: then the server expects it to poll.
 pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) -> ScriptCall {
-    let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, requests.len() * 5);
+    // A tail is as long as eight other words.
+    let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, requests.len() * 12);
     for request in requests {
         call.sides(&request.key);
     }
@@ -76,7 +72,7 @@ pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) ->
         call.owner(request.owner)
             .millis(request.ttl)
             .millis(request.remember)
-            .text(&tail(request));
+            .json_tail(&Tail::of(request));
         match &request.notifications {
             None => call.text(""),
             Some(_) => call.text(&format!(

@@ -8,10 +8,11 @@
 //! store's. Danger: a key written after an argument is taken for an argument, so the caller
 //! writes all keys first, as many as it announced.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use redis::{Arg, Cmd, RedisWrite as _};
+use serde::Serialize;
 
 use crate::key::{Key, Side};
 use crate::store::OwnerId;
@@ -103,6 +104,18 @@ impl ScriptCall {
         self
     }
 
+    /// The fields of a struct as JSON, to be put behind other fields: with a comma in place of the
+    /// opening brace.
+    pub(super) fn json_tail(&mut self, fields: &impl Serialize) -> &mut Self {
+        let writer = CommaFirst {
+            inner: self.command.writer_for_next_arg(),
+            has_begun: false,
+        };
+        // Writing texts and numbers into memory can't fail.
+        let _ = serde_json::to_writer(writer, fields);
+        self
+    }
+
     /// An owner id: 32 hexadecimal digits, as the scripts compare it.
     pub(super) fn owner(&mut self, owner: OwnerId) -> &mut Self {
         self.text(owner.simple().encode_lower(&mut [0; 32]))
@@ -117,5 +130,26 @@ impl ScriptCall {
     /// A length in whole milliseconds, the scripts' unit.
     pub(super) fn millis(&mut self, length: Duration) -> &mut Self {
         self.number(millis(length))
+    }
+}
+
+/// Writes a comma in place of the first byte.
+struct CommaFirst<W> {
+    inner: W,
+    has_begun: bool,
+}
+
+impl<W: io::Write> io::Write for CommaFirst<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.has_begun || bytes.is_empty() {
+            return self.inner.write(bytes);
+        }
+        let written = self.inner.write(b",")?;
+        self.has_begun = written > 0;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
