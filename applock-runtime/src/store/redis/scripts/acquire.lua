@@ -18,6 +18,25 @@
 -- the short path, free locks without queues, asks for locks and queues in one command. All else
 -- goes one by one through `take`, also a lock that stands in the call twice.
 
+-- One lock that is free and has no queue: most calls are this one, and make no function.
+if #KEYS == 4 and redis.call('EXISTS', KEYS[1], KEYS[3]) == 0 then
+    local last = redis.pcall('GET', KEYS[2])
+    local number = type(last) == 'string'
+        and tonumber((string.match(last, '^{"applock":1,"owner":"%x+","token":(%d+),')))
+    if not last or number and number < tonumber(micros) then
+        local text = '{"applock":1,"owner":"' .. ARGV[1] .. '","token":' .. micros
+            .. ',"acquired_at":' .. now .. ARGV[4]
+        -- The fence, whose writing can fail (type, rights, memory), comes first (rule R3).
+        local failed = redis.pcall('SET', KEYS[2], text, 'PX', ARGV[2] + ARGV[3]).err
+            or redis.pcall('SET', KEYS[1], text, 'PX', ARGV[2]).err
+        if not failed then
+            return {micros .. ' ' .. now}
+        end
+        local rest = make_rest()
+        return rest.all({rest.failed({err = failed})})
+    end
+end
+
 local rest = nil
 
 -- One lock, whatever stands there.
@@ -79,31 +98,24 @@ local function take(at)
 end
 
 local count = #KEYS / 4
-local are_free, fences = false, nil
-if count == 1 then
-    are_free = redis.call('EXISTS', KEYS[1], KEYS[3]) == 0
-    fences = are_free and {redis.pcall('GET', KEYS[2])}
-else
+local fences = nil
+if count > 1 then
     local main, beside = {}, {}
     for i = 1, #KEYS, 4 do
         main[#main + 1], beside[#beside + 1] = KEYS[i], KEYS[i + 1]
         main[#main + 1] = KEYS[i + 2]
     end
-    are_free = redis.call('EXISTS', unpack(main)) == 0
-    fences = are_free and redis.call('MGET', unpack(beside))
+    fences = redis.call('EXISTS', unpack(main)) == 0 and redis.call('MGET', unpack(beside))
 end
 
 local answers, seen = {}, {}
 for at = 1, count do
     local key, arg = 4 * at - 3, 5 * at - 4
-    local lock, last, token = KEYS[key], are_free and fences[at], nil
+    -- MGET finds nothing also where a key is no string: `take` tells the two apart.
+    local lock, last, token = KEYS[key], fences and fences[at], nil
     if last then
-        local number = type(last) == 'string'
-            and tonumber((string.match(last, '^{"applock":1,"owner":"%x+","token":(%d+),')))
+        local number = tonumber((string.match(last, '^{"applock":1,"owner":"%x+","token":(%d+),')))
         token = number and number < tonumber(micros) and micros
-    elseif count == 1 then
-        -- Of several MGET says the same of a key that is no string.
-        token = are_free and micros
     end
     if token and not seen[lock] then
         seen[lock] = true
