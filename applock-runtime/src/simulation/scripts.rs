@@ -751,12 +751,12 @@ impl<S: ScriptServer> Pair<S> {
             None => String::new(),
             Some(newest) => {
                 let owner = OwnerId::from_u128(newest.owner).simple().to_string();
-                let standing = match newest.phase {
+                let phase = match newest.phase {
                     Phase::Kept => format!("\"kept\":{},", newest.term(&TIMING) / MILLI),
                     Phase::Claimed => format!("\"claim\":{},", newest.term(&TIMING) / MILLI),
                     _ => String::new(),
                 };
-                format!("{{\"applock\":1,{standing}\"owner\":\"{owner}\"")
+                format!("{{\"applock\":1,{phase}\"owner\":\"{owner}\"")
             }
         };
         let found = match found.split_once(",\"token\":") {

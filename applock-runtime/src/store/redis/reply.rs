@@ -114,7 +114,7 @@ pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResu
             [_, kind, left, micros, waiters, ahead, new, said] => {
                 let (left, at) = (number(left)?, unsigned(micros)?);
                 let waiters = unsigned(waiters);
-                let holder = standing(key, &text(kind)?, &text(said)?, left, at / 1000, waiters)?;
+                let holder = lock_info(key, &text(kind)?, &text(said)?, left, at / 1000, waiters)?;
                 Some(match u64::try_from(number(ahead)?) {
                     Err(_) => Acquired::Busy(holder),
                     Ok(ahead) => Acquired::Queued(QueuePosition {
@@ -218,7 +218,7 @@ pub(crate) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
         let now = u64::try_from(number(items.first()?)?).ok()?;
         let kind = text(items.get(1)?)?;
         let left = number(items.get(2)?)?;
-        let holder = standing(
+        let holder = lock_info(
             key,
             &kind,
             &text(items.get(3)?)?,
@@ -281,7 +281,7 @@ fn version(text: &str) -> Option<u64> {
 }
 
 /// Who holds a lock, from its key: `None` only if there is no such key.
-fn standing(
+fn lock_info(
     key: &Key,
     kind: &str,
     text: &str,

@@ -54,11 +54,11 @@ local function take(at)
     elseif not text then
         text, kind = '', 'none'
     end
-    local standing, holding, holder = rest.read(text)
-    if holder == owner and not rest.is_kept(standing) then
+    local phase, holding, holder = rest.read(text)
+    if holder == owner and not rest.is_kept(phase) then
         -- The answer to an earlier acquire was lost (rule R6), or the notification of a grant:
         -- the same holding, with a full lease and its own token.
-        rest.confirm(lock, fence, standing, holding, ttl, remember)
+        rest.confirm(lock, fence, phase, holding, ttl, remember)
         return string.match(holding, '"token":(%d+)') .. ' '
             .. string.match(holding, '"acquired_at":(%d+)')
     end

@@ -41,7 +41,7 @@ elseif type(text) == 'table' then
     kind = redis.call('TYPE', lock).ok
     text = ''
 end
-local standing, holding = rest.read(text)
+local phase, holding = rest.read(text)
 if not holding then
     -- Not one of our locks. It has no heartbeat, so it is never stale. A plain string may be
     -- another program's lock, which an operator may free; other data is left alone.
@@ -56,11 +56,11 @@ if not holding then
 end
 if stale >= 0 then
     -- A lock that its holder gave back and at_least keeps has no heartbeat by design.
-    if rest.is_kept(standing) then
+    if rest.is_kept(phase) then
         return 0
     end
     -- A heartbeat comes each third of the ttl: a pause of less than half of it is none.
-    local lease = string.match(standing, '"claim":(%d+)') or string.match(holding, '"ttl":(%d+)}$')
+    local lease = string.match(phase, '"claim":(%d+)') or string.match(holding, '"ttl":(%d+)}$')
     local ttl, left = tonumber(lease) or 0, redis.call('PTTL', lock)
     if left >= 0 and ttl - left < math.max(stale, ttl / 2) then
         return 0

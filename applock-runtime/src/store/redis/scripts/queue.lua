@@ -129,14 +129,14 @@ local function make_rest()
         return rest.whole(number + 1)
     end
 
-    -- What a lock's text says: how it stands ('' held, or its claim or its keep), its owner id, the
+    -- What a lock's text says: its phase ('' held, or its claim or its keep), its owner id, the
     -- text from the owner id on. Nothing if no version-1 lock is there.
     function rest.read(text)
         return string.match(text, '^{"applock":1,(.-)("owner":"(%x+)","token":%d+,"acq.*)$')
     end
 
-    function rest.is_kept(standing)
-        return string.sub(standing, 1, 7) == '"kept":'
+    function rest.is_kept(phase)
+        return string.sub(phase, 1, 7) == '"kept":'
     end
 
     -- A write that changes nothing, so that a replica or a server that can't write says so, and
@@ -148,8 +148,8 @@ local function make_rest()
 
     -- Sets a lease back to its full ttl. A claim is confirmed by it: the text changes then. A server
     -- short of memory may refuse that, and the next heartbeat tries again.
-    function rest.confirm(lock, fence, standing, holding, ttl, remember)
-        local done = standing ~= '' and redis.pcall('SET', lock, '{"applock":1,' .. holding, 'PX', ttl)
+    function rest.confirm(lock, fence, phase, holding, ttl, remember)
+        local done = phase ~= '' and redis.pcall('SET', lock, '{"applock":1,' .. holding, 'PX', ttl)
         if not done or done.err then
             redis.call('PEXPIRE', lock, ttl)
         end
@@ -176,8 +176,8 @@ local function make_rest()
     end
 
     function rest.write_lock(lock, holding, ttl, claim)
-        local standing = claim and '"claim":' .. claim .. ',' or ''
-        redis.call('SET', lock, '{"applock":1,' .. standing .. holding, 'PX', claim or ttl)
+        local phase = claim and '"claim":' .. claim .. ',' or ''
+        redis.call('SET', lock, '{"applock":1,' .. phase .. holding, 'PX', claim or ttl)
     end
 
     -- Notes in the fence how the holding ended. A courtesy: a server short of memory may refuse it.

@@ -47,8 +47,8 @@ local function end_holding(at)
         end
         text = ''
     end
-    local standing, holding, holder = rest.read(text or '')
-    if holder ~= owner or rest.is_kept(standing) then
+    local phase, holding, holder = rest.read(text or '')
+    if holder ~= owner or rest.is_kept(phase) then
         -- A replica that lacks the key must say READONLY, not 'not yours'.
         rest.touch(fence)
         if redis.call('ZREM', queue, owner) > 0 then
