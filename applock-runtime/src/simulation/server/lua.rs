@@ -1,9 +1,9 @@
-//! What scripts see of the server: `redis` and `cjson`, in a Lua of the same version.
+//! What scripts see of the server: `redis`, in a Lua of the same version.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use mlua::{Function, Lua, LuaOptions, LuaString, StdLib, Table, Value, Variadic};
+use mlua::{Function, Lua, LuaOptions, StdLib, Value, Variadic};
 
 use super::wire::Reply;
 
@@ -33,7 +33,6 @@ impl Scripts {
             redis.set(function, make)?;
         }
         lua.globals().set("redis", redis)?;
-        lua.globals().set("cjson", cjson(&lua)?)?;
         Ok(Self {
             lua,
             known: RefCell::default(),
@@ -129,84 +128,4 @@ fn from_lua(value: &Value) -> Reply {
         }
         other => panic!("no script of ours answers {other:?}"),
     }
-}
-
-fn cjson(lua: &Lua) -> mlua::Result<Table> {
-    let cjson = lua.create_table()?;
-    cjson.set("null", Value::NULL)?;
-    let encode = lua.create_function(|lua, value: Value| {
-        let mut out = String::new();
-        write_json(lua, &value, &mut out)?;
-        Ok(out)
-    })?;
-    cjson.set("encode", encode)?;
-    let decode = lua.create_function(|lua, text: LuaString| {
-        let json = serde_json::from_slice(&text.as_bytes()).map_err(mlua::Error::external)?;
-        read_json(lua, &json)
-    })?;
-    cjson.set("decode", decode)?;
-    Ok(cjson)
-}
-
-/// As cjson does: numbers with 14 digits, and an empty table as an object.
-fn write_json(lua: &Lua, value: &Value, out: &mut String) -> mlua::Result<()> {
-    match value {
-        Value::Nil => out.push_str("null"),
-        null if *null == Value::NULL => out.push_str("null"),
-        Value::Boolean(flag) => out.push_str(&flag.to_string()),
-        Value::Integer(_) | Value::Number(_) => {
-            let text = lua.coerce_string(value.clone())?;
-            out.push_str(&text.unwrap().to_str()?);
-        }
-        Value::String(text) => out.push_str(&quoted(&text.to_str()?)),
-        Value::Table(table) if table.raw_len() > 0 => {
-            out.push('[');
-            for (index, item) in table.sequence_values::<Value>().enumerate() {
-                out.push_str(if index > 0 { "," } else { "" });
-                write_json(lua, &item?, out)?;
-            }
-            out.push(']');
-        }
-        Value::Table(table) => {
-            out.push('{');
-            for (index, pair) in table.pairs::<String, Value>().enumerate() {
-                let (name, item) = pair?;
-                out.push_str(if index > 0 { "," } else { "" });
-                out.push_str(&quoted(&name));
-                out.push(':');
-                write_json(lua, &item, out)?;
-            }
-            out.push('}');
-        }
-        other => return Err(mlua::Error::runtime(format!("can't encode {other:?}"))),
-    }
-    Ok(())
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-fn read_json(lua: &Lua, json: &serde_json::Value) -> mlua::Result<Value> {
-    use serde_json::Value as Json;
-    Ok(match json {
-        Json::Null => Value::NULL,
-        Json::Bool(flag) => Value::Boolean(*flag),
-        Json::Number(number) => Value::Number(number.as_f64().unwrap()),
-        Json::String(text) => Value::String(lua.create_string(text)?),
-        Json::Array(items) => {
-            let table = lua.create_table()?;
-            for item in items {
-                table.push(read_json(lua, item)?)?;
-            }
-            Value::Table(table)
-        }
-        Json::Object(fields) => {
-            let table = lua.create_table()?;
-            for (name, item) in fields {
-                table.set(name.as_str(), read_json(lua, item)?)?;
-            }
-            Value::Table(table)
-        }
-    })
 }

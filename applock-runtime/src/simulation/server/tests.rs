@@ -202,19 +202,6 @@ fn a_script_that_fails_by_itself_is_no_answer() {
     answer("return nothing.at_all", &[], &[]);
 }
 
-#[test]
-fn scripts_read_and_write_json() {
-    let script = r#"local read = cjson.decode(ARGV[1])
-        return {read.list[2], read.a.b, read.text, tostring(read.none == cjson.null),
-            cjson.encode({1, 'x"y', 1.5, true}), cjson.encode({ttl = 3000}), cjson.encode({}),
-            cjson.encode(123456789012345678)}"#;
-    let json = r#"{"list": ["x", "y"], "a": {"b": 5}, "text": "\u00e4", "none": null}"#;
-    assert_eq!(
-        answer(script, &[], &[json]),
-        r#"*8 $1 y :5 $2 ä $4 true $19 [1,"x\"y",1.5,true] $12 {"ttl":3000} $2 {} $19 1.2345678901235e+17"#
-    );
-}
-
 /// Runs `talk` as host 0 beside a server.
 fn with_server<F: Future<Output = turmoil::Result> + 'static>(
     talk: impl FnOnce(Rc<World>, Dialler) -> F,

@@ -22,7 +22,7 @@
 if #KEYS == 4 and redis.call('EXISTS', KEYS[1], KEYS[3]) == 0 then
     local last = redis.pcall('GET', KEYS[2])
     local number = type(last) == 'string'
-        and tonumber((string.match(last, '^{"applock":1,"owner":"%x+","token":(%d+),')))
+        and tonumber((string.match(last, LAST_TOKEN)))
     if not last or number and number < tonumber(micros) then
         local text = '{"applock":1,"owner":"' .. ARGV[1] .. '","token":' .. micros
             .. ',"acquired_at":' .. now .. ARGV[4]
@@ -112,14 +112,11 @@ local answers, seen = {}, {}
 for at = 1, count do
     local key, arg = 4 * at - 3, 5 * at - 4
     -- MGET finds nothing also where a key is no string: `take` tells the two apart.
-    local lock, last, token = KEYS[key], fences and fences[at], nil
-    if last then
-        local number = tonumber((string.match(last, '^{"applock":1,"owner":"%x+","token":(%d+),')))
-        token = number and number < tonumber(micros) and micros
-    end
-    if token and not seen[lock] then
+    local lock, last = KEYS[key], fences and fences[at]
+    local number = last and tonumber((string.match(last, LAST_TOKEN)))
+    if number and number < tonumber(micros) and not seen[lock] then
         seen[lock] = true
-        local text = '{"applock":1,"owner":"' .. ARGV[arg] .. '","token":' .. token
+        local text = '{"applock":1,"owner":"' .. ARGV[arg] .. '","token":' .. micros
             .. ',"acquired_at":' .. now .. ARGV[arg + 3]
         -- The fence, whose writing can fail (type, rights, memory), comes first (rule R3).
         local failed = redis.pcall('SET', KEYS[key + 1], text, 'PX', ARGV[arg + 1] + ARGV[arg + 2]).err
@@ -128,7 +125,7 @@ for at = 1, count do
             rest = rest or make_rest()
             answers[at] = rest.failed({err = failed})
         else
-            answers[at] = token .. ' ' .. now
+            answers[at] = micros .. ' ' .. now
         end
     else
         rest = rest or make_rest()

@@ -47,6 +47,9 @@ local clock = redis.call('TIME')
 local micros = clock[1] .. string.sub('00000' .. clock[2], -6)
 local now = string.sub(micros, 1, -4)
 
+-- The last token, in a fence.
+local LAST_TOKEN = '^{"applock":1,"owner":"%x+","token":(%d+),'
+
 local function make_rest()
     -- The largest fencing token. This number, and those below, are the protocol's: a unit test in
     -- requests.rs compares them.
@@ -114,7 +117,7 @@ local function make_rest()
         if not last then
             return micros
         end
-        local number = tonumber((string.match(last, '^{"applock":1,"owner":"%x+","token":(%d+),')))
+        local number = tonumber((string.match(last, LAST_TOKEN)))
         if not number then
             local version = string.match(last, '^{"applock":(%d+),')
             rest.fail(version and 'BADFENCE it is of version ' .. version .. ' of the layout'

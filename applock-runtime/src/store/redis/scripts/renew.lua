@@ -16,7 +16,7 @@ end
 local texts = redis.call('MGET', unpack(locks))
 for at = 1, #locks do
     local lock, fence, owner, ttl = locks[at], KEYS[2 * at], ARGV[2 * at - 1], ARGV[2 * at]
-    local text, confirmed = texts[at], nil
+    local text, confirmed, done = texts[at], nil, nil
     -- 54: the length of that beginning, up to the owner id's last digit.
     local is_held = text and string.sub(text, 1, 54) == '{"applock":1,"owner":"' .. owner
     if text and not is_held then
@@ -25,10 +25,12 @@ for at = 1, #locks do
     if confirmed then
         -- A waiter's claim: now it is a full lease. A server short of memory may refuse the
         -- change of the text, and the next heartbeat tries again.
-        redis.pcall('SET', lock, '{"applock":1,' .. confirmed, 'PX', ttl)
+        done = redis.pcall('SET', lock, '{"applock":1,' .. confirmed, 'PX', ttl)
     end
     if is_held or confirmed then
-        redis.call('PEXPIRE', lock, ttl)
+        if not done or done.err then
+            redis.call('PEXPIRE', lock, ttl)
+        end
         -- The fence outlives the lease; its own time left tells when the last heartbeat came.
         redis.call('PEXPIRE', fence, ttl + (string.match(text, '"remember":(%d+)', 54) or 0))
         answer[at] = 1
