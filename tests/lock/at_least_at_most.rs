@@ -66,7 +66,7 @@ fn is_kept_after(way: Way) {
         left = server.run("PTTL QUEUE:least");
         server
             .text("QUEUE:least")
-            .is_some_and(|lock| !lock["kept"].is_null())
+            .is_some_and(|lock| lock["state"] == "kept")
     });
     assert!((1..=5_000).contains(&left), "{way:?}: {left} ms");
     let begun = Notify::new();

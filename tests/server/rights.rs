@@ -9,9 +9,10 @@ use applock::{AppLocker, Ending, Error, Result, singleton};
 const PASSWORD: &str = "s3cret-of-lk";
 
 /// All that a user needs for `redis://`, for every call there is.
-const COMMANDS: [&str; 20] = [
-    "evalsha", "eval", "time", "type", "exists", "pttl", "pexpire", "get", "mget", "set", "del",
-    "hget", "hset", "hdel", "zadd", "zrange", "zrank", "zcard", "zrem", "zpopmin",
+const COMMANDS: [&str; 21] = [
+    "evalsha", "eval", "time", "type", "exists", "pttl", "pexpire", "getrange", "mget", "set",
+    "setrange", "del", "hget", "hset", "hdel", "zadd", "zrange", "zrank", "zcard", "zrem",
+    "zpopmin",
 ];
 
 /// To be notified of a grant; without them waiters poll.
@@ -220,9 +221,26 @@ fn assert_denied(error: &Error, what: &str) {
 
 #[tokio::test]
 async fn each_missing_command_is_reported_as_denied_and_leaves_no_half_made_lock() {
-    for command in COMMANDS {
+    // A holding that can't be marked as released is released all the same.
+    for command in COMMANDS.into_iter().filter(|name| *name != "setrange") {
         assert_denied(&without(command).await, command);
     }
+}
+
+/// How it ended is not known then; nothing else is different.
+#[tokio::test]
+async fn a_holding_that_can_not_be_marked_as_released_is_released() {
+    let rest: Vec<&str> = COMMANDS
+        .into_iter()
+        .filter(|name| *name != "setrange")
+        .collect();
+    let (server, url) = server_for(&rest, &KEYS);
+    let lock = AppLocker::connect(&url).await.unwrap().lock("job");
+    lock.acquire().await.unwrap().release().await.unwrap();
+    assert!(!server.run::<bool>("EXISTS QUEUE:job"));
+    let last = lock.last_holding().await.unwrap().unwrap();
+    assert_eq!(last.ending, Ending::Expired);
+    lock.acquire().await.unwrap().release().await.unwrap();
 }
 
 #[tokio::test]

@@ -435,6 +435,7 @@ impl Actor {
             owner,
             token: grant.token,
             ttl: acquiring.request.ttl,
+            remember: acquiring.request.remember,
             acquired_at: grant.at,
             at_least: acquiring.request.at_least,
             cap,

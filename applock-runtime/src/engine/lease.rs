@@ -47,6 +47,8 @@ pub(crate) struct Lease {
     pub(crate) owner: OwnerId,
     pub(crate) token: u64,
     pub(crate) ttl: Duration,
+    /// For how long the store remembers the holding after its end.
+    pub(crate) remember: Duration,
     pub(crate) acquired_at: SystemTime,
     /// When the answer to the acquisition arrived.
     pub(crate) since: Moment,
@@ -84,6 +86,7 @@ pub(crate) struct Terms {
     pub(crate) owner: OwnerId,
     pub(crate) token: u64,
     pub(crate) ttl: Duration,
+    pub(crate) remember: Duration,
     pub(crate) acquired_at: SystemTime,
     pub(crate) at_least: Option<Duration>,
     pub(crate) cap: Option<Moment>,
@@ -102,6 +105,7 @@ impl Lease {
             owner: terms.owner,
             token: terms.token,
             ttl: terms.ttl,
+            remember: terms.remember,
             acquired_at: terms.acquired_at,
             since: clock.now(),
             at_least: terms.at_least,
@@ -371,6 +375,7 @@ mod tests {
             owner: OwnerId::new_v4(),
             token: 7,
             ttl,
+            remember: ttl * 10,
             acquired_at: SystemTime::UNIX_EPOCH,
             at_least: Some(ttl * 2),
             cap: None,

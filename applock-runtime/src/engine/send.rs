@@ -114,6 +114,7 @@ impl Actor {
                     owner,
                     token: lease.token,
                     ttl: lease.ttl,
+                    remember: lease.remember,
                 });
                 asked.push(owner);
             }
@@ -136,6 +137,7 @@ impl Actor {
                     key: releasing.key.clone(),
                     owner,
                     token: releasing.lease.as_ref().map(|lease| lease.token),
+                    remember: releasing.remember,
                     keep: releasing.lease.as_ref().and_then(|lease| lease.keep()),
                 });
                 asked.push(owner);

@@ -200,6 +200,8 @@ pub(super) const ORPHAN_WATCH: Duration = Duration::from_secs(5);
 /// A held lock, a place in the wait queue, or an orphan, on its way out.
 pub(super) struct ReleasingEntry {
     pub(super) key: Key,
+    /// For how long its holding is remembered.
+    pub(super) remember: Duration,
     /// `None` for an orphan.
     pub(super) lease: Option<Arc<Lease>>,
     pub(super) reply: Option<oneshot::Sender<Result<()>>>,
@@ -229,6 +231,7 @@ impl ReleasingEntry {
     ) -> Self {
         Self {
             key: lease.key.clone(),
+            remember: lease.remember,
             lost: lease.lost_error(),
             is_queue_place: false,
             until: now + lease.ttl,
@@ -246,6 +249,7 @@ impl ReleasingEntry {
     pub(super) fn orphan(request: &AcquireRequest, now: Moment) -> Self {
         Self {
             key: request.key.clone(),
+            remember: request.remember,
             lease: None,
             reply: None,
             lost: None,

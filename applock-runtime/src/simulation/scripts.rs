@@ -25,7 +25,7 @@ mod real;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
 use redis::Value;
@@ -535,12 +535,14 @@ impl<S: ScriptServer> Pair<S> {
             owner,
             token: 0,
             ttl: Duration::from_millis(ttl),
+            remember: self.remember_of(owner),
         };
         let (beats, at) = self.among_others(beat, |this, key| Renew {
             key,
             owner: OwnerId::from_u128(this.rng.u128(..)),
             token: 0,
             ttl: Duration::from_millis(ttl),
+            remember: Duration::from_secs(3_600),
         });
         let answer = self.server.ask(&requests::renew(&beats));
         let found = reply::flags(&answer, beats.len()).unwrap()[at];
@@ -550,6 +552,11 @@ impl<S: ScriptServer> Pair<S> {
             self.is_cut = false;
         }
         self.same("renewed", &decided, &found);
+    }
+
+    /// For how long its request said that the holding is to be remembered.
+    fn remember_of(&self, owner: OwnerId) -> Duration {
+        Duration::from_millis(self.remembers.get(&owner).copied().unwrap_or(1_000))
     }
 
     fn release(&mut self, which: usize) {
@@ -563,6 +570,7 @@ impl<S: ScriptServer> Pair<S> {
             key: self.key.clone(),
             owner,
             token: None,
+            remember: self.remember_of(owner),
             keep: (keep > 0).then(|| Duration::from_millis(keep)),
         };
         self.note(format!("{} releases, keep {keep}", owner.simple()));
@@ -571,6 +579,7 @@ impl<S: ScriptServer> Pair<S> {
             owner: this.others.get(&key.lock).copied().unwrap_or_default(),
             key,
             token: None,
+            remember: Duration::from_secs(3_600),
             keep: None,
         });
         let answer = self.answer(&requests::release(&ends, &channel), at, ends.len());
@@ -673,6 +682,7 @@ impl<S: ScriptServer> Pair<S> {
     /// The answer for the lock at that place, of a script that answers for each.
     fn answer(&mut self, call: &ScriptCall, at: usize, count: usize) -> Value {
         match self.server.ask(call) {
+            answer if count == 1 => answer,
             Value::Array(mut answers) if answers.len() == count => answers.swap_remove(at),
             other => panic!("{other:?}\n{}", self.story()),
         }
@@ -734,7 +744,8 @@ impl<S: ScriptServer> Pair<S> {
         // Of a key that was evicted the fence knows nothing; and that a lease has run out is
         // told by the fence's own time left, which counts a claim as a lease.
         if expected.ending != Ending::Expired && !self.is_cut {
-            self.same("its end", &expected.until, &found.until);
+            let since = |end: Option<SystemTime>| end?.duration_since(UNIX_EPOCH).ok();
+            self.near("its end", since(expected.until), since(found.until));
         }
     }
 
@@ -751,19 +762,23 @@ impl<S: ScriptServer> Pair<S> {
             None => String::new(),
             Some(newest) => {
                 let owner = OwnerId::from_u128(newest.owner).simple().to_string();
-                let phase = match newest.phase {
-                    Phase::Kept => format!("\"kept\":{},", newest.term(&TIMING) / MILLI),
-                    Phase::Claimed => format!("\"claim\":{},", newest.term(&TIMING) / MILLI),
-                    _ => String::new(),
+                let state = match newest.phase {
+                    Phase::Kept => "\"state\":\"kept\",     ",
+                    Phase::Claimed => "\"state\":\"claimed\",  ",
+                    _ => "\"state\":\"held\",     ",
                 };
-                format!("{{\"applock\":1,{phase}\"owner\":\"{owner}\"")
+                let (token, since) = (newest.token, newest.acquired.micros / 1_000);
+                format!(
+                    "{{\"applock\":1,{state}\"token\":{token},\"acquired_at\":{since},\
+                     \"owner\":\"{owner}\""
+                )
             }
         };
-        let found = match found.split_once(",\"token\":") {
+        let found = match found.split_once(",\"remember\":") {
             Some((beginning, _)) => beginning.to_owned(),
             None => found,
         };
-        self.same("phase", &expected, &found);
+        self.same("state", &expected, &found);
     }
 
     fn same_queue(&mut self) {
@@ -862,6 +877,7 @@ fn of_requests_for_one_lock_in_a_call_the_first_is_granted_it() {
         key: pair.key.clone(),
         owner: OwnerId::from_u128(number),
         token: None,
+        remember: Duration::from_secs(3_600),
         keep: None,
     };
     for round in 0..2 {

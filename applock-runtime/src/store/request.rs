@@ -99,6 +99,8 @@ pub(crate) struct Renew {
     /// For the log.
     pub(crate) token: u64,
     pub(crate) ttl: Duration,
+    /// For how long the holding is remembered after its end.
+    pub(crate) remember: Duration,
 }
 
 /// The end of one holding.
@@ -108,6 +110,8 @@ pub(crate) struct Release {
     pub(crate) owner: OwnerId,
     /// For the log; unknown of an acquire that was never answered.
     pub(crate) token: Option<u64>,
+    /// For how long the holding is remembered after its end.
+    pub(crate) remember: Duration,
     /// Keep the lock taken for so long still (`at_least`), without a heartbeat.
     pub(crate) keep: Option<Duration>,
 }

@@ -42,10 +42,10 @@ macro_rules! sources {
 
 static SOURCES: LazyLock<[Source; 5]> = LazyLock::new(|| {
     sources! {
-        Acquire: "queue.lua" "acquire.lua",
+        Acquire: "clock.lua" "acquire_short.lua" "queue.lua" "acquire.lua",
         Renew: "renew.lua",
-        Release: "queue.lua" "release.lua",
-        Force: "queue.lua" "force_release.lua",
+        Release: "release_short.lua" "clock.lua" "queue.lua" "release.lua",
+        Force: "clock.lua" "queue.lua" "force_release.lua",
         Inspect: "inspect.lua",
     }
 });

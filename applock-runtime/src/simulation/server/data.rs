@@ -120,7 +120,7 @@ impl Data {
 
     pub(super) fn holder(&mut self, key: &str) -> Option<Holder> {
         let (lock, until) = self.lock(key)?;
-        let is_kept = lock.get("kept").is_some();
+        let is_kept = lock.get("state")? == "kept";
         let owner = OwnerNumber::from_str_radix(lock.get("owner")?.as_str()?, 16).ok()?;
         (!is_kept).then_some((
             owner,
@@ -132,7 +132,7 @@ impl Data {
     /// Until when a lock is kept that its holder gave back.
     pub(super) fn kept(&mut self, key: &str) -> Option<Duration> {
         let (lock, until) = self.lock(key)?;
-        lock.get("kept").and(until)
+        (lock.get("state")? == "kept").then_some(until).flatten()
     }
 
     /// What a lock's text says, and its expiry.
@@ -188,6 +188,15 @@ impl Data {
                 };
                 Ok(Reply::Array(keys.iter().map(get).collect()))
             }
+            ["GETRANGE", key, start, end] => {
+                match self.keys.get(*key).map(|entry| &entry.content) {
+                    None => Ok(Reply::Bulk(String::new())),
+                    Some(Content::Text(text)) => part(text, start, end),
+                    Some(_) => Err(WRONG_TYPE),
+                }
+            }
+            // The expiry stays.
+            ["SETRANGE", key, offset, text] => self.write_over(key, offset, text),
             // Whatever was there before.
             ["SET", key, text, "PX", millis] => match millis.parse() {
                 Ok(millis @ 1..) => {
@@ -200,11 +209,7 @@ impl Data {
                 }
                 _ => Err(NO_INTEGER),
             },
-            [
-                "HGET" | "HMGET" | "HGETALL" | "HLEN" | "HSET" | "HSETNX" | "HDEL",
-                key,
-                ..,
-            ] => {
+            ["HGET" | "HSET" | "HDEL", key, ..] => {
                 return Some(self.change::<Hash>(key, |hash| hash_command(hash, words)));
             }
             [
@@ -227,6 +232,24 @@ impl Data {
             _ => drop(self.keys.remove(key)),
         }
         Ok(Reply::Int(1))
+    }
+
+    /// A text from `offset` on is replaced; one that is too short is filled up with zeros.
+    fn write_over(&mut self, key: &str, offset: &str, text: &str) -> CommandResult {
+        let offset: usize = offset.parse().map_err(|_| NO_INTEGER)?;
+        let empty = Stored {
+            content: Content::Text(String::new()),
+            until: None,
+        };
+        let entry = self.keys.entry(key.to_owned()).or_insert(empty);
+        let Content::Text(known) = &mut entry.content else {
+            return Err(WRONG_TYPE);
+        };
+        while known.len() < offset + text.len() {
+            known.push('\0');
+        }
+        known.replace_range(offset..offset + text.len(), text);
+        Ok(Reply::Int(i64::try_from(known.len()).unwrap()))
     }
 
     fn find<K: ContentType>(&mut self, key: &str) -> Result<Option<&mut K>, CommandError> {
@@ -275,6 +298,14 @@ pub(super) fn is_lock(key: &str) -> bool {
         .all(|end| !key.ends_with(end))
 }
 
+/// The bytes of a text from `start` to `end`, both included.
+fn part(text: &str, start: &str, end: &str) -> CommandResult {
+    let place = |word: &str| word.parse::<usize>().map_err(|_| NO_INTEGER);
+    let (start, end) = (place(start)?, place(end)?.saturating_add(1));
+    let part = text.get(start..end.min(text.len()));
+    Ok(Reply::Bulk(part.unwrap_or_default().to_owned()))
+}
+
 fn count(items: impl Iterator) -> Reply {
     Reply::Int(i64::try_from(items.count()).unwrap())
 }
@@ -286,21 +317,6 @@ fn bulk(text: Option<&String>) -> Reply {
 fn hash_command(hash: &mut Hash, words: &[&str]) -> CommandResult {
     Ok(match words {
         ["HGET", _, field] => bulk(hash.get(*field)),
-        ["HMGET", _, fields @ ..] if !fields.is_empty() => {
-            Reply::Array(fields.iter().map(|field| bulk(hash.get(*field))).collect())
-        }
-        ["HGETALL", _] => {
-            let flat = hash.iter().flat_map(|(name, value)| [name, value]);
-            Reply::Array(flat.cloned().map(Reply::Bulk).collect())
-        }
-        ["HLEN", _] => count(hash.iter()),
-        ["HSETNX", _, field, value] => {
-            let is_new = !hash.contains_key(*field);
-            if is_new {
-                hash.insert((*field).to_owned(), (*value).to_owned());
-            }
-            Reply::Int(is_new.into())
-        }
         ["HSET", _, pairs @ ..] if !pairs.is_empty() && pairs.len().is_multiple_of(2) => {
             let mut put = |pair: &[&str]| hash.insert(pair[0].to_owned(), pair[1].to_owned());
             count(pairs.chunks(2).filter(|pair| put(pair).is_none()))

@@ -84,6 +84,7 @@ impl Table {
             key: key(),
             owner: id(owner),
             token: None,
+            remember: std::time::Duration::from_secs(3_600),
             keep,
         };
         let mut answers = self.store().release(vec![end], TTL).await;
@@ -95,6 +96,7 @@ impl Table {
             key: key(),
             owner: id(owner),
             token: 1,
+            remember: std::time::Duration::from_secs(3_600),
             ttl: TTL,
         };
         let mut answers = self.store().renew(vec![beat], TTL).await;

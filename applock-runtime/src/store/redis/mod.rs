@@ -219,6 +219,8 @@ impl RedisStore {
         within: Duration,
     ) -> Vec<StoreResult<Value>> {
         match self.run(call, about, within).await {
+            // A script answers for a single lock without a list.
+            Ok(answer) if count == 1 => vec![reply::done(answer)],
             Ok(Value::Array(answers)) if answers.len() == count => {
                 answers.into_iter().map(reply::done).collect()
             }

@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::info::{Ending, LastHolding, LockInfo, Record};
 use crate::key::Key;
+use crate::protocol::Timing;
 use crate::store::{
     Acquired, Grant, Inspection, OwnerId, QueuePosition, Released, StoreError, StoreErrorKind,
     StoreResult,
@@ -104,10 +105,15 @@ pub(crate) fn done(value: Value) -> StoreResult<Value> {
 pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResult<Acquired> {
     let read = || -> Option<Acquired> {
         if let Value::BulkString(bytes) = value {
-            let (token, at) = str::from_utf8(bytes).ok()?.split_once(' ')?;
+            let said = str::from_utf8(bytes).ok()?;
+            let (token, at) = match said.split_once(' ') {
+                Some((token, at)) => (token.parse().ok()?, at.parse().ok()?),
+                // The token is the clock's.
+                None => (said.parse().ok()?, said.parse::<u64>().ok()? / 1_000),
+            };
             return Some(Acquired::Granted {
-                token: token.parse().ok()?,
-                at: self::at(at.parse().ok()?)?,
+                token,
+                at: self::at(at)?,
             });
         }
         match array(value)? {
@@ -240,6 +246,7 @@ pub(crate) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
 struct Holding {
     #[serde(rename = "applock")]
     version: u64,
+    state: String,
     owner: String,
     token: u64,
     acquired_at: u64,
@@ -256,13 +263,6 @@ struct Holding {
     pid: Option<u32>,
     #[serde(default)]
     ttl: u64,
-    /// Of a lock: the lease of a waiter that has not confirmed its grant.
-    claim: Option<u64>,
-    /// Of a lock: for how long it is kept after its release.
-    kept: Option<u64>,
-    /// Of a fence: how the holding ended, and when.
-    ended: Option<String>,
-    until: Option<u64>,
 }
 
 /// The version of the layout that the scripts write.
@@ -320,11 +320,14 @@ fn holder(key: &Key, holding: Holding, left: i64, now: u64) -> Record {
         // A heartbeat sets the expiry back to the ttl, so what is gone of that is the
         // heartbeat's age. A claim and a keep have a length of their own.
         heartbeat_age: remaining.map(|left| {
-            let lease = holding.claim.or(holding.kept).unwrap_or(holding.ttl);
+            let lease = match &*holding.state {
+                "claimed" => holding.ttl.min(Timing::MILLIS.claim),
+                _ => holding.ttl,
+            };
             Duration::from_millis(lease).saturating_sub(left)
         }),
         remaining,
-        ttl: Some(Duration::from_millis(holding.kept.unwrap_or(holding.ttl))),
+        ttl: Some(Duration::from_millis(holding.ttl)),
         waiters: None,
         foreign: None,
     }
@@ -355,23 +358,21 @@ fn last_holding(
     now: u64,
 ) -> Option<LastHolding> {
     let last = holding(fence)?;
-    let ending = match last.ended.as_deref() {
+    let ending = match &*last.state {
         // Also while at_least keeps it.
         _ if holder.is_some_and(|holder| holder.owner_id() == last.owner) => Ending::Held,
-        Some("released") => Ending::Released,
-        Some("forced") => Ending::Forced,
+        "released" => Ending::Released,
+        "forced" => Ending::Forced,
         _ => Ending::Expired,
     };
-    let until = match ending {
-        Ending::Held => None,
-        // The fence outlives the lease by `remember`, and every heartbeat says so anew.
-        Ending::Expired => u64::try_from(fence_left)
-            .ok()
-            .map(|left| now.saturating_add(left).saturating_sub(last.remember))
-            .map(|end| end.min(now))
-            .and_then(at),
-        _ => last.until.and_then(at),
-    };
+    // The fence outlives the lease or its release by `remember`: every heartbeat, and the release,
+    // set its expiry anew. What at_least keeps ends later than now, and may be evicted before.
+    let until = u64::try_from(fence_left)
+        .ok()
+        .filter(|_| ending != Ending::Held)
+        .map(|left| now.saturating_add(left).saturating_sub(last.remember))
+        .map(|end| end.min(now))
+        .and_then(at);
     Some(LastHolding {
         key: key.lock.clone(),
         owner_id: last.owner,

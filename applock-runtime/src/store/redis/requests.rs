@@ -27,16 +27,17 @@ macro_rules! script {
     };
 }
 
-static ACQUIRE: LazyLock<Script> = script!("queue", "acquire");
+static ACQUIRE: LazyLock<Script> = script!("clock", "acquire_short", "queue", "acquire");
 static RENEW: LazyLock<Script> = script!("renew");
-static RELEASE: LazyLock<Script> = script!("queue", "release");
+static RELEASE: LazyLock<Script> = script!("release_short", "clock", "queue", "release");
 static INSPECT: LazyLock<Script> = script!("inspect");
-static FORCE_RELEASE: LazyLock<Script> = script!("queue", "force_release");
+static FORCE_RELEASE: LazyLock<Script> = script!("clock", "queue", "force_release");
 
 /// What stands in a lock's text after `acquired_at`: what the request knows, in the order that the
 /// scripts and people read.
 #[derive(Serialize)]
 struct Tail<'a> {
+    owner: &'a str,
     remember: u64,
     app: &'a str,
     name: &'a str,
@@ -47,8 +48,9 @@ struct Tail<'a> {
 }
 
 impl<'a> Tail<'a> {
-    fn of(request: &'a Acquire) -> Self {
+    fn of(request: &'a Acquire, owner: &'a str) -> Self {
         Self {
+            owner,
             remember: millis(request.remember),
             app: request.key.app().unwrap_or_default(),
             name: request.key.name().unwrap_or_default(),
@@ -63,49 +65,53 @@ impl<'a> Tail<'a> {
 /// Takes locks for one process. `run` is the run id of the server where the process has
 /// subscribed to `channel`, `None` while it has not: then the server expects it to poll.
 pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) -> ScriptCall {
+    let is_waited = |request: &Acquire| request.notifications.is_some();
+    let any_waits = requests.iter().any(is_waited);
     // A tail is as long as eight other words.
     let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, requests.len() * 12);
     for request in requests {
         call.sides(&request.key);
     }
     for request in requests {
-        call.owner(request.owner)
-            .millis(request.ttl)
-            .millis(request.remember)
-            .json_tail(&Tail::of(request));
-        match &request.notifications {
-            None => call.text(""),
-            Some(_) => call.text(&format!(
-                "{} {} {channel}",
-                request.ticket.unwrap_or(0),
-                run.unwrap_or("0")
-            )),
-        };
+        let mut digits = [0; 32];
+        let owner = request.owner.simple().encode_lower(&mut digits);
+        call.millis(request.ttl)
+            .fence_ttl(request.ttl, request.remember)
+            .json_tail(&Tail::of(request, owner));
+        if is_waited(request) {
+            let (ticket, run) = (request.ticket.unwrap_or(0), run.unwrap_or("0"));
+            call.text(&format!("{ticket} {run} {channel}"));
+        } else if any_waits {
+            call.text("");
+        }
     }
     call
 }
 
 /// Sends heartbeats. Neither queue nor waiters: a heartbeat must be the cheapest step.
 pub(crate) fn renew(beats: &[Renew]) -> ScriptCall {
-    let mut call = ScriptCall::new(&RENEW, beats.len() * 2, beats.len() * 2);
+    let mut call = ScriptCall::new(&RENEW, beats.len() * 2, beats.len() * 3);
     for beat in beats {
         call.lock(&beat.key).side(&beat.key, Side::Fence);
     }
     for beat in beats {
-        call.owner(beat.owner).millis(beat.ttl);
+        call.owner(beat.owner)
+            .millis(beat.ttl)
+            .fence_ttl(beat.ttl, beat.remember);
     }
     call
 }
 
 /// Ends holdings, for the process of that channel.
 pub(crate) fn release(ends: &[Release], channel: &str) -> ScriptCall {
-    let mut call = ScriptCall::new(&RELEASE, ends.len() * 4, 1 + ends.len() * 2);
+    let mut call = ScriptCall::new(&RELEASE, ends.len() * 4, 1 + ends.len() * 3);
     for end in ends {
         call.sides(&end.key);
     }
     call.text(channel);
     for end in ends {
         call.owner(end.owner)
+            .millis(end.remember)
             .millis(end.keep.unwrap_or(Duration::ZERO));
     }
     call

@@ -127,6 +127,11 @@ impl ScriptCall {
         self
     }
 
+    /// The expiry of a fence: it outlives its lease by `remember`.
+    pub(super) fn fence_ttl(&mut self, ttl: Duration, remember: Duration) -> &mut Self {
+        self.number(millis(ttl).saturating_add(millis(remember)))
+    }
+
     /// A length in whole milliseconds, the scripts' unit.
     pub(super) fn millis(&mut self, length: Duration) -> &mut Self {
         self.number(millis(length))

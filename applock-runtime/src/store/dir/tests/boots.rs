@@ -92,12 +92,14 @@ async fn a_record_of_version_1_is_refused_by_every_step_with_the_way_out() {
     fs::write(&path, text).unwrap();
     let renew = Renew {
         token: 1,
+        remember: std::time::Duration::from_secs(3_600),
         key: key.clone(),
         owner: Uuid::from_u128(7),
         ttl: TTL,
     };
     let release = Release {
         token: None,
+        remember: std::time::Duration::from_secs(3_600),
         key: key.clone(),
         owner: Uuid::from_u128(7),
         keep: None,

@@ -86,6 +86,7 @@ impl Home {
     async fn renew(&self, key: &Key, owner: u128) -> bool {
         let ask = Renew {
             token: 1,
+            remember: std::time::Duration::from_secs(3_600),
             key: key.clone(),
             owner: Uuid::from_u128(owner),
             ttl: TTL,
@@ -97,6 +98,7 @@ impl Home {
     async fn release(&self, key: &Key, owner: u128, keep: Option<Duration>) -> bool {
         let ask = Release {
             token: None,
+            remember: std::time::Duration::from_secs(3_600),
             key: key.clone(),
             owner: Uuid::from_u128(owner),
             keep,

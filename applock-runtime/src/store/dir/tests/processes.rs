@@ -248,6 +248,7 @@ async fn open_files(home: &Home) {
     for _ in 0..50 {
         let renew = Renew {
             token: 1,
+            remember: std::time::Duration::from_secs(3_600),
             key: key.clone(),
             owner: Uuid::from_u128(1),
             ttl: TTL,

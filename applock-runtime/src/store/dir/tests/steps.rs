@@ -118,6 +118,7 @@ async fn each_of_a_batch_has_its_own_outcome() {
     assert_eq!(fs::read(path(&keys[2])).unwrap(), b"4711");
     let renew = |key: &Key| Renew {
         token: 1,
+        remember: std::time::Duration::from_secs(3_600),
         key: key.clone(),
         owner: Uuid::from_u128(1),
         ttl: TTL,
@@ -183,6 +184,7 @@ async fn a_lock_file_that_stays_taken_costs_the_rest_of_a_batch_nothing() {
     let _taken = lock_file(&home, &key(&names[0]));
     let renew = |name: &String| Renew {
         token: 1,
+        remember: std::time::Duration::from_secs(3_600),
         key: key(name),
         owner: Uuid::from_u128(1),
         ttl: TTL,

@@ -1,17 +1,15 @@
 -- Ends whatever holding there is, if its heartbeats have stopped, or in any case, and hands
 -- the lock to a waiter. For an operator, never for a holder.
 --
--- Stands after queue.lua. One lock in a call.
+-- Stands after clock.lua and queue.lua. One lock in a call.
 --
 -- KEYS  1 the lock   2 its fence   3 its queue   4 its waiters
--- ARGV  1 only if no heartbeat came for so many ms, and for half of the ttl
---         (-1: in any case)
+-- ARGV  1 only if no heartbeat came for so many ms, and for half of the ttl (-1: in any case)
 -- Answer  1 ended, 0 there was none or it is not stale,
 --         the type's name: something that is no lock stands there, and was left alone
 --
 -- Danger: to end a holding whose holder works on, or to delete data that is no lock.
 
-local rest = make_rest()
 local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
 
 -- Frees the lock. `holding`: the text of the holding that ends, if it is one of ours.
@@ -22,26 +20,22 @@ local function free(holding)
         -- Whatever is wrong with the queue: the lock is free. No own channel: the operator's
         -- process gets no grant by this answer.
         local done, served = pcall(function()
-            return (rest.serve(lock, fence, KEYS[3], KEYS[4], '', nil, rest.next_token(fence),
-                first))
+            return (serve(lock, fence, KEYS[3], KEYS[4], '', nil, next_token(fence), first))
         end)
         if done and served then
             return
         end
     end
     if holding then
-        rest.note_end(fence, holding, 'forced', now, string.match(holding, '"remember":(%d+)') or 0)
+        note_end(fence, FORCED, string.match(holding, '"remember":(%d+)') or 0)
     end
 end
 
-local text, kind = redis.pcall('GET', lock), 'string'
-if not text then
+local text, kind = read_text(lock)
+if kind == 'none' then
     return 0
-elseif type(text) == 'table' then
-    kind = redis.call('TYPE', lock).ok
-    text = ''
 end
-local phase, holding = rest.read(text)
+local state, holding = read(text)
 if not holding then
     -- Not one of our locks. It has no heartbeat, so it is never stale. A plain string may be
     -- another program's lock, which an operator may free; other data is left alone.
@@ -56,12 +50,14 @@ if not holding then
 end
 if stale >= 0 then
     -- A lock that its holder gave back and at_least keeps has no heartbeat by design.
-    if rest.is_kept(phase) then
+    if state == 'kept' then
         return 0
     end
     -- A heartbeat comes each third of the ttl: a pause of less than half of it is none.
-    local lease = string.match(phase, '"claim":(%d+)') or string.match(holding, '"ttl":(%d+)}$')
-    local ttl, left = tonumber(lease) or 0, redis.call('PTTL', lock)
+    local ttl, left = tonumber(string.match(holding, '"ttl":(%d+)}$')) or 0, redis.call('PTTL', lock)
+    if state == 'claimed' then
+        ttl = math.min(ttl, CLAIM)
+    end
     if left >= 0 and ttl - left < math.max(stale, ttl / 2) then
         return 0
     end

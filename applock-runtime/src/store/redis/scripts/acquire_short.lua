@@ -1,0 +1,80 @@
+-- Takes locks that are free, or that the same owner id already holds.
+--
+-- Three texts make the script: this one, queue.lua, acquire.lua. Up to 32 locks of one process in a
+-- call, one round trip. Stands after clock.lua.
+--
+-- KEYS  for each lock: the lock, its fence, its queue, its waiters
+-- ARGV  for each lock: ttl in ms, the expiry of its fence in ms (ttl and remember), the text of the
+--       lock from `,"owner"` on; and if any request of the call may wait, for each lock also
+--       '' not to wait, or to wait in the queue: 'ticket run channel'
+--       ticket: of a place that it had, or '0'; run: '0' if this process does not listen on its
+--       channel, or the run id of the server ('1': unknown)
+-- Answer  of a single lock as it is, otherwise a list:
+--         'token', or 'token acquired at in ms'                 granted; where that time is not
+--                                                               said, it is the token's
+--         {0, type of what is there, its time left in ms, now in microseconds, how many
+--          wait, how many before us (-1: not in the queue), our ticket if we are new there
+--          or '0', its text if it is a string}                  held by another
+--         {-1, error}                                           not done
+--
+-- This part serves locks that are free and have no queue: most calls need no more, and return
+-- before the rest of the script makes a single function. What it does not serve, for whatever
+-- reason, it leaves as it was to `take` in acquire.lua.
+--
+-- Danger: a free lock that waiters queue for must not go to a request that comes by. So locks and
+-- queues are asked for in one command.
+
+-- The last token, in a fence. Texts of one length are in the order of the numbers (rule R8).
+local LAST_TOKEN = '^{"applock":1,"state":"%l+", *"token":(%d+),'
+
+local count = #KEYS / 4
+local answers, is_done = {}, false
+if count == 1 then
+    if redis.call('EXISTS', KEYS[1], KEYS[3]) == 0 then
+        -- As much of it as the token needs.
+        local fence = redis.pcall('GETRANGE', KEYS[2], 0, 57)
+        local last = type(fence) == 'string' and string.match(fence, LAST_TOKEN)
+        if fence == '' or last and #last == #micros and last < micros then
+            local text = '{"applock":1,"state":"held",     "token":' .. micros
+                .. ',"acquired_at":' .. now .. ARGV[3]
+            -- The fence, whose writing can fail (type, rights, memory), comes first (rule R3).
+            local failed = redis.pcall('SET', KEYS[2], text, 'PX', ARGV[2]).err
+                or redis.pcall('SET', KEYS[1], text, 'PX', ARGV[1]).err
+            if not failed then
+                return micros
+            end
+        end
+    end
+else
+    local main, beside = {}, {}
+    for i = 1, #KEYS, 4 do
+        main[#main + 1], beside[#beside + 1] = KEYS[i], KEYS[i + 1]
+        main[#main + 1] = KEYS[i + 2]
+    end
+    local fences = redis.call('EXISTS', unpack(main)) == 0 and redis.call('MGET', unpack(beside))
+    local arguments, seen = #ARGV / count, {}
+    is_done = true
+    for at = 1, count do
+        local lock, fence, arg = KEYS[4 * at - 3], KEYS[4 * at - 2], arguments * (at - 1)
+        -- MGET finds nothing also where a key is no string: `take` tells the two apart. And a
+        -- lock that stands in the call twice is free for the first request only.
+        local last = fences and fences[at] and string.match(fences[at], LAST_TOKEN)
+        local failed = true
+        if last and #last == #micros and last < micros and not seen[lock] then
+            seen[lock] = true
+            local text = '{"applock":1,"state":"held",     "token":' .. micros
+                .. ',"acquired_at":' .. now .. ARGV[arg + 3]
+            failed = redis.pcall('SET', fence, text, 'PX', ARGV[arg + 2]).err
+                or redis.pcall('SET', lock, text, 'PX', ARGV[arg + 1]).err
+        end
+        if failed then
+            is_done = false
+        else
+            answers[at] = micros
+        end
+    end
+end
+if is_done then
+    return answers
+end
+
