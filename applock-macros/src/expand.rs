@@ -182,6 +182,7 @@ impl Expansion<'_> {
                 || quote_spanned!(mixed=> .remember(::core::time::Duration::from_secs(#hour))),
             )
         });
+        let reentrant = args.reentrant.then(|| quote_spanned!(mixed=> .reentrant()));
         let finish = matches!(args.on_lost, Some((OnLost::Finish, _)))
             .then(|| quote_spanned!(mixed=> .finish_when_lost()));
         // The `&` stands where the expression does, so that errors do too.
@@ -193,7 +194,7 @@ impl Expansion<'_> {
             let call = #krate::__private::Call::new(
                 ::core::module_path!(),
                 #function,
-                #krate::__private::LockOptions::#start #name #ttl #wait #at_least #at_most #remember,
+                #krate::__private::LockOptions::#start #name #ttl #wait #at_least #at_most #remember #reentrant,
             ) #finish #locker;
         }
     }

@@ -51,6 +51,7 @@ mod value;
 /// | `at_least = "30s"` | keep the lock at least so long after it was taken, against clock skew between schedulers | none |
 /// | `at_most = "1h"` | stop renewing after so long, so that a hung body can't hold the lock for ever | none |
 /// | `remember = "30d"` | for how long the store remembers a holding after its end | a week; an hour where the name or key captures arguments |
+/// | `reentrant` | a call made under this very lock runs under it (see below) | refused |
 /// | `on_busy = …` | what a caller gets when the lock is busy: `error`, `skip` or an expression (see below) | by the return type |
 /// | `on_lost = …` | what becomes of a body whose lease is lost: `cancel` or `finish` | `cancel` (async), `finish` (sync) |
 /// | `locker = expr` | the `AppLocker` to use: a static, an argument, a field of `self` | the process's default |
@@ -80,6 +81,24 @@ mod value;
 ///   expression too. It may `return`, `panic!` and, in an `async fn`, `.await`. In an
 ///   `async fn` the arguments have moved into the body by then: only those that are
 ///   `Copy` (references are) can be used.
+///
+/// # A call under its own lock
+///
+/// A call that is made by code which runs under that very lock would wait for itself. It is
+/// refused at once, whatever `wait` says: `Error::Busy`, whose text says so. With `reentrant`
+/// on the function that is called, it runs under the lock that is held already, which is
+/// released at the end of the outermost call.
+///
+/// Of several such calls in one body (`join!`, `FuturesUnordered`, `select!`) one runs at a
+/// time, and what it calls itself goes before its siblings. The others wait for their turn, in
+/// order, as `wait` says, or are busy; a `fn` never waits for its turn, for it would block the
+/// call that has it.
+///
+/// Whether a call is made by the holder is known by tokio's task, and by the thread outside of
+/// tasks: other tasks that a body's own runtime or `LocalSet` polls are not called by it, and
+/// take the lock as everyone does, or wait. Sync code that merely runs on the holder's thread,
+/// such as work that rayon has stolen, can't be told from a call. It is refused like one, and
+/// would run under the lock with `reentrant`.
 ///
 /// # Which functions
 ///

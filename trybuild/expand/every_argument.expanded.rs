@@ -11,7 +11,8 @@ async fn bill(tenant: u32, limits: &Limits) -> Result<(), Error> {
                     let length: ::core::time::Duration = limits.at_most;
                     length
                 })
-                .remember(::core::time::Duration::new(2592000u64, 0u32)),
+                .remember(::core::time::Duration::new(2592000u64, 0u32))
+                .reentrant(),
         )
         .finish_when_lost()
         .locker(&limits.locker);

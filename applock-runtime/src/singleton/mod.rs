@@ -8,8 +8,7 @@
 //! | `scoped` | `Lock::run` and `Lock::run_blocking` |
 //! | `run` | an async body: take the lock, drive the body, release the lock |
 //! | `blocking_run` | a sync body: the lock is taken before it, and released after it |
-//! | `start` | what both begin with: is this code under that lock already? |
-//! | `current` | the stack of the bodies that this thread runs |
+//! | `start` | what both begin with: is this code under that lock already, and may it run there? |
 //! | `refusal` | what the caller of a function gets when the body did not run |
 //! | `log` | what is logged of a function |
 //!
@@ -19,7 +18,6 @@
 
 mod blocking_run;
 mod call;
-mod current;
 mod default;
 mod log;
 mod refusal;
@@ -31,7 +29,6 @@ mod tests;
 
 pub use blocking_run::BlockingRun;
 pub use call::Call;
-pub use current::{current, current_guard};
 pub use default::init;
 pub use refusal::{
     AutorefDispatch, CarriesError, CarriesNothing, Refusal, RefuseWithError, Returns, Skip,
