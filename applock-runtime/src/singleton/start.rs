@@ -85,15 +85,9 @@ pub(crate) async fn begin(lock: Lock, may_wait: bool) -> Result<Begun> {
 }
 
 async fn turn(around: Arc<Running>, wait: Wait) -> Result<Turn> {
+    let free = around.turns.try_acquire().map(SemaphorePermit::forget);
     match wait {
-        _ if around
-            .turns
-            .try_acquire()
-            .map(SemaphorePermit::forget)
-            .is_ok() =>
-        {
-            Ok(Turn(around))
-        }
+        _ if free.is_ok() => Ok(Turn(around)),
         Wait::Not => Err(around.busy(TAKEN)),
         Wait::Forever => next_turn(&around).await,
         Wait::For(longest) => {
