@@ -114,7 +114,11 @@ mod value;
 ///
 /// A `const fn`, a function of a foreign ABI, and a declaration without a body are
 /// refused. So is a function that returns a future without being an `async fn`: it is
-/// over before the future runs.
+/// over before the future runs. Likewise, by the type and not by how it is written, what
+/// returns a future, a stream, or the handle of a task or thread, alone or in a `Result`,
+/// `Option` or `Vec`: its work would go on when the lock is released. Await or join it in the
+/// body. The compiler is not asked about types of your own, nor about `impl Trait`: do not hand
+/// out in them what is to run under the lock.
 ///
 /// # What it expands to
 ///

@@ -34,6 +34,6 @@ pub mod __private {
     pub use crate::locker::current::current_guard;
     pub use crate::singleton::{
         AutorefDispatch, BlockingRun, Call, CarriesError, CarriesNothing, Refusal, RefuseWithError,
-        Returns, Run, Skip, call_once,
+        Returned, Returns, Run, Skip, call_once, finished,
     };
 }

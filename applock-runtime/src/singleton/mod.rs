@@ -10,6 +10,7 @@
 //! | `blocking_run` | a sync body: the lock is taken before it, and released after it |
 //! | `start` | what both begin with: is this code under that lock already, and may it run there? |
 //! | `refusal` | what the caller of a function gets when the body did not run |
+//! | `outlasting` | return types whose work would outlast the lock, refused while compiling |
 //! | `log` | what is logged of a function |
 //!
 //! Two rules are kept here. The body ends before its lock is released, on return, error,
@@ -20,6 +21,7 @@ mod blocking_run;
 mod call;
 mod default;
 mod log;
+mod outlasting;
 mod refusal;
 mod run;
 mod scoped;
@@ -30,6 +32,7 @@ mod tests;
 pub use blocking_run::BlockingRun;
 pub use call::Call;
 pub use default::init;
+pub use outlasting::{Returned, finished};
 pub use refusal::{
     AutorefDispatch, CarriesError, CarriesNothing, Refusal, RefuseWithError, Returns, Skip,
     call_once,
