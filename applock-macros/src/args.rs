@@ -13,7 +13,7 @@ use crate::suggest::nearest;
 use crate::value::{self, OnBusy, OnLost, Wait};
 
 /// Every argument, and how to write it.
-const ARGUMENTS: [(&str, &str); 13] = [
+const ARGUMENTS: [(&str, &str); 14] = [
     ("app", "app = \"reports\""),
     ("name", "name = \"tenant-{tenant}\""),
     ("key", "key = \"reports:nightly\""),
@@ -22,6 +22,7 @@ const ARGUMENTS: [(&str, &str); 13] = [
     ("at_least", "at_least = \"30s\""),
     ("at_most", "at_most = \"1h\""),
     ("remember", "remember = \"30d\""),
+    ("reentrant", "reentrant"),
     ("on_busy", "on_busy = skip"),
     ("on_lost", "on_lost = cancel"),
     ("locker", "locker = my_locker()"),
@@ -30,7 +31,7 @@ const ARGUMENTS: [(&str, &str); 13] = [
 ];
 
 /// What people who know other libraries write first.
-const OTHER_WORDS: [(&str, &str); 14] = [
+const OTHER_WORDS: [(&str, &str); 15] = [
     ("application", "app"),
     ("namespace", "app"),
     ("lock", "key"),
@@ -45,6 +46,7 @@ const OTHER_WORDS: [(&str, &str); 14] = [
     ("lock_at_most", "at_most"),
     ("max", "at_most"),
     ("min", "at_least"),
+    ("recursive", "reentrant"),
 ];
 
 /// The arguments of one attribute.
@@ -58,6 +60,7 @@ pub(crate) struct Args {
     pub(crate) at_least: Option<Length>,
     pub(crate) at_most: Option<Length>,
     pub(crate) remember: Option<Length>,
+    pub(crate) reentrant: bool,
     pub(crate) on_busy: OnBusy,
     pub(crate) on_lost: Option<(OnLost, Ident)>,
     pub(crate) locker: Option<Expr>,
@@ -116,7 +119,11 @@ impl Args {
             mistakes.at(&name, message);
             self.meant_a_lock |= matches!(meant, Some("app" | "key"));
         }
-        if let Err(message) = equals(input, &name, example) {
+        // The one argument that is a word and no more.
+        let is_flag = name == "reentrant" && !input.peek(Token![=]);
+        if is_flag {
+            self.reentrant = true;
+        } else if let Err(message) = equals(input, &name, example) {
             self.meant_a_lock |= name == "app" || name == "key";
             // A second word about an unknown name would be noise.
             if known.is_some() {
@@ -135,7 +142,9 @@ impl Args {
         // A value that is not wanted is still read, to find where it ends.
         let mut unwanted = Self::default();
         let mut silent = Mistakes::default();
-        let read = if known.is_none() || repeated {
+        let read = if is_flag {
+            Ok(())
+        } else if known.is_none() || repeated {
             unwanted.value(&name, input, &mut silent)
         } else {
             self.value(&name, input, mistakes)
@@ -158,9 +167,10 @@ impl Args {
             return Ok(());
         }
         let found: TokenTree = input.fork().parse()?;
+        let after = if is_flag { "" } else { "the value of " };
         mistakes.at(
             found,
-            format_args!("expected a comma, or the end, after the value of `{name}`"),
+            format_args!("expected a comma, or the end, after {after}`{name}`"),
         );
         skip(input)
     }
@@ -207,6 +217,7 @@ impl Args {
             "at_least" => self.at_least = value::at_least(expr, mistakes),
             "at_most" => self.at_most = value::lease(argument, expr, mistakes),
             "remember" => self.remember = value::lease(argument, expr, mistakes),
+            "reentrant" => value::reentrant(expr, mistakes),
             "on_busy" => self.on_busy = value::on_busy(expr, mistakes),
             "on_lost" => self.on_lost = value::on_lost(expr, mistakes),
             "locker" => self.locker = value::locker(expr, mistakes),

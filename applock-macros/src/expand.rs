@@ -29,8 +29,10 @@ pub(crate) fn function(args: &Args, function: &Function) -> TokenStream {
     };
     if let Some(boxed) = &function.async_trait {
         let block = expansion.async_body(&Output::new(&boxed.output), {
+            let output = Output::new(&boxed.output);
+            let edge = output.is_whole().then(|| expansion.return_edge(&output));
             let (guard, block) = (expansion.guard(), &boxed.block);
-            quote!(#guard #block)
+            quote!(#edge #guard #block)
         });
         let (call, keywords) = (&boxed.call, &boxed.keywords);
         return expansion.around(&function.sig, &quote!(#call(#keywords { #block })));
@@ -99,7 +101,9 @@ impl Expansion<'_> {
         let rebound = self.rebound(unnamed);
         let guard = self.guard();
         let body = self.body(output);
-        let body = quote!(#rebound #guard #body);
+        // Only to ask the type: what a `fn` returns is known without it.
+        let edge = output.is_whole().then(|| self.return_edge(output));
+        let body = quote!(#edge #rebound #guard #body);
         if output.promises_closure() && !self.function.owns_self() {
             // Only the function's very last expression is where the compiler still
             // knows what is expected of a closure.
@@ -182,6 +186,7 @@ impl Expansion<'_> {
                 || quote_spanned!(mixed=> .remember(::core::time::Duration::from_secs(#hour))),
             )
         });
+        let reentrant = args.reentrant.then(|| quote_spanned!(mixed=> .reentrant()));
         let finish = matches!(args.on_lost, Some((OnLost::Finish, _)))
             .then(|| quote_spanned!(mixed=> .finish_when_lost()));
         // The `&` stands where the expression does, so that errors do too.
@@ -193,7 +198,7 @@ impl Expansion<'_> {
             let call = #krate::__private::Call::new(
                 ::core::module_path!(),
                 #function,
-                #krate::__private::LockOptions::#start #name #ttl #wait #at_least #at_most #remember,
+                #krate::__private::LockOptions::#start #name #ttl #wait #at_least #at_most #remember #reentrant,
             ) #finish #locker;
         }
     }
@@ -291,12 +296,20 @@ impl Expansion<'_> {
 
     /// A return that never runs: it tells the compiler the async block's type before
     /// the body is looked at, so that a wrong type is an error in the body and not in
-    /// generated code.
+    /// generated code. And it asks whether the type's work outlasts the lock.
     fn return_edge(&self, output: &Output) -> TokenStream {
         if output.is_opaque() {
             return quote!();
         }
-        let ty = output.annotation(&self.krate);
+        let krate = &self.krate;
+        let ty = output.annotation(krate);
+        let never = if output.is_whole() {
+            quote_spanned! {output.span()=>
+                #krate::__private::finished::<#ty, _>(#krate::__private::Returned::<#ty>::NEW.kind())
+            }
+        } else {
+            quote_spanned!(output.span()=> loop {})
+        };
         quote_spanned! {output.span()=>
             #[allow(
                 unreachable_code,
@@ -306,7 +319,7 @@ impl Expansion<'_> {
                 clippy::needless_return
             )]
             if false {
-                let never: #ty = loop {};
+                let never: #ty = #never;
                 return never;
             }
         }

@@ -51,6 +51,7 @@ mod value;
 /// | `at_least = "30s"` | keep the lock at least so long after it was taken, against clock skew between schedulers | none |
 /// | `at_most = "1h"` | stop renewing after so long, so that a hung body can't hold the lock for ever | none |
 /// | `remember = "30d"` | for how long the store remembers a holding after its end | a week; an hour where the name or key captures arguments |
+/// | `reentrant` | a call made under this very lock runs under it (see below) | refused |
 /// | `on_busy = …` | what a caller gets when the lock is busy: `error`, `skip` or an expression (see below) | by the return type |
 /// | `on_lost = …` | what becomes of a body whose lease is lost: `cancel` or `finish` | `cancel` (async), `finish` (sync) |
 /// | `locker = expr` | the `AppLocker` to use: a static, an argument, a field of `self` | the process's default |
@@ -81,6 +82,24 @@ mod value;
 ///   `async fn` the arguments have moved into the body by then: only those that are
 ///   `Copy` (references are) can be used.
 ///
+/// # A call under its own lock
+///
+/// A call that is made by code which runs under that very lock would wait for itself. It is
+/// refused at once, whatever `wait` says: `Error::Busy`, whose text says so. With `reentrant`
+/// on the function that is called, it runs under the lock that is held already, which is
+/// released at the end of the outermost call.
+///
+/// Of several such calls in one body (`join!`, `FuturesUnordered`, `select!`) one runs at a
+/// time, and what it calls itself goes before its siblings. The others wait for their turn, in
+/// order, as `wait` says, or are busy; a `fn` never waits for its turn, for it would block the
+/// call that has it.
+///
+/// Whether a call is made by the holder is known by tokio's task, and by the thread outside of
+/// tasks: other tasks that a body's own runtime or `LocalSet` polls are not called by it, and
+/// take the lock as everyone does, or wait. Sync code that merely runs on the holder's thread,
+/// such as work that rayon has stolen, can't be told from a call. It is refused like one, and
+/// would run under the lock with `reentrant`.
+///
 /// # Which functions
 ///
 /// `fn`, `async fn` and `unsafe fn`; methods with every kind of `self`; associated
@@ -95,7 +114,11 @@ mod value;
 ///
 /// A `const fn`, a function of a foreign ABI, and a declaration without a body are
 /// refused. So is a function that returns a future without being an `async fn`: it is
-/// over before the future runs.
+/// over before the future runs. Likewise, by the type and not by how it is written, what
+/// returns a future, a stream, or the handle of a task or thread, alone or in a `Result`,
+/// `Option` or `Vec`: its work would go on when the lock is released. Await or join it in the
+/// body. The compiler is not asked about types of your own, nor about `impl Trait`: do not hand
+/// out in them what is to run under the lock.
 ///
 /// # What it expands to
 ///

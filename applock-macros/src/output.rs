@@ -66,6 +66,17 @@ impl Output {
             .is_some_and(|ty| matches!(peeled(ty), Type::ImplTrait(_)))
     }
 
+    /// Whether every part of the type is written, so that the compiler can be asked about it:
+    /// no `impl Trait`, which would be `_`, and not `!`.
+    pub(crate) fn is_whole(&self) -> bool {
+        let mut search = Opaque(false);
+        match &self.ty {
+            Some(ty) if !is_never(ty) => search.visit_type(ty),
+            _ => return false,
+        }
+        !search.0
+    }
+
     /// Whether the type promises a closure (`impl Fn(&T) -> &U`): the body must then
     /// stand where the compiler still knows what is expected of it.
     pub(crate) fn promises_closure(&self) -> bool {
@@ -102,6 +113,14 @@ impl VisitMut for Erase {
             });
         }
         visit_mut::visit_type_mut(self, ty);
+    }
+}
+
+struct Opaque(bool);
+
+impl<'ast> Visit<'ast> for Opaque {
+    fn visit_type_impl_trait(&mut self, _: &'ast syn::TypeImplTrait) {
+        self.0 = true;
     }
 }
 

@@ -132,6 +132,14 @@ pub(crate) fn app(expr: Expr, mistakes: &mut Mistakes) -> Option<LitStr> {
     Some(text)
 }
 
+/// `reentrant`, with a value that it does not take.
+pub(crate) fn reentrant(value: Expr, mistakes: &mut Mistakes) {
+    mistakes.at(
+        value,
+        "`reentrant` has no value: write the word alone, or leave it out",
+    );
+}
+
 /// `name = "tenant-{tenant}"`, `key = "…"`
 pub(crate) fn template(argument: &str, expr: Expr, mistakes: &mut Mistakes) -> Option<Template> {
     let text = text(argument, &expr, mistakes)?;

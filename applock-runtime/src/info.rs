@@ -27,7 +27,11 @@ use std::time::{Duration, SystemTime};
 /// # Ok::<(), applock::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LockInfo(Arc<Record>);
+pub struct LockInfo(
+    Arc<Record>,
+    /// Why the caller that holds the lock itself was refused.
+    Option<&'static str>,
+);
 
 /// What a store knows of a holder.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -68,7 +72,7 @@ impl Record {
 
 impl From<Record> for LockInfo {
     fn from(record: Record) -> Self {
-        Self(Arc::new(record))
+        Self(Arc::new(record), None)
     }
 }
 
@@ -168,6 +172,17 @@ impl LockInfo {
     }
 }
 
+impl LockInfo {
+    /// The holder is the code that asked, which was refused for this reason.
+    pub(crate) fn of_this_call(self, why: &'static str) -> Self {
+        Self(self.0, Some(why))
+    }
+
+    pub(crate) fn is_of_this_call(&self) -> bool {
+        self.1.is_some()
+    }
+}
+
 /// For people: whole milliseconds below ten seconds, whole seconds above.
 pub(crate) fn legible(length: Duration) -> impl fmt::Display {
     let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
@@ -209,6 +224,9 @@ impl fmt::Display for LockInfo {
         }
         if let Some(waiters) = record.waiters.filter(|waiters| *waiters > 0) {
             write!(f, "; {waiters} waiting for it")?;
+        }
+        if let Some(why) = self.1 {
+            write!(f, "; {why}")?;
         }
         Ok(())
     }

@@ -20,8 +20,9 @@ mod store;
 
 pub use error::{Error, InvalidInput, Loss, Result, StoreFault};
 pub use info::{Ending, LastHolding, LockInfo};
+pub use locker::current::current;
 pub use locker::{AppLocker, Builder, Lock, LockGuard, StoreSource, URL_VARIABLE};
-pub use singleton::{Refusal, current, init};
+pub use singleton::{Refusal, init};
 pub use store::memory::MemoryStore;
 
 /// What expanded code calls. Not part of the public interface: any version may change
@@ -30,8 +31,9 @@ pub use store::memory::MemoryStore;
 pub mod __private {
     pub use crate::engine::lease_time::{MAX_TTL, MIN_TTL};
     pub use crate::locker::LockOptions;
+    pub use crate::locker::current::current_guard;
     pub use crate::singleton::{
         AutorefDispatch, BlockingRun, Call, CarriesError, CarriesNothing, Refusal, RefuseWithError,
-        Returns, Run, Skip, call_once, current_guard,
+        Returned, Returns, Run, Skip, call_once, finished,
     };
 }

@@ -13,6 +13,7 @@ mod macro_order;
 mod macro_refusal;
 mod macro_size;
 mod nested;
+mod own_lock;
 mod refusals;
 mod span;
 mod trybuild;

@@ -1,4 +1,4 @@
-//! Promise: a nested call of the same lock in the same task or thread runs under the
+//! Promise: a `reentrant` call of the same lock in the same task or thread runs under the
 //! lock already held; all other attempts are refused.
 //!
 //! The numbers beside the tests are lines of the list that `tests/conformance` goes by.
@@ -32,20 +32,27 @@ async fn outer(locker: &AppLocker, server: &RedisServer) -> Result<(), Error> {
     assert!(is_taken(server, "nest"));
     tokio::task::yield_now().await;
     assert_eq!(inner(locker).await?, ours);
-    assert_eq!(locker.lock("nest").run(async { token() }).await?, ours);
-    assert_eq!(locker.lock("nest").run_blocking(token)?, ours);
+    assert_eq!(
+        locker
+            .lock("nest")
+            .reentrant()
+            .run(async { token() })
+            .await?,
+        ours
+    );
+    assert_eq!(locker.lock("nest").reentrant().run_blocking(token)?, ours);
     assert!(is_taken(server, "nest"));
     assert_eq!(token(), ours);
     current().unwrap().ensure_held()
 }
 
-#[singleton(app = "nest", locker = locker)]
+#[singleton(app = "nest", reentrant, locker = locker)]
 async fn inner(locker: &AppLocker) -> Result<u64, Error> {
     tokio::task::yield_now().await;
     Ok(token())
 }
 
-#[singleton(app = "nest", locker = locker)]
+#[singleton(app = "nest", reentrant, locker = locker)]
 fn inner_sync(locker: &AppLocker) -> Result<u64, Error> {
     Ok(token())
 }
@@ -78,7 +85,7 @@ fn nested_singletons_of_a_plain_thread_run_under_its_lock() {
     assert!(!is_taken(&server, "nest"));
 }
 
-#[singleton(app = "recursion", locker = locker)]
+#[singleton(app = "recursion", reentrant, locker = locker)]
 async fn recursive(locker: &AppLocker, depth: u32) -> Result<u64, Error> {
     if depth == 0 {
         return Ok(token());
@@ -88,7 +95,7 @@ async fn recursive(locker: &AppLocker, depth: u32) -> Result<u64, Error> {
     Ok(found)
 }
 
-#[singleton(app = "recursion", locker = locker)]
+#[singleton(app = "recursion", reentrant, locker = locker)]
 fn recursive_sync(locker: &AppLocker, depth: u32) -> Result<u64, Error> {
     if depth == 0 {
         return Ok(token());
@@ -122,7 +129,11 @@ async fn one(locker: &AppLocker, server: &RedisServer) -> Result<(), Error> {
 async fn two(locker: &AppLocker, server: &RedisServer) -> Result<(), Error> {
     assert!(is_taken(server, "one") && is_taken(server, "two"));
     // The outer lock again, from inside the inner one.
-    let outer = locker.lock("one").run(async { token() }).await?;
+    let outer = locker
+        .lock("one")
+        .reentrant()
+        .run(async { token() })
+        .await?;
     assert_ne!(outer, token());
     assert!(is_taken(server, "one") && is_taken(server, "two"));
     Ok(())
@@ -133,7 +144,7 @@ async fn two(locker: &AppLocker, server: &RedisServer) -> Result<(), Error> {
 async fn a_nested_call_does_not_wait_for_itself_however_long_it_may_wait() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
-    let lock = locker.lock("nest").wait_forever();
+    let lock = locker.lock("nest").reentrant().wait_forever();
     let nested = lock.run(async {
         let inner = lock.run(async { token() }).await.unwrap();
         assert_eq!(inner, token());
@@ -186,12 +197,12 @@ async fn spawns(locker: &AppLocker) -> Result<(), Error> {
     Ok(())
 }
 
-#[singleton(app = "spawns", locker = locker)]
+#[singleton(app = "spawns", reentrant, locker = locker)]
 async fn spawned_job(locker: &AppLocker) -> Result<(), Error> {
     panic!("it ran beside the holder")
 }
 
-#[singleton(app = "spawns", locker = locker)]
+#[singleton(app = "spawns", reentrant, locker = locker)]
 fn spawned_sync_job(locker: &AppLocker) -> Result<(), Error> {
     panic!("it ran beside the holder")
 }
@@ -214,7 +225,7 @@ async fn moves(locker: &AppLocker, entered: &AtomicBool, go_on: &Notify) -> Resu
         first,
         "it went on where it was"
     );
-    let lock = locker.lock("moves");
+    let lock = locker.lock("moves").reentrant();
     assert_eq!(lock.run(async { token() }).await?, token());
     assert_eq!(lock.run_blocking(token)?, token());
     Ok(())
@@ -233,7 +244,8 @@ fn a_task_that_moved_to_another_thread_is_nested_there() {
         assert!(future.as_mut().poll(&mut context).is_pending());
         entered.load(Ordering::SeqCst)
     });
-    let here = locker.lock("moves").run_blocking(token).unwrap_err();
+    let here = locker.lock("moves").reentrant().run_blocking(token);
+    let here = here.unwrap_err();
     assert!(matches!(here, Error::Busy(_)), "{here}");
     go_on.notify_one();
     std::thread::scope(|scope| {
@@ -251,7 +263,7 @@ async fn the_same_lock_of_another_locker_is_not_nested() {
     let lock = locker.lock("nest");
     let inside = lock.run(async {
         // Another locker may mean another store, or another prefix.
-        other.lock("nest").run(async {}).await
+        other.lock("nest").reentrant().run(async {}).await
     });
     let error = inside.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Busy(_)), "{error}");
@@ -284,7 +296,7 @@ async fn a_panic_in_a_nested_call_releases_at_the_outer_end_only() {
         assert!(is_taken(server, "nest"));
         current().unwrap().ensure_held()
     }
-    #[singleton(app = "nest", locker = locker)]
+    #[singleton(app = "nest", reentrant, locker = locker)]
     async fn panics(locker: &AppLocker) -> Result<(), Error> {
         panic!("the inner body panics")
     }

@@ -105,7 +105,7 @@ async fn bodies_that_take_turns_on_one_thread_stay_in_their_own_spans() {
 fn a_blocking_body_is_inside_its_span_and_a_nested_one_in_the_same() {
     let (log, _kept) = Log::keep();
     let locker = AppLocker::in_memory();
-    let lock = locker.lock("plain");
+    let lock = locker.lock("plain").reentrant();
     let outer = || {
         tracing::info!("outside");
         lock.run_blocking(|| tracing::info!("inside")).unwrap();

@@ -25,6 +25,23 @@ impl Job for Mine {
                     .remember(::core::time::Duration::from_secs(3600u64)),
             );
             let body = async move {
+                #[allow(
+                    unreachable_code,
+                    clippy::diverging_sub_expression,
+                    clippy::empty_loop,
+                    clippy::let_unit_value,
+                    clippy::needless_return
+                )]
+                if false {
+                    let never: Result<usize, Error> = ::applock::__private::finished::<
+                        Result<usize, Error>,
+                        _,
+                    >(
+                        ::applock::__private::Returned::<Result<usize, Error>>::NEW
+                            .kind(),
+                    );
+                    return never;
+                }
                 let guard = ::applock::__private::current_guard();
                 {
                     if let ::core::option::Option::Some(__ret) = ::core::option::Option::None::<

@@ -11,7 +11,8 @@ async fn bill(tenant: u32, limits: &Limits) -> Result<(), Error> {
                     let length: ::core::time::Duration = limits.at_most;
                     length
                 })
-                .remember(::core::time::Duration::new(2592000u64, 0u32)),
+                .remember(::core::time::Duration::new(2592000u64, 0u32))
+                .reentrant(),
         )
         .finish_when_lost()
         .locker(&limits.locker);
@@ -24,7 +25,10 @@ async fn bill(tenant: u32, limits: &Limits) -> Result<(), Error> {
             clippy::needless_return
         )]
         if false {
-            let never: Result<(), Error> = loop {};
+            let never: Result<(), Error> = crate::lock::__private::finished::<
+                Result<(), Error>,
+                _,
+            >(crate::lock::__private::Returned::<Result<(), Error>>::NEW.kind());
             return never;
         }
         #[allow(

@@ -6,6 +6,7 @@
     at_least = "30s",
     at_most = limits.at_most,
     remember = "30d",
+    reentrant,
     on_busy = error,
     on_lost = finish,
     locker = limits.locker,

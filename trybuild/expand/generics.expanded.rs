@@ -25,7 +25,10 @@ where
                 clippy::needless_return
             )]
             if false {
-                let never: Option<&'a mut T> = loop {};
+                let never: Option<&'a mut T> = ::applock::__private::finished::<
+                    Option<&'a mut T>,
+                    _,
+                >(::applock::__private::Returned::<Option<&'a mut T>>::NEW.kind());
                 return never;
             }
             #[allow(

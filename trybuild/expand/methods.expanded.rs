@@ -46,7 +46,10 @@ impl Job {
                 clippy::needless_return
             )]
             if false {
-                let never: Option<Self> = loop {};
+                let never: Option<Self> = ::applock::__private::finished::<
+                    Option<Self>,
+                    _,
+                >(::applock::__private::Returned::<Option<Self>>::NEW.kind());
                 return never;
             }
             let _ = &self;
@@ -73,6 +76,20 @@ impl Job {
         );
         match call.enter() {
             ::core::result::Result::Ok(_run) => {
+                #[allow(
+                    unreachable_code,
+                    clippy::diverging_sub_expression,
+                    clippy::empty_loop,
+                    clippy::let_unit_value,
+                    clippy::needless_return
+                )]
+                if false {
+                    let never: Option<&mut u32> = ::applock::__private::finished::<
+                        Option<&mut u32>,
+                        _,
+                    >(::applock::__private::Returned::<Option<&mut u32>>::NEW.kind());
+                    return never;
+                }
                 #[allow(clippy::diverging_sub_expression)]
                 let value: Option<&mut u32> = { Some(&mut self.0) };
                 #[allow(unreachable_code)] value
@@ -91,6 +108,20 @@ impl Job {
         match call.enter() {
             ::core::result::Result::Ok(_run) => {
                 ::applock::__private::call_once(move || -> Option<u32> {
+                    #[allow(
+                        unreachable_code,
+                        clippy::diverging_sub_expression,
+                        clippy::empty_loop,
+                        clippy::let_unit_value,
+                        clippy::needless_return
+                    )]
+                    if false {
+                        let never: Option<u32> = ::applock::__private::finished::<
+                            Option<u32>,
+                            _,
+                        >(::applock::__private::Returned::<Option<u32>>::NEW.kind());
+                        return never;
+                    }
                     let _ = &self;
                     #[allow(
                         clippy::let_unit_value,

@@ -13,7 +13,10 @@ async fn expression() -> Result<u32, Mine> {
             clippy::needless_return
         )]
         if false {
-            let never: Result<u32, Mine> = loop {};
+            let never: Result<u32, Mine> = ::applock::__private::finished::<
+                Result<u32, Mine>,
+                _,
+            >(::applock::__private::Returned::<Result<u32, Mine>>::NEW.kind());
             return never;
         }
         #[allow(clippy::diverging_sub_expression)]
@@ -49,6 +52,20 @@ fn skip() -> Result<(), Mine> {
     );
     match call.enter() {
         ::core::result::Result::Ok(_run) => {
+            #[allow(
+                unreachable_code,
+                clippy::diverging_sub_expression,
+                clippy::empty_loop,
+                clippy::let_unit_value,
+                clippy::needless_return
+            )]
+            if false {
+                let never: Result<(), Mine> = ::applock::__private::finished::<
+                    Result<(), Mine>,
+                    _,
+                >(::applock::__private::Returned::<Result<(), Mine>>::NEW.kind());
+                return never;
+            }
             #[allow(clippy::diverging_sub_expression)]
             let value: Result<(), Mine> = { Ok(()) };
             #[allow(unreachable_code)] value

@@ -18,6 +18,7 @@ use std::time::Duration;
     locker = LOCKER,
     on_lost = finish,
     on_busy = error,
+    reentrant,
     wait = "10s",
     ttl = "1h 30m",
     name = "tenant-{tenant:04}-{tenant:?}-{{literal}}",
@@ -29,7 +30,7 @@ async fn everything(tenant: u32) -> Result<bool, applock::Error> {
     Ok(held.is_held())
 }
 
-#[singleton(app = "billing", locker = LOCKER, on_lost = finish, wait = forever, at_most = 3600)]
+#[singleton(app = "billing", locker = LOCKER, on_lost = finish, wait = forever, at_most = 3600, reentrant)]
 fn sync_everything() {}
 
 const TTL: Duration = Duration::from_secs(5);

@@ -23,7 +23,7 @@ mod inner {
 }
 
 fn outer() -> Option<u32> {
-    #[singleton(app = "b", locker = LOCKER)]
+    #[singleton(app = "b", reentrant, locker = LOCKER)]
     fn within(n: u32) -> Option<u32> {
         if n == 0 { Some(0) } else { within(n - 1).map(|m| m + 1) }
     }

@@ -144,6 +144,7 @@ impl Actor {
             Command::Verify(lease, reply) => self.verify(&lease, reply),
             Command::Suspect(owner) => self.suspect(owner),
             Command::Release(lease, reply) => self.release(&lease, reply),
+            Command::Sleep(length, reply) => self.sleep_for(length, reply),
             Command::Inspect(key, reply) => self.inspect(key, reply),
             Command::Force(key, stale, reply) => self.force(key, stale, reply),
             Command::Shutdown(within, reply) => self.shutdown(within, reply),

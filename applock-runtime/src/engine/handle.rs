@@ -205,6 +205,11 @@ impl Engine {
         outcome
     }
 
+    /// Sleeps on the engine's timers, by its clock. Safe to cancel.
+    pub(crate) async fn sleep(&self, length: Duration) -> Result<()> {
+        self.ask(None, |reply| Command::Sleep(length, reply)).await
+    }
+
     /// Who holds a lock, and who held it last.
     pub(crate) async fn inspect(&self, key: Key) -> Result<Inspection> {
         let lock = key.clone();

@@ -41,6 +41,8 @@ pub(super) enum Command {
     /// it.
     Suspect(OwnerId),
     Release(Arc<Lease>, Option<oneshot::Sender<Result<()>>>),
+    /// Answered after so long, for a caller without timers of its own.
+    Sleep(Duration, oneshot::Sender<Result<()>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
     Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
     Shutdown(Duration, oneshot::Sender<Result<()>>),

@@ -6,9 +6,11 @@
 //! dead connection, because it changes nothing. A force-release may not: the second one
 //! could strike the next holder.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select;
 use tokio::sync::oneshot;
 
 use crate::error::Result;
@@ -27,6 +29,16 @@ impl Actor {
         self.spawn(async move {
             let outcome = opened.await.map_err(|error| error.into_error(store, None));
             let _ = reply.send(outcome);
+            Completion::Nothing
+        });
+    }
+
+    /// Wakes a caller after so long. The sleep ends with its caller.
+    pub(super) fn sleep_for(&mut self, length: Duration, mut reply: oneshot::Sender<Result<()>>) {
+        let sleep = self.parts.clock.sleep_until(self.now() + length);
+        self.spawn(async move {
+            select(sleep, pin!(reply.closed())).await;
+            let _ = reply.send(Ok(()));
             Completion::Nothing
         });
     }

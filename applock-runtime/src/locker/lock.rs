@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use crate::blocking::block_on;
 use crate::engine::lease_time::{MAX_TTL, check_length};
-use crate::engine::{AcquireRequest, Wait};
+use crate::engine::{AcquireRequest, Validity, Wait};
 use crate::error::{Error, Result};
 use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
 use crate::store::OwnerId;
 
+use super::current::{self, NOT_REENTRANT};
 use super::guard::LockGuard;
 use super::options::LockOptions;
 use super::shared::AppLocker;
@@ -18,9 +19,10 @@ use super::shared::AppLocker;
 /// One lock of an [`AppLocker`]: a key, and how to take it. Holds nothing by itself;
 /// every successful acquire gives a [`LockGuard`] of its own.
 ///
-/// Not reentrant: acquiring a lock again while it is held, in the same task too, is
-/// busy. (A nested call of the same `#[singleton]`, or [`run`](Self::run), runs under
-/// the lock already held.)
+/// Not reentrant: to acquire a lock again while it is held, in the same task too, is
+/// busy. Code that runs under the lock itself ([`run`](Self::run), `#[singleton]`) gets that
+/// answer at once, whatever [`wait`](Self::wait) says, for it would wait for itself; see
+/// [`reentrant`](Self::reentrant).
 ///
 /// ```
 /// use std::time::Duration;
@@ -193,6 +195,36 @@ impl Lock {
     /// ```
     pub fn at_most(mut self, length: Duration) -> Self {
         self.options = self.options.at_most(length);
+        self
+    }
+
+    /// Lets [`run`](Self::run) and [`run_blocking`](Self::run_blocking) run under the lock that
+    /// the code which calls them holds already, by a `run` or `#[singleton]` of its own, in
+    /// place of the refusal. It is released at the end of the outermost one.
+    ///
+    /// Of several such calls in one body (`join!`) one runs at a time; the others wait for
+    /// their turn, in order, as [`wait`](Self::wait) says, or are
+    /// [`Error::Busy`](crate::Error::Busy). `run_blocking` never waits for its turn: it would
+    /// block the call that has it.
+    ///
+    /// Which code is called by the holder is known by tokio's task, and by the thread outside
+    /// of tasks. Sync code that merely runs on the holder's thread, such as work that rayon has
+    /// stolen, can't be told from a call: that is why it has to be asked for.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
+    /// let lock = locker.lock("reports");
+    /// lock.run(async {
+    ///     assert!(lock.run(async {}).await.is_err());
+    ///     lock.clone().reentrant().run(async {}).await
+    /// }).await??;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reentrant(mut self) -> Self {
+        self.options = self.options.reentrant();
         self
     }
 
@@ -444,6 +476,14 @@ impl Lock {
         &self.locker
     }
 
+    pub(crate) fn is_reentrant(&self) -> bool {
+        self.options.reentrant
+    }
+
+    pub(crate) fn waits(&self) -> Wait {
+        self.options.wait
+    }
+
     pub(crate) fn resolve(&self) -> Result<Key> {
         self.options.resolve(self.locker.prefix())
     }
@@ -482,10 +522,18 @@ impl Lock {
             Wait::For(length) if length > MAX_TTL => Wait::Forever,
             other => other,
         };
+        let key = self.resolve()?;
+        // It would wait for the code that it is called by, maybe for ever. Under a lease that
+        // is over that code holds nothing that could be waited for.
+        if let Some(around) = current::find(&self.locker, &key)
+            && around.guard.validity() != Validity::Over
+        {
+            return Err(around.busy(NOT_REENTRANT));
+        }
         let engine = self.locker.engine();
         let held = engine
             .acquire(AcquireRequest {
-                key: self.resolve()?,
+                key,
                 owner: OwnerId::new_v4(),
                 ttl,
                 remember,

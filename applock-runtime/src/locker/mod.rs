@@ -3,9 +3,11 @@
 //!
 //! Nothing here runs a body: that is done one floor up, in `singleton`.
 //!
-//! The files, from the top: `builder`, `lock` → `shared`, `options`, `guard`.
+//! The files, from the top: `builder`, `lock` → `current` (the bodies that this thread runs) →
+//! `shared`, `options`, `guard`.
 
 mod builder;
+pub(crate) mod current;
 mod guard;
 mod lock;
 mod options;

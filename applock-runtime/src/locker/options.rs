@@ -19,6 +19,7 @@ pub struct LockOptions {
     pub(super) remember: Option<Duration>,
     pub(super) at_least: Option<Duration>,
     pub(super) at_most: Option<Duration>,
+    pub(super) reentrant: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -36,6 +37,7 @@ impl LockOptions {
             remember: None,
             at_least: None,
             at_most: None,
+            reentrant: false,
         }
     }
 
@@ -99,6 +101,12 @@ impl LockOptions {
     pub fn at_most(self, length: Duration) -> Self {
         let at_most = Some(length);
         Self { at_most, ..self }
+    }
+
+    /// Run under the lock that the caller holds already.
+    pub fn reentrant(self) -> Self {
+        let reentrant = true;
+        Self { reentrant, ..self }
     }
 
     pub(super) fn resolve(&self, prefix: &str) -> Result<Key> {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::blocking::block_on;
 use crate::error::Result;
+use crate::locker::current::{self, Entered};
 
-use super::current::{self, Entered, Running};
 use super::log::Function;
-use super::start::{Invocation, Start, take};
+use super::start::{Begun, Invocation, begin};
 
 /// While it lives, the code on this thread runs under the lock. Expanded code keeps it in a
 /// variable beside the body, not in a closure around it, so that the body borrows, returns
@@ -16,41 +16,33 @@ use super::start::{Invocation, Start, take};
 #[must_use = "a blocking run that is dropped at once releases its lock at once"]
 pub struct BlockingRun {
     entered: Option<Entered>,
-    /// `None` under the lock that the caller holds already.
-    to_release: Option<(Arc<Running>, Function)>,
+    begun: Begun,
+    function: Function,
 }
 
 impl BlockingRun {
     pub(crate) fn enter(invocation: Invocation) -> Result<Self> {
-        let function = invocation.function;
-        Self::try_enter(invocation).inspect_err(|error| function.refused(error))
-    }
-
-    fn try_enter(invocation: Invocation) -> Result<Self> {
         let Invocation { lock, function, .. } = invocation;
-        Ok(match Start::of(lock)? {
-            Start::Nested(running) => Self {
-                entered: Some(current::enter(running)),
-                to_release: None,
-            },
-            Start::Take(lock) => {
-                let running = block_on(take(lock))?;
-                Self {
-                    entered: Some(current::enter(Arc::clone(&running))),
-                    to_release: Some((running, function)),
-                }
-            }
+        let begun = block_on(async move { begin(lock?, false).await })
+            .inspect_err(|error| function.refused(error))?;
+        Ok(Self {
+            entered: Some(current::enter(Arc::clone(&begun.running))),
+            begun,
+            function,
         })
     }
 }
 
 impl Drop for BlockingRun {
     fn drop(&mut self) {
-        drop(self.entered.take());
-        if let Some((running, function)) = self.to_release.take()
+        self.entered = None;
+        let Begun { running, turn } = &mut self.begun;
+        running.end();
+        // Nested: the lock is that of the run around it.
+        if turn.take().is_none()
             && let Err(error) = block_on(running.guard.end())
         {
-            function.release_failed(&error);
+            self.function.release_failed(&error);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::locker::{AppLocker, Lock, LockOptions};
 use super::blocking_run::BlockingRun;
 use super::default::default_locker;
 use super::log::Function;
-use super::run::Run;
+use super::run::{Machine, Run};
 use super::start::Invocation;
 
 /// One call of a `#[singleton]` function. The locker comes last: the expressions of the
@@ -47,23 +47,20 @@ impl Call {
 
     /// Async: drives a body that its owner has pinned.
     pub fn run<F: Future>(self, body: Pin<&mut Option<F>>) -> Run<'_, F> {
-        Run::new(self.invocation(), body)
+        Run::new(Machine::new(self.invocation()), body)
     }
 
     /// Sync: takes the lock; dropping the blocking run releases it. Both block.
     pub fn enter(self) -> Result<BlockingRun> {
-        BlockingRun::enter(self.invocation()?)
+        BlockingRun::enter(self.invocation())
     }
 
-    fn invocation(self) -> Result<Invocation> {
-        let locker = match self.locker {
-            Some(locker) => locker,
-            None => default_locker().inspect_err(|error| self.function.refused(error))?,
-        };
-        Ok(Invocation {
-            lock: Lock::new(locker, self.options),
+    fn invocation(self) -> Invocation {
+        let locker = self.locker.map_or_else(default_locker, Ok);
+        Invocation {
+            lock: locker.map(|locker| Lock::new(locker, self.options)),
             function: self.function,
             finish_when_lost: self.finish_when_lost,
-        })
+        }
     }
 }

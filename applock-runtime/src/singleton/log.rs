@@ -14,7 +14,7 @@ impl Function {
     pub(crate) fn refused(self, error: &Error) {
         let Self { module, name } = self;
         match error {
-            Error::Busy(holder) if holder.is_foreign() => {
+            Error::Busy(holder) if holder.is_foreign() || holder.is_of_this_call() => {
                 tracing::warn!(module, function = name, "not run: {error}");
             }
             Error::Busy(_) => tracing::info!(module, function = name, "not run: {error}"),

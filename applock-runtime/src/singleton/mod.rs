@@ -8,9 +8,9 @@
 //! | `scoped` | `Lock::run` and `Lock::run_blocking` |
 //! | `run` | an async body: take the lock, drive the body, release the lock |
 //! | `blocking_run` | a sync body: the lock is taken before it, and released after it |
-//! | `start` | what both begin with: is this code under that lock already? |
-//! | `current` | the stack of the bodies that this thread runs |
+//! | `start` | what both begin with: is this code under that lock already, and may it run there? |
 //! | `refusal` | what the caller of a function gets when the body did not run |
+//! | `outlasting` | return types whose work would outlast the lock, refused while compiling |
 //! | `log` | what is logged of a function |
 //!
 //! Two rules are kept here. The body ends before its lock is released, on return, error,
@@ -19,9 +19,9 @@
 
 mod blocking_run;
 mod call;
-mod current;
 mod default;
 mod log;
+mod outlasting;
 mod refusal;
 mod run;
 mod scoped;
@@ -31,8 +31,8 @@ mod tests;
 
 pub use blocking_run::BlockingRun;
 pub use call::Call;
-pub use current::{current, current_guard};
 pub use default::init;
+pub use outlasting::{Returned, finished};
 pub use refusal::{
     AutorefDispatch, CarriesError, CarriesNothing, Refusal, RefuseWithError, Returns, Skip,
     call_once,

@@ -1,8 +1,13 @@
 //! An async body under its lock. The body always ends before the lock does (rule R5).
 //!
-//! [`Run`] goes through four steps: *start* (is this code under that lock already?), *take*
-//! the lock, *drive* the body while the lease is valid, *release* the lock. A nested body has
-//! no second and no fourth: its lock is the one around it.
+//! [`Run`] goes through three steps: *take* the lock, or the turn under the lock that this code
+//! runs under already; *drive* the body while the lease is valid; *release* the lock. A nested
+//! body has no third: its lock is that of the run around it.
+//!
+//! Each annotated function makes a `Run` of its own, which its user compiles. So what is generic
+//! here is only how a body is polled and dropped, and where its value lies; the steps are in
+//! [`Machine`], which is compiled once and sees the body as a `dyn` [`Body`] for one poll. (For
+//! one poll only: a `dyn` that was kept would hide whether the body is `Send`.)
 
 use std::any::Any;
 use std::future::Future;
@@ -13,12 +18,15 @@ use std::task::{Context, Poll, ready};
 
 use crate::engine::Validity;
 use crate::error::{Error, Result};
+use crate::locker::current::{self, Running};
 
-use super::current::{self, Running};
 use super::log::Function;
-use super::start::{Invocation, Start, take};
+use super::start::{Begun, Invocation, Turn, begin, not_held};
 
 type Step<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What a body has panicked with.
+type Panic = Box<dyn Any + Send>;
 
 /// A body under a lock. `Err`: it did not run, or was cancelled because the lease was
 /// lost.
@@ -27,31 +35,20 @@ pub struct Run<'a, F: Future> {
     /// `None` as soon as it has ended: dropped in place, before the lock is released.
     body: Pin<&'a mut Option<F>>,
     /// In a box: the caller's future stays small.
-    progress: Box<Progress<F::Output>>,
+    state: Box<State<F::Output>>,
 }
 
-enum Progress<T> {
-    /// `None` once it has been started.
-    Starting(Option<Result<Invocation>>),
-    Taking(Taking),
-    Driving(Driving),
-    Releasing(Releasing<T>),
-    Over,
-}
-
-/// What follows a step.
-enum Next<T> {
-    Step(Progress<T>),
-    /// The run's own result.
-    Done(Result<T>),
+struct State<T> {
+    machine: Machine,
+    /// What the body has returned, until the lock is released.
+    value: Option<T>,
 }
 
 impl<'a, F: Future> Run<'a, F> {
-    pub(crate) fn new(invocation: Result<Invocation>, body: Pin<&'a mut Option<F>>) -> Self {
-        Self {
-            body,
-            progress: Box::new(Progress::Starting(Some(invocation))),
-        }
+    pub(super) fn new(machine: Machine, body: Pin<&'a mut Option<F>>) -> Self {
+        let value = None;
+        let state = Box::new(State { machine, value });
+        Self { body, state }
     }
 }
 
@@ -63,134 +60,190 @@ impl<F: Future> Future for Run<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        loop {
-            let next = match &mut *this.progress {
-                Progress::Starting(invocation) => start(invocation),
-                Progress::Taking(taking) => ready!(taking.poll(context)),
-                Progress::Driving(driving) => ready!(driving.poll(&mut this.body, context)),
-                Progress::Releasing(releasing) => ready!(releasing.poll(context)),
-                // Polled again after it was done: as the standard library's futures do.
-                #[expect(clippy::panic, reason = "a caller's bug, documented by Future::poll")]
-                Progress::Over => panic!("`Run` polled after it was done"),
-            };
-            match next {
-                Next::Step(progress) => *this.progress = progress,
-                Next::Done(result) => {
-                    this.body.set(None);
-                    *this.progress = Progress::Over;
-                    return Poll::Ready(result);
-                }
-            }
+        let State { machine, value } = &mut *this.state;
+        let body = &mut this.body;
+        match machine.poll(&mut Slots { body, value }, context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(None) => match value.take() {
+                Some(value) => Poll::Ready(Ok(value)),
+                None => polled_again(),
+            },
         }
     }
 }
 
 impl<F: Future> Drop for Run<'_, F> {
     fn drop(&mut self) {
-        match &*self.progress {
-            Progress::Driving(driving) => driving.cancel(&mut self.body),
-            _ => self.body.set(None),
-        }
+        let State { machine, value } = &mut *self.state;
+        let body = &mut self.body;
+        machine.abandon(&mut Slots { body, value });
     }
 }
 
-/// The first step: whether this code runs under that very lock already.
-fn start<T>(invocation: &mut Option<Result<Invocation>>) -> Next<T> {
-    let Some(invocation) = invocation.take() else {
-        return Next::Step(Progress::Over);
-    };
-    let Invocation {
-        lock,
-        function,
-        finish_when_lost,
-    } = match invocation {
-        Ok(invocation) => invocation,
-        // Logged where the locker was looked for.
-        Err(error) => return Next::Done(Err(error)),
-    };
-    match Start::of(lock) {
-        Ok(Start::Take(lock)) => Next::Step(Progress::Taking(Taking {
-            taken: Box::pin(take(lock)),
-            function,
-            finish_when_lost,
-        })),
-        Ok(Start::Nested(running)) => Next::Step(Progress::Driving(Driving {
-            lost: lost(&running),
-            running,
-            nested: true,
-            function,
-            finish_when_lost,
-        })),
-        Err(error) => {
-            function.refused(&error);
-            Next::Done(Err(error))
+/// A body, as the machine sees it.
+trait Body {
+    /// Ready: it has ended, and its value is kept.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Drops it where it stands, if it is there still.
+    fn end(&mut self);
+}
+
+/// Where a body and its value lie.
+struct Slots<'s, 'a, F: Future> {
+    body: &'s mut Pin<&'a mut Option<F>>,
+    value: &'s mut Option<F::Output>,
+}
+
+impl<F: Future> Body for Slots<'_, '_, F> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(body) = self.body.as_mut().as_pin_mut()
+            && let Poll::Ready(value) = body.poll(context)
+        {
+            *self.value = Some(value);
+            return Poll::Ready(());
         }
+        Poll::Pending
+    }
+
+    fn end(&mut self) {
+        self.body.set(None);
     }
 }
 
-/// The second step: the lock is asked for.
-struct Taking {
-    taken: Step<Result<Arc<Running>>>,
+/// The steps of a run, whatever its body is.
+pub(super) struct Machine {
+    progress: Progress,
     function: Function,
     finish_when_lost: bool,
 }
 
-impl Taking {
-    fn poll<T>(&mut self, context: &mut Context<'_>) -> Poll<Next<T>> {
-        Poll::Ready(match ready!(self.taken.as_mut().poll(context)) {
-            Ok(running) => Next::Step(Progress::Driving(Driving {
-                lost: lost(&running),
-                running,
-                nested: false,
-                function: self.function,
-                finish_when_lost: self.finish_when_lost,
-            })),
-            Err(error) => {
-                self.function.refused(&error);
-                Next::Done(Err(error))
-            }
-        })
+enum Progress {
+    /// The lock is asked for, or the turn under the lock of the run around this one.
+    Taking(Step<Result<Begun>>),
+    /// The body runs under the lock.
+    Driving(Driving),
+    /// The body is gone, and the store is asked to free the lock.
+    Releasing(Step<Result<()>>, Option<Panic>),
+    Over,
+}
+
+impl Machine {
+    pub(super) fn new(invocation: Invocation) -> Self {
+        let Invocation {
+            lock,
+            function,
+            finish_when_lost,
+        } = invocation;
+        Self {
+            progress: Progress::Taking(Box::pin(async move { begin(lock?, true).await })),
+            function,
+            finish_when_lost,
+        }
+    }
+
+    /// Ready: the run is over, and the body has a value, unless there is an error: then it did
+    /// not run, or was cancelled.
+    fn poll(&mut self, body: &mut dyn Body, context: &mut Context<'_>) -> Poll<Option<Error>> {
+        loop {
+            let next = match &mut self.progress {
+                Progress::Taking(taken) => match ready!(taken.as_mut().poll(context)) {
+                    Ok(begun) => Progress::Driving(Driving::new(begun)),
+                    Err(error) => {
+                        self.function.refused(&error);
+                        body.end();
+                        self.progress = Progress::Over;
+                        return Poll::Ready(Some(error));
+                    }
+                },
+                Progress::Driving(driving) => {
+                    match driving.validity(context) {
+                        Validity::Suspect if !self.finish_when_lost => return Poll::Pending,
+                        Validity::Over if !self.finish_when_lost || driving.is_stray() => {
+                            let error = driving.lost_error();
+                            self.function.lost(&error);
+                            driving.cancel(body);
+                            self.progress = Progress::Over;
+                            return Poll::Ready(Some(error));
+                        }
+                        _ => (),
+                    }
+                    let panic = match driving.poll_body(body, context) {
+                        Ok(polled) => {
+                            ready!(polled);
+                            None
+                        }
+                        Err(panic) => Some(panic),
+                    };
+                    driving.end(body);
+                    if driving.is_nested() {
+                        self.progress = Progress::Over;
+                        return done(panic);
+                    }
+                    let guard = Arc::clone(&driving.running.guard);
+                    Progress::Releasing(Box::pin(async move { guard.end().await }), panic)
+                }
+                Progress::Releasing(released, panic) => {
+                    if let Err(error) = ready!(released.as_mut().poll(context)) {
+                        // The body's own result is never replaced (rule R9).
+                        self.function.release_failed(&error);
+                    }
+                    let panic = panic.take();
+                    self.progress = Progress::Over;
+                    return done(panic);
+                }
+                Progress::Over => polled_again(),
+            };
+            self.progress = next;
+        }
+    }
+
+    /// The run is dropped: the body first, and then the lock.
+    fn abandon(&mut self, body: &mut dyn Body) {
+        match &mut self.progress {
+            Progress::Driving(driving) => driving.cancel(body),
+            _ => body.end(),
+        }
     }
 }
 
-/// The third step: the body runs under the lock.
+/// The lock is released: the body's value or its panic is the caller's.
+fn done(panic: Option<Panic>) -> Poll<Option<Error>> {
+    match panic {
+        None => Poll::Ready(None),
+        Some(panic) => resume_unwind(panic),
+    }
+}
+
+/// Polled again after it was done: as the standard library's futures do.
+#[expect(clippy::panic, reason = "a caller's bug, documented by Future::poll")]
+fn polled_again() -> ! {
+    panic!("`Run` polled after it was done")
+}
+
+/// The body runs under the lock.
 struct Driving {
     running: Arc<Running>,
     lost: Step<()>,
-    /// Under the lock that the caller holds already; it is the caller's to release.
-    nested: bool,
-    function: Function,
-    finish_when_lost: bool,
+    /// Its turn under the run around it, where the lock is that one's, and that one's to
+    /// release.
+    turn: Option<Turn>,
 }
 
 impl Driving {
-    fn poll<F: Future>(
-        &mut self,
-        body: &mut Pin<&mut Option<F>>,
-        context: &mut Context<'_>,
-    ) -> Poll<Next<F::Output>> {
-        match self.validity(context) {
-            Validity::Suspect if !self.finish_when_lost => return Poll::Pending,
-            Validity::Over if !self.may_finish() => {
-                return Poll::Ready(Next::Done(Err(self.lose(body))));
-            }
-            _ => (),
+    fn new(begun: Begun) -> Self {
+        let Begun { running, turn } = begun;
+        let lease = Arc::clone(running.guard.lease());
+        Self {
+            running,
+            lost: Box::pin(async move { lease.over().await }),
+            turn,
         }
-        let ended = match poll_body(body, &self.running, context) {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(value)) => BodyEnd::Value(value),
-            Err(panic) => BodyEnd::Panic(panic),
-        };
-        drop_body(body, &self.running);
-        if self.nested {
-            return Poll::Ready(Next::Done(Ok(ended.into_value())));
-        }
-        let guard = Arc::clone(&self.running.guard);
-        Poll::Ready(Next::Step(Progress::Releasing(Releasing {
-            released: Box::pin(async move { guard.end().await }),
-            ended: Some(ended),
-            function: self.function,
-        })))
+    }
+
+    fn is_nested(&self) -> bool {
+        self.running.around.is_some()
     }
 
     /// What is known of the lease. The task is woken when that changes.
@@ -201,6 +254,7 @@ impl Driving {
         let guard = &self.running.guard;
         match guard.validity() {
             Validity::Over => Validity::Over,
+            _ if self.is_stray() => Validity::Over,
             _ if self.lost.as_mut().poll(context).is_ready() => Validity::Over,
             Validity::Valid => Validity::Valid,
             // It may have been confirmed before this task could be woken for it.
@@ -208,97 +262,45 @@ impl Driving {
         }
     }
 
-    /// Whether the body goes on though the lease is over.
-    ///
-    /// A nested body that is polled after the body around it has ended does not: there the
-    /// lock was released, and not lost.
-    fn may_finish(&self) -> bool {
-        let was_released = self.nested && self.running.guard.lease().loss().is_none();
-        self.finish_when_lost && !was_released
+    /// A nested body that is polled after a body around it has ended. It never goes on: that
+    /// one's lock was released, or that one's turn is another body's now.
+    fn is_stray(&self) -> bool {
+        let around = self.running.around.as_ref();
+        around.is_some_and(|around| around.has_ended())
     }
 
-    /// Cancels the body because its lease is over; the error says why it is.
-    fn lose<F>(&self, body: &mut Pin<&mut Option<F>>) -> Error {
-        let running = &self.running;
-        let error = running.guard.ensure_held().err().unwrap_or(Error::NotHeld {
-            key: Arc::clone(&running.key.lock),
-        });
-        self.function.lost(&error);
-        self.cancel(body);
-        error
+    /// Why the body is cancelled.
+    fn lost_error(&self) -> Error {
+        let guard = &self.running.guard;
+        guard.ensure_held().err().unwrap_or_else(|| not_held(guard))
+    }
+
+    /// Polls the body, as code that runs under the lock.
+    fn poll_body(&self, body: &mut dyn Body, context: &mut Context<'_>) -> Result<Poll<()>, Panic> {
+        let entered = current::enter(Arc::clone(&self.running));
+        // The body is not looked at after a panic: it is dropped, the lock released, and
+        // the panic goes on.
+        let polled = catch_unwind(AssertUnwindSafe(|| body.poll(context)));
+        drop(entered);
+        polled
+    }
+
+    /// Drops the body where it stands, as code that runs under the lock, and gives its turn to
+    /// the next nested run.
+    fn end(&mut self, body: &mut dyn Body) {
+        let entered = current::enter(Arc::clone(&self.running));
+        body.end();
+        drop(entered);
+        self.running.end();
+        self.turn = None;
     }
 
     /// Drops the body, and then lets go of the lock in the background.
-    fn cancel<F>(&self, body: &mut Pin<&mut Option<F>>) {
-        drop_body(body, &self.running);
-        if !self.nested {
+    fn cancel(&mut self, body: &mut dyn Body) {
+        self.end(body);
+        if !self.is_nested() {
             // Not by dropping alone: the body may have put a handle of it elsewhere.
             self.running.guard.let_go();
         }
     }
-}
-
-/// How a body has ended.
-enum BodyEnd<T> {
-    Value(T),
-    Panic(Box<dyn Any + Send>),
-}
-
-impl<T> BodyEnd<T> {
-    fn into_value(self) -> T {
-        match self {
-            Self::Value(value) => value,
-            Self::Panic(panic) => resume_unwind(panic),
-        }
-    }
-}
-
-/// The last step: the body is gone, and the store is asked to free the lock.
-struct Releasing<T> {
-    released: Step<Result<()>>,
-    /// `None` once it has been given to the caller.
-    ended: Option<BodyEnd<T>>,
-    function: Function,
-}
-
-impl<T> Releasing<T> {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next<T>> {
-        if let Err(error) = ready!(self.released.as_mut().poll(context)) {
-            // The body's own result is never replaced (rule R9).
-            self.function.release_failed(&error);
-        }
-        Poll::Ready(match self.ended.take() {
-            Some(ended) => Next::Done(Ok(ended.into_value())),
-            None => Next::Step(Progress::Over),
-        })
-    }
-}
-
-/// Completes when the lease is over.
-fn lost(running: &Running) -> Step<()> {
-    let lease = Arc::clone(running.guard.lease());
-    Box::pin(async move { lease.over().await })
-}
-
-fn poll_body<F: Future>(
-    body: &mut Pin<&mut Option<F>>,
-    running: &Arc<Running>,
-    context: &mut Context<'_>,
-) -> Result<Poll<F::Output>, Box<dyn Any + Send>> {
-    let entered = current::enter(Arc::clone(running));
-    // The body is not looked at after a panic: it is dropped, the lock released, and
-    // the panic goes on.
-    let polled = catch_unwind(AssertUnwindSafe(|| match body.as_mut().as_pin_mut() {
-        Some(body) => body.poll(context),
-        None => Poll::Pending,
-    }));
-    drop(entered);
-    polled
-}
-
-/// Drops the body where it stands, as code that runs under the lock.
-fn drop_body<F>(body: &mut Pin<&mut Option<F>>, running: &Arc<Running>) {
-    let entered = current::enter(Arc::clone(running));
-    body.set(None);
-    drop(entered);
 }

@@ -7,7 +7,7 @@ use crate::locker::Lock;
 
 use super::blocking_run::BlockingRun;
 use super::log::Function;
-use super::run::Run;
+use super::run::{Machine, Run};
 use super::start::Invocation;
 
 impl Lock {
@@ -16,8 +16,9 @@ impl Lock {
     /// the future is dropped and [`Error::Lost`](crate::Error::Lost) returned.
     ///
     /// Inside it [`current`](crate::current) gives the guard. Where the lock is held
-    /// already by the [`run`](Self::run) or `#[singleton]` that this code runs under,
-    /// the future runs under that one.
+    /// already by the [`run`](Self::run) or `#[singleton]` that this code runs under, it is
+    /// [`Error::Busy`](crate::Error::Busy) at once, whatever [`wait`](Self::wait) says; a
+    /// [`reentrant`](Self::reentrant) one runs under that lock.
     ///
     /// # Errors
     ///
@@ -37,7 +38,7 @@ impl Lock {
         let lock = self.clone();
         async move {
             let body = std::pin::pin!(Some(future));
-            Run::new(Ok(invocation(lock)), body).await
+            Run::new(Machine::new(invocation(lock)), body).await
         }
     }
 
@@ -66,7 +67,7 @@ impl Lock {
 
 fn invocation(lock: Lock) -> Invocation {
     Invocation {
-        lock,
+        lock: Ok(lock),
         function: Function {
             module: module_path!(),
             name: "Lock::run",

@@ -44,8 +44,9 @@ fn a_nested_body_that_outlives_the_one_around_it_does_not_run_without_the_lock()
     let lock = locker.lock("x");
     let (go_on, received) = oneshot::channel();
     let ran = &Cell::new(false);
+    let nested = lock.clone().reentrant();
     let inner = block_on(lock.run(async {
-        let mut inner = Box::pin(lock.run(async move {
+        let mut inner = Box::pin(nested.run(async move {
             received.await.unwrap();
             ran.set(true);
         }));
@@ -57,6 +58,91 @@ fn a_nested_body_that_outlives_the_one_around_it_does_not_run_without_the_lock()
     go_on.send(()).unwrap();
     assert!(matches!(block_on(inner), Err(Error::NotHeld { .. })));
     assert!(!ran.get());
+}
+
+#[test]
+#[expect(
+    clippy::async_yields_async,
+    reason = "the future that strays is what is tested"
+)]
+fn a_nested_body_that_outlives_a_nested_one_around_it_does_not_run_beside_the_next() {
+    let locker = AppLocker::in_memory();
+    let lock = locker.lock("x").reentrant();
+    let (go_on, received) = oneshot::channel();
+    let ran = &Cell::new(false);
+    block_on(lock.run(async {
+        let innermost = lock.run(async {
+            let mut innermost = Box::pin(lock.run(async move {
+                received.await.unwrap();
+                ran.set(true);
+            }));
+            assert!(poll(innermost.as_mut()).is_pending());
+            innermost
+        });
+        let stray = innermost.await.unwrap();
+        // The turn is the next one's, though what was nested in the one before goes on.
+        let next = lock.run(async {
+            go_on.send(()).unwrap();
+            assert!(matches!(stray.await, Err(Error::NotHeld { .. })));
+        });
+        next.await.unwrap();
+        assert!(!ran.get());
+    }))
+    .unwrap();
+}
+
+#[test]
+fn a_nested_run_that_is_dropped_gives_its_turn_back() {
+    let locker = AppLocker::in_memory();
+    let lock = locker.lock("x").reentrant();
+    let run = lock.run(async {
+        {
+            let mut first = pin!(lock.run(std::future::pending::<()>()));
+            assert!(poll(first.as_mut()).is_pending());
+            let waiting = lock.clone().wait_forever();
+            let mut second = pin!(waiting.run(async {}));
+            assert!(poll(second.as_mut()).is_pending());
+            assert!(matches!(lock.run_blocking(|| ()), Err(Error::Busy(_))));
+        }
+        lock.run_blocking(|| ()).unwrap();
+        lock.run(async {}).await.unwrap();
+    });
+    block_on(run).unwrap();
+}
+
+#[test]
+fn a_sync_call_never_waits_for_a_turn_that_its_own_thread_has() {
+    let locker = AppLocker::in_memory();
+    let lock = locker.lock("x").reentrant().wait_forever();
+    let run = lock.run(async {
+        let mut first = pin!(lock.run(std::future::pending::<()>()));
+        assert!(poll(first.as_mut()).is_pending());
+        let error = lock.run_blocking(|| ()).unwrap_err();
+        assert!(error.to_string().contains("has its turn"), "{error}");
+    });
+    block_on(run).unwrap();
+}
+
+#[test]
+fn a_wait_for_a_turn_ends_in_time_by_the_lockers_clock_and_without_a_runtime() {
+    let clock = ManualClock::new();
+    let lock = locker_by(&clock).lock("x").ttl(TTL * 10).reentrant();
+    let run = lock.run(async {
+        let mut first = pin!(lock.run(std::future::pending::<()>()));
+        assert!(poll(first.as_mut()).is_pending());
+        let waits = lock.clone().wait(TTL);
+        let mut second = pin!(waits.run(async {}));
+        assert!(poll(second.as_mut()).is_pending());
+        // The engine has been asked for its timer before it answers this.
+        lock.info_blocking().unwrap();
+        clock.advance(TTL / 2);
+        lock.info_blocking().unwrap();
+        assert!(poll(second.as_mut()).is_pending());
+        clock.advance(TTL);
+        let error = second.await.unwrap_err();
+        assert!(error.to_string().contains("has its turn"), "{error}");
+    });
+    block_on(run).unwrap();
 }
 
 #[test]
