@@ -87,16 +87,37 @@ async fn empty_and_oversized_names_are_refused_and_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn a_key_that_keeps_another_locks_tokens_is_refused() {
+async fn a_key_or_prefix_that_keeps_another_locks_tokens_is_refused() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
-    let lock = locker.lock("").key("{QUEUE:reports}:fence");
-    invalid(
-        lock.acquire().await.unwrap_err(),
-        "key",
-        "{QUEUE:reports}:fence",
-    );
+    for key in ["{QUEUE:reports}:fence", "waiters:jobs{eu}"] {
+        let error = locker.lock("").key(key).acquire().await.unwrap_err();
+        invalid(error, "key", key);
+    }
+    // The lock `x` of this prefix would be the fence of the key `{t}x`.
+    let error = builder(&server).key_prefix("fence:{t}").build();
+    invalid(error.unwrap_err(), "key_prefix", "fence:{t}");
+    // The prefix alone does no harm, but with this application it does.
+    let locker = builder(&server).key_prefix("{t}:").build().unwrap();
+    let error = locker.lock("fence").acquire().await.unwrap_err();
+    invalid(error, "app", "{t}:fence");
     assert_eq!(server.run::<i64>("DBSIZE"), 0);
+    locker.lock("reports").acquire().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_or_prefix_whose_side_keys_would_be_in_another_slot_is_refused() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.unwrap();
+    for key in ["a}b", "a{}b", "{}", "x{}{y}"] {
+        let error = locker.lock("").key(key).acquire().await.unwrap_err();
+        assert!(invalid(error, "key", key).remedy.contains("jobs{eu}"));
+    }
+    let error = builder(&server).key_prefix("staging}").build();
+    invalid(error.unwrap_err(), "key_prefix", "staging}");
+    assert_eq!(server.run::<i64>("DBSIZE"), 0);
+    // Names are escaped, so they may hold any brace.
+    locker.lock("a}b").name("{}").acquire().await.unwrap();
 }
 
 #[singleton(app = "timed", ttl = ttl, locker = locker)]

@@ -230,7 +230,7 @@ impl Builder {
     }
 
     /// What stands before an application's name in a key: `QUEUE:` unless
-    /// set.
+    /// set. A `}` in it needs a hash tag, as in `{staging}:`.
     ///
     /// ```
     /// # use applock::AppLocker;
