@@ -3,10 +3,11 @@
 //! Two different pairs of names never make the same key, and a key of an older
 //! version stays the key of this one: `tests/keys.golden` holds the list.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::shown::shown;
 
 /// What stands before an application's name unless the builder says otherwise.
 pub(crate) const DEFAULT_PREFIX: &str = "QUEUE:";
@@ -24,6 +25,13 @@ pub(crate) struct Key {
     pub(crate) lock: Arc<str>,
     app: Part,
     name: Part,
+}
+
+/// As the log and spans show it.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        shown(&self.lock).fmt(f)
+    }
 }
 
 impl Key {

@@ -16,6 +16,7 @@ mod failover;
 mod flushed_server;
 mod foreign_key;
 mod frozen_server;
+mod hostile_text;
 mod loading;
 mod lost_answer;
 mod out_of_memory;

@@ -443,7 +443,7 @@ impl Actor {
         let lease = Arc::new(Lease::new(terms, clock, sent, until));
         let waited = now.saturating_since(acquiring.since);
         tracing::debug!(
-            key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
+            key = %lease.key, owner = %owner.simple(), token = lease.token,
             polls = acquiring.polls, ?waited, "acquired"
         );
         let holding = if acquiring.queued.is_some() && grant.micros > 0 {
