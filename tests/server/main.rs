@@ -24,6 +24,7 @@ mod paused_server;
 mod read_only_replica;
 mod restarted_server;
 mod rights;
+mod secrets;
 #[cfg(target_os = "linux")]
 mod server_clock;
 mod server_down;
