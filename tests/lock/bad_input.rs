@@ -224,6 +224,10 @@ async fn a_bad_url_is_refused_by_its_part_and_never_shows_the_password() {
         ("redis+sentinel://:hunter2@h", "sentinel", "Sentinel"),
         ("dir:", "dir:", "no directory"),
         ("dir:///tmp/a\0b", "dir:", "NUL"),
+        ("dir:locks", "dir:locks", "not absolute"),
+        ("dir:~/locks", "dir:~/locks", "not absolute"),
+        ("dir:$HOME/locks", "dir:$HOME/locks", "not absolute"),
+        ("dir:../locks", "dir:../locks", "not absolute"),
     ] {
         let error = AppLocker::connect(url).await.unwrap_err();
         let error = invalid(error, "url", value);

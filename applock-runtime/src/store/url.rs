@@ -40,6 +40,13 @@ pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
                     "write dir:/var/lock/app",
                 );
             }
+            if !path.is_absolute() {
+                return bad(
+                    "its path is not absolute, so it would be another directory, and another lock, \
+                     in another working directory (~ and $HOME are not expanded)",
+                    "write the whole path: dir:/var/lock/app",
+                );
+            }
             Ok(Arc::new(DirStore::new(path.to_owned())))
         }
         "redis+sentinel" | "redis+cluster" => bad(
@@ -111,6 +118,14 @@ fn redis_store(scheme: &str, url: &str) -> Result<Arc<dyn Store>> {
         );
     }
     let unix = scheme.contains("unix");
+    // R10: another server in another working directory.
+    if unix && (parsed.cannot_be_a_base() || parsed.host_str().is_some_and(|host| !host.is_empty()))
+    {
+        return bad(
+            "it does not name the whole path of a socket".into(),
+            "write unix:///run/redis/redis.sock",
+        );
+    }
     if !unix {
         if parsed.host_str().is_none_or(str::is_empty) {
             return bad("it has no host".into(), EXAMPLE);
@@ -278,6 +293,13 @@ mod tests {
             ("redis+sentinel://localhost", "Sentinel"),
             ("localhost:6379", "no scheme"),
             ("dir:", "no directory"),
+            ("dir:locks", "not absolute"),
+            ("dir:~/locks", "not absolute"),
+            ("dir:$HOME/locks", "not absolute"),
+            ("dir://locks", "not absolute"),
+            ("dir:./locks", "not absolute"),
+            ("unix:run/redis.sock", "whole path"),
+            ("unix://run/redis.sock", "whole path"),
             ("", "no scheme"),
         ] {
             let text = refusal(url);
