@@ -337,6 +337,10 @@ impl Actor {
             return;
         }
         let from = acquiring.queued.and_then(|(sent, at)| {
+            // A claim is never longer than the full lease: this is no grant of the store's.
+            if grant.claim > acquiring.request.ttl {
+                return None;
+            }
             let passed = Duration::from_micros(grant.micros.checked_sub(at)?);
             let at = sent.at + passed.saturating_sub(passed / 100);
             // A moment in the future: the store's clock has jumped.
