@@ -26,8 +26,8 @@ fn hides_in(error: Error) {
         hides(&format!("{inner} {inner:?}"));
         source = inner.source();
     }
-    let panic =
-        catch_unwind(AssertUnwindSafe(|| Err::<(), _>(error.clone()).unwrap())).unwrap_err();
+    let fail = || Err::<(), Error>(error.clone());
+    let panic = catch_unwind(AssertUnwindSafe(|| fail().unwrap())).unwrap_err();
     hides(panic.downcast_ref::<String>().unwrap());
     hides(&format!("{:?}", std::io::Error::from(error)));
 }
