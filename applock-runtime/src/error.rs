@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::info::LockInfo;
+use crate::shown::shown;
 
 /// What this crate's functions return.
 ///
@@ -33,7 +34,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Another holder has the lock: who, and since when.
@@ -43,7 +44,8 @@ pub enum Error {
     /// The lease ended while the work was going on: whatever the work did after
     /// that may have overlapped with another holder.
     #[error(
-        "lost: the lock {key:?} (token {token}) is ours no longer: {reason}. What ran under it was told to stop"
+        "lost: the lock {:?} (token {token}) is ours no longer: {reason}. What ran under it was told to stop",
+        shown(.key)
     )]
     #[non_exhaustive]
     Lost {
@@ -58,7 +60,8 @@ pub enum Error {
     /// A release or a check of a lock that this guard does not hold (any more).
     /// Nothing was deleted.
     #[error(
-        "not held: the lock {key:?} was not held by this guard any more, so nothing was released"
+        "not held: the lock {:?} was not held by this guard any more, so nothing was released",
+        shown(.key)
     )]
     #[non_exhaustive]
     NotHeld {
@@ -89,7 +92,7 @@ pub enum Error {
 
     /// [`AppLocker::shutdown`](crate::AppLocker::shutdown) was called; this locker
     /// takes no more locks.
-    #[error("closed: the locker was shut down, so the lock {key:?} was not taken")]
+    #[error("closed: the locker was shut down, so the lock {:?} was not taken", shown(.key))]
     #[non_exhaustive]
     Closed {
         /// The lock's key.
@@ -152,7 +155,7 @@ impl fmt::Display for Loss {
 /// }
 /// # Ok::<(), applock::Error>(())
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[error("{}", self.message())]
 #[non_exhaustive]
 pub struct StoreFault {
@@ -184,13 +187,15 @@ impl StoreFault {
             FaultKind::Misconfigured => "misconfigured",
         };
         let lock = match &self.lock {
-            Some(lock) => format!("the lock {lock:?} at "),
+            Some(lock) => format!("the lock {:?} at ", shown(lock)),
             None => String::new(),
         };
         let remedy = if self.remedy.is_empty() { "" } else { "; " };
         format!(
             "{kind}: {lock}{}: {}{remedy}{}",
-            self.store, self.what, self.remedy
+            shown(&self.store),
+            self.what,
+            self.remedy
         )
     }
 }
@@ -214,16 +219,13 @@ impl StoreFault {
 pub struct InvalidInput {
     /// Which input: `ttl`, `app`, `url` and so on.
     pub what: &'static str,
-    /// The value that was given, without passwords, shortened if it is long.
+    /// The value that was given, without passwords, on one line, shortened if it is long.
     pub value: String,
     /// What is wrong with it.
     pub reason: String,
     /// What to write instead.
     pub remedy: String,
 }
-
-/// How much of a refused value an error shows, in characters.
-const SHOWN: usize = 80;
 
 impl Error {
     pub(crate) fn invalid(
@@ -232,15 +234,9 @@ impl Error {
         reason: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        let mut value = value.to_string();
-        let length = value.chars().count();
-        if length > SHOWN {
-            value = value.chars().take(SHOWN).collect();
-            value.push_str(&format!("… ({length} characters)"));
-        }
         Self::Invalid(Box::new(InvalidInput {
             what,
-            value,
+            value: shown(value).to_string(),
             reason: reason.into(),
             remedy: remedy.into(),
         }))
@@ -262,6 +258,40 @@ impl Error {
             Self::Busy(info) => Some(info),
             _ => None,
         }
+    }
+}
+
+/// As it would be derived, with text from outside as people are shown it.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy(holder) => f.debug_tuple("Busy").field(holder).finish(),
+            Self::Lost { key, token, reason } => f
+                .debug_struct("Lost")
+                .field("key", &shown(key))
+                .field("token", token)
+                .field("reason", reason)
+                .finish(),
+            Self::NotHeld { key } => f.debug_struct("NotHeld").field("key", &shown(key)).finish(),
+            Self::Unavailable(fault) => f.debug_tuple("Unavailable").field(fault).finish(),
+            Self::Denied(fault) => f.debug_tuple("Denied").field(fault).finish(),
+            Self::Misconfigured(fault) => f.debug_tuple("Misconfigured").field(fault).finish(),
+            Self::Invalid(input) => f.debug_tuple("Invalid").field(input).finish(),
+            Self::Closed { key } => f.debug_struct("Closed").field("key", &shown(key)).finish(),
+        }
+    }
+}
+
+impl fmt::Debug for StoreFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreFault")
+            .field("kind", &self.kind)
+            .field("lock", &self.lock.as_ref().map(shown))
+            .field("store", &shown(&self.store))
+            .field("what", &self.what)
+            .field("remedy", &self.remedy)
+            .field("source", &self.source)
+            .finish()
     }
 }
 

@@ -4,10 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::shown::shown;
+
 /// Who holds a lock, since when, and for how long still, as the store answered.
 ///
 /// A snapshot: it does not change afterwards. All times are by the store's clock.
-/// Its `Display` is one line for people.
+/// Its `Display` is one line for people: text that others wrote is shortened and escaped there.
+/// The methods give it as it stands in the store.
 ///
 /// ```
 /// # use applock::AppLocker;
@@ -34,7 +37,7 @@ pub struct LockInfo(
 );
 
 /// What a store knows of a holder.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Record {
     pub(crate) key: Arc<str>,
     pub(crate) app: Option<String>,
@@ -52,6 +55,28 @@ pub(crate) struct Record {
     pub(crate) waiters: Option<u64>,
     /// Why this is no lock of ours, if it is none.
     pub(crate) foreign: Option<String>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("key", &shown(&self.key))
+            .field("app", &self.app.as_ref().map(shown))
+            .field("name", &self.name.as_ref().map(shown))
+            .field("owner", &shown(&self.owner))
+            .field("instance", &shown(&self.instance))
+            .field("host", &shown(&self.host))
+            .field("pid", &self.pid)
+            .field("token", &self.token)
+            .field("acquired_at", &self.acquired_at)
+            .field("held_for", &self.held_for)
+            .field("heartbeat_age", &self.heartbeat_age)
+            .field("remaining", &self.remaining)
+            .field("ttl", &self.ttl)
+            .field("waiters", &self.waiters)
+            .field("foreign", &self.foreign.as_ref().map(shown))
+            .finish()
+    }
 }
 
 impl Record {
@@ -197,15 +222,17 @@ impl fmt::Display for LockInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = &*self.0;
         if let Some(what) = &record.foreign {
-            write!(f, "{:?} is held by someone else: {what}", record.key)?;
+            let key = shown(&record.key);
+            write!(f, "{key:?} is held by someone else: {}", shown(what))?;
             return match record.remaining {
                 Some(left) => write!(f, "; it expires in {}", legible(left)),
                 None => write!(f, "; it has no expiry, so it stays until it is deleted"),
             };
         }
-        write!(f, "{:?} is held by {}", record.key, record.host)?;
+        let key = shown(&record.key);
+        write!(f, "{key:?} is held by {}", shown(&record.host))?;
         if let Some(pid) = record.pid {
-            write!(f, " (pid {pid}, instance {})", record.instance)?;
+            write!(f, " (pid {pid}, instance {})", shown(&record.instance))?;
         }
         if let Some(at) = record.acquired_at {
             write!(f, " since {}", humantime::format_rfc3339_seconds(at))?;
@@ -243,7 +270,7 @@ impl fmt::Display for LockInfo {
 /// assert_eq!(last.ending, Ending::Released);
 /// # Ok::<(), applock::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LastHolding {
     /// The lock's key.
@@ -302,14 +329,30 @@ impl fmt::Display for Ending {
     }
 }
 
+impl fmt::Debug for LastHolding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LastHolding")
+            .field("key", &shown(&self.key))
+            .field("owner_id", &shown(&self.owner_id))
+            .field("instance_id", &shown(&self.instance_id))
+            .field("host", &shown(&self.host))
+            .field("pid", &self.pid)
+            .field("fencing_token", &self.fencing_token)
+            .field("from", &self.from)
+            .field("until", &self.until)
+            .field("ending", &self.ending)
+            .finish()
+    }
+}
+
 impl fmt::Display for LastHolding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "{:?} was last held by {} (instance {}) from {}",
-            self.key,
-            self.host,
-            self.instance_id,
+            shown(&self.key),
+            shown(&self.host),
+            shown(&self.instance_id),
             humantime::format_rfc3339_seconds(self.from)
         )?;
         if let Some(until) = self.until {

@@ -3,10 +3,11 @@
 //! Two different pairs of names never make the same key, and a key of an older
 //! version stays the key of this one: `tests/keys.golden` holds the list.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::shown::shown;
 
 /// What stands before an application's name unless the builder says otherwise.
 pub(crate) const DEFAULT_PREFIX: &str = "QUEUE:";
@@ -26,6 +27,13 @@ pub(crate) struct Key {
     name: Part,
 }
 
+/// As the log and spans show it.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        shown(&self.lock).fmt(f)
+    }
+}
+
 impl Key {
     /// `{prefix}{app}` or `{prefix}{app}:{name}`.
     pub(crate) fn of(prefix: &str, app: &str, name: Option<&str>) -> Result<Self> {
@@ -40,6 +48,8 @@ impl Key {
             lock.push(':');
             escape(name, &[], &mut lock);
         }
+        // The names are escaped, so only a prefix with braces can make such a key.
+        check_side("app", &lock)?;
         Ok(Self {
             app: Part::of(&lock, prefix.len(), app),
             name: name.map_or(Part::None, |name| {
@@ -52,28 +62,8 @@ impl Key {
     /// The whole key as it is given.
     pub(crate) fn whole(key: &str) -> Result<Self> {
         check("key", key)?;
-        for side in Side::ALL {
-            let name = side.name();
-            let (begins, ends) = (format!("{name}:"), format!("}}:{name}"));
-            // Those of locks with a hash tag of their own begin so.
-            let is_side = key.starts_with(&begins) && (side == Side::Fence || has_hash_tag(key));
-            if is_side || key.ends_with(&ends) {
-                return Err(Error::invalid(
-                    "key",
-                    format_args!("{key:?}"),
-                    format!(
-                        "keys that begin with {begins:?} or end with {ends:?} keep the {} of \
-                         other locks",
-                        if side == Side::Fence {
-                            "fencing tokens"
-                        } else {
-                            "waiters"
-                        }
-                    ),
-                    "give the lock another key",
-                ));
-            }
-        }
+        check_braces("key", key)?;
+        check_side("key", key)?;
         Ok(Self {
             lock: key.into(),
             app: Part::None,
@@ -158,12 +148,64 @@ impl Side {
             Self::Waiters => "waiters",
         }
     }
+
+    /// Which side key of some lock the key is, if it is one: the other way round of [`Key::side`].
+    fn of(key: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|side| {
+            let name = side.name();
+            let tagged = key.strip_prefix(name).and_then(|key| key.strip_prefix(':'));
+            let plain = key
+                .strip_prefix('{')
+                .and_then(|key| key.strip_suffix(name)?.strip_suffix("}:"));
+            tagged.is_some_and(has_hash_tag)
+                || plain.is_some_and(|lock| !lock.is_empty() && !lock.contains('}'))
+        })
+    }
 }
 
+/// Whether a part of the key alone decides its slot: what stands between the first `{` and the
+/// first `}` after it, unless that is nothing.
 fn has_hash_tag(key: &str) -> bool {
     key.split_once('{')
         .and_then(|(_, rest)| rest.split_once('}'))
         .is_some_and(|(tag, _)| !tag.is_empty())
+}
+
+/// Danger: a `}` without a hash tag. The whole key decides its slot then, and inside of
+/// `{KEY}:fence` it would end the tag too early: lock and side keys would be on two nodes of a
+/// cluster, and no script could change both in one step (R3).
+fn check_braces(what: &'static str, key: &str) -> Result<()> {
+    if has_hash_tag(key) || !key.contains('}') {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        what,
+        format_args!("{key:?}"),
+        "it has a } and no hash tag ({…} around at least one character, at its first {), so the keys \
+         beside the lock would be in another slot",
+        "leave the } out, or put the part that decides the slot into braces: jobs{eu}",
+    ))
+}
+
+/// Danger: a lock at the side key of another lock. It would be that one's fencing token, or its
+/// queue.
+fn check_side(what: &'static str, key: &str) -> Result<()> {
+    let Some(side) = Side::of(key) else {
+        return Ok(());
+    };
+    Err(Error::invalid(
+        what,
+        format_args!("{key:?}"),
+        format!(
+            "that key keeps the {} of another lock",
+            if side == Side::Fence {
+                "fencing tokens"
+            } else {
+                "waiters"
+            }
+        ),
+        "give the lock another key, or another prefix",
+    ))
 }
 
 fn check(what: &'static str, given: &str) -> Result<()> {
@@ -216,7 +258,9 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
             "use a shorter one",
         ));
     }
-    Ok(())
+    check_braces("key_prefix", prefix)?;
+    // The names that follow bring no braces: they make it no less a side key.
+    check_side("key_prefix", prefix)
 }
 
 #[cfg(test)]
@@ -290,6 +334,140 @@ mod tests {
         );
         assert!(Key::whole("{x}:fence").is_err());
         assert!(Key::whole("fence:{x}").is_err());
+    }
+
+    /// CRC16 as the cluster specification has it (XMODEM), bit by bit.
+    fn crc16(bytes: &[u8]) -> u16 {
+        bytes.iter().fold(0, |crc: u16, byte| {
+            (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+                (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 }
+            })
+        })
+    }
+
+    /// The slot of a key, after the C code in the specification's section 'Hash tags'.
+    fn slot(key: &str) -> u16 {
+        let key = key.as_bytes();
+        let open = key.iter().position(|byte| *byte == b'{');
+        let hashed = open.and_then(|open| {
+            let after = &key[open + 1..];
+            let length = after.iter().position(|byte| *byte == b'}')?;
+            (length > 0).then(|| &after[..length])
+        });
+        crc16(hashed.unwrap_or(key)) % 16_384
+    }
+
+    fn sides(key: &Key) -> [String; 3] {
+        Side::ALL.map(|side| key.side(side).concat())
+    }
+
+    /// Strings of what matters in a key: every one of up to `most` pieces.
+    fn strings(most: usize) -> Vec<String> {
+        const PIECES: [&str; 8] = [
+            "{",
+            "}",
+            "a",
+            ":",
+            "fence",
+            "fence:",
+            "}:queue",
+            "waiters:{",
+        ];
+        let mut all = vec![String::new()];
+        let mut longest = all.clone();
+        for _ in 0..most {
+            let longer = |text: &String| PIECES.map(|piece| format!("{text}{piece}"));
+            longest = longest.iter().flat_map(longer).collect();
+            all.extend(longest.iter().cloned());
+        }
+        all
+    }
+
+    #[test]
+    fn the_slots_are_those_of_a_server() {
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+        // CLUSTER KEYSLOT of Redis 7.0.
+        for (key, measured) in [
+            ("a}b", 7866),
+            ("a{}b", 13694),
+            ("{}", 15257),
+            ("x{}{y}", 14166),
+        ] {
+            assert_eq!(slot(key), measured, "{key}");
+        }
+    }
+
+    #[test]
+    fn every_key_that_is_accepted_has_its_side_keys_in_its_slot_and_is_no_side_key_of_another() {
+        let texts = strings(4);
+        let whole = texts.iter().filter_map(|text| Key::whole(text).ok());
+        let prefixes: Vec<_> = texts
+            .iter()
+            .filter(|text| check_prefix(text).is_ok())
+            .collect();
+        let named = prefixes.iter().flat_map(|prefix| {
+            let names = [
+                ("a", None),
+                ("fence", None),
+                ("queue", Some("{a}")),
+                ("}:fence", Some("a")),
+            ];
+            names
+                .into_iter()
+                .filter_map(|(app, name)| Key::of(prefix, app, name).ok())
+        });
+        let keys: Vec<Key> = whole.chain(named).collect();
+        assert!(keys.len() > 5_000, "{}", keys.len());
+        let beside: HashSet<String> = keys.iter().flat_map(sides).collect();
+        for key in &keys {
+            for side in sides(key) {
+                assert_eq!(slot(&side), slot(&key.lock), "{side} of {}", key.lock);
+            }
+            assert!(!beside.contains(&*key.lock), "{} is a side key", key.lock);
+        }
+        let locks: HashSet<&str> = keys.iter().map(|key| &*key.lock).collect();
+        assert_eq!(beside.len(), locks.len() * 3, "two locks share a side key");
+    }
+
+    #[test]
+    fn a_key_is_refused_for_its_braces_only_where_they_do_harm() {
+        for key in [
+            "a}b",
+            "a{}b",
+            "{}",
+            "x{}{y}",
+            "}",
+            "fence:{t}x",
+            "{a}:queue",
+        ] {
+            assert!(Key::whole(key).is_err(), "{key}");
+        }
+        for key in [
+            "a{b",
+            "{",
+            "jobs{eu}",
+            "{a}b}",
+            "a{b}{}",
+            "fence:x",
+            "fence",
+            "jobs{eu}:fence",
+        ] {
+            assert!(Key::whole(key).is_ok(), "{key}");
+        }
+        for prefix in ["staging}", "{}", "fence:{t}", "waiters:{t}:"] {
+            let error = check_prefix(prefix).unwrap_err().to_string();
+            assert!(
+                error.contains("invalid key_prefix") && error.contains("; "),
+                "{error}"
+            );
+        }
+        for prefix in ["", "staging:", "{t}", "{t", "fence:", "x:{t}:"] {
+            assert!(check_prefix(prefix).is_ok(), "{prefix}");
+        }
+        // Neither is wrong by itself.
+        assert!(check_prefix("{t}:").is_ok() && Key::of("{t}:", "a", None).is_ok());
+        let error = Key::of("{t}:", "fence", None).unwrap_err().to_string();
+        assert!(error.contains("fencing tokens of another lock"), "{error}");
     }
 
     #[test]

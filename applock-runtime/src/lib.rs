@@ -13,6 +13,7 @@ mod info;
 mod key;
 mod locker;
 mod protocol;
+mod shown;
 #[cfg(test)]
 mod simulation;
 mod singleton;

@@ -125,13 +125,17 @@ fn a_bad_environment_is_an_error_and_not_another_store() {
         return child::say(error);
     }
     let name = child::name_of(a_bad_environment_is_an_error_and_not_another_store);
-    let child = ChildProcess::with(name, "", &[(URL_VARIABLE, "rubbish")]);
-    let text = child.says();
-    assert!(
-        text.contains("rubbish") && text.contains("redis://"),
-        "{text}"
-    );
-    child.dismiss();
+    for (url, part) in [
+        ("rubbish", "no scheme"),
+        // R10: it would be another lock in another working directory.
+        ("dir:locks", "not absolute"),
+        ("dir:~/locks", "not absolute"),
+    ] {
+        let child = ChildProcess::with(name, "", &[(URL_VARIABLE, url)]);
+        let text = child.says();
+        assert!(text.contains(part) && text.contains("write "), "{text}");
+        child.dismiss();
+    }
 }
 
 #[test]

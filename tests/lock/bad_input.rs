@@ -87,16 +87,37 @@ async fn empty_and_oversized_names_are_refused_and_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn a_key_that_keeps_another_locks_tokens_is_refused() {
+async fn a_key_or_prefix_that_keeps_another_locks_tokens_is_refused() {
     let server = RedisServer::start();
     let locker = AppLocker::connect(server.url()).await.unwrap();
-    let lock = locker.lock("").key("{QUEUE:reports}:fence");
-    invalid(
-        lock.acquire().await.unwrap_err(),
-        "key",
-        "{QUEUE:reports}:fence",
-    );
+    for key in ["{QUEUE:reports}:fence", "waiters:jobs{eu}"] {
+        let error = locker.lock("").key(key).acquire().await.unwrap_err();
+        invalid(error, "key", key);
+    }
+    // The lock `x` of this prefix would be the fence of the key `{t}x`.
+    let error = builder(&server).key_prefix("fence:{t}").build();
+    invalid(error.unwrap_err(), "key_prefix", "fence:{t}");
+    // The prefix alone does no harm, but with this application it does.
+    let locker = builder(&server).key_prefix("{t}:").build().unwrap();
+    let error = locker.lock("fence").acquire().await.unwrap_err();
+    invalid(error, "app", "{t}:fence");
     assert_eq!(server.run::<i64>("DBSIZE"), 0);
+    drop(locker.lock("reports").acquire().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_key_or_prefix_whose_side_keys_would_be_in_another_slot_is_refused() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.unwrap();
+    for key in ["a}b", "a{}b", "{}", "x{}{y}"] {
+        let error = locker.lock("").key(key).acquire().await.unwrap_err();
+        assert!(invalid(error, "key", key).remedy.contains("jobs{eu}"));
+    }
+    let error = builder(&server).key_prefix("staging}").build();
+    invalid(error.unwrap_err(), "key_prefix", "staging}");
+    assert_eq!(server.run::<i64>("DBSIZE"), 0);
+    // Names are escaped, so they may hold any brace.
+    drop(locker.lock("a}b").name("{}").acquire().await.unwrap());
 }
 
 #[singleton(app = "timed", ttl = ttl, locker = locker)]
@@ -183,22 +204,30 @@ fn a_builders_values_are_checked() {
 async fn a_bad_url_is_refused_by_its_part_and_never_shows_the_password() {
     for (url, value, reason) in [
         ("", "", "no scheme"),
-        ("localhost:6379", "localhost", "\"localhost\" is not known"),
-        ("redis", "redis", "no scheme"),
+        ("localhost:6379", "***", "no scheme"),
+        ("redis", "***", "no scheme"),
         ("mysql://u:hunter2@host", "mysql", "\"mysql\" is not known"),
         ("https://u:hunter2@host", "https", "no store speaks"),
         ("redis://", "redis://", "host"),
-        ("redis://u:hunter2@", "redis://u:***@", "host"),
-        ("redis://:hunter2@h:99999", ":***@h:99999", "port"),
-        ("redis://:hunter2@h:0", ":***@h:0", "port 0"),
-        ("redis://:hunter2@h:6379/db", "/db", "\"db\" is no database"),
-        ("redis://:hunter2@h/-1", "/-1", "\"-1\" is no database"),
-        ("redis://:hunter2@h?tls=1", "tls", "\"tls\" is not known"),
-        ("redis://hunter2@h:x", "***@h:x", "port"),
+        ("redis://u:hunter2@", "redis://***@", "host"),
+        ("redis://:hunter2@h:99999", "***@h:99999", "port"),
+        ("redis://:hunter2@h:0", "***@h:0", "port 0"),
+        ("redis://:hunter2@h:6379/db", "@h:6379/***", "no database"),
+        ("redis://:hunter2@h/-1", "@h/***", "no database"),
+        (
+            "redis://:hunter2@h?tls=1",
+            "@h?***",
+            "number 1 is not known",
+        ),
+        ("redis://hunter2@h:x", "***@h:***", "port"),
         ("redis+cluster://:hunter2@h", "cluster", "cluster"),
         ("redis+sentinel://:hunter2@h", "sentinel", "Sentinel"),
         ("dir:", "dir:", "no directory"),
         ("dir:///tmp/a\0b", "dir:", "NUL"),
+        ("dir:locks", "dir:locks", "not absolute"),
+        ("dir:~/locks", "dir:~/locks", "not absolute"),
+        ("dir:$HOME/locks", "dir:$HOME/locks", "not absolute"),
+        ("dir:../locks", "dir:../locks", "not absolute"),
     ] {
         let error = AppLocker::connect(url).await.unwrap_err();
         let error = invalid(error, "url", value);

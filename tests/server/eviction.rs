@@ -55,7 +55,7 @@ fn an_evicted_lock_is_warned_of_reported_and_taken_anew_with_a_larger_token() {
     let warned = ["may evict locks", &address];
     let (level, line) = log::until(&warned);
     assert_eq!(level, Level::WARN);
-    assert!(line.contains("policy=\"volatile-lru\""), "{line}");
+    assert!(line.contains("policy=volatile-lru"), "{line}");
     for words in [
         "noeviction".to_owned(),
         format!("key={KEY}"),

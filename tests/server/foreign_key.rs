@@ -2,7 +2,7 @@
 //! else'), and never changed; a fence that can't be read is reported, and no lock is taken
 //! (F19).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::lease::LIMIT;
 use crate::support::redis::{RedisServer, fence_text};
@@ -41,6 +41,148 @@ fn a_key_of_another_type_is_busy_held_by_someone_else_and_never_changed() {
             let () = server.run("DEL QUEUE:job");
             assert!(waiting.join().unwrap().unwrap().is_held());
         });
+    }
+}
+
+/// What another program may have at the key: its name, the script that puts it there, and how large
+/// it is then.
+const FOREIGN: [(&str, &str, &str); 8] = [
+    (
+        "a large hash",
+        "for i = 1, 300000 do redis.call('HSET', KEYS[1], i, i) end",
+        "HLEN",
+    ),
+    (
+        "a hash like a lock",
+        "redis.call('HSET', KEYS[1], 'owner', 'me')",
+        "HLEN",
+    ),
+    (
+        "a list",
+        "for i = 1, 100000 do redis.call('RPUSH', KEYS[1], i) end",
+        "LLEN",
+    ),
+    (
+        "a set",
+        "for i = 1, 100000 do redis.call('SADD', KEYS[1], i) end",
+        "SCARD",
+    ),
+    (
+        "a sorted set",
+        "for i = 1, 100000 do redis.call('ZADD', KEYS[1], i, i) end",
+        "ZCARD",
+    ),
+    (
+        "a stream",
+        "for i = 1, 30000 do redis.call('XADD', KEYS[1], '*', 'a', i) end",
+        "XLEN",
+    ),
+    (
+        "an empty string",
+        "redis.call('SET', KEYS[1], '')",
+        "STRLEN",
+    ),
+    (
+        "a large string",
+        "redis.call('SET', KEYS[1], string.rep('x', 20000000))",
+        "STRLEN",
+    ),
+];
+
+// F19
+#[test]
+fn whatever_another_program_has_there_no_step_changes_it_fetches_it_or_takes_long() {
+    for (what, script, length) in FOREIGN {
+        let server = RedisServer::start();
+        let locker = AppLocker::connect_blocking(server.url()).unwrap();
+        let lock = locker.lock("job").ttl(Duration::from_secs(60));
+        let make = || {
+            let () = server.run("DEL QUEUE:job");
+            let words = ["EVAL", script, "1", "QUEUE:job"];
+            server.try_run::<redis::Value>(&words).unwrap();
+            (server.run::<i64>(&format!("{length} QUEUE:job")), -1)
+        };
+        let found = || {
+            let size = server.run::<i64>(&format!("{length} QUEUE:job"));
+            (size, server.run::<i64>("PTTL QUEUE:job"))
+        };
+        let there = make();
+        let before = server.info("total_net_output_bytes");
+        let begun = Instant::now();
+        let asked = |error: Error| {
+            let holder = error.holder().unwrap_or_else(|| panic!("{what}: {error}"));
+            assert!(holder.is_foreign(), "{what}: {error}");
+        };
+        asked(lock.acquire_blocking().unwrap_err());
+        assert!(lock.try_acquire_blocking().unwrap().is_none(), "{what}");
+        let waiting = lock.clone().wait(Duration::from_millis(100));
+        asked(waiting.acquire_blocking().unwrap_err());
+        assert!(
+            lock.info_blocking().unwrap().unwrap().is_foreign(),
+            "{what}"
+        );
+        assert_eq!(lock.last_holding_blocking().unwrap(), None, "{what}");
+        for stale in [Duration::ZERO, Duration::from_secs(3600)] {
+            let forced = lock.force_release_if_stale_blocking(stale).unwrap();
+            assert!(!forced, "{what}");
+        }
+        assert_eq!(found(), there, "{what}");
+        // In place of a lock that was held.
+        let () = server.run("DEL QUEUE:job");
+        let guard = lock.acquire_blocking().unwrap();
+        assert_eq!(make(), there);
+        assert!(!guard.verify_blocking().unwrap(), "{what}");
+        assert!(
+            matches!(guard.release_blocking(), Err(Error::Lost { .. })),
+            "{what}"
+        );
+        let () = server.run("DEL QUEUE:job");
+        let guard = lock.acquire_blocking().unwrap();
+        assert_eq!(make(), there);
+        let released = guard.release_blocking();
+        assert!(
+            matches!(released, Err(Error::NotHeld { .. })),
+            "{what}: {released:?}"
+        );
+        assert_eq!(found(), there, "{what}");
+        let sent = server.info("total_net_output_bytes") - before;
+        assert!(sent < 200_000, "{what}: {sent} bytes");
+        // Of twelve steps: no single one may take its time-out of a second.
+        assert!(begun.elapsed() < Duration::from_secs(8), "{what}");
+        // The hammer frees a string, and nothing else.
+        match lock.force_release_blocking() {
+            Ok(forced) => assert!(forced && length == "STRLEN", "{what}"),
+            Err(error) => {
+                assert_misconfigured(&error, &["QUEUE:job", "left alone"]);
+                assert_eq!(found(), there, "{what}");
+            }
+        }
+    }
+}
+
+/// A hundred megabytes cost the server half a second for each look if a script reads them.
+#[test]
+fn a_large_string_is_not_read_as_a_whole_for_a_look() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let make = "redis.call('SET', KEYS[1], string.rep('x', 50000000))";
+    let by_the_scripts = |what: &str, asked: &dyn Fn()| {
+        let before = server.info("used_memory_lua");
+        asked();
+        let more = server.info("used_memory_lua").saturating_sub(before);
+        assert!(more < 5_000_000, "{what}: {more} bytes");
+    };
+    let lock = locker.lock("job").wait(Duration::from_millis(100));
+    for key in ["QUEUE:job", "{QUEUE:job}:fence"] {
+        let words = ["EVAL", make, "1", key];
+        server.try_run::<redis::Value>(&words).unwrap();
+        let () = server.run("EVAL collectgarbage() 0");
+        by_the_scripts(key, &|| drop(lock.info_blocking()));
+        by_the_scripts(key, &|| drop(lock.acquire_blocking()));
+        by_the_scripts(key, &|| {
+            drop(lock.force_release_if_stale_blocking(Duration::ZERO))
+        });
+        let () = server.run(&format!("DEL {key}"));
     }
 }
 

@@ -16,6 +16,7 @@ mod failover;
 mod flushed_server;
 mod foreign_key;
 mod frozen_server;
+mod hostile_text;
 mod loading;
 mod lost_answer;
 mod out_of_memory;
@@ -23,6 +24,7 @@ mod paused_server;
 mod read_only_replica;
 mod restarted_server;
 mod rights;
+mod secrets;
 #[cfg(target_os = "linux")]
 mod server_clock;
 mod server_down;

@@ -11,6 +11,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use super::wait;
 
 static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
+static SPANS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Keep;
 
@@ -19,7 +20,10 @@ impl Subscriber for Keep {
         metadata.target().starts_with("applock")
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let mut line = Line(String::new());
+        attributes.record(&mut line);
+        SPANS.lock().expect("the spans").push(line.0);
         Id::from_u64(1)
     }
 
@@ -64,6 +68,13 @@ pub fn lines(words: &[&str]) -> Vec<(Level, String)> {
         .filter(|(_, line)| has(line))
         .cloned()
         .collect()
+}
+
+/// The fields of the spans that were made, with all of these words in them.
+pub fn spans(words: &[&str]) -> Vec<String> {
+    let spans = SPANS.lock().expect("the spans");
+    let has = |line: &&String| words.iter().all(|word| line.contains(word));
+    spans.iter().filter(has).cloned().collect()
 }
 
 /// Waits until something with all of these words is logged.

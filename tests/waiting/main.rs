@@ -9,6 +9,7 @@ mod support;
 mod cancelled_waiters;
 mod dead_waiter;
 mod fairness;
+mod forged_grants;
 mod many_waiters;
 mod no_notifications;
 mod queue_order;

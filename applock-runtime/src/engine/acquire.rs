@@ -337,6 +337,10 @@ impl Actor {
             return;
         }
         let from = acquiring.queued.and_then(|(sent, at)| {
+            // A claim is never longer than the full lease: this is no grant of the store's.
+            if grant.claim > acquiring.request.ttl {
+                return None;
+            }
             let passed = Duration::from_micros(grant.micros.checked_sub(at)?);
             let at = sent.at + passed.saturating_sub(passed / 100);
             // A moment in the future: the store's clock has jumped.
@@ -444,7 +448,7 @@ impl Actor {
         let lease = Arc::new(Lease::new(terms, clock, sent, until));
         let waited = now.saturating_since(acquiring.since);
         tracing::debug!(
-            key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
+            key = %lease.key, owner = %owner.simple(), token = lease.token,
             polls = acquiring.polls, ?waited, "acquired"
         );
         let holding = if acquiring.queued.is_some() && grant.micros > 0 {

@@ -86,7 +86,7 @@ impl Actor {
                 holding.loss_logged = true;
                 if let Some(loss) = lease.loss().filter(|loss| *loss != Loss::Shutdown) {
                     tracing::warn!(
-                        key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
+                        key = %lease.key, owner = %owner.simple(), token = lease.token,
                         held = ?lease.held_for(), "the lock is lost: {loss}"
                     );
                 }
@@ -120,7 +120,7 @@ impl Actor {
             Ok(true) => {
                 if holding.failures > 0 {
                     tracing::info!(
-                        key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
+                        key = %lease.key, owner = %owner.simple(), token = lease.token,
                         "the heartbeat is answered again; the lock was kept"
                     );
                 }
@@ -137,7 +137,7 @@ impl Actor {
                 // One failure is no loss: heartbeats go on until the lease's own end.
                 if holding.failures == 0 && lease.is_valid() {
                     tracing::warn!(
-                        key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
+                        key = %lease.key, owner = %owner.simple(), token = lease.token,
                         reason = %error.what, lease_ends_in = ?lease.remaining(),
                         "a heartbeat failed; trying on until the lease ends"
                     );

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::error::Result;
 use crate::key::Key;
+use crate::shown::shown;
 use crate::store::{Inspection, Store, StoreResult};
 
 use super::core::{Actor, Completion};
@@ -81,7 +82,7 @@ impl Actor {
                     let forced = target.force_release(key, stale, timeout).await;
                     if matches!(forced, Ok(true)) {
                         tracing::warn!(
-                            key = %lock, owner = %holder.owner_id(), token = holder.fencing_token(),
+                            key = %shown(&lock), owner = %shown(holder.owner_id()), token = holder.fencing_token(),
                             "released by force; it was {holder}"
                         );
                     }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
+use crate::shown::shown;
 use crate::store::{OwnerId, Released, StoreErrorKind, StoreResult};
 
 use super::backoff;
@@ -44,7 +45,7 @@ impl Actor {
             self.retire(owner);
         } else if now >= releasing.until {
             tracing::debug!(
-                key = %releasing.key.lock, owner = %owner.simple(),
+                key = %releasing.key, owner = %owner.simple(),
                 "a release was given up: the ttl has freed the lock"
             );
             self.finish(owner, Ok(()));
@@ -95,7 +96,7 @@ impl Actor {
             Ok(true) => {
                 if let Some(lease) = &releasing.lease {
                     tracing::debug!(
-                        key = %key, owner = %owner.simple(), token = lease.token,
+                        key = %shown(&key), owner = %owner.simple(), token = lease.token,
                         held = ?lease.held_for(), "released"
                     );
                 }
@@ -117,7 +118,7 @@ impl Actor {
                 let passing = error.is_passing();
                 if releasing.failures <= 2 {
                     tracing::warn!(
-                        key = %key, owner = %owner.simple(),
+                        key = %shown(&key), owner = %owner.simple(),
                         token = releasing.lease.as_ref().map(|lease| lease.token),
                         reason = %error.what,
                         "a release failed; if no later try succeeds, the ttl frees the lock"

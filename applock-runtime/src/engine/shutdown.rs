@@ -52,7 +52,7 @@ impl Actor {
                 }
                 Some(EntryState::Holding(holding)) if holding.lease.lose(Loss::Shutdown) => {
                     tracing::info!(
-                        key = %holding.lease.key.lock, owner = %owner.simple(),
+                        key = %holding.lease.key, owner = %owner.simple(),
                         token = holding.lease.token,
                         "shutting down: the holder is told to stop"
                     );

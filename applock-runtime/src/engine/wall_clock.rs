@@ -62,7 +62,7 @@ impl Actor {
             lease.clear();
         } else {
             tracing::debug!(
-                key = %lease.key.lock, owner = %owner.simple(), token = lease.token,
+                key = %lease.key, owner = %owner.simple(), token = lease.token,
                 "the wall clock has jumped ahead; asking whether the lock is ours still"
             );
             self.heartbeat(owner);

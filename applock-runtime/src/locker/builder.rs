@@ -1,5 +1,6 @@
 //! How an AppLocker is made: its constructors, its builder, and the store that it runs on.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::engine::lease_time::{COMMAND_TIMEOUT, DEFAULT_REMEMBER, DEFAULT_TTL, 
 use crate::engine::{Engine, Parts};
 use crate::error::{Error, Result};
 use crate::key::{DEFAULT_PREFIX, check_prefix};
+use crate::shown::shown;
 use crate::store::memory::MemoryStore;
 use crate::store::{Identity, Store, url};
 
@@ -122,10 +124,23 @@ impl AppLocker {
 #[derive(Clone, Debug)]
 pub struct StoreSource(Source);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Source {
     Url(String),
     Memory(MemoryStore),
+}
+
+/// Danger: a URL holds a password, and a builder is printed as readily as anything.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(given) => f
+                .debug_tuple("Url")
+                .field(&shown(url::masked(given)))
+                .finish(),
+            Self::Memory(store) => f.debug_tuple("Memory").field(store).finish(),
+        }
+    }
 }
 
 impl From<&str> for StoreSource {
@@ -230,7 +245,7 @@ impl Builder {
     }
 
     /// What stands before an application's name in a key: `QUEUE:` unless
-    /// set.
+    /// set. A `}` in it needs a hash tag, as in `{staging}:`.
     ///
     /// ```
     /// # use applock::AppLocker;

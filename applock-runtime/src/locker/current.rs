@@ -36,7 +36,7 @@ impl Running {
     pub(crate) fn new(locker: AppLocker, guard: LockGuard) -> Self {
         let lease = guard.lease();
         let span = tracing::info_span!(
-            "applock", key = %lease.key.lock, owner = %lease.owner.simple(),
+            "applock", key = %lease.key, owner = %lease.owner.simple(),
             token = lease.token, waited = ?guard.waited()
         );
         Self {

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use crate::error::{Error, FaultKind, StoreFault};
+use crate::shown::message;
 
 /// An answer that is neither yes nor no.
 #[derive(Clone, Debug)]
@@ -32,14 +33,11 @@ pub(crate) enum StoreErrorKind {
 }
 
 impl StoreError {
-    pub(crate) fn new(
-        kind: StoreErrorKind,
-        what: impl Into<Arc<str>>,
-        remedy: &'static str,
-    ) -> Self {
+    /// `what` is on one line and short from here on, whatever a server or a file brought into it.
+    pub(crate) fn new(kind: StoreErrorKind, what: impl AsRef<str>, remedy: &'static str) -> Self {
         Self {
             kind,
-            what: what.into(),
+            what: message(what.as_ref()).to_string().into(),
             remedy,
             source: None,
             worth_another: false,

@@ -2,6 +2,7 @@
 //! shows a password.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use redis::IntoConnectionInfo as _;
@@ -19,38 +20,65 @@ const KINDS: &str = "write redis://host:6379, rediss://host:6379, dir:/var/lock/
 /// The store that a URL names. Does no I/O.
 pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
     let url = url.trim();
-    let bad = |reason: &str, remedy: &str| Err(Error::invalid("url", shown(url), reason, remedy));
-    let Some((scheme, rest)) = url.split_once(':') else {
+    let bad = |reason: &str, remedy: &str| Err(Error::invalid("url", masked(url), reason, remedy));
+    let Some((scheme, rest)) = scheme(url) else {
         return bad(
             "it has no scheme that says which kind of store it is",
             KINDS,
         );
     };
     match scheme {
-        "redis" | "rediss" | "valkey" | "valkeys" | "unix" | "redis+unix" | "valkey+unix" => {
-            redis_store(url)
-        }
         "memory" => Ok(Arc::new(memory_store(rest.trim_start_matches('/')))),
         "dir" => {
-            let path = rest.strip_prefix("//").unwrap_or(rest);
-            if path.is_empty() {
+            let path = Path::new(rest.strip_prefix("//").unwrap_or(rest));
+            if path.as_os_str().is_empty() {
                 return bad("it names no directory", "write dir:/var/lock/app");
             }
-            if path.contains('\0') {
+            if rest.contains('\0') {
                 return bad(
                     "a directory's name can't hold a NUL",
                     "write dir:/var/lock/app",
                 );
             }
-            Ok(Arc::new(DirStore::new(path.into())))
+            if !path.is_absolute() {
+                return bad(
+                    "its path is not absolute, so it would be another directory, and another lock, \
+                     in another working directory (~ and $HOME are not expanded)",
+                    "write the whole path: dir:/var/lock/app",
+                );
+            }
+            Ok(Arc::new(DirStore::new(path.to_owned())))
         }
         "redis+sentinel" | "redis+cluster" => bad(
             "this version does not speak to Sentinel or to a cluster",
             "write redis:// and the address of a single server",
         ),
         "http" | "https" | "tcp" => bad("no store speaks this scheme", KINDS),
+        _ if REDIS.contains(&scheme) => redis_store(scheme, url),
         _ => bad(&format!("the scheme {scheme:?} is not known"), KINDS),
     }
+}
+
+/// The schemes of a Redis server, and those of a socket to one.
+const REDIS: [&str; 7] = [
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "unix",
+    "redis+unix",
+    "valkey+unix",
+];
+
+/// The scheme of a URL, and what follows its colon.
+///
+/// Danger: a URL without its scheme, `user:password@host`. What stands before that colon is none,
+/// and may be a secret: it is a scheme if we know it, or if `//` follows.
+fn scheme(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once(':')?;
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    let is_known = ["memory", "dir"].contains(&scheme) || REDIS.contains(&scheme);
+    (is_known || rest.starts_with("//") && scheme.chars().all(is_word)).then_some((scheme, rest))
 }
 
 /// `memory:` is one store for the whole process, and `memory:NAME` one for each name:
@@ -61,11 +89,13 @@ fn memory_store(name: &str) -> MemoryStore {
     stores.entry(name.to_owned()).or_default().clone()
 }
 
-fn redis_store(url: &str) -> Result<Arc<dyn Store>> {
-    let bad = |reason: String, remedy: &str| Err(Error::invalid("url", shown(url), reason, remedy));
+fn redis_store(scheme: &str, url: &str) -> Result<Arc<dyn Store>> {
+    let bad =
+        |reason: String, remedy: &str| Err(Error::invalid("url", masked(url), reason, remedy));
     const EXAMPLE: &str = "write redis://user:password@host:6379/0";
 
-    if !cfg!(feature = "tls") && (url.starts_with("rediss:") || url.starts_with("valkeys:")) {
+    let is_tls = matches!(scheme, "rediss" | "valkeys");
+    if is_tls && !cfg!(feature = "tls") {
         return bad(
             "TLS is not built in".into(),
             "turn on applock's feature `tls`, or write redis:// for a connection without it",
@@ -87,7 +117,15 @@ fn redis_store(url: &str) -> Result<Arc<dyn Store>> {
             "write them as %2F, %3F and %23",
         );
     }
-    let unix = parsed.scheme().contains("unix");
+    let unix = scheme.contains("unix");
+    // R10: another server in another working directory.
+    if unix && (parsed.cannot_be_a_base() || parsed.host_str().is_some_and(|host| !host.is_empty()))
+    {
+        return bad(
+            "it does not name the whole path of a socket".into(),
+            "write unix:///run/redis/redis.sock",
+        );
+    }
     if !unix {
         if parsed.host_str().is_none_or(str::is_empty) {
             return bad("it has no host".into(), EXAMPLE);
@@ -98,71 +136,134 @@ fn redis_store(url: &str) -> Result<Arc<dyn Store>> {
         let database = parsed.path().trim_matches('/');
         if !database.is_empty() && database.parse::<u32>().is_err() {
             return bad(
-                format!("{database:?} is no database number"),
+                "what stands behind the host is no database number".into(),
                 "end it with a number, as in redis://host:6379/0, or leave it out",
             );
         }
     }
-    let known: &[&str] = if unix {
-        &["db", "user", "pass", "protocol"]
-    } else {
-        &["protocol"]
-    };
-    for (name, _) in parsed.query_pairs() {
-        if !known.contains(&&*name) {
+    // Neither a name nor a value is quoted: a secret may have come into either.
+    for (at, (name, value)) in (1..).zip(parsed.query_pairs()) {
+        let is_known = match &*name {
+            "protocol" => matches!(&*value, "2" | "resp2" | "3" | "resp3"),
+            "db" if unix => value.parse::<u32>().is_ok(),
+            "user" | "pass" => unix,
+            _ => false,
+        };
+        if !is_known {
             return bad(
-                format!("the parameter {name:?} is not known"),
-                "the one there is, is ?protocol=resp3",
+                format!("its parameter number {at} is not known, or has a value that is not"),
+                if unix {
+                    "those there are, are ?db=0, ?user=…, ?pass=… and ?protocol=resp3"
+                } else {
+                    "the one there is, is ?protocol=resp3"
+                },
             );
         }
     }
+    if parsed
+        .fragment()
+        .is_some_and(|part| !is_tls || part != "insecure")
+    {
+        return bad(
+            "it has a # part, which means nothing here".into(),
+            "leave that out; in a password a # is written %23",
+        );
+    }
     #[cfg(feature = "tls")]
-    if matches!(parsed.scheme(), "rediss" | "valkeys") {
+    if is_tls {
         // rustls panics where no provider has been chosen. If the program has chosen
         // one already, that one stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-    let shown: Arc<str> = shown(url).into();
-    let info = match url.into_connection_info() {
-        Ok(info) => info,
-        Err(error) => return bad(format!("it can't be used ({error})"), EXAMPLE),
-    };
-    match RedisStore::new(info, shown) {
+    let mut shown = masked(url);
+    // A URL that can be read has its user's name there; without a password it may be one.
+    if parsed
+        .password()
+        .is_some_and(|password| !password.is_empty())
+    {
+        shown = shown.replacen("***@", &format!("{}:***@", parsed.username()), 1);
+    }
+    let store = url
+        .into_connection_info()
+        .and_then(|info| RedisStore::new(info, shown.into()));
+    match store {
         Ok(store) => Ok(Arc::new(store)),
-        Err(error) => bad(format!("it can't be used ({error})"), EXAMPLE),
+        // Without its details, which may be a part of the URL.
+        Err(error) => bad(format!("it can't be used ({:?})", error.kind()), EXAMPLE),
     }
 }
 
-/// A URL without its password: also one that can't be read, where whatever stands
-/// before the last `@` may hold one.
-fn shown(url: &str) -> String {
-    let (scheme, rest) = match url.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), url),
+/// A URL as messages show it, also one that can't be read: no user, no password, no parameter, and
+/// nothing that may be a part of these in the wrong place. What is shown of a server is its host,
+/// port and database, where they look like that.
+pub(crate) fn masked(url: &str) -> String {
+    let hidden = |part: &str, as_shown: &str| match part {
+        "" => String::new(),
+        _ => as_shown.to_owned(),
     };
-    let rest = match rest.rsplit_once('@') {
-        Some((secret, host)) => match secret.split_once(':') {
-            Some((user, _)) => format!("{user}:***@{host}"),
-            // It may be a user's name, or a password whose colon was forgotten.
-            None => format!("***@{host}"),
-        },
-        None => rest.to_owned(),
+    let Some((scheme, rest)) = scheme(url.trim()) else {
+        return hidden(url, "***");
     };
-    // A socket's URL carries its password as a parameter; whatever a parameter is called,
-    // its value is not ours to know.
-    match rest.split_once('?') {
-        Some((before, parameters)) => {
-            let masked: Vec<String> = parameters
-                .split('&')
-                .map(|parameter| match parameter.split_once('=') {
-                    Some((name, _)) => format!("{name}=***"),
-                    None => parameter.to_owned(),
-                })
-                .collect();
-            format!("{scheme}{before}?{}", masked.join("&"))
-        }
-        None => format!("{scheme}{rest}"),
+    let authority = rest.strip_prefix("//").unwrap_or(rest);
+    let is_path = matches!(scheme, "memory" | "dir") || scheme.contains("unix");
+    let ends: &[char] = if is_path {
+        &['?', '#']
+    } else {
+        &['/', '?', '#']
+    };
+    let (authority, tail) = authority.split_at(authority.find(ends).unwrap_or(authority.len()));
+    if tail.contains('@') || is_path && authority.contains('@') {
+        // A secret that holds what ends its part of a URL.
+        return format!(
+            "{scheme}:{}***",
+            hidden(&rest[..rest.len() - authority.len() - tail.len()], "//")
+        );
     }
+    let slashes = if rest.starts_with("//") { "//" } else { "" };
+    if is_path {
+        return format!("{scheme}:{slashes}{authority}{}", hidden(tail, "?***"));
+    }
+    let (user, address) = match authority.rsplit_once('@') {
+        Some((_, address)) => ("***@", address),
+        None => ("", authority),
+    };
+    let (path, rest) = tail.split_at(tail.find(['?', '#']).unwrap_or(tail.len()));
+    let path = match path.trim_matches('/').parse::<u32>() {
+        Ok(_) => path.to_owned(),
+        Err(_) => hidden(path.trim_matches('/'), "/***"),
+    };
+    format!(
+        "{scheme}:{slashes}{user}{}{path}{}",
+        masked_address(address),
+        hidden(rest, "?***")
+    )
+}
+
+/// A host and its port, each as it is if it looks like one. In `user:password` without the rest,
+/// and in `user:passwordhost` with the @ forgotten, the password stands where a port does.
+fn masked_address(address: &str) -> String {
+    let colon = match address.rfind(']') {
+        Some(end) => address[end..].find(':').map(|at| end + at),
+        None => address.rfind(':'),
+    };
+    let (host, port) = address.split_at(colon.unwrap_or(address.len()));
+    let inside = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let looks_right = match inside {
+        Some(address) => address
+            .chars()
+            .all(|c| c.is_ascii_hexdigit() || matches!(c, ':' | '.')),
+        None => host
+            .chars()
+            .all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_')),
+    };
+    let is_port = port.len() <= 6 && port.chars().skip(1).all(|c| c.is_ascii_digit());
+    format!(
+        "{}{}",
+        if looks_right { host } else { "***" },
+        if is_port { port } else { ":***" }
+    )
 }
 
 #[cfg(test)]
@@ -182,11 +283,23 @@ mod tests {
             ("redis://", "host"),
             ("redis://localhost:99999", "port"),
             ("redis://localhost:0", "port 0"),
-            ("redis://localhost/abc", "\"abc\" is no database"),
-            ("redis://localhost/-1", "\"-1\" is no database"),
-            ("redis://localhost?timeout=5", "\"timeout\" is not known"),
+            ("redis://localhost/abc", "no database number"),
+            ("redis://localhost/-1", "no database number"),
+            (
+                "redis://localhost?timeout=5",
+                "parameter number 1 is not known",
+            ),
+            ("redis://localhost#tls", "a # part"),
             ("redis+sentinel://localhost", "Sentinel"),
+            ("localhost:6379", "no scheme"),
             ("dir:", "no directory"),
+            ("dir:locks", "not absolute"),
+            ("dir:~/locks", "not absolute"),
+            ("dir:$HOME/locks", "not absolute"),
+            ("dir://locks", "not absolute"),
+            ("dir:./locks", "not absolute"),
+            ("unix:run/redis.sock", "whole path"),
+            ("unix://run/redis.sock", "whole path"),
             ("", "no scheme"),
         ] {
             let text = refusal(url);
@@ -195,28 +308,105 @@ mod tests {
         }
     }
 
+    /// A secret at every place of a URL that can't be used, or that can.
+    const SECRETS: [&str; 44] = [
+        "hunter2",
+        "hunter2@host:6379",
+        "hunter2:@host:6379",
+        "user:hunter2@host",
+        "user:hunter2@host:6379/0?protocol=resp3",
+        "user:hunter2",
+        "//user:hunter2@host",
+        "foo://user:hunter2@host",
+        "foo:user:hunter2@host",
+        "http://user:hunter2@host",
+        "redis+sentinel://user:hunter2@host/name",
+        "redis+cluster://:hunter2@host,hunter2@other",
+        "redis:user:hunter2@host",
+        "redis://user:hunter2@host:99999",
+        "redis://user:hunter2@host:0",
+        "redis://user:hunter2@",
+        "redis://:hunter2@host/abc",
+        "redis://hunter2@host/abc",
+        "redis://hunter2:@host/abc",
+        "redis://hunter2:word@host/abc",
+        "redis://user:hunter2",
+        "redis://user:hunter2host:6379",
+        "redis://user:hunter2:host",
+        "redis://user:hun:ter@2hunter2@host/abc",
+        "redis://user:hunter2@hunter2@host/abc",
+        "redis://user:%hunter2@host/abc",
+        "redis://user%3Ahunter2%40host",
+        "redis://user:12/hunter2@host:6379/0",
+        "redis://user:12?hunter2@host",
+        "redis://user:12#hunter2@host",
+        "redis://host/hunter2",
+        "redis://host/0/hunter2",
+        "redis://host?hunter2",
+        "redis://host?hunter2=1",
+        "redis://host?password=hunter2",
+        "redis://host?protocol=hunter2",
+        "redis://host?protocol=resp3&%68unter2",
+        "redis://host?protocol=a@hunter2",
+        "redis://host/0#hunter2",
+        "unix:///run/redis.sock?pass=hunter2&bad=1",
+        "unix:///run/redis.sock?db=hunter2",
+        "unix://user:hunter2@/run/redis.sock",
+        "dir:user:hunter2@host/locks",
+        "memory:user:hunter2@host",
+    ];
+
     #[test]
-    fn no_message_shows_a_password() {
-        for url in [
-            "redis://user:hunter2@localhost:99999",
-            "redis://:hunter2@localhost/abc",
-            "redis://hunter2@localhost/abc",
-            "redis://user:hun:ter@2hunter2@localhost/abc",
-            "user:hunter2@localhost",
-            "foo://user:hunter2@localhost",
-            "unix:///run/redis.sock?pass=hunter2&bad=1",
-            "redis://default:12/hunter2@host:6379/0",
-            "redis://user:12?hunter2@host",
-            "redis://host?password=hunter2",
-        ] {
-            let text = refusal(url);
-            assert!(!text.contains("hunter2"), "{text}");
+    fn no_message_shows_a_secret_wherever_it_stands() {
+        for url in SECRETS {
+            let shown = match open(url) {
+                Ok(store) => format!("{store:?} {}", store.describe()),
+                Err(error) => format!("{error} {error:?}"),
+            };
+            assert!(!shown.contains("hunter2"), "{url}: {shown}");
+            assert!(!masked(url).contains("hunter2"), "{url}: {}", masked(url));
         }
-        assert_eq!(
-            shown("redis://user:secret@host:1/2"),
-            "redis://user:***@host:1/2"
-        );
-        assert_eq!(shown("redis://host:1"), "redis://host:1");
+        // What TLS adds.
+        for url in [
+            "rediss://host#hunter2",
+            "valkeys://hunter2:@host/0#insecure",
+        ] {
+            assert!(
+                open(url)
+                    .map_or_else(
+                        |error| error.to_string(),
+                        |store| store.describe().to_string()
+                    )
+                    .find("hunter2")
+                    .is_none()
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_is_shown() {
+        for (url, expected) in [
+            ("", ""),
+            ("redis://host", "redis://host"),
+            ("redis://user:secret@host:1/2", "redis://***@host:1/2"),
+            ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+            ("redis://h:99999", "redis://h:99999"),
+            (
+                "unix:///run/redis.sock?pass=x",
+                "unix:///run/redis.sock?***",
+            ),
+            ("dir:~/locks", "dir:~/locks"),
+            ("mysql://u:p@db.example/x", "mysql://***@db.example/***"),
+        ] {
+            assert_eq!(masked(url), expected);
+        }
+        for (url, expected) in [
+            ("redis://user:secret@host:1/2", "redis://user:***@host:1/2"),
+            ("redis://:secret@host", "redis://:***@host"),
+            ("redis://secret@host", "redis://***@host"),
+        ] {
+            assert_eq!(&*open(url).unwrap().describe(), expected);
+        }
     }
 
     #[test]

@@ -32,12 +32,14 @@ use std::time::Duration;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ProtocolVersion, RedisResult, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, RedisResult,
+    ServerErrorKind, Value,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::key::Key;
+use crate::shown::shown;
 use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreFuture, StoreResult};
 
 use super::error::{Classified, ConnectionState, classify};
@@ -181,6 +183,18 @@ pub(super) struct Failed {
     pub(super) error: StoreError,
     /// The connection was found dead: the command is worth another try at once.
     pub(super) redialled: bool,
+    /// The server does not know the script by its hash.
+    pub(super) is_unknown_script: bool,
+}
+
+impl Failed {
+    fn of(error: StoreError) -> Self {
+        Self {
+            error,
+            redialled: false,
+            is_unknown_script: false,
+        }
+    }
 }
 
 impl From<Failed> for StoreError {
@@ -241,18 +255,8 @@ impl Connection {
             Some(live) => live,
             None => match timeout_at(deadline, self.live()).await {
                 Ok(Ok(live)) => live,
-                Ok(Err(error)) => {
-                    return Err(Failed {
-                        error,
-                        redialled: false,
-                    });
-                }
-                Err(_) => {
-                    return Err(Failed {
-                        error: unanswered(StoreErrorKind::NotDone),
-                        redialled: false,
-                    });
-                }
+                Ok(Err(error)) => return Err(Failed::of(error)),
+                Err(_) => return Err(Failed::of(unanswered(StoreErrorKind::NotDone))),
             },
         };
         match timeout_at(deadline, command.query_async(&mut live.connection)).await {
@@ -262,6 +266,8 @@ impl Connection {
             }
             Ok(Err(error)) => {
                 let dead = error.is_io_error() || error.is_connection_dropped();
+                let is_unknown_script =
+                    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
                 let Classified { error, connection } = classify(error);
                 match connection {
                     ConnectionState::Good => self.answered(live.epoch),
@@ -270,15 +276,13 @@ impl Connection {
                 Err(Failed {
                     error,
                     redialled: dead,
+                    is_unknown_script,
                 })
             }
             Err(_) => {
                 let error = unanswered(StoreErrorKind::Unknown);
                 self.timed_out(live.epoch, &error, about);
-                Err(Failed {
-                    error,
-                    redialled: false,
-                })
+                Err(Failed::of(error))
             }
         }
     }
@@ -321,7 +325,7 @@ impl Connection {
         };
         if news {
             tracing::warn!(
-                store = %self.shown, key = about.key.map(tracing::field::display),
+                store = %self.shown, key = about.key.map(|key| tracing::field::display(shown(key))),
                 owner = about.owner.map(|owner| tracing::field::display(owner.simple())),
                 token = about.token, reason = %error.what,
                 "the connection to Redis is given up; dialling anew"

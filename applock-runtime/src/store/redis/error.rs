@@ -16,8 +16,11 @@
 //! id while the old holding blocks the lock, or give up and leave it. So an error is 'not done'
 //! only if the server says so, or no command can have left; all else is 'unknown'.
 
+use std::fmt;
+
 use redis::{ErrorKind, RedisError, Value};
 
+use crate::shown::message;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// An error by what may be concluded from it, and what it says of the connection.
@@ -44,10 +47,11 @@ pub(super) fn classify(error: RedisError) -> Classified {
     use ConnectionState::{Good, Redial};
     use StoreErrorKind::{Misconfigured, NotDone, Unknown};
 
-    let text = error.to_string();
-    let code = code_of(&error, &text);
+    let said = Said::of(&error);
+    let text = &*said.0;
+    let code = code_of(&error, text);
     let (kind, what, remedy, connection): (_, String, &'static str, _) = match code {
-        "NOPERM" => denied_right(&text),
+        "NOPERM" => denied_right(text),
         "LOADING" => (
             NotDone,
             "Redis is loading its data".into(),
@@ -125,7 +129,7 @@ pub(super) fn classify(error: RedisError) -> Classified {
         .into_iter()
         .any(|words| text.contains(words)) =>
         {
-            denied_right(&text)
+            denied_right(text)
         }
         // A server that asks for a password answers a command as long as ours with this, and
         // hangs up, before it comes to say NOAUTH.
@@ -144,7 +148,7 @@ pub(super) fn classify(error: RedisError) -> Classified {
         ),
         _ if error.is_io_error() || error.is_connection_dropped() => (
             Unknown,
-            format!("the connection failed ({error})"),
+            format!("the connection failed ({text})"),
             "see whether the server and the network are up",
             Redial,
         ),
@@ -156,7 +160,7 @@ pub(super) fn classify(error: RedisError) -> Classified {
         ),
         _ if error.kind() == ErrorKind::InvalidClientConfig => (
             Misconfigured,
-            format!("the client can't be set up so ({error})"),
+            format!("the client can't be set up so ({text})"),
             "correct the URL",
             Redial,
         ),
@@ -168,16 +172,40 @@ pub(super) fn classify(error: RedisError) -> Classified {
         ),
         _ => (
             Unknown,
-            format!("Redis answered with an error ({error})"),
+            format!("Redis answered with an error ({text})"),
             "",
             Good,
         ),
     };
     Classified {
-        error: StoreError::new(kind, what, remedy).caused_by(error),
+        error: StoreError::new(kind, what, remedy).caused_by(said),
         connection,
     }
 }
+
+/// What a server said, or the connection, as the source of an error: in place of the crate's own
+/// error, whose text is the server's as it came.
+#[derive(Debug)]
+struct Said(String);
+
+impl Said {
+    /// Danger: a server that does not know a command repeats its arguments, and those of a login
+    /// (`HELLO 3 AUTH …`, `AUTH …`) are the password.
+    fn of(error: &RedisError) -> Self {
+        let text = error.to_string();
+        let end = text.find("with args beginning with").unwrap_or(text.len());
+        let text = text[..end].trim_end_matches([' ', ',']);
+        Self(message(text).to_string())
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Said {}
 
 /// The error that one lock of several met inside a script, from the text that the script
 /// answers it with.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{About, Connection};
+use crate::shown::shown;
 use crate::store::OwnerId;
 
 /// The first lock that was granted there, for the log.
@@ -42,8 +43,8 @@ pub(super) async fn warn_if_locks_can_be_evicted(
     };
     if let Some(policy) = policy(&text).filter(|policy| evicts(policy)) {
         tracing::warn!(
-            %store, key = %lock.key, owner = %lock.owner.simple(), token = lock.token,
-            policy,
+            %store, key = %shown(&lock.key), owner = %lock.owner.simple(), token = lock.token,
+            policy = %shown(policy),
             "this Redis may evict locks when it runs out of memory: two holders at once. \
              Set maxmemory-policy to noeviction, or give the locks a Redis of their own"
         );

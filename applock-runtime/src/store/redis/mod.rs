@@ -56,7 +56,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::{ConnectionInfo, ErrorKind, ServerErrorKind, Value};
+use redis::{ConnectionInfo, Value};
 
 use crate::key::Key;
 
@@ -127,7 +127,8 @@ impl RedisStore {
             Ok(value) => return Ok(value),
             Err(failed) => failed,
         };
-        if !is_unknown_script(&failed.error) {
+        // It has restarted, was flushed, or is another.
+        if !failed.is_unknown_script {
             return Err(failed.into());
         }
         let left = within.saturating_sub(started.elapsed());
@@ -369,15 +370,6 @@ impl Store for RedisStore {
     fn describe(&self) -> Arc<str> {
         Arc::clone(&self.shown)
     }
-}
-
-/// The server does not know the hash: it has restarted, was flushed, or is another.
-fn is_unknown_script(error: &StoreError) -> bool {
-    error
-        .source
-        .as_ref()
-        .and_then(|source| source.downcast_ref::<redis::RedisError>())
-        .is_some_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
 }
 
 /// The user lacks the right to PING, which is a right to nothing that a lock needs.

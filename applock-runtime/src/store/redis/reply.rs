@@ -15,7 +15,8 @@ use serde::Deserialize;
 
 use crate::info::{Ending, LastHolding, LockInfo, Record};
 use crate::key::Key;
-use crate::protocol::Timing;
+use crate::protocol::{MAX_TOKEN, Timing};
+use crate::shown::shown;
 use crate::store::{
     Acquired, Grant, Inspection, OwnerId, QueuePosition, Released, StoreError, StoreErrorKind,
     StoreResult,
@@ -25,10 +26,7 @@ use super::error;
 
 /// The error for an answer that can't be read, with its beginning for a person to see.
 pub(super) fn unreadable(value: &Value) -> StoreError {
-    let mut shown = format!("{value:?}");
-    if let Some((end, _)) = shown.char_indices().nth(200) {
-        shown.truncate(end);
-    }
+    let shown = shown(format_args!("{value:?}")).to_string();
     // It does not tell whether the step was carried out.
     StoreError::new(
         StoreErrorKind::Unknown,
@@ -60,6 +58,41 @@ fn number(value: &Value) -> Option<i64> {
 
 fn unsigned(value: &Value) -> Option<u64> {
     u64::try_from(number(value)?).ok()
+}
+
+/// A yes or a no: any other number is neither (rule R9).
+fn flag(value: &Value) -> Option<bool> {
+    match number(value)? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+/// A fencing token: one that a script has drawn.
+fn token(number: u64) -> Option<u64> {
+    (1..=MAX_TOKEN).contains(&number).then_some(number)
+}
+
+/// The lease that a grant begins with. Longer than a script makes one, it is no grant: its waiter
+/// would hold on to a lock that another may have by then.
+fn claim(millis: u64) -> Option<Duration> {
+    (1..=Timing::MILLIS.claim)
+        .contains(&millis)
+        .then(|| Duration::from_millis(millis))
+}
+
+/// The name of a type, as TYPE answers it: also that of a module's type.
+fn type_name(value: &Value) -> Option<String> {
+    let Value::BulkString(name) = value else {
+        return None;
+    };
+    let is_name = name.len() <= 32
+        && name.first().is_some_and(u8::is_ascii_alphabetic)
+        && name
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    is_name.then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 fn array(value: &Value) -> Option<&[Value]> {
@@ -105,33 +138,36 @@ pub(crate) fn done(value: Value) -> StoreResult<Value> {
 pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResult<Acquired> {
     let read = || -> Option<Acquired> {
         if let Value::BulkString(bytes) = value {
-            let said = str::from_utf8(bytes).ok()?;
-            let (token, at) = match said.split_once(' ') {
-                Some((token, at)) => (token.parse().ok()?, at.parse().ok()?),
-                // The token is the clock's.
-                None => (said.parse().ok()?, said.parse::<u64>().ok()? / 1_000),
-            };
+            let (token, at) = str::from_utf8(bytes).ok()?.split_once(' ')?;
             return Some(Acquired::Granted {
-                token,
-                at: self::at(at)?,
+                token: self::token(token.parse().ok()?)?,
+                at: self::at(at.parse().ok()?)?,
             });
         }
         match array(value)? {
-            [_, kind, left, micros, waiters, ahead, new, said] => {
+            [zero, kind, left, micros, waiters, ahead, new, said] if number(zero) == Some(0) => {
                 let (left, at) = (number(left)?, unsigned(micros)?);
                 let waiters = unsigned(waiters);
-                let holder = lock_info(key, &text(kind)?, &text(said)?, left, at / 1000, waiters)?;
-                Some(match u64::try_from(number(ahead)?) {
-                    Err(_) => Acquired::Busy(holder),
-                    Ok(ahead) => Acquired::Queued(QueuePosition {
-                        holder,
-                        ahead,
-                        at,
-                        is_new: number(new)? != 0,
-                        ticket: unsigned(new).filter(|ticket| *ticket > 0),
-                        is_notified,
-                    }),
-                })
+                let holder = lock_info(
+                    key,
+                    &type_name(kind)?,
+                    &text(said)?,
+                    left,
+                    at / 1000,
+                    waiters,
+                )?;
+                if number(ahead) == Some(-1) {
+                    return Some(Acquired::Busy(holder));
+                }
+                let ticket = unsigned(new)?;
+                Some(Acquired::Queued(QueuePosition {
+                    holder,
+                    ahead: unsigned(ahead)?,
+                    at,
+                    is_new: ticket != 0,
+                    ticket: Some(ticket).filter(|ticket| *ticket > 0),
+                    is_notified,
+                }))
             }
             _ => None,
         }
@@ -149,33 +185,37 @@ pub(crate) fn released(value: &Value) -> StoreResult<Released> {
                     ended: true,
                     next: Some(Grant {
                         owner: OwnerId::try_parse(&text(owner)?).ok()?,
-                        token: unsigned(token)?,
+                        token: self::token(unsigned(token)?)?,
                         at: self::at(unsigned(at)?)?,
                         micros: unsigned(micros)?,
-                        claim: Duration::from_millis(unsigned(claim)?),
+                        claim: self::claim(unsigned(claim)?)?,
                     }),
                 }),
                 _ => None,
             },
-            flag => Some(Released::from(number(flag)? == 1)),
+            other => Some(Released::from(flag(other)?)),
         }
     };
     read().ok_or_else(|| unreadable(value))
 }
 
 /// The message that `queue.lua` publishes to a waiter's process. `None` for any other text: a
-/// channel is open to every client, and a message is only a hint.
+/// channel is open to every client, and a message is only a hint. So is one with a longer claim
+/// than a script gives, or a token that is below the store's clock (rule R8).
 pub(crate) fn grant(message: &str) -> Option<Grant> {
     let mut parts = message.split(' ');
     let owner = OwnerId::try_parse(parts.next()?).ok()?;
     let mut number = || parts.next()?.parse::<u64>().ok();
     let (token, micros, claim) = (number()?, number()?, number()?);
+    if parts.next().is_some() || token < micros {
+        return None;
+    }
     Some(Grant {
         owner,
-        token,
+        token: self::token(token)?,
         at: at(micros / 1000)?,
         micros,
-        claim: Duration::from_millis(claim),
+        claim: self::claim(claim)?,
     })
 }
 
@@ -187,14 +227,7 @@ pub(crate) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {
         if items.len() != count {
             return None;
         }
-        items
-            .iter()
-            .map(|item| match number(item)? {
-                0 => Some(false),
-                1 => Some(true),
-                _ => None,
-            })
-            .collect()
+        items.iter().map(flag).collect()
     };
     read().ok_or_else(|| unreadable(value))
 }
@@ -202,17 +235,14 @@ pub(crate) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {
 /// The answer of `force_release.lua`. The name of a type means that the key is no lock: an error
 /// for a person, and nothing was deleted.
 pub(crate) fn forced(value: &Value) -> StoreResult<bool> {
-    match value {
-        Value::Int(0) => Ok(false),
-        Value::Int(1) => Ok(true),
-        other => match text(other) {
-            Some(kind) => Err(StoreError::new(
-                StoreErrorKind::Misconfigured,
-                format!("the key holds a {kind}, which is no lock; it was left alone"),
-                "look at it with redis-cli, and delete it by hand if nobody needs it",
-            )),
-            None => Err(unreadable(other)),
-        },
+    match (flag(value), type_name(value)) {
+        (Some(forced), _) => Ok(forced),
+        (None, Some(kind)) => Err(StoreError::new(
+            StoreErrorKind::Misconfigured,
+            format!("the key holds a {kind}, which is no lock; it was left alone"),
+            "look at it with redis-cli, and delete it by hand if nobody needs it",
+        )),
+        (None, None) => Err(unreadable(value)),
     }
 }
 
@@ -220,20 +250,14 @@ pub(crate) fn forced(value: &Value) -> StoreResult<bool> {
 /// answer: this machine's may be wrong.
 pub(crate) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
     let read = || -> Option<Inspection> {
-        let items = array(value)?;
-        let now = u64::try_from(number(items.first()?)?).ok()?;
-        let kind = text(items.get(1)?)?;
-        let left = number(items.get(2)?)?;
-        let holder = lock_info(
-            key,
-            &kind,
-            &text(items.get(3)?)?,
-            left,
-            now,
-            unsigned(items.get(6)?),
-        );
-        let fence_left = number(items.get(4)?)?;
-        let fence = text(items.get(5)?)?;
+        let [now, kind, left, said, fence_left, fence, waiters] = array(value)? else {
+            return None;
+        };
+        let now = unsigned(now)?;
+        let kind = type_name(kind)?;
+        let waiters = unsigned(waiters);
+        let holder = lock_info(key, &kind, &text(said)?, number(left)?, now, waiters);
+        let (fence_left, fence) = (number(fence_left)?, text(fence)?);
         let last = last_holding(key, holder.as_ref(), &fence, fence_left, now);
         Some(Inspection { holder, last })
     };
@@ -384,4 +408,183 @@ fn last_holding(
         until,
         ending,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn key() -> Key {
+        Key::whole("k").unwrap()
+    }
+
+    const OWNER: &str = "00000000000000000000000000000001";
+
+    /// What no script of ours answers, to any call: a proxy, a damaged answer, another version.
+    fn odd() -> Vec<Value> {
+        let ints = [-7, -2, -1, 2, 7, i64::MIN, i64::MAX].map(Value::Int);
+        let texts = [
+            "", " ", "OK", "QUEUED", "-1", "2", "nil", "1 ", "a b", "1\n", "5 -1", "0 5",
+        ];
+        let long = "x".repeat(1 << 20);
+        ints.into_iter()
+            // A word by itself may be the name of a type, to `forced`; a status is none.
+            .chain(
+                texts
+                    .iter()
+                    .map(|text| Value::SimpleString((*text).to_owned())),
+            )
+            .chain(
+                [
+                    "",
+                    " ",
+                    "-1",
+                    "2",
+                    "a b",
+                    "1\n",
+                    "5 -1",
+                    "0 5",
+                    "9007199254740992 5",
+                    &long,
+                ]
+                .map(bulk),
+            )
+            .chain([
+                Value::Nil,
+                Value::Okay,
+                Value::Double(1.0),
+                Value::Array(vec![]),
+                Value::Map(vec![]),
+                Value::Array(vec![Value::Nil; 5]),
+                Value::Array(vec![Value::Int(1); 3]),
+                Value::Array(vec![Value::Array(vec![]); 7]),
+                Value::Array(vec![Value::Nil; 8]),
+            ])
+            .collect()
+    }
+
+    #[track_caller]
+    fn is_unknown<T: std::fmt::Debug>(answer: &Value, read: StoreResult<T>) {
+        let error = match read {
+            Err(error) => error,
+            Ok(read) => panic!("{answer:?} was read as {read:?}"),
+        };
+        assert_eq!(error.kind, StoreErrorKind::Unknown, "{answer:?}");
+        assert!(error.what.len() < 400, "{}", error.what);
+    }
+
+    #[test]
+    fn an_answer_of_an_odd_shape_is_unknown_to_every_call() {
+        for answer in odd() {
+            is_unknown(&answer, acquired(&key(), &answer, true));
+            is_unknown(&answer, released(&answer));
+            is_unknown(&answer, flags(&answer, 1));
+            is_unknown(&answer, flags(&Value::Array(vec![answer.clone()]), 1));
+            is_unknown(&answer, forced(&answer));
+            is_unknown(&answer, inspection(&key(), &answer));
+        }
+        for name in ["list", "hash", "ReJSON-RL"] {
+            let error = forced(&bulk(name)).unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Misconfigured);
+        }
+    }
+
+    /// An answer with one part replaced by each odd one, in turn.
+    fn with_one_odd(good: &[Value], keep: &[usize]) -> Vec<Value> {
+        let parts = (0..good.len()).filter(|at| !keep.contains(at));
+        let one = |at: usize| odd().into_iter().map(move |odd| (at, odd));
+        parts
+            .flat_map(one)
+            .map(|(at, odd)| {
+                let mut answer = good.to_vec();
+                answer[at] = odd;
+                Value::Array(answer)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_answer_with_one_odd_part_is_unknown() {
+        let hold = format!(
+            r#"{{"applock":1,"state":"held","token":7,"acquired_at":1,"owner":"{OWNER}","ttl":9}}"#
+        );
+        let busy = |ahead| {
+            [
+                Value::Int(0),
+                bulk("string"),
+                Value::Int(5),
+                bulk("1000"),
+                Value::Int(1),
+                Value::Int(ahead),
+                bulk("0"),
+                bulk(&hold),
+            ]
+        };
+        let read = |answer: &[Value]| acquired(&key(), &Value::Array(answer.to_vec()), true);
+        assert!(matches!(read(&busy(-1)), Ok(Acquired::Busy(_))));
+        assert!(matches!(read(&busy(3)), Ok(Acquired::Queued(_))));
+        // Kept: what is only shown, or may be any number or text.
+        for answer in with_one_odd(&busy(3), &[2, 3, 4, 5, 6, 7]) {
+            is_unknown(&answer, acquired(&key(), &answer, true));
+        }
+        for ahead in [-7, -2, i64::MIN] {
+            is_unknown(&Value::Int(ahead), read(&busy(ahead)));
+        }
+        let mut negative = busy(3);
+        negative[6] = Value::Int(-1);
+        is_unknown(&negative[6], read(&negative));
+
+        let grant = [
+            bulk(OWNER),
+            bulk("70000"),
+            bulk("60"),
+            bulk("60000"),
+            Value::Int(3000),
+        ];
+        assert!(
+            released(&Value::Array(grant.to_vec()))
+                .unwrap()
+                .next
+                .is_some()
+        );
+        for answer in with_one_odd(&grant, &[1, 2, 3, 4]) {
+            is_unknown(&answer, released(&answer));
+        }
+        for claim in [-1, 0, 3001, 3_600_000] {
+            let mut answer = grant.to_vec();
+            answer[4] = Value::Int(claim);
+            let answer = Value::Array(answer);
+            is_unknown(&answer, released(&answer));
+        }
+        assert!(released(&Value::Int(1)).unwrap().ended);
+        assert!(!released(&Value::Int(0)).unwrap().ended);
+    }
+
+    #[test]
+    fn a_message_is_a_grant_only_if_a_script_may_have_published_it() {
+        assert!(grant(&format!("{OWNER} 70000 60000 3000")).is_some());
+        assert!(grant(&format!("{OWNER} 60000 60000 1")).is_some());
+        for message in [
+            "",
+            "70000 60000 3000",
+            "x 70000 60000 3000",
+            &format!("{OWNER} 70000 60000"),
+            &format!("{OWNER} 70000 60000 3000 1"),
+            &format!("{OWNER} 70000 60000 -1"),
+            // A claim of an hour, of just too much, and of nothing.
+            &format!("{OWNER} 70000 60000 3600000"),
+            &format!("{OWNER} 70000 60000 3001"),
+            &format!("{OWNER} 70000 60000 0"),
+            // Tokens that no script draws.
+            &format!("{OWNER} 59999 60000 3000"),
+            &format!("{OWNER} 0 0 3000"),
+            &format!("{OWNER} 9007199254740992 60000 3000"),
+        ] {
+            assert!(grant(message).is_none(), "{message}");
+        }
+    }
 }

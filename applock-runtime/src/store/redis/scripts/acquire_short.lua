@@ -10,8 +10,7 @@
 --       ticket: of a place that it had, or '0'; run: '0' if this process does not listen on its
 --       channel, or the run id of the server ('1': unknown)
 -- Answer  of a single lock as it is, otherwise a list:
---         'token', or 'token acquired at in ms'                 granted; where that time is not
---                                                               said, it is the token's
+--         'token acquired at in ms'                             granted
 --         {0, type of what is there, its time left in ms, now in microseconds, how many
 --          wait, how many before us (-1: not in the queue), our ticket if we are new there
 --          or '0', its text if it is a string}                  held by another
@@ -41,7 +40,7 @@ if count == 1 then
             local failed = redis.pcall('SET', KEYS[2], text, 'PX', ARGV[2]).err
                 or redis.pcall('SET', KEYS[1], text, 'PX', ARGV[1]).err
             if not failed then
-                return micros
+                return micros .. ' ' .. now
             end
         end
     end
@@ -70,7 +69,7 @@ else
         if failed then
             is_done = false
         else
-            answers[at] = micros
+            answers[at] = micros .. ' ' .. now
         end
     end
 end
