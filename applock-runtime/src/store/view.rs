@@ -169,6 +169,9 @@ fn wall(known: &StoreTime, at: u64) -> SystemTime {
 /// The last microsecond of the year 9999: beyond it no date can be shown.
 const LAST_DATE: u64 = 253_402_300_799_999_999;
 
+/// The same in milliseconds.
+pub(crate) const LAST_DATE_MS: u64 = LAST_DATE / 1_000;
+
 /// Microseconds since 1970, as a time.
 pub(crate) fn unix(micros: u64) -> SystemTime {
     UNIX_EPOCH

@@ -24,10 +24,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::boot_clock::{Boot, BootTime, LAST_WALL_MS};
+use super::boot_clock::{Boot, BootTime};
 use crate::protocol::{Holding, MAX_TOKEN, Phase, Process, StoreTime, WaitQueue, Waiter};
 use crate::store::Identity;
-use crate::store::view::Who;
+use crate::store::view::{LAST_DATE_MS, Who};
 
 /// The largest record, in bytes: three texts of 64 KiB, each byte escaped, and the rest. A
 /// larger file is none of ours and is not read.
@@ -282,7 +282,7 @@ impl RecordFile {
             serde_json::from_str(padded.trim_end()).map_err(|_| Damage::Broken(HEARTBEAT))?;
         let body: Body = serde_json::from_str(lines.next().unwrap_or_default())
             .map_err(|_| Damage::Broken("body"))?;
-        let is_possible = body.token <= MAX_TOKEN && beat.boot_began_ms <= LAST_WALL_MS;
+        let is_possible = body.token <= MAX_TOKEN && beat.boot_began_ms <= LAST_DATE_MS;
         let record = read(beat, body);
         // Whatever the fields say, only the very text that we would write passes: nothing missing
         // at the end, nothing after it, no second spelling.
@@ -573,7 +573,7 @@ pub(super) mod tests {
         far.holding.phase = Phase::Claimed;
         far.holding.heartbeat_at = u64::MAX;
         far.holding.expires_at = u64::MAX;
-        far.boot.began_ms = LAST_WALL_MS;
+        far.boot.began_ms = LAST_DATE_MS;
         for record in [sample(), far] {
             let at = usize::try_from(HEARTBEAT_AT).unwrap();
             let (text, line) = (record.render(), record.heartbeat());
