@@ -45,8 +45,16 @@ impl Shown for Who {
 
 /// Who holds the lock, and who held it last.
 pub(crate) fn inspection<W: Shown + Clone>(state: &LockState<W>, now: StoreTime) -> Inspection {
+    inspection_with(state, Some(state.waiters(now) as u64), now)
+}
+
+/// The same, by a store that may not know how many wait: `None`.
+pub(crate) fn inspection_with<W: Shown + Clone>(
+    state: &LockState<W>,
+    waiters: Option<u64>,
+    now: StoreTime,
+) -> Inspection {
     let newest = state.remembered(now);
-    let waiters = state.waiters(now) as u64;
     Inspection {
         holder: newest
             .filter(|newest| newest.is_taken(now))
@@ -67,7 +75,7 @@ pub(crate) fn acquired<W: Shown + Clone>(
         // Each decision leaves a holder; there is nothing to answer otherwise.
         return Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""));
     };
-    let holder = || lock_info(newest, state.waiters(now) as u64, now);
+    let holder = || lock_info(newest, Some(state.waiters(now) as u64), now);
     Ok(match decision {
         Decision::Granted => Acquired::Granted {
             token: newest.token,
@@ -101,7 +109,7 @@ fn micros_of(at: u64) -> u64 {
     at / 1_000
 }
 
-pub(crate) fn lock_info<W: Shown>(holding: &Holding<W>, waiters: u64, now: StoreTime) -> LockInfo {
+fn lock_info<W: Shown>(holding: &Holding<W>, waiters: Option<u64>, now: StoreTime) -> LockInfo {
     let who = holding.who.who();
     let since = |then: u64| Some(Duration::from_nanos(now.at.saturating_sub(then)));
     Record {
@@ -120,7 +128,7 @@ pub(crate) fn lock_info<W: Shown>(holding: &Holding<W>, waiters: u64, now: Store
             holding.expires_at.saturating_sub(now.at),
         )),
         ttl: Some(Duration::from_nanos(holding.ttl)),
-        waiters: Some(waiters),
+        waiters,
         foreign: None,
     }
     .into()

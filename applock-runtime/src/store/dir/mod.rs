@@ -137,7 +137,7 @@ enum Written {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Needs {
     Queue,
-    /// A holder lets go, also where the queue can't be read.
+    /// A holder lets go, or a lock is looked at: also where the queue can't be read.
     QueueIfReadable,
     /// A heartbeat changes the record alone.
     Nothing,
@@ -365,8 +365,14 @@ impl DirStore {
     }
 
     fn inspect_one(&self, key: &Key) -> StoreResult<Inspection> {
-        let found = self.read(key, Needs::Queue)?;
-        Ok(view::inspection(&found.state, found.at()))
+        // The record alone says who holds the lock: a queue that can't be read hides no holder.
+        let found = self.read(key, Needs::QueueIfReadable)?;
+        let (state, now) = (&found.state, found.at());
+        let waiters = match found.written {
+            Written::Untouched => None,
+            Written::Queue(_) | Written::Damaged => Some(state.waiters(now) as u64),
+        };
+        Ok(view::inspection_with(state, waiters, now))
     }
 
     /// A ticket for a request that comes in now. The requests of one engine race for the lock file

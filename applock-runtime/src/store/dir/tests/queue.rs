@@ -377,13 +377,21 @@ async fn what_is_no_file_in_a_queues_place_stops_waiters_only() {
 }
 
 #[tokio::test]
-async fn the_queue_of_a_newer_version_is_never_jumped_nor_changed() {
+async fn the_queue_of_a_newer_version_is_never_jumped_nor_changed_and_hides_no_holder() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
     let newer = "applock-queue 3\nwho knows\n";
     fs::write(two.queue_file(), newer).unwrap();
     assert!(two.one.renew(&two.key, 1).await);
+    let held = two.other.inspect(&two.key).await.holder.unwrap();
+    assert_eq!(
+        (held.pid(), held.waiters()),
+        (Some(std::process::id()), None)
+    );
     assert!(two.one.release(&two.key, 1, None).await);
+    let free = two.other.inspect(&two.key).await;
+    assert!(free.holder.is_none());
+    assert_eq!(free.last.unwrap().ending, Ending::Released);
     let outcome = two.other.try_acquire(&two.key, 9, LONG).await;
     assert_eq!(kind(&outcome), Some(StoreErrorKind::Misconfigured));
     assert_eq!(fs::read_to_string(two.queue_file()).unwrap(), newer);
