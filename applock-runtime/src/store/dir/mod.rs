@@ -60,6 +60,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use self::boot_clock::BootTime;
+use self::cleanup::Cleanup;
 use self::codec::{MAX_JOINED, MAX_WAITERS, QueueFile, RecordFile, store_time};
 use self::directory::{Directory, Durability};
 use self::file_names::Files;
@@ -98,6 +99,7 @@ pub(crate) struct DirStore {
     threads: Arc<Semaphore>,
     clock: Arc<dyn Fn() -> BootTime + Send + Sync>,
     created: AtomicU32,
+    cleanup: Mutex<Cleanup>,
     /// The last ticket that was given to a request of this engine.
     ticket: AtomicU64,
     /// Whether the directory was created and tried out: by `open`, or by the first step
@@ -170,6 +172,7 @@ impl DirStore {
             threads: Arc::new(Semaphore::new(THREADS)),
             clock,
             created: AtomicU32::new(0),
+            cleanup: Mutex::default(),
             ticket: AtomicU64::new(0),
             is_open: Mutex::new(false),
         }
@@ -389,7 +392,10 @@ impl DirStore {
     }
 
     fn clean_up(&self) {
-        cleanup::clean_up(&self.directory, || (self.clock)(), CLEANUP);
+        // One at a time: another one does the same work.
+        if let Ok(mut cleanup) = self.cleanup.try_lock() {
+            cleanup.run(&self.directory, || (self.clock)(), CLEANUP);
+        }
     }
 
     /// Cleans up beside the work, now and then, in a process that never opens anew.
