@@ -9,6 +9,7 @@ mod support;
 mod blocked_executor;
 mod client_clock;
 mod killed_holder;
+mod log_subscriber;
 mod runtimes;
 mod sigterm;
 mod stopped_holder;

@@ -6,7 +6,8 @@
 //! lock.
 //!
 //! The dangers: a thread that dies, and callers that wait for it forever (each wait ends in
-//! an error then, and the next command starts a new thread); and a program that ends before
+//! an error then, and the next command starts a new thread); a call on the thread itself, by
+//! a log subscriber, which would wait for itself (refused at once); and a program that ends before
 //! the releases it has just asked for have left (the last handle waits a moment).
 
 use std::fmt;
@@ -24,7 +25,9 @@ use crate::store::{Identity, Inspection, StoreError, StoreErrorKind};
 
 use super::core::Parts;
 use super::event_loop;
-use super::mailbox::{AcquireRequest, Command, Gone, Held, Mailbox, stopped};
+use super::mailbox::{
+    AcquireRequest, Command, Gone, Held, Mailbox, enter_engine, refuse_on_engine, stopped,
+};
 use super::unfinished::Unfinished;
 
 /// The handle of an engine; its thread starts on first use, and ends when the last
@@ -92,6 +95,7 @@ impl Engine {
 
     /// The mailbox of the thread, which is started if there is none (any more).
     fn mailbox(&self, lock: Option<&Key>) -> Result<Mailbox> {
+        refuse_on_engine(&self.store(), lock)?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = running
             .as_ref()
@@ -118,6 +122,7 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name("applock".to_owned())
             .spawn(move || {
+                enter_engine();
                 // Made here, for it must not be dropped inside another runtime.
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()

@@ -8,6 +8,7 @@
 //!
 //! Nothing here decides anything about a lock but one: that it is released once.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -135,6 +136,10 @@ impl Held {
         stopped(&self.store, Some(&self.lease.key))
     }
 
+    fn refuse_on_engine(&self) -> Result<()> {
+        refuse_on_engine(&self.store, Some(&self.lease.key))
+    }
+
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.lease
     }
@@ -166,6 +171,7 @@ impl Held {
 
     /// Asks the store whether the lock is still this owner's, by a heartbeat.
     pub(crate) async fn verify(&self) -> Result<bool> {
+        self.refuse_on_engine()?;
         let (reply, answer) = oneshot::channel();
         let lease = Arc::clone(&self.lease);
         self.mailbox
@@ -181,6 +187,11 @@ impl Held {
 
     /// Lets go while others may still read the lease, and waits for the answer.
     pub(crate) async fn end(&self) -> Result<()> {
+        if let Err(error) = self.refuse_on_engine() {
+            // The caller hears no answer; the lock is given back all the same.
+            self.let_go();
+            return Err(error);
+        }
         let (reply, answer) = oneshot::channel();
         if self.ended.swap(true, Ordering::AcqRel) {
             return Err(Error::NotHeld {
@@ -218,6 +229,32 @@ pub(super) fn stopped(store: &Arc<str>, lock: Option<&Key>) -> Error {
         "a clock, a waker or a log subscriber that it called has panicked; see stderr",
     )
     .into_error(Arc::clone(store), lock.map(|key| Arc::clone(&key.lock)))
+}
+
+thread_local! {
+    /// Whether this is an engine's thread.
+    static ON_ENGINE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks the thread that calls it as an engine's.
+pub(super) fn enter_engine() {
+    ON_ENGINE.set(true);
+}
+
+/// An engine's thread must not wait for an engine: for itself it would wait forever, and with
+/// it every caller, whatever its time limit; for another one its own locks would miss their
+/// heartbeats (rule R2). The caller's code that runs there is a log subscriber, a waker or a
+/// clock.
+pub(super) fn refuse_on_engine(store: &Arc<str>, lock: Option<&Key>) -> Result<()> {
+    if !ON_ENGINE.get() {
+        return Ok(());
+    }
+    Err(StoreError::new(
+        StoreErrorKind::Misconfigured,
+        "this call was made on a locker's own background thread, which would wait for itself",
+        "a log subscriber, a waker or a clock that uses a lock has to do so on another thread",
+    )
+    .into_error(Arc::clone(store), lock.map(|key| Arc::clone(&key.lock))))
 }
 
 /// Tells the engine that the future of a waiting acquire was dropped. A waiter may sleep
