@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::mem::{ManuallyDrop, take};
 use std::sync::Arc;
 
 use tracing::Span;
@@ -35,8 +36,20 @@ impl Running {
     }
 }
 
+type Stack = RefCell<Vec<Arc<Running>>>;
+
 thread_local! {
-    static STACK: RefCell<Vec<Arc<Running>>> = const { RefCell::new(Vec::new()) };
+    static STACK: Stack = const { RefCell::new(Vec::new()) };
+    /// For the bodies that run while the thread's locals are being destroyed. It has no
+    /// destructor itself, so it is there still.
+    static LAST_STACK: ManuallyDrop<Stack> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
+}
+
+/// Reads or changes the stack of this thread. `None`: it has none any more (on a system whose
+/// thread locals all go at once).
+fn on_stack<T>(step: impl Fn(&Stack) -> T) -> Option<T> {
+    let last = |_| LAST_STACK.try_with(|stack| step(stack));
+    STACK.try_with(&step).or_else(last).ok()
 }
 
 /// While it lives, the code on this thread runs under a lock, and inside its span.
@@ -48,8 +61,7 @@ pub(crate) struct Entered {
 
 pub(crate) fn enter(running: Arc<Running>) -> Entered {
     let span = running.span.clone().entered();
-    // A thread whose locals are gone already runs no bodies.
-    let _ = STACK.try_with(|stack| stack.borrow_mut().push(running));
+    on_stack(|stack| stack.borrow_mut().push(Arc::clone(&running)));
     Entered {
         _span: span,
         thread_bound: PhantomData,
@@ -58,7 +70,15 @@ pub(crate) fn enter(running: Arc<Running>) -> Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let popped = STACK.try_with(|stack| stack.borrow_mut().pop());
+        let popped = on_stack(|stack| {
+            let mut stack = stack.borrow_mut();
+            let popped = stack.pop();
+            if stack.is_empty() && STACK.try_with(|_| ()).is_err() {
+                // Nothing would free it later.
+                drop(take(&mut *stack));
+            }
+            popped
+        });
         // Outside of the borrow: it may be the last handle of a guard.
         drop(popped);
     }
@@ -66,17 +86,15 @@ impl Drop for Entered {
 
 /// The innermost body under that very lock.
 pub(crate) fn find(locker: &AppLocker, key: &Key) -> Option<Arc<Running>> {
-    STACK
-        .try_with(|stack| {
-            stack
-                .borrow()
-                .iter()
-                .rev()
-                .find(|running| running.key.lock == key.lock && running.locker.is(locker))
-                .cloned()
-        })
-        .ok()
-        .flatten()
+    on_stack(|stack| {
+        stack
+            .borrow()
+            .iter()
+            .rev()
+            .find(|running| running.key.lock == key.lock && running.locker.is(locker))
+            .cloned()
+    })
+    .flatten()
 }
 
 /// The guard of the innermost `#[singleton]` or [`Lock::run`](crate::Lock::run) that
@@ -99,15 +117,13 @@ pub(crate) fn find(locker: &AppLocker, key: &Key) -> Option<Arc<Running>> {
 /// ```
 #[must_use]
 pub fn current() -> Option<Arc<LockGuard>> {
-    STACK
-        .try_with(|stack| {
-            stack
-                .borrow()
-                .last()
-                .map(|running| Arc::clone(&running.guard))
-        })
-        .ok()
-        .flatten()
+    on_stack(|stack| {
+        stack
+            .borrow()
+            .last()
+            .map(|running| Arc::clone(&running.guard))
+    })
+    .flatten()
 }
 
 /// The guard of the innermost singleton that this code runs under, which expanded code
