@@ -136,6 +136,12 @@ impl Held {
         stopped(&self.store, Some(&self.lease.key))
     }
 
+    fn not_held(&self) -> Error {
+        Error::NotHeld {
+            key: Arc::clone(&self.lease.key.lock),
+        }
+    }
+
     fn refuse_on_engine(&self) -> Result<()> {
         refuse_on_engine(&self.store, Some(&self.lease.key))
     }
@@ -171,6 +177,9 @@ impl Held {
 
     /// Asks the store whether the lock is still this owner's, by a heartbeat.
     pub(crate) async fn verify(&self) -> Result<bool> {
+        if self.lease.is_of_another_process() {
+            return Ok(false);
+        }
         self.refuse_on_engine()?;
         let (reply, answer) = oneshot::channel();
         let lease = Arc::clone(&self.lease);
@@ -187,6 +196,9 @@ impl Held {
 
     /// Lets go while others may still read the lease, and waits for the answer.
     pub(crate) async fn end(&self) -> Result<()> {
+        if self.lease.is_of_another_process() {
+            return Err(self.not_held());
+        }
         if let Err(error) = self.refuse_on_engine() {
             // The caller hears no answer; the lock is given back all the same.
             self.let_go();
@@ -194,9 +206,7 @@ impl Held {
         }
         let (reply, answer) = oneshot::channel();
         if self.ended.swap(true, Ordering::AcqRel) {
-            return Err(Error::NotHeld {
-                key: Arc::clone(&self.lease.key.lock),
-            });
+            return Err(self.not_held());
         }
         self.mailbox
             .send(Command::Release(Arc::clone(&self.lease), Some(reply)))
@@ -206,7 +216,7 @@ impl Held {
 
     /// Lets go in the background, once. Never blocks: it runs in destructors.
     pub(crate) fn let_go(&self) {
-        if !self.ended.swap(true, Ordering::AcqRel) {
+        if !self.lease.is_of_another_process() && !self.ended.swap(true, Ordering::AcqRel) {
             // An engine that has stopped has ended the lease; the ttl frees the lock.
             let _ = self
                 .mailbox
@@ -218,6 +228,10 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.let_go();
+        if self.lease.is_of_another_process() {
+            // The thread at the mailbox's other end is the parent's: it must not be woken.
+            std::mem::forget(self.mailbox.clone());
+        }
     }
 }
 
@@ -264,11 +278,14 @@ pub(super) struct Gone {
     pub(super) owner: OwnerId,
     pub(super) mailbox: WeakMailbox,
     pub(super) answered: bool,
+    /// The process that asked.
+    pub(super) process: u32,
 }
 
 impl Drop for Gone {
     fn drop(&mut self) {
         if !self.answered
+            && self.process == std::process::id()
             && let Some(mailbox) = self.mailbox.upgrade()
         {
             // An engine that has stopped has forgotten it.

@@ -565,6 +565,12 @@ impl Store for DirStore {
         self.once((key, stale), within, Self::force_release_one)
     }
 
+    fn forked(&self) -> Option<Arc<dyn Store>> {
+        // The waiters of the parent are not the child's: it needs an id of its own.
+        let path = self.directory.path().to_owned();
+        Some(Arc::new(Self::with_clock(path, Arc::clone(&self.clock))))
+    }
+
     fn describe(&self) -> Arc<str> {
         Arc::clone(&self.url)
     }
