@@ -12,12 +12,12 @@ use crate::protocol::{Decision, Granted, Holding, LockState, Phase, StoreTime};
 use super::request::{Acquire, Acquired, Grant, Identity, Inspection, OwnerId, QueuePosition};
 use super::{StoreError, StoreErrorKind, StoreResult};
 
-/// Whom a store shows as a holder or a waiter.
+/// Whom a store shows as a holder or a waiter. Cheap to clone: a queue has many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Who {
     pub(crate) key: Arc<str>,
-    pub(crate) app: Option<String>,
-    pub(crate) name: Option<String>,
+    pub(crate) app: Option<Arc<str>>,
+    pub(crate) name: Option<Arc<str>>,
     pub(crate) identity: Arc<Identity>,
 }
 
@@ -25,8 +25,8 @@ impl Who {
     pub(crate) fn of(request: &Acquire) -> Self {
         Self {
             key: Arc::clone(&request.key.lock),
-            app: request.key.app().map(str::to_owned),
-            name: request.key.name().map(str::to_owned),
+            app: request.key.app().map(Arc::from),
+            name: request.key.name().map(Arc::from),
             identity: Arc::clone(&request.identity),
         }
     }
@@ -114,8 +114,8 @@ fn lock_info<W: Shown>(holding: &Holding<W>, waiters: Option<u64>, now: StoreTim
     let since = |then: u64| Some(Duration::from_nanos(now.at.saturating_sub(then)));
     Record {
         key: Arc::clone(&who.key),
-        app: who.app.clone(),
-        name: who.name.clone(),
+        app: who.app.as_deref().map(str::to_owned),
+        name: who.name.as_deref().map(str::to_owned),
         owner: owner_id(holding),
         instance: who.identity.instance.clone(),
         host: who.identity.host.clone(),
