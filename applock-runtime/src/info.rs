@@ -183,7 +183,7 @@ impl LockInfo {
     }
 
     /// How many waiters stood in the queue when this was read. `None` in what a guard
-    /// tells of itself, which asks no store.
+    /// tells of itself, which asks no store, and where a directory's queue can't be read.
     #[must_use]
     pub fn waiters(&self) -> Option<u64> {
         self.0.waiters

@@ -167,3 +167,54 @@ async fn a_guard_kept_after_the_body_is_released_and_says_so() {
     assert!(matches!(kept.ensure_held(), Err(Error::NotHeld { .. })));
     assert!(!kept.verify().await.unwrap());
 }
+
+/// Uses singletons while the thread's locals are being destroyed: those that were made before
+/// it, the library's own among them, are gone by then.
+struct AtTheEnd(AppLocker, std::sync::mpsc::Sender<[u64; 2]>);
+
+impl Drop for AtTheEnd {
+    fn drop(&mut self) {
+        assert!(current().is_none());
+        let outer = inside_sync(&self.0).unwrap();
+        let again = outer_sync(&self.0).unwrap();
+        assert!(current().is_none());
+        self.1.send([outer, again]).unwrap();
+    }
+}
+
+#[singleton(app = "inside", name = "outer", locker = locker, guard = mine)]
+fn outer_sync(locker: &AppLocker) -> Result<u64, Error> {
+    assert_eq!(mine.info().name(), Some("outer"));
+    let inner = inside_sync(locker)?;
+    assert_eq!(
+        current().expect("inside").fencing_token(),
+        mine.fencing_token()
+    );
+    Ok(inner)
+}
+
+/// A panic in such a destructor would abort the process.
+#[test]
+fn the_guard_is_there_in_a_destructor_of_a_thread_local() {
+    thread_local! {
+        static END: std::cell::RefCell<Option<AtTheEnd>> = const { std::cell::RefCell::new(None) };
+    }
+    if crate::support::child::part().is_none() {
+        let test =
+            crate::support::child::name_of(the_guard_is_there_in_a_destructor_of_a_thread_local);
+        let child = crate::support::child::ChildProcess::start(test, "at the end");
+        assert_eq!(child.says(), "all is well");
+        return child.dismiss();
+    }
+    let (said, says) = std::sync::mpsc::channel();
+    let locker = AppLocker::in_memory();
+    let thread = std::thread::spawn(move || {
+        // Made before the library's own, and gone after it.
+        END.with_borrow_mut(|end| *end = Some(AtTheEnd(locker.clone(), said)));
+        inside_sync(&locker).unwrap();
+    });
+    let [first, second] = says.recv().unwrap();
+    thread.join().unwrap();
+    assert!(first < second);
+    crate::support::child::say("all is well");
+}

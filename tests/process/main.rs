@@ -8,7 +8,9 @@ mod support;
 
 mod blocked_executor;
 mod client_clock;
+mod forked;
 mod killed_holder;
+mod log_subscriber;
 mod runtimes;
 mod sigterm;
 mod stopped_holder;

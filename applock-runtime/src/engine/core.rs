@@ -42,6 +42,19 @@ pub(crate) struct Parts {
     pub(crate) command_timeout: Duration,
 }
 
+impl Parts {
+    /// Those of a process that was forked off.
+    pub(super) fn forked(&self) -> Self {
+        let store = self.store.forked();
+        Self {
+            store: store.unwrap_or_else(|| Arc::clone(&self.store)),
+            clock: Arc::clone(&self.clock),
+            identity: Arc::new(self.identity.forked()),
+            command_timeout: self.command_timeout,
+        }
+    }
+}
+
 /// The engine's whole state. See the [module](self).
 pub(super) struct Actor {
     pub(super) parts: Arc<Parts>,

@@ -6,12 +6,14 @@
 //! lock.
 //!
 //! The dangers: a thread that dies, and callers that wait for it forever (each wait ends in
-//! an error then, and the next command starts a new thread); and a program that ends before
+//! an error then, and the next command starts a new thread); a call on the thread itself, by
+//! a log subscriber, which would wait for itself (refused at once); a process that was forked
+//! off, in which the thread is not (it gets an engine of its own); and a program that ends before
 //! the releases it has just asked for have left (the last handle waits a moment).
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -24,12 +26,19 @@ use crate::store::{Identity, Inspection, StoreError, StoreErrorKind};
 
 use super::core::Parts;
 use super::event_loop;
-use super::mailbox::{AcquireRequest, Command, Gone, Held, Mailbox, stopped};
+use super::mailbox::{
+    AcquireRequest, Command, Gone, Held, Mailbox, enter_engine, refuse_on_engine, stopped,
+};
 use super::unfinished::Unfinished;
 
 /// The handle of an engine; its thread starts on first use, and ends when the last
 /// handle and the last holding are gone.
 pub(crate) struct Engine {
+    /// Of the process that it was made in, or first used in.
+    process: u32,
+    /// The engine of a process that was forked off, in that process: of its parent's threads
+    /// none lives there, and of its parent's locks it holds none.
+    forked: OnceLock<Box<Engine>>,
     parts: Arc<Parts>,
     running: Mutex<Option<EngineThread>>,
     unfinished: Arc<Unfinished>,
@@ -57,6 +66,8 @@ impl fmt::Debug for Engine {
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
+            process: std::process::id(),
+            forked: OnceLock::new(),
             parts: Arc::new(parts),
             running: Mutex::new(None),
             unfinished: Arc::default(),
@@ -82,8 +93,18 @@ impl Engine {
         (engine, work)
     }
 
+    /// The engine of this very process. It touches nothing of its parent's that another thread
+    /// may have locked at the moment of the fork.
+    fn here(&self) -> &Self {
+        if self.process == std::process::id() {
+            return self;
+        }
+        let forked = || Box::new(Self::new(self.parts.forked()));
+        self.forked.get_or_init(forked).here()
+    }
+
     pub(crate) fn identity(&self) -> &Arc<Identity> {
-        &self.parts.identity
+        &self.here().parts.identity
     }
 
     pub(crate) fn store(&self) -> Arc<str> {
@@ -92,6 +113,7 @@ impl Engine {
 
     /// The mailbox of the thread, which is started if there is none (any more).
     fn mailbox(&self, lock: Option<&Key>) -> Result<Mailbox> {
+        refuse_on_engine(&self.store(), lock)?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = running
             .as_ref()
@@ -118,6 +140,7 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name("applock".to_owned())
             .spawn(move || {
+                enter_engine();
                 // Made here, for it must not be dropped inside another runtime.
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -156,12 +179,13 @@ impl Engine {
         lock: Option<&Key>,
         command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
     ) -> Result<T> {
-        let mailbox = self.mailbox(lock)?;
+        let this = self.here();
+        let mailbox = this.mailbox(lock)?;
         let (reply, answer) = oneshot::channel();
-        let stopped = || stopped(&self.store(), lock);
+        let stopped = || stopped(&this.store(), lock);
         if let Err(unsent) = mailbox.send(command(reply)) {
             if let Command::Acquire { .. } = unsent.0 {
-                self.unfinished.done();
+                this.unfinished.done();
             }
             return Err(stopped());
         }
@@ -181,16 +205,18 @@ impl Engine {
     /// The deadline counts from here, in the caller's thread, and not from when the engine
     /// gets to the command.
     pub(crate) async fn acquire(&self, request: AcquireRequest) -> Result<Held> {
-        let mailbox = self.mailbox(Some(&request.key))?.downgrade();
+        let this = self.here();
+        let mailbox = this.mailbox(Some(&request.key))?.downgrade();
         let key = request.key.clone();
-        let deadline = request.deadline(&*self.parts.clock);
+        let deadline = request.deadline(&*this.parts.clock);
         let mut gone = request.waits().then(|| Gone {
             owner: request.owner,
             mailbox: mailbox.clone(),
             answered: false,
+            process: this.process,
         });
-        let outcome = self.ask(Some(&key), |reply| {
-            self.unfinished.add();
+        let outcome = this.ask(Some(&key), |reply| {
+            this.unfinished.add();
             Command::Acquire {
                 request,
                 deadline,
@@ -238,7 +264,10 @@ impl Drop for Engine {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some(running) = running {
+        if self.process != std::process::id() {
+            // The parent's: neither its thread nor its connections must learn of this end.
+            std::mem::forget((running, Arc::clone(&self.parts)));
+        } else if let Some(running) = running {
             let on_engine = std::thread::current().id() == running.thread;
             // Only what is being released is waited for; a guard that is kept has a mailbox
             // of its own, and its lock goes on being renewed.

@@ -57,6 +57,8 @@ pub(crate) struct Lease {
     cap: Option<Moment>,
     identity: Arc<Identity>,
     clock: Arc<dyn Clock>,
+    /// The process that holds the lock: one that it forks off does not.
+    process: u32,
     /// Nanoseconds of the clock; [`OVER`] once the lease is lost or released.
     valid_until: AtomicU64,
     /// When the last confirmed heartbeat was sent.
@@ -118,6 +120,7 @@ impl Lease {
             loss: AtomicU8::new(0),
             changed: Notify::new(),
             clock,
+            process: std::process::id(),
         }
     }
 
@@ -157,8 +160,17 @@ impl Lease {
         self.valid_now().is_some()
     }
 
+    /// Whether it was copied by a fork: the lock is held by the parent, whose engine sends the
+    /// heartbeats, and the child holds nothing.
+    pub(crate) fn is_of_another_process(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     /// The present moment, if the lease still counts.
     fn valid_now(&self) -> Option<Moment> {
+        if self.is_of_another_process() {
+            return None;
+        }
         loop {
             let until = self.valid_until.load(Ordering::Acquire);
             if until == OVER {

@@ -8,6 +8,7 @@
 //!
 //! Nothing here decides anything about a lock but one: that it is released once.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -137,6 +138,16 @@ impl Held {
         stopped(&self.store, Some(&self.lease.key))
     }
 
+    fn not_held(&self) -> Error {
+        Error::NotHeld {
+            key: Arc::clone(&self.lease.key.lock),
+        }
+    }
+
+    fn refuse_on_engine(&self) -> Result<()> {
+        refuse_on_engine(&self.store, Some(&self.lease.key))
+    }
+
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.lease
     }
@@ -168,6 +179,10 @@ impl Held {
 
     /// Asks the store whether the lock is still this owner's, by a heartbeat.
     pub(crate) async fn verify(&self) -> Result<bool> {
+        if self.lease.is_of_another_process() {
+            return Ok(false);
+        }
+        self.refuse_on_engine()?;
         let (reply, answer) = oneshot::channel();
         let lease = Arc::clone(&self.lease);
         self.mailbox
@@ -183,11 +198,17 @@ impl Held {
 
     /// Lets go while others may still read the lease, and waits for the answer.
     pub(crate) async fn end(&self) -> Result<()> {
+        if self.lease.is_of_another_process() {
+            return Err(self.not_held());
+        }
+        if let Err(error) = self.refuse_on_engine() {
+            // The caller hears no answer; the lock is given back all the same.
+            self.let_go();
+            return Err(error);
+        }
         let (reply, answer) = oneshot::channel();
         if self.ended.swap(true, Ordering::AcqRel) {
-            return Err(Error::NotHeld {
-                key: Arc::clone(&self.lease.key.lock),
-            });
+            return Err(self.not_held());
         }
         self.mailbox
             .send(Command::Release(Arc::clone(&self.lease), Some(reply)))
@@ -197,7 +218,7 @@ impl Held {
 
     /// Lets go in the background, once. Never blocks: it runs in destructors.
     pub(crate) fn let_go(&self) {
-        if !self.ended.swap(true, Ordering::AcqRel) {
+        if !self.lease.is_of_another_process() && !self.ended.swap(true, Ordering::AcqRel) {
             // An engine that has stopped has ended the lease; the ttl frees the lock.
             let _ = self
                 .mailbox
@@ -209,6 +230,10 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.let_go();
+        if self.lease.is_of_another_process() {
+            // The thread at the mailbox's other end is the parent's: it must not be woken.
+            std::mem::forget(self.mailbox.clone());
+        }
     }
 }
 
@@ -222,6 +247,32 @@ pub(super) fn stopped(store: &Arc<str>, lock: Option<&Key>) -> Error {
     .into_error(Arc::clone(store), lock.map(|key| Arc::clone(&key.lock)))
 }
 
+thread_local! {
+    /// Whether this is an engine's thread.
+    static ON_ENGINE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks the thread that calls it as an engine's.
+pub(super) fn enter_engine() {
+    ON_ENGINE.set(true);
+}
+
+/// An engine's thread must not wait for an engine: for itself it would wait forever, and with
+/// it every caller, whatever its time limit; for another one its own locks would miss their
+/// heartbeats (rule R2). The caller's code that runs there is a log subscriber, a waker or a
+/// clock.
+pub(super) fn refuse_on_engine(store: &Arc<str>, lock: Option<&Key>) -> Result<()> {
+    if !ON_ENGINE.get() {
+        return Ok(());
+    }
+    Err(StoreError::new(
+        StoreErrorKind::Misconfigured,
+        "this call was made on a locker's own background thread, which would wait for itself",
+        "a log subscriber, a waker or a clock that uses a lock has to do so on another thread",
+    )
+    .into_error(Arc::clone(store), lock.map(|key| Arc::clone(&key.lock))))
+}
+
 /// Tells the engine that the future of a waiting acquire was dropped. A waiter may sleep
 /// for seconds until it polls: until then it would stand in the wait queue, and be granted
 /// the lock.
@@ -229,11 +280,14 @@ pub(super) struct Gone {
     pub(super) owner: OwnerId,
     pub(super) mailbox: WeakMailbox,
     pub(super) answered: bool,
+    /// The process that asked.
+    pub(super) process: u32,
 }
 
 impl Drop for Gone {
     fn drop(&mut self) {
         if !self.answered
+            && self.process == std::process::id()
             && let Some(mailbox) = self.mailbox.upgrade()
         {
             // An engine that has stopped has forgotten it.

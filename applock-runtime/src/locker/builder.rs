@@ -1,10 +1,8 @@
 //! How an AppLocker is made: its constructors, its builder, and the store that it runs on.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
-
-use uuid::Uuid;
 
 use crate::blocking::block_on;
 use crate::clock::{Clock, SystemClock};
@@ -388,7 +386,9 @@ impl Builder {
 
     fn assemble(self, store: Arc<dyn Store>) -> AppLocker {
         let identity = Identity {
-            instance: self.instance.unwrap_or_else(|| process_id().to_owned()),
+            instance: self
+                .instance
+                .unwrap_or_else(Identity::instance_of_this_process),
             host: gethostname::gethostname().to_string_lossy().into_owned(),
             pid: std::process::id(),
         };
@@ -413,10 +413,4 @@ fn url_from_env() -> Result<String> {
             "write redis://host:6379",
         )),
     }
-}
-
-/// Unique to this process: one for all its lockers.
-fn process_id() -> &'static str {
-    static ID: OnceLock<String> = OnceLock::new();
-    ID.get_or_init(|| Uuid::new_v4().simple().to_string())
 }

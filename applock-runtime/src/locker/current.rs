@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::mem::{ManuallyDrop, take};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -81,8 +82,21 @@ pub(crate) const NOT_REENTRANT: &str = "it is held by this very call, which woul
     a call runs under a lock that it holds already only if it says `reentrant` (an argument of \
     `#[singleton]`; `Lock::reentrant()` and then `run` by hand)";
 
+/// Bodies, each with its tokio task, the innermost last.
+type Stack = RefCell<Vec<(Arc<Running>, Option<task::Id>)>>;
+
 thread_local! {
-    static STACK: RefCell<Vec<(Arc<Running>, Option<task::Id>)>> = const { RefCell::new(Vec::new()) };
+    static STACK: Stack = const { RefCell::new(Vec::new()) };
+    /// For the bodies that run while the thread's locals are being destroyed. It has no
+    /// destructor itself, so it is there still.
+    static LAST_STACK: ManuallyDrop<Stack> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
+}
+
+/// Reads or changes the stack of this thread. `None`: it has none any more (on a system whose
+/// thread locals all go at once).
+fn on_stack<T>(step: impl Fn(&Stack) -> T) -> Option<T> {
+    let last = |_| LAST_STACK.try_with(|stack| step(stack));
+    STACK.try_with(&step).or_else(last).ok()
 }
 
 /// While it lives, the code on this thread runs under a lock, and inside its span.
@@ -94,9 +108,8 @@ pub(crate) struct Entered {
 
 pub(crate) fn enter(running: Arc<Running>) -> Entered {
     let span = running.span.clone().entered();
-    let entry = (running, task::try_id());
-    // A thread whose locals are gone already runs no bodies.
-    let _ = STACK.try_with(|stack| stack.borrow_mut().push(entry));
+    let task = task::try_id();
+    on_stack(|stack| stack.borrow_mut().push((Arc::clone(&running), task)));
     Entered {
         _span: span,
         thread_bound: PhantomData,
@@ -105,7 +118,15 @@ pub(crate) fn enter(running: Arc<Running>) -> Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let popped = STACK.try_with(|stack| stack.borrow_mut().pop());
+        let popped = on_stack(|stack| {
+            let mut stack = stack.borrow_mut();
+            let popped = stack.pop();
+            if stack.is_empty() && STACK.try_with(|_| ()).is_err() {
+                // Nothing would free it later.
+                drop(take(&mut *stack));
+            }
+            popped
+        });
         // Outside of the borrow: it may be the last handle of a guard.
         drop(popped);
     }
@@ -113,7 +134,7 @@ impl Drop for Entered {
 
 /// The innermost body of this task, on this thread, of which that is true.
 fn innermost(is_meant: impl Fn(&Running) -> bool) -> Option<Arc<Running>> {
-    let find = |stack: &RefCell<Vec<(Arc<Running>, Option<task::Id>)>>| {
+    on_stack(|stack| {
         let stack = stack.borrow();
         if stack.is_empty() {
             return None;
@@ -122,8 +143,8 @@ fn innermost(is_meant: impl Fn(&Running) -> bool) -> Option<Arc<Running>> {
         let mut ours = stack.iter().rev().filter(|(_, task)| *task == here);
         ours.find(|(running, _)| is_meant(running))
             .map(|(running, _)| Arc::clone(running))
-    };
-    STACK.try_with(find).ok().flatten()
+    })
+    .flatten()
 }
 
 /// The innermost body under that very lock.

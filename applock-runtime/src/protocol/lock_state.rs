@@ -125,11 +125,6 @@ impl<W: Clone> LockState<W> {
         newest.filter(|newest| newest.is_remembered(now))
     }
 
-    /// Whether nothing is left to know of the lock: its state may be dropped.
-    pub(crate) fn is_forgotten(&self, now: StoreTime) -> bool {
-        self.remembered(now).is_none() && self.waiters(now) == 0
-    }
-
     /// How many stand in the queue.
     pub(crate) fn waiters(&self, now: StoreTime) -> usize {
         match now.at < self.queue.expires_at {

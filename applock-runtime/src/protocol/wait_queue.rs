@@ -76,6 +76,11 @@ impl<W> WaitQueue<W> {
         self.waiters.is_empty()
     }
 
+    /// Whether that owner stands in the queue.
+    pub(crate) fn stands(&self, owner: Owner) -> bool {
+        self.tickets.contains_key(&owner)
+    }
+
     /// How many stand before that owner, if it stands in the queue.
     pub(crate) fn ahead(&self, owner: Owner) -> Option<usize> {
         let place = (*self.tickets.get(&owner)?, owner);

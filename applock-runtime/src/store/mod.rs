@@ -83,6 +83,12 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>>;
 
+    /// The same store for a process that was forked off: without connections and numbers that
+    /// it would share with its parent. `None`: there is nothing of that kind.
+    fn forked(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
+
     /// The store as a URL without its password, for messages.
     fn describe(&self) -> Arc<str>;
 }

@@ -1,6 +1,6 @@
 //! What the engine asks of a store, and what a store answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
@@ -17,6 +17,38 @@ pub(crate) struct Identity {
     pub(crate) instance: String,
     pub(crate) host: String,
     pub(crate) pid: u32,
+}
+
+/// The ids that were made for this process, and before a fork for the process it was forked off.
+static INSTANCES: Mutex<Vec<(u32, String)>> = Mutex::new(Vec::new());
+
+impl Identity {
+    /// An id that is unique to this process: one for all its lockers.
+    pub(crate) fn instance_of_this_process() -> String {
+        let pid = std::process::id();
+        let mut known = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, id)) = known.iter().find(|(of, _)| *of == pid) {
+            return id.clone();
+        }
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        known.push((pid, id.clone()));
+        id
+    }
+
+    /// The same for a process that was forked off. A name that a person gave stays.
+    pub(crate) fn forked(&self) -> Self {
+        let known = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_name = known.iter().all(|(_, id)| *id != self.instance);
+        drop(known);
+        Self {
+            instance: match is_name {
+                true => self.instance.clone(),
+                false => Self::instance_of_this_process(),
+            },
+            host: self.host.clone(),
+            pid: std::process::id(),
+        }
+    }
 }
 
 /// A request to take one lock.

@@ -12,12 +12,12 @@ use crate::protocol::{Decision, Granted, Holding, LockState, Phase, StoreTime};
 use super::request::{Acquire, Acquired, Grant, Identity, Inspection, OwnerId, QueuePosition};
 use super::{StoreError, StoreErrorKind, StoreResult};
 
-/// Whom a store shows as a holder or a waiter.
+/// Whom a store shows as a holder or a waiter. Cheap to clone: a queue has many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Who {
     pub(crate) key: Arc<str>,
-    pub(crate) app: Option<String>,
-    pub(crate) name: Option<String>,
+    pub(crate) app: Option<Arc<str>>,
+    pub(crate) name: Option<Arc<str>>,
     pub(crate) identity: Arc<Identity>,
 }
 
@@ -25,8 +25,8 @@ impl Who {
     pub(crate) fn of(request: &Acquire) -> Self {
         Self {
             key: Arc::clone(&request.key.lock),
-            app: request.key.app().map(str::to_owned),
-            name: request.key.name().map(str::to_owned),
+            app: request.key.app().map(Arc::from),
+            name: request.key.name().map(Arc::from),
             identity: Arc::clone(&request.identity),
         }
     }
@@ -45,8 +45,16 @@ impl Shown for Who {
 
 /// Who holds the lock, and who held it last.
 pub(crate) fn inspection<W: Shown + Clone>(state: &LockState<W>, now: StoreTime) -> Inspection {
+    inspection_with(state, Some(state.waiters(now) as u64), now)
+}
+
+/// The same, by a store that may not know how many wait: `None`.
+pub(crate) fn inspection_with<W: Shown + Clone>(
+    state: &LockState<W>,
+    waiters: Option<u64>,
+    now: StoreTime,
+) -> Inspection {
     let newest = state.remembered(now);
-    let waiters = state.waiters(now) as u64;
     Inspection {
         holder: newest
             .filter(|newest| newest.is_taken(now))
@@ -67,7 +75,7 @@ pub(crate) fn acquired<W: Shown + Clone>(
         // Each decision leaves a holder; there is nothing to answer otherwise.
         return Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""));
     };
-    let holder = || lock_info(newest, state.waiters(now) as u64, now);
+    let holder = || lock_info(newest, Some(state.waiters(now) as u64), now);
     Ok(match decision {
         Decision::Granted => Acquired::Granted {
             token: newest.token,
@@ -101,13 +109,13 @@ fn micros_of(at: u64) -> u64 {
     at / 1_000
 }
 
-pub(crate) fn lock_info<W: Shown>(holding: &Holding<W>, waiters: u64, now: StoreTime) -> LockInfo {
+fn lock_info<W: Shown>(holding: &Holding<W>, waiters: Option<u64>, now: StoreTime) -> LockInfo {
     let who = holding.who.who();
     let since = |then: u64| Some(Duration::from_nanos(now.at.saturating_sub(then)));
     Record {
         key: Arc::clone(&who.key),
-        app: who.app.clone(),
-        name: who.name.clone(),
+        app: who.app.as_deref().map(str::to_owned),
+        name: who.name.as_deref().map(str::to_owned),
         owner: owner_id(holding),
         instance: who.identity.instance.clone(),
         host: who.identity.host.clone(),
@@ -120,7 +128,7 @@ pub(crate) fn lock_info<W: Shown>(holding: &Holding<W>, waiters: u64, now: Store
             holding.expires_at.saturating_sub(now.at),
         )),
         ttl: Some(Duration::from_nanos(holding.ttl)),
-        waiters: Some(waiters),
+        waiters,
         foreign: None,
     }
     .into()
@@ -168,6 +176,9 @@ fn wall(known: &StoreTime, at: u64) -> SystemTime {
 
 /// The last microsecond of the year 9999: beyond it no date can be shown.
 const LAST_DATE: u64 = 253_402_300_799_999_999;
+
+/// The same in milliseconds.
+pub(crate) const LAST_DATE_MS: u64 = LAST_DATE / 1_000;
 
 /// Microseconds since 1970, as a time.
 pub(crate) fn unix(micros: u64) -> SystemTime {

@@ -11,8 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-/// The last millisecond of the year 9999: beyond it no date can be shown.
-pub(super) const LAST_WALL_MS: u64 = 253_402_300_799_999;
+use crate::store::view::{self, LAST_DATE_MS};
 
 /// How far apart the starts of two boots must lie, by the wall clock, to be two.
 /// One boot's start moves by what the wall clock is set, seconds at most while a
@@ -40,7 +39,7 @@ pub(super) struct Boot {
 
 impl BootTime {
     pub(super) fn wall_ms(&self) -> u64 {
-        (self.wall_us / 1_000).min(LAST_WALL_MS)
+        (self.wall_us / 1_000).min(LAST_DATE_MS)
     }
 
     pub(super) fn boot(&self) -> Boot {
@@ -71,9 +70,7 @@ impl BootTime {
 
 /// A time of the wall clock in milliseconds, as the standard library has it.
 pub(super) fn system_time(wall_ms: u64) -> SystemTime {
-    UNIX_EPOCH
-        .checked_add(Duration::from_millis(wall_ms.min(LAST_WALL_MS)))
-        .unwrap_or(UNIX_EPOCH)
+    view::unix(wall_ms.min(LAST_DATE_MS) * 1_000)
 }
 
 /// Reads the machine's clocks.
@@ -139,7 +136,7 @@ fn read(clock: rustix::time::ClockId) -> u64 {
 /// The wall clock runs through restarts: one long boot.
 #[cfg(not(unix))]
 fn steady(wall: Duration) -> (u64, Option<Uuid>) {
-    (crate::store::view::nanos(wall), Some(Uuid::nil()))
+    (view::nanos(wall), Some(Uuid::nil()))
 }
 
 #[cfg(test)]
@@ -169,7 +166,7 @@ mod tests {
     #[test]
     fn the_same_boot_is_known_by_its_id_whatever_the_wall_clock_does() {
         let written = at(5 * MINUTE, 1_000_000_000, Some(1));
-        for wall in [0, 1, 999_999_999, 2_000_000_000, LAST_WALL_MS] {
+        for wall in [0, 1, 999_999_999, 2_000_000_000, LAST_DATE_MS] {
             assert!(at(6 * MINUTE, wall, Some(1)).is_in(&written.boot(), written.up_ns));
         }
     }
@@ -210,7 +207,7 @@ mod tests {
 
     #[test]
     fn times_beyond_every_calendar_are_capped() {
-        assert_eq!(at(0, u64::MAX / 1_000, None).wall_ms(), LAST_WALL_MS);
+        assert_eq!(at(0, u64::MAX / 1_000, None).wall_ms(), LAST_DATE_MS);
         let shown = humantime::format_rfc3339_millis(system_time(u64::MAX)).to_string();
         assert_eq!(shown, "9999-12-31T23:59:59.999Z");
     }

@@ -4,8 +4,13 @@
 //!
 //! A file is removed only under its key's lock file, after it was read again there, so
 //! an acquisition finds it or does not, but never loses it.
+//!
+//! A cleanup has little time, and a directory may have more files than can be looked at in it. So
+//! the next one goes on where the last one has stopped, and the first one of a process begins
+//! anywhere: otherwise the files at one end would be looked at again and again, and those at the
+//! other end never removed.
 
-use std::fs::{self, DirEntry};
+use std::fs::{self, DirEntry, ReadDir};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::boot_clock::{BootTime, system_time};
@@ -23,17 +28,65 @@ const KEPT_FOR: Duration = Duration::from_secs(60 * 60);
 /// change for so long are dead: a process polls every second.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Goes through the directory for at most `spend`. Whatever is unclear stays.
-pub(super) fn clean_up(directory: &Directory, now: impl Fn() -> BootTime, spend: Duration) {
-    let began = Instant::now();
-    let Ok(entries) = fs::read_dir(directory.path()) else {
-        return;
-    };
-    for entry in entries.filter_map(Result::ok) {
-        if began.elapsed() >= spend {
-            return;
+/// The cleanups of one process.
+#[derive(Debug, Default)]
+pub(super) struct Cleanup {
+    has_run: bool,
+    /// The files that the last one did not get to.
+    rest: Option<ReadDir>,
+}
+
+impl Cleanup {
+    /// Goes through the directory for at most `spend`. Whatever is unclear stays.
+    pub(super) fn run(
+        &mut self,
+        directory: &Directory,
+        now: impl Fn() -> BootTime,
+        spend: Duration,
+    ) {
+        let began = Instant::now();
+        // To read a name takes a tenth of what it takes to look at its file.
+        let skipping = match self.has_run {
+            true => Duration::ZERO,
+            false => spend.mul_f64(fastrand::f64()),
+        };
+        self.has_run = true;
+        let passes_over = || began.elapsed() < skipping;
+        self.go_on(directory, now, passes_over, || began.elapsed() < spend);
+    }
+
+    /// Passes over the first files, looks at those that follow, and having come to the end of the
+    /// directory begins at its beginning, once.
+    fn go_on(
+        &mut self,
+        directory: &Directory,
+        now: impl Fn() -> BootTime,
+        mut passes_over: impl FnMut() -> bool,
+        mut has_time: impl FnMut() -> bool,
+    ) {
+        let mut rest = self.rest.take();
+        let mut is_whole = rest.is_none();
+        let mut has_turned = false;
+        while has_time() {
+            let entries = match &mut rest {
+                Some(entries) => entries,
+                None => match fs::read_dir(directory.path()) {
+                    Ok(entries) => rest.insert(entries),
+                    Err(_) => return,
+                },
+            };
+            match entries.next() {
+                Some(_) if !has_turned && passes_over() => is_whole = false,
+                Some(Ok(entry)) => drop(remove_if_unused(directory, &entry, &now)),
+                Some(Err(_)) => {}
+                None if is_whole || has_turned => return,
+                None => {
+                    rest = None;
+                    has_turned = true;
+                }
+            }
         }
-        remove_if_unused(directory, &entry, &now);
+        self.rest = rest;
     }
 }
 
@@ -195,7 +248,7 @@ mod tests {
         let before = names(&directory);
         let removed_after = |length| {
             let old = names(&directory);
-            clean_up(&directory, || later(length), MINUTE);
+            Cleanup::default().run(&directory, || later(length), MINUTE);
             old.len() - names(&directory).len()
         };
         assert_eq!(removed_after(Duration::ZERO), 0);
@@ -219,9 +272,9 @@ mod tests {
         }
         put(&directory, "held", Phase::Held, DAY * 30);
         let taken = LockFile::try_take(&directory, &inside).unwrap();
-        clean_up(&directory, || later(KEPT_FOR - MINUTE), MINUTE);
+        Cleanup::default().run(&directory, || later(KEPT_FOR - MINUTE), MINUTE);
         assert!(gone.exists());
-        clean_up(&directory, || later(KEPT_FOR + MINUTE), MINUTE);
+        Cleanup::default().run(&directory, || later(KEPT_FOR + MINUTE), MINUTE);
         assert_eq!(
             [&held, &gone, &inside].map(|file| file.exists()),
             [true, false, true]
@@ -238,9 +291,9 @@ mod tests {
             wall_us: later(DAY * 30).wall_us,
             ..boot_clock::now()
         };
-        clean_up(&directory, jumped, MINUTE);
+        Cleanup::default().run(&directory, jumped, MINUTE);
         assert_eq!(names(&directory).len(), 1);
-        clean_up(&directory, || later(DAY * 30), MINUTE);
+        Cleanup::default().run(&directory, || later(DAY * 30), MINUTE);
         assert!(names(&directory).is_empty());
     }
 
@@ -251,14 +304,14 @@ mod tests {
         put(&directory, "old", Phase::Held, MINUTE);
         let taken =
             LockFile::try_take(&directory, &Files::of(directory.path(), "old").lock_file).unwrap();
-        clean_up(&directory, || later(DAY * 8), MINUTE);
+        Cleanup::default().run(&directory, || later(DAY * 8), MINUTE);
         drop(taken);
-        clean_up(&directory, || later(DAY * 8), Duration::ZERO);
+        Cleanup::default().run(&directory, || later(DAY * 8), Duration::ZERO);
         assert_eq!(names(&directory).len(), 1);
-        clean_up(&directory, || later(DAY * 8), MINUTE);
+        Cleanup::default().run(&directory, || later(DAY * 8), MINUTE);
         assert!(names(&directory).is_empty());
         drop(home);
-        clean_up(&directory, || later(DAY * 8), MINUTE);
+        Cleanup::default().run(&directory, || later(DAY * 8), MINUTE);
     }
 
     #[test]
@@ -283,5 +336,49 @@ mod tests {
             .unwrap();
         let now = later(DAY * 8);
         assert!(found.into_holding(&now).is_taken(store_time(&now)));
+    }
+
+    #[test]
+    fn a_directory_that_is_too_large_for_one_cleanup_is_gone_through_in_several() {
+        let home = scratch();
+        let directory = Directory::new(home.path());
+        // One at each end, whichever that is, and more in between than one cleanup looks at.
+        let mut old = vec![put(&directory, "first", Phase::Held, MINUTE)];
+        for number in 0..100 {
+            put(&directory, &number.to_string(), Phase::Held, DAY * 30);
+        }
+        old.push(put(&directory, "last", Phase::Held, MINUTE));
+        let mut cleanup = Cleanup::default();
+        // Each entry once, with the lock files, and some on the way around.
+        for _ in 0..20 {
+            let mut left = 10;
+            let has_time = || {
+                left -= 1;
+                left >= 0
+            };
+            cleanup.go_on(&directory, || later(DAY * 8), || false, has_time);
+        }
+        let names = names(&directory);
+        assert_eq!(names.len(), 100);
+        assert!(old.iter().all(|name| !names.contains(name)));
+    }
+
+    #[test]
+    fn a_process_that_begins_in_the_middle_comes_to_the_beginning() {
+        let home = scratch();
+        let directory = Directory::new(home.path());
+        for number in 0..20 {
+            put(&directory, &number.to_string(), Phase::Held, MINUTE);
+        }
+        for skipped in [0, 1, 7, 19, 20, 100] {
+            let mut left = skipped;
+            let passes_over = || {
+                left -= 1;
+                left >= 0
+            };
+            put(&directory, "one", Phase::Held, MINUTE);
+            Cleanup::default().go_on(&directory, || later(DAY * 8), passes_over, || true);
+            assert_eq!(names(&directory).len(), 0, "{skipped}");
+        }
     }
 }

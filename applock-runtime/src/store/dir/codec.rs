@@ -1,5 +1,5 @@
-//! The text of the two files of a lock, as JSON: its record (who holds it, or held it last)
-//! and its wait queue.
+//! The text of a lock's record, as JSON: who holds it, or held it last. (That of its wait queue
+//! is in `queue_file.rs`.)
 //!
 //! ```text
 //! applock 2
@@ -24,28 +24,17 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::boot_clock::{Boot, BootTime, LAST_WALL_MS};
-use crate::protocol::{Holding, MAX_TOKEN, Phase, Process, StoreTime, WaitQueue, Waiter};
+use super::boot_clock::{Boot, BootTime};
+use crate::protocol::{Holding, MAX_TOKEN, Phase, StoreTime};
 use crate::store::Identity;
-use crate::store::view::Who;
+use crate::store::view::{LAST_DATE_MS, Who};
 
 /// The largest record, in bytes: three texts of 64 KiB, each byte escaped, and the rest. A
 /// larger file is none of ours and is not read.
 pub(super) const MAX_RECORD: u64 = 2 << 20;
 
-/// The largest wait queue, in bytes: [`MAX_WAITERS`] waiters and their processes.
-pub(super) const MAX_QUEUE: u64 = 4 << 20;
-
-/// The largest wait queue that a waiter has joined, in bytes: the rest of what is read is room for
-/// numbers that grow.
-pub(super) const MAX_JOINED: usize = 3 << 20;
-
-/// A queue that is longer takes no more waiters.
-pub(super) const MAX_WAITERS: usize = 10_000;
-
-/// The first word of every record, and of every queue.
+/// The first word of every record.
 const RECORD: &str = "applock";
-const QUEUE: &str = "applock-queue";
 const VERSION: u32 = 2;
 
 /// Where the heartbeat begins: after the first line.
@@ -58,7 +47,7 @@ const PADDED: usize = 140;
 pub(super) const HEARTBEAT: &str = "heartbeat";
 
 /// What stands between the digest of a file and every other use of SHA-1.
-const SUM: Uuid = Uuid::from_u128(0x5b2f_4f0a_9d53_4e0d_8f21_7a61_70c4_b1d1);
+pub(super) const SUM: Uuid = Uuid::from_u128(0x5b2f_4f0a_9d53_4e0d_8f21_7a61_70c4_b1d1);
 
 /// The protocol's time counts from so long before the machine's start, so that times of an
 /// earlier start can be expressed in it.
@@ -68,13 +57,6 @@ const BEFORE_START: u64 = 1 << 62;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RecordFile {
     pub(super) holding: Holding<Who>,
-    pub(super) boot: Boot,
-}
-
-/// The waiters of a lock, and the start of the machine in which they were written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct QueueFile {
-    pub(super) queue: WaitQueue<Who>,
     pub(super) boot: Boot,
 }
 
@@ -140,37 +122,10 @@ enum WrittenPhase {
     Forced { at: u64, micros: u64 },
 }
 
-/// The wait queue.
-#[derive(Serialize, Deserialize)]
-struct QueueBody {
-    boot_began_ms: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    boot: Option<Uuid128>,
-    expires_at: u64,
-    processes: Vec<WrittenProcess>,
-    /// In their order: ticket, owner id, which process, ttl, remember.
-    waiters: Vec<(u64, Uuid128, usize, u64, u64)>,
-}
-
-/// What the waiters of a process have in common.
-#[derive(Serialize, Deserialize)]
-struct WrittenProcess {
-    process: Uuid128,
-    polled_at: u64,
-    key: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    app: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    instance: String,
-    host: String,
-    pid: u32,
-}
-
 /// 128 bits, as text.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-struct Uuid128(u128);
+pub(super) struct Uuid128(pub(super) u128);
 
 impl From<Uuid128> for String {
     fn from(id: Uuid128) -> Self {
@@ -194,7 +149,7 @@ pub(super) fn store_time(now: &BootTime) -> StoreTime {
     }
 }
 
-fn in_protocol(up_ns: u64) -> u64 {
+pub(super) fn in_protocol(up_ns: u64) -> u64 {
     up_ns.saturating_add(BEFORE_START)
 }
 
@@ -223,8 +178,8 @@ impl RecordFile {
         let end = |at: StoreTime| (up_ns(at.at), at.micros);
         let body = Body {
             key: who.key.to_string(),
-            app: who.app.clone(),
-            name: who.name.clone(),
+            app: who.app.as_deref().map(str::to_owned),
+            name: who.name.as_deref().map(str::to_owned),
             owner: Uuid128(holding.owner),
             token: holding.token,
             instance: who.identity.instance.clone(),
@@ -268,7 +223,7 @@ impl RecordFile {
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Damage> {
-        let text = version_of(bytes, RECORD)?;
+        let text = version_of(bytes, RECORD, VERSION)?;
         let mut lines = text.lines().skip(1);
         let heartbeat = lines.next().unwrap_or_default();
         let (padded, sum) = heartbeat
@@ -282,7 +237,7 @@ impl RecordFile {
             serde_json::from_str(padded.trim_end()).map_err(|_| Damage::Broken(HEARTBEAT))?;
         let body: Body = serde_json::from_str(lines.next().unwrap_or_default())
             .map_err(|_| Damage::Broken("body"))?;
-        let is_possible = body.token <= MAX_TOKEN && beat.boot_began_ms <= LAST_WALL_MS;
+        let is_possible = body.token <= MAX_TOKEN && beat.boot_began_ms <= LAST_DATE_MS;
         let record = read(beat, body);
         // Whatever the fields say, only the very text that we would write passes: nothing missing
         // at the end, nothing after it, no second spelling.
@@ -308,8 +263,8 @@ fn read(beat: HeartbeatLine, body: Body) -> RecordFile {
             owner: body.owner.0,
             who: Who {
                 key: body.key.into(),
-                app: body.app,
-                name: body.name,
+                app: body.app.map(Arc::from),
+                name: body.name.map(Arc::from),
                 identity: Arc::new(Identity {
                     instance: body.instance,
                     host: body.host,
@@ -333,111 +288,8 @@ fn read(beat: HeartbeatLine, body: Body) -> RecordFile {
     }
 }
 
-impl QueueFile {
-    pub(super) fn render(&self) -> String {
-        // A process stands here once, unless it shows its waiters differently.
-        let mut parties: Vec<(Process, &Who)> = Vec::new();
-        let mut waiters = Vec::with_capacity(self.queue.len());
-        for ((ticket, owner), waiter) in &self.queue.waiters {
-            let party = (waiter.process, &waiter.who);
-            let which = parties.iter().position(|known| *known == party);
-            let which = which.unwrap_or_else(|| {
-                parties.push(party);
-                parties.len() - 1
-            });
-            waiters.push((*ticket, Uuid128(*owner), which, waiter.ttl, waiter.remember));
-        }
-        let processes = parties.into_iter().map(|(process, who)| {
-            let known = self.queue.processes.get(&process);
-            WrittenProcess {
-                process: Uuid128(process),
-                polled_at: up_ns(known.map_or(0, |known| known.polled_at)),
-                key: who.key.to_string(),
-                app: who.app.clone(),
-                name: who.name.clone(),
-                instance: who.identity.instance.clone(),
-                host: who.identity.host.clone(),
-                pid: who.identity.pid,
-            }
-        });
-        let body = json(&QueueBody {
-            boot_began_ms: self.boot.began_ms,
-            boot: self.boot.id.map(|id| Uuid128(id.as_u128())),
-            expires_at: up_ns(self.queue.expires_at),
-            processes: processes.collect(),
-            waiters,
-        });
-        let sum = sum(&body);
-        format!("{QUEUE} {VERSION}\n{body}\n{sum}\n")
-    }
-
-    /// The waiters that a file names, if it is of this start of the machine. [`Damage::Newer`] and
-    /// [`Damage::Older`] are the only kinds of damage after which a queue is not begun anew.
-    pub(super) fn parse(bytes: &[u8], now: &BootTime) -> Result<WaitQueue<Who>, Damage> {
-        let found = Self::read(bytes)?;
-        let processes = found.queue.processes.values();
-        let newest = processes.map(|process| up_ns(process.polled_at)).max();
-        if now.is_in(&found.boot, newest.unwrap_or_default()) {
-            Ok(found.queue)
-        } else {
-            Err(Damage::Broken("start of the machine"))
-        }
-    }
-
-    fn read(bytes: &[u8]) -> Result<Self, Damage> {
-        let text = version_of(bytes, QUEUE)?;
-        let body: QueueBody = text
-            .lines()
-            .nth(1)
-            .and_then(|body| serde_json::from_str(body).ok())
-            .ok_or(Damage::Broken("body"))?;
-        let mut queue = WaitQueue::default();
-        let parties: Vec<(Who, &WrittenProcess)> = body.processes.iter().map(party).collect();
-        for (ticket, owner, which, ttl, remember) in body.waiters {
-            let (who, process) = parties.get(which).ok_or(Damage::Broken("process"))?;
-            let waiter = Waiter {
-                owner: owner.0,
-                process: process.process.0,
-                ttl,
-                remember,
-                who: who.clone(),
-            };
-            // No process can be notified here: a grant is found by polling.
-            queue.restore(ticket, waiter, in_protocol(process.polled_at), false);
-        }
-        queue.expires_at = in_protocol(body.expires_at);
-        let found = Self {
-            queue,
-            boot: Boot {
-                id: body.boot.map(|id| Uuid::from_u128(id.0)),
-                began_ms: body.boot_began_ms,
-            },
-        };
-        // As with a record: only the very text that we would write passes.
-        if found.render() == text {
-            Ok(found)
-        } else {
-            Err(Damage::Broken("digest"))
-        }
-    }
-}
-
-fn party(process: &WrittenProcess) -> (Who, &WrittenProcess) {
-    let who = Who {
-        key: process.key.as_str().into(),
-        app: process.app.clone(),
-        name: process.name.clone(),
-        identity: Arc::new(Identity {
-            instance: process.instance.clone(),
-            host: process.host.clone(),
-            pid: process.pid,
-        }),
-    };
-    (who, process)
-}
-
 /// The text, if its first line says that it is of this kind and version.
-fn version_of<'a>(bytes: &'a [u8], kind: &str) -> Result<&'a str, Damage> {
+pub(super) fn version_of<'a>(bytes: &'a [u8], kind: &str, known: u32) -> Result<&'a str, Damage> {
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
     let first = std::str::from_utf8(first).ok();
     let version = match first.and_then(|first| first.split_once(' ')) {
@@ -445,8 +297,10 @@ fn version_of<'a>(bytes: &'a [u8], kind: &str) -> Result<&'a str, Damage> {
         _ => None,
     };
     match version {
-        Some(VERSION) => std::str::from_utf8(bytes).map_err(|_| Damage::Broken("encoding")),
-        Some(version) if version < VERSION => Err(Damage::Older),
+        Some(version) if version == known => {
+            std::str::from_utf8(bytes).map_err(|_| Damage::Broken("encoding"))
+        }
+        Some(version) if version < known => Err(Damage::Older),
         Some(_) => Err(Damage::Newer),
         None => Err(Damage::Foreign),
     }
@@ -456,7 +310,7 @@ fn sum(body: &str) -> String {
     format!("{{\"sum\":\"{}\"}}", Uuid::new_v5(&SUM, body.as_bytes()))
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(super) fn json(value: &impl Serialize) -> String {
     // Structs of texts and numbers can always be written; an empty text is damage when it is read.
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -573,7 +427,7 @@ pub(super) mod tests {
         far.holding.phase = Phase::Claimed;
         far.holding.heartbeat_at = u64::MAX;
         far.holding.expires_at = u64::MAX;
-        far.boot.began_ms = LAST_WALL_MS;
+        far.boot.began_ms = LAST_DATE_MS;
         for record in [sample(), far] {
             let at = usize::try_from(HEARTBEAT_AT).unwrap();
             let (text, line) = (record.render(), record.heartbeat());
@@ -585,36 +439,25 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_cut_short_anywhere_is_damaged() {
-        for (written, parses) in both() {
-            for length in 0..written.len() {
-                assert!(!parses(&written.as_bytes()[..length]), "{length}");
-            }
+    fn a_record_cut_short_anywhere_is_damaged() {
+        let written = sample().render();
+        for length in 0..written.len() {
+            let short = &written.as_bytes()[..length];
+            assert!(RecordFile::parse(short).is_err(), "{length}");
         }
     }
 
     #[test]
-    fn a_file_with_any_bit_changed_is_damaged() {
-        for (written, parses) in both() {
-            let written = written.into_bytes();
-            for place in 0..written.len() {
-                for bit in 0..8 {
-                    let mut changed = written.clone();
-                    changed[place] ^= 1 << bit;
-                    assert!(!parses(&changed), "byte {place}, bit {bit}");
-                }
+    fn a_record_with_any_bit_changed_is_damaged() {
+        let written = sample().render().into_bytes();
+        for place in 0..written.len() {
+            for bit in 0..8 {
+                let mut changed = written.clone();
+                changed[place] ^= 1 << bit;
+                let parsed = RecordFile::parse(&changed);
+                assert!(parsed.is_err(), "byte {place}, bit {bit}");
             }
         }
-    }
-
-    type Parses = fn(&[u8]) -> bool;
-
-    /// A record and a queue, and whether a text is one.
-    fn both() -> [(String, Parses); 2] {
-        [
-            (sample().render(), |bytes| RecordFile::parse(bytes).is_ok()),
-            (queue(3).render(), |bytes| QueueFile::read(bytes).is_ok()),
-        ]
     }
 
     #[test]
@@ -647,7 +490,6 @@ pub(super) mod tests {
             RecordFile::parse(b"applock 2\nkey \xff\n"),
             Err(Damage::Broken("encoding"))
         );
-        assert_eq!(QueueFile::read(b"applock-queue 3\n"), Err(Damage::Newer));
     }
 
     #[test]
@@ -665,58 +507,6 @@ pub(super) mod tests {
         ] {
             assert!(RecordFile::parse(changed.as_bytes()).is_err(), "{changed}");
         }
-    }
-
-    /// A queue of so many waiters, of two processes in turn.
-    fn queue(waiters: u64) -> QueueFile {
-        let mut queue = WaitQueue::default();
-        for number in 0..waiters {
-            let mut who = sample().holding.who;
-            who.identity = Arc::new(Identity {
-                instance: format!("web-{}", number % 2),
-                host: "db7".into(),
-                pid: 1,
-            });
-            let waiter = Waiter {
-                owner: u128::MAX - u128::from(number),
-                process: u128::from(number % 2),
-                ttl: u64::MAX,
-                remember: 3_600_000_000_000,
-                who,
-            };
-            let polled_at = in_protocol(5_000_000_000 + number % 2);
-            queue.restore(1_790_000_000_000_000 + number, waiter, polled_at, false);
-        }
-        queue.expires_at = in_protocol(50_000_000_000);
-        QueueFile {
-            queue,
-            boot: sample().boot,
-        }
-    }
-
-    #[test]
-    fn every_queue_is_read_back_as_it_was_written_and_fits_its_file() {
-        for waiters in [0, 1, 2, 50, MAX_WAITERS as u64] {
-            let file = queue(waiters);
-            let written = file.render();
-            assert!(written.len() as u64 <= MAX_QUEUE, "{}", written.len());
-            assert_eq!(QueueFile::read(written.as_bytes()), Ok(file));
-        }
-    }
-
-    #[test]
-    fn the_queue_of_another_start_of_the_machine_is_begun_anew() {
-        let written = queue(3).render();
-        let now = |boot| BootTime {
-            up_ns: 6_000_000_000,
-            wall_us: 1_790_000_100_000_000,
-            boot: Some(Uuid::from_u128(boot)),
-        };
-        let waiters = |boot| {
-            let queue = QueueFile::parse(written.as_bytes(), &now(boot));
-            queue.map(|queue| queue.len()).ok()
-        };
-        assert_eq!((waiters(9), waiters(10)), (Some(3), None));
     }
 
     #[test]

@@ -7,13 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use super::boot_clock::BootTime;
-use super::codec::{Damage, HEARTBEAT, HEARTBEAT_AT, MAX_QUEUE, MAX_RECORD, QueueFile, RecordFile};
+use super::codec::{Damage, HEARTBEAT, HEARTBEAT_AT, MAX_RECORD, RecordFile};
 use super::error::{damaged, io_fault, misplaced};
 use super::file_names::Files;
 use super::threads::CommitPermit;
-use crate::protocol::WaitQueue;
-use crate::store::view::Who;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// How often a record is read again whose heartbeat is torn: it was being written.
@@ -24,6 +21,9 @@ const TORN_READS: u32 = 20;
 #[derive(Clone, Debug)]
 pub(super) struct Directory {
     path: Arc<Path>,
+    /// How many bytes were read and written.
+    #[cfg(test)]
+    pub(super) traffic: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 /// How a record is written.
@@ -45,7 +45,19 @@ impl Directory {
         // A path is meant as it was when it was given: a process that changes its
         // directory later must not begin a second set of locks.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self { path: path.into() }
+        Self {
+            path: path.into(),
+            #[cfg(test)]
+            traffic: Arc::default(),
+        }
+    }
+
+    /// Counts bytes that are read or written, for a test.
+    pub(super) fn count(&self, bytes: usize) {
+        #[cfg(test)]
+        self.traffic
+            .fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+        let _ = bytes;
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -109,7 +121,10 @@ impl Directory {
         let path = &files.record;
         let mut torn = 0;
         let read = loop {
-            let read = read_whole(path, MAX_RECORD).map(|bytes| RecordFile::parse(&bytes));
+            let read = read_whole(path, MAX_RECORD).map(|bytes| {
+                self.count(bytes.len());
+                RecordFile::parse(&bytes)
+            });
             let is_torn = matches!(read, Ok(Err(Damage::Broken(HEARTBEAT))));
             if !is_torn || torn == TORN_READS {
                 break read;
@@ -216,7 +231,7 @@ impl Directory {
 
     /// Puts a file in the place of what stands there. One that is `synced` beforehand is
     /// whole after a failure of power; another one may be damaged then.
-    fn put(
+    pub(super) fn put(
         &self,
         files: &Files,
         path: &Path,
@@ -250,6 +265,7 @@ impl Directory {
             }
             other => other?,
         };
+        self.count(bytes.len());
         file.write_all(bytes)?;
         if synced {
             // Before the rename, or a failure of power could leave the new name with
@@ -258,66 +274,9 @@ impl Directory {
         }
         Ok(())
     }
-
-    /// The waiters of a lock. Needs no lock file, as with a record. A queue is a courtesy: one
-    /// that is damaged, or is of an earlier start of the machine, is begun anew (`None`), and its
-    /// waiters come back to their places when they poll.
-    pub(super) fn read_queue(
-        &self,
-        files: &Files,
-        now: &BootTime,
-    ) -> StoreResult<Option<WaitQueue<Who>>> {
-        match read_whole(&files.queue, MAX_QUEUE) {
-            Ok(bytes) => match QueueFile::parse(&bytes, now) {
-                Err(damage @ (Damage::Newer | Damage::Older)) => {
-                    Err(damaged(&files.queue, &damage))
-                }
-                found => Ok(found.ok()),
-            },
-            Err(ReadError::Foreign) => Ok(None),
-            Err(ReadError::Io(error)) if error.kind() == ErrorKind::NotFound => {
-                Ok(Some(WaitQueue::default()))
-            }
-            Err(ReadError::Io(error)) => {
-                let doing = "read the wait queue in";
-                Err(io_fault(
-                    StoreErrorKind::NotDone,
-                    doing,
-                    &files.queue,
-                    error,
-                ))
-            }
-        }
-    }
-
-    /// Writes the waiters down. The caller holds the lock file.
-    pub(super) fn write_queue(
-        &self,
-        files: &Files,
-        file: &QueueFile,
-        permit: &CommitPermit<'_>,
-    ) -> StoreResult<()> {
-        if !file.queue.is_empty() {
-            let text = file.render();
-            return self.put(files, &files.queue, text.as_bytes(), false, permit);
-        }
-        permit.ask()?;
-        match fs::remove_file(&files.queue) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                let doing = "remove the empty wait queue";
-                Err(io_fault(
-                    StoreErrorKind::Unknown,
-                    doing,
-                    &files.queue,
-                    error,
-                ))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
-enum ReadError {
+pub(super) enum ReadError {
     Foreign,
     Io(io::Error),
 }

@@ -7,7 +7,8 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `mod.rs` | the steps: read, decide, write |
-//! | `codec.rs` | the text of the two files of a lock |
+//! | `codec.rs` | the text of a record |
+//! | `queue_file.rs` | the wait queue's file: a journal |
 //! | `file_names.rs` | the names of the files |
 //! | `directory.rs` | the directory: reading and writing a file |
 //! | `lock_file.rs` | the critical section, by OS file locks |
@@ -46,24 +47,28 @@ mod error;
 mod file_names;
 mod lock_file;
 mod open;
+mod queue_file;
 #[cfg(test)]
 mod tests;
 mod threads;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use self::boot_clock::BootTime;
-use self::codec::{MAX_JOINED, MAX_WAITERS, QueueFile, RecordFile, store_time};
+use self::cleanup::Cleanup;
+use self::codec::{RecordFile, store_time};
 use self::directory::{Directory, Durability};
 use self::file_names::Files;
 use self::lock_file::{LockFile, still_taken};
+use self::queue_file::{Changes, MAX_WAITERS, Plan, Polls, QueueFile};
 use self::threads::{CommitPermit, StepResult, Stop, carry_out};
 use super::view::{self, Who, nanos};
 use super::{
@@ -98,6 +103,9 @@ pub(crate) struct DirStore {
     threads: Arc<Semaphore>,
     clock: Arc<dyn Fn() -> BootTime + Send + Sync>,
     created: AtomicU32,
+    cleanup: Mutex<Cleanup>,
+    /// The queues in which waiters of this engine stand, as they were last read or written.
+    queues: Mutex<HashMap<Arc<str>, Arc<QueueFile>>>,
     /// The last ticket that was given to a request of this engine.
     ticket: AtomicU64,
     /// Whether the directory was created and tried out: by `open`, or by the first step
@@ -118,15 +126,14 @@ impl Notify<Who> for NobodyListens {
 /// A lock as its files have it.
 struct Found {
     files: Files,
-    /// What the protocol goes by.
-    state: LockState<Who>,
+    newest: Option<Holding<Who>>,
     written: Written,
     now: BootTime,
 }
 
 /// What stands in the file of the wait queue.
 enum Written {
-    Queue(WaitQueue<Who>),
+    Queue(Arc<QueueFile>, Polls),
     /// Nothing that can be used: the next writer begins anew.
     Damaged,
     /// It was not read, or is another version's, and is left alone.
@@ -136,8 +143,10 @@ enum Written {
 /// What a step needs of the wait queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Needs {
+    /// While the lock is taken, of the processes only its own.
     Queue,
-    /// A holder lets go, also where the queue can't be read.
+    QueueAndPolls,
+    /// A holder lets go, or a lock is looked at: also where the queue can't be read.
     QueueIfReadable,
     /// A heartbeat changes the record alone.
     Nothing,
@@ -146,6 +155,74 @@ enum Needs {
 impl Found {
     fn at(&self) -> StoreTime {
         store_time(&self.now)
+    }
+
+    /// What the protocol goes by.
+    fn state(&self) -> LockState<Who> {
+        let mut queue = match &self.written {
+            Written::Queue(file, polls) => file.queue(polls),
+            Written::Damaged | Written::Untouched => WaitQueue::default(),
+        };
+        if let Some(newest) = &self.newest {
+            // A crash between the two files: the holder waits no more.
+            queue.leave(newest.owner);
+        }
+        LockState {
+            newest: self.newest.clone(),
+            queue,
+        }
+    }
+
+    /// How many stand in the file of the queue.
+    fn waiters(&self) -> usize {
+        match &self.written {
+            Written::Queue(file, _) => file.queue.len(),
+            Written::Damaged | Written::Untouched => 0,
+        }
+    }
+
+    /// Whether that request stands there.
+    fn has(&self, ask: &Acquire) -> bool {
+        match &self.written {
+            Written::Queue(file, _) => file.queue.stands(ask.owner.as_u128()),
+            Written::Damaged | Written::Untouched => false,
+        }
+    }
+
+    /// Whether a request will stand in the queue that does not stand there yet: it has to be
+    /// written in any case.
+    fn will_join(&self, ask: &Acquire) -> bool {
+        ask.notifications.is_some() && !self.has(ask) && self.waiters() < MAX_WAITERS
+    }
+
+    /// What a decision changes in the queue. `None`: that is left alone.
+    fn changes(&self, decided: &LockState<Who>) -> Option<Changes> {
+        match &self.written {
+            Written::Queue(file, polls) => Some(file.changes(polls, &decided.queue)),
+            Written::Damaged => Some(QueueFile::default().changes(&Polls::new(), &decided.queue)),
+            Written::Untouched => None,
+        }
+    }
+
+    /// How a decision changes the file of the queue.
+    fn plan(&self, decided: &LockState<Who>) -> Plan {
+        let (changes, boot) = (self.changes(decided), self.now.boot());
+        match (&self.written, &changes) {
+            (Written::Queue(file, _), Some(changes)) => file.plan(changes, &decided.queue, boot),
+            (Written::Damaged, _) if decided.queue.is_empty() => Plan::Remove,
+            (Written::Damaged, Some(changes)) => {
+                QueueFile::default().plan(changes, &decided.queue, boot)
+            }
+            (Written::Untouched, _) | (_, None) => Plan::Nothing,
+        }
+    }
+
+    /// Whether a decision changes nothing but the time at which a process last polled, by less
+    /// than [`REFRESH`].
+    fn is_negligible(&self, decided: &LockState<Who>) -> bool {
+        let changes = self.changes(decided);
+        decided.newest == self.newest
+            && changes.is_none_or(|changes| changes.is_less_than(nanos(REFRESH)))
     }
 }
 
@@ -170,6 +247,8 @@ impl DirStore {
             threads: Arc::new(Semaphore::new(THREADS)),
             clock,
             created: AtomicU32::new(0),
+            cleanup: Mutex::default(),
+            queues: Mutex::default(),
             ticket: AtomicU64::new(0),
             is_open: Mutex::new(false),
         }
@@ -191,32 +270,62 @@ impl DirStore {
         // Only now: however long it took to get here, the lease counts from here, later than the
         // asking, from which the holder counts it (rule R1).
         let now = (self.clock)();
+        let newest = record.map(|record| record.into_holding(&now));
         let written = match needs {
             Needs::Nothing => Written::Untouched,
-            _ => match self.directory.read_queue(&files, &now) {
-                Ok(Some(queue)) => Written::Queue(queue),
+            _ => match self.read_queue(key, &files, newest.as_ref(), needs, &now) {
+                Ok(Some((file, polls))) => Written::Queue(file, polls),
                 Ok(None) => Written::Damaged,
                 Err(_) if needs == Needs::QueueIfReadable => Written::Untouched,
                 Err(error) => return Err(error),
             },
         };
-        let mut state = LockState {
-            newest: record.map(|record| record.into_holding(&now)),
-            queue: match &written {
-                Written::Queue(queue) => queue.clone(),
-                _ => WaitQueue::default(),
-            },
-        };
-        if let Some(newest) = &state.newest {
-            // A crash between the two files: the holder waits no more.
-            state.queue.leave(newest.owner);
-        }
         Ok(Found {
             files,
-            state,
+            newest,
             written,
             now,
         })
+    }
+
+    /// Reads the queue: what was added to it since it was read before, and when the processes
+    /// polled. While another owner has the lock nobody asks that of other processes.
+    fn read_queue(
+        &self,
+        key: &Key,
+        files: &Files,
+        newest: Option<&Holding<Who>>,
+        needs: Needs,
+        now: &BootTime,
+    ) -> StoreResult<Option<(Arc<QueueFile>, Polls)>> {
+        let at = store_time(now);
+        let is_taken = newest.is_some_and(|newest| newest.is_taken(at));
+        let own = self.id.as_u128();
+        let poll_of = |file: &QueueFile| {
+            let suffices = needs == Needs::Queue && is_taken && file.has_waiter_of(own);
+            suffices.then_some(own)
+        };
+        let known = self.queues().get(&key.lock).cloned();
+        let read = self.directory.read_queue(files, now, known, poll_of);
+        match &read {
+            Ok(Some((file, _))) => self.remember(key, file),
+            Ok(None) | Err(_) => drop(self.queues().remove(&key.lock)),
+        }
+        read
+    }
+
+    fn queues(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<QueueFile>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a queue while a waiter of this engine stands in it: it will be read again soon.
+    fn remember(&self, key: &Key, file: &Arc<QueueFile>) {
+        let mut queues = self.queues();
+        if file.has_waiter_of(self.id.as_u128()) {
+            queues.insert(Arc::clone(&key.lock), Arc::clone(file));
+        } else {
+            queues.remove(&key.lock);
+        }
     }
 
     /// Takes the lock file of a key, and reads the lock.
@@ -235,12 +344,14 @@ impl DirStore {
     /// leaves the new holder in the queue, from which the next reader takes it.
     fn commit(
         &self,
+        key: &Key,
         found: &Found,
-        decided: &LockState<Who>,
+        plan: Plan,
+        decided: LockState<Who>,
         permit: &CommitPermit<'_>,
     ) -> StoreResult<()> {
         let newest = decided.newest.as_ref();
-        let durability = newest.and_then(|new| durability(found.state.newest.as_ref(), new));
+        let durability = newest.and_then(|new| durability(found.newest.as_ref(), new));
         if let Some((newest, durability)) = newest.zip(durability) {
             let record = RecordFile {
                 holding: newest.clone(),
@@ -248,76 +359,103 @@ impl DirStore {
             };
             self.directory
                 .write(&found.files, &record, durability, permit)?;
-            if found.state.newest.is_none() {
+            if found.newest.is_none() {
                 self.created.fetch_add(1, Ordering::Relaxed);
             }
         }
-        match &found.written {
-            Written::Untouched => return Ok(()),
-            Written::Queue(written) if *written == decided.queue => return Ok(()),
-            Written::Queue(_) | Written::Damaged => {}
-        }
-        let file = queue_file(found, decided);
-        let written = self.directory.write_queue(&found.files, &file, permit);
-        match durability {
-            None => written,
-            // The step is carried out, whatever becomes of the queue: its next writer takes the
-            // holder out of it.
-            Some(_) => Ok(()),
+        match (
+            self.directory.write_queue(&found.files, plan, permit),
+            durability,
+        ) {
+            (Ok(None), _) => Ok(()),
+            (Ok(Some(mut file)), _) => {
+                file.queue = decided.queue;
+                self.remember(key, &Arc::new(file));
+                Ok(())
+            }
+            (Err(error), None) => {
+                self.queues().remove(&key.lock);
+                Err(error)
+            }
+            (Err(_), Some(_)) => {
+                // The step is carried out, whatever becomes of the queue: its next writer takes
+                // the holder out of it.
+                self.queues().remove(&key.lock);
+                Ok(())
+            }
         }
     }
 
-    fn acquire_one(
+    /// The requests of a batch that are about one lock: they share what is read and written.
+    fn acquire_some(
         &self,
-        (ticket, ask): &(u64, Acquire),
+        asks: &[(u64, Acquire)],
         permit: &CommitPermit<'_>,
-    ) -> StepResult<Acquired> {
+    ) -> StepResult<Vec<StoreResult<Acquired>>> {
+        let Some((_, Acquire { key, .. })) = asks.first() else {
+            return Ok(Vec::new());
+        };
         // Polls must not keep the holder from the lock file: one that would change nothing but the
         // time of a recent poll is answered without it.
-        let outside = self.read(&ask.key, Needs::Queue)?;
-        let when_busy = when_busy(&outside, *ticket, ask);
-        let (decided, answer) = self.decide_acquire(&outside, ask, when_busy)?;
-        if is_negligible(&outside, &decided) {
-            return Ok(answer);
+        let outside = self.read(key, Needs::Queue)?;
+        if !asks.iter().any(|(_, ask)| outside.will_join(ask)) {
+            let (decided, answers) = self.decide_acquires(&outside, asks, true);
+            if outside.is_negligible(&decided) {
+                return Ok(answers);
+            }
         }
-        let Inside { _lock_file, found } = self.inside(&ask.key, Needs::Queue)?;
-        let when_busy = self::when_busy(&found, *ticket, ask);
-        let (mut decided, mut answer) = self.decide_acquire(&found, ask, when_busy)?;
-        let has_joined = matches!(&answer, Acquired::Queued(position) if position.is_new);
-        if has_joined && queue_file(&found, &decided).render().len() > MAX_JOINED {
-            // It does without a place: a queue that is too long would be lost to all its waiters.
-            (decided, answer) = self.decide_acquire(&found, ask, WhenBusy::Refuse)?;
+        let Inside {
+            _lock_file,
+            mut found,
+        } = self.inside(key, Needs::Queue)?;
+        let (mut decided, mut answers) = self.decide_acquires(&found, asks, true);
+        let mut plan = found.plan(&decided);
+        if matches!(plan, Plan::Replace { .. }) {
+            // It says of all processes when they polled.
+            found = self.read(key, Needs::QueueAndPolls)?;
+            (decided, answers) = self.decide_acquires(&found, asks, true);
+            plan = found.plan(&decided);
         }
-        self.commit(&found, &decided, permit)?;
-        Ok(answer)
+        if plan.is_too_long() {
+            // They do without a place: a queue that is too long would be lost to all its waiters.
+            (decided, answers) = self.decide_acquires(&found, asks, false);
+            plan = found.plan(&decided);
+        }
+        self.commit(key, &found, plan, decided, permit)?;
+        Ok(answers)
     }
 
-    fn decide_acquire(
+    /// `has_room`: whether requests that do not stand in the queue may join it.
+    fn decide_acquires(
         &self,
         found: &Found,
-        ask: &Acquire,
-        when_busy: WhenBusy,
-    ) -> StoreResult<(LockState<Who>, Acquired)> {
+        asks: &[(u64, Acquire)],
+        has_room: bool,
+    ) -> (LockState<Who>, Vec<StoreResult<Acquired>>) {
         let now = found.at();
-        let mut state = found.state.clone();
-        let requester = Requester {
-            owner: ask.owner.as_u128(),
-            process: self.id.as_u128(),
-            ttl: nanos(ask.ttl),
-            remember: nanos(ask.remember),
-            who: Who::of(ask),
+        let mut state = found.state();
+        let mut decide = |(ticket, ask): &(u64, Acquire)| {
+            let when_busy = when_busy(&state.queue, has_room, *ticket, ask);
+            let requester = Requester {
+                owner: ask.owner.as_u128(),
+                process: self.id.as_u128(),
+                ttl: nanos(ask.ttl),
+                remember: nanos(ask.remember),
+                who: Who::of(ask),
+            };
+            let decision = state
+                .acquire(
+                    requester,
+                    when_busy,
+                    now,
+                    &Timing::NANOS,
+                    &mut NobodyListens,
+                )
+                .map_err(|_| error::tokens_used_up(&found.files.record))?;
+            view::acquired(&state, decision, false, now)
         };
-        let decision = state
-            .acquire(
-                requester,
-                when_busy,
-                now,
-                &Timing::NANOS,
-                &mut NobodyListens,
-            )
-            .map_err(|_| error::tokens_used_up(&found.files.record))?;
-        let answer = view::acquired(&state, decision, false, now)?;
-        Ok((state, answer))
+        let answers = asks.iter().map(&mut decide).collect();
+        (state, answers)
     }
 
     fn renew_one(&self, ask: &Renew, permit: &CommitPermit<'_>) -> StepResult<bool> {
@@ -326,15 +464,27 @@ impl DirStore {
         })
     }
 
-    fn release_one(&self, ask: &Release, permit: &CommitPermit<'_>) -> StepResult<Released> {
+    /// The releases of a batch that are about one lock.
+    fn release_some(
+        &self,
+        asks: &[Release],
+        permit: &CommitPermit<'_>,
+    ) -> StepResult<Vec<StoreResult<Released>>> {
+        let Some(first) = asks.first() else {
+            return Ok(Vec::new());
+        };
         let own = Some(self.id.as_u128());
-        self.step(&ask.key, Needs::QueueIfReadable, permit, |state, now| {
-            let (owner, keep) = (ask.owner.as_u128(), ask.keep.map_or(0, nanos));
-            let answer = state.release(owner, keep, own, now, &Timing::NANOS, &mut NobodyListens);
-            Released {
-                ended: answer.ended,
-                next: answer.granted.as_ref().map(view::grant),
-            }
+        self.step(&first.key, Needs::QueueIfReadable, permit, |state, now| {
+            let mut release = |ask: &Release| {
+                let (owner, keep) = (ask.owner.as_u128(), ask.keep.map_or(0, nanos));
+                let answer =
+                    state.release(owner, keep, own, now, &Timing::NANOS, &mut NobodyListens);
+                Ok(Released {
+                    ended: answer.ended,
+                    next: answer.granted.as_ref().map(view::grant),
+                })
+            };
+            asks.iter().map(&mut release).collect()
         })
     }
 
@@ -358,15 +508,20 @@ impl DirStore {
         decide: impl FnOnce(&mut LockState<Who>, StoreTime) -> T,
     ) -> StepResult<T> {
         let Inside { _lock_file, found } = self.inside(key, needs)?;
-        let mut decided = found.state.clone();
+        let mut decided = found.state();
         let answer = decide(&mut decided, found.at());
-        self.commit(&found, &decided, permit)?;
+        let plan = found.plan(&decided);
+        self.commit(key, &found, plan, decided, permit)?;
         Ok(answer)
     }
 
     fn inspect_one(&self, key: &Key) -> StoreResult<Inspection> {
-        let found = self.read(key, Needs::Queue)?;
-        Ok(view::inspection(&found.state, found.at()))
+        // The record alone says who holds the lock: a queue that can't be read hides no holder.
+        let found = self.read(key, Needs::QueueIfReadable)?;
+        let (state, now) = (found.state(), found.at());
+        let is_known = !matches!(found.written, Written::Untouched);
+        let waiters = is_known.then(|| state.waiters(now) as u64);
+        Ok(view::inspection_with(&state, waiters, now))
     }
 
     /// A ticket for a request that comes in now. The requests of one engine race for the lock file
@@ -383,7 +538,10 @@ impl DirStore {
     }
 
     fn clean_up(&self) {
-        cleanup::clean_up(&self.directory, || (self.clock)(), CLEANUP);
+        // One at a time: another one does the same work.
+        if let Ok(mut cleanup) = self.cleanup.try_lock() {
+            cleanup.run(&self.directory, || (self.clock)(), CLEANUP);
+        }
     }
 
     /// Cleans up beside the work, now and then, in a process that never opens anew.
@@ -424,6 +582,52 @@ impl DirStore {
         })
     }
 
+    /// The same, with one step for all that are about one lock.
+    fn each_lock<Q, T>(
+        self: Arc<Self>,
+        batch: Vec<Q>,
+        within: Duration,
+        key: fn(&Q) -> &Key,
+        step: StepForSome<Q, T>,
+    ) -> StoreFuture<Vec<StoreResult<T>>>
+    where
+        Q: Send + 'static,
+        T: Send + 'static,
+    {
+        let mut answers: Vec<StoreResult<T>> = batch.iter().map(|_| Err(no_answer())).collect();
+        let mut known: HashMap<Arc<str>, usize> = HashMap::new();
+        let mut places: Vec<Vec<usize>> = Vec::new();
+        let mut groups: Vec<Vec<Q>> = Vec::new();
+        for (place, ask) in batch.into_iter().enumerate() {
+            let group = *known
+                .entry(Arc::clone(&key(&ask).lock))
+                .or_insert(groups.len());
+            if group == groups.len() {
+                places.push(Vec::new());
+                groups.push(Vec::new());
+            }
+            if let (Some(places), Some(asks)) = (places.get_mut(group), groups.get_mut(group)) {
+                places.push(place);
+                asks.push(ask);
+            }
+        }
+        let outcomes = self.each(groups, within, step);
+        Box::pin(async move {
+            for (places, outcome) in places.into_iter().zip(outcomes.await) {
+                let outcomes = match outcome {
+                    Ok(outcomes) => outcomes,
+                    Err(error) => places.iter().map(|_| Err(error.clone())).collect(),
+                };
+                for (place, outcome) in places.into_iter().zip(outcomes) {
+                    if let Some(answer) = answers.get_mut(place) {
+                        *answer = outcome;
+                    }
+                }
+            }
+            answers
+        })
+    }
+
     fn once<Q, T>(
         self: Arc<Self>,
         ask: Q,
@@ -436,33 +640,31 @@ impl DirStore {
     {
         let outcomes = self.each(vec![ask], within, step);
         Box::pin(async move {
-            outcomes.await.pop().unwrap_or_else(|| {
-                // A batch of one has one answer.
-                Err(StoreError::new(StoreErrorKind::Unknown, "no answer", ""))
-            })
+            // A batch of one has one answer.
+            outcomes.await.pop().unwrap_or_else(|| Err(no_answer()))
         })
     }
 }
 
+/// One step for all that are about one lock, each with its own answer.
+type StepForSome<Q, T> =
+    fn(&DirStore, &Vec<Q>, &CommitPermit<'_>) -> StepResult<Vec<StoreResult<T>>>;
+
+fn no_answer() -> StoreError {
+    StoreError::new(StoreErrorKind::Unknown, "no answer", "")
+}
+
 /// What becomes of a request that finds the lock taken: one that waits stands in the queue, unless
 /// that is full.
-fn when_busy(found: &Found, ticket: u64, ask: &Acquire) -> WhenBusy {
-    let queue = &found.state.queue;
-    let has_room = queue.len() < MAX_WAITERS || queue.ahead(ask.owner.as_u128()).is_some();
-    if ask.notifications.is_some() && has_room {
+fn when_busy(queue: &WaitQueue<Who>, has_room: bool, ticket: u64, ask: &Acquire) -> WhenBusy {
+    let has_room = has_room && queue.len() < MAX_WAITERS;
+    if ask.notifications.is_some() && (has_room || queue.stands(ask.owner.as_u128())) {
         WhenBusy::Wait {
             ticket: Some(ask.ticket.unwrap_or(ticket)),
             listens: false,
         }
     } else {
         WhenBusy::Refuse
-    }
-}
-
-fn queue_file(found: &Found, decided: &LockState<Who>) -> QueueFile {
-    QueueFile {
-        queue: decided.queue.clone(),
-        boot: found.now.boot(),
     }
 }
 
@@ -477,27 +679,6 @@ fn durability(old: Option<&Holding<Who>>, new: &Holding<Who>) -> Option<Durabili
         Some(old) if beats(old.phase) && beats(new.phase) => Some(Durability::Heartbeat),
         Some(_) => Some(Durability::Whole),
     }
-}
-
-/// Whether a decision changes nothing but the time at which a process last polled, by less than
-/// [`REFRESH`].
-fn is_negligible(found: &Found, decided: &LockState<Who>) -> bool {
-    if decided.newest != found.state.newest {
-        return false;
-    }
-    let Written::Queue(written) = &found.written else {
-        return decided.queue.is_empty();
-    };
-    let mut written = written.clone();
-    for (process, known) in &mut written.processes {
-        if let Some(now) = decided.queue.processes.get(process)
-            && now.polled_at.saturating_sub(known.polled_at) < nanos(REFRESH)
-        {
-            known.polled_at = now.polled_at;
-        }
-    }
-    written.expires_at = decided.queue.expires_at;
-    written == decided.queue
 }
 
 impl Store for DirStore {
@@ -517,7 +698,12 @@ impl Store for DirStore {
     ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
         let stamp = |ask| (self.next_ticket(), ask);
         let batch = batch.into_iter().map(stamp).collect();
-        self.each(batch, within, Self::acquire_one)
+        self.each_lock(
+            batch,
+            within,
+            |(_, ask)| &ask.key,
+            |store, asks, permit| store.acquire_some(asks, permit),
+        )
     }
 
     fn renew(
@@ -533,7 +719,12 @@ impl Store for DirStore {
         batch: Vec<Release>,
         within: Duration,
     ) -> StoreFuture<Vec<StoreResult<Released>>> {
-        self.each(batch, within, Self::release_one)
+        self.each_lock(
+            batch,
+            within,
+            |ask| &ask.key,
+            |store, asks, permit| store.release_some(asks, permit),
+        )
     }
 
     fn inspect(
@@ -551,6 +742,12 @@ impl Store for DirStore {
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         self.once((key, stale), within, Self::force_release_one)
+    }
+
+    fn forked(&self) -> Option<Arc<dyn Store>> {
+        // The waiters of the parent are not the child's: it needs an id of its own.
+        let path = self.directory.path().to_owned();
+        Some(Arc::new(Self::with_clock(path, Arc::clone(&self.clock))))
     }
 
     fn describe(&self) -> Arc<str> {

@@ -62,11 +62,22 @@ impl Locks {
 
     fn entry(&mut self, key: &Arc<str>, now: StoreTime) -> &mut LockState<Party> {
         if self.states.len() >= self.drop_at.max(Self::FEW) {
-            self.states.retain(|_, lock| !lock.is_forgotten(now));
+            self.states.retain(|_, lock| is_in_use(lock, now));
             self.drop_at = 2 * self.states.len();
         }
         self.states.entry(Arc::clone(key)).or_default()
     }
+}
+
+/// Whether a lock is remembered, or an engine that still runs waits for it. The waiters of an
+/// engine that has ended leave the queue of a lock only when that is offered to them, which may
+/// never happen.
+fn is_in_use(lock: &LockState<Party>, now: StoreTime) -> bool {
+    let waits = |waiter: &Waiter<Party>| {
+        let channel = waiter.who.notifications.as_ref();
+        channel.is_some_and(|channel| !channel.is_closed())
+    };
+    lock.remembered(now).is_some() || lock.queue.waiters.values().any(waits)
 }
 
 impl Default for MemoryStore {

@@ -42,8 +42,12 @@ impl Table {
     }
 
     async fn ask(&self, owner: u128, queue: Option<Notifications>) -> Acquired {
+        self.ask_for(key(), owner, queue).await
+    }
+
+    async fn ask_for(&self, key: Key, owner: u128, queue: Option<Notifications>) -> Acquired {
         let request = Acquire {
-            key: key(),
+            key,
             owner: id(owner),
             ttl: TTL,
             remember: Duration::from_secs(3_600),
@@ -274,4 +278,42 @@ async fn a_release_by_force_serves_the_waiters_and_counts_a_claim_as_a_lease() {
         [table.granted(), table.granted()],
         [Some(id(2)), Some(id(3))]
     );
+}
+
+#[tokio::test]
+async fn of_many_names_none_is_kept_for_longer_than_it_is_remembered_and_awaited() {
+    let table = table();
+    let name = |number: u128| Key::whole(&format!("job {number}")).unwrap();
+    let (gone, their_end) = unbounded_channel();
+    // Held, with a live waiter: never forgotten, however many others come and go.
+    table.ask_for(name(0), 1, None).await;
+    let live = Some(table.notifications.clone());
+    table.ask_for(name(0), 2, live).await;
+    for number in 1..=10_000 {
+        table.ask_for(name(number), 1, None).await;
+        if number % 3 == 0 {
+            table.ask_for(name(number), 2, Some(gone.clone())).await;
+        }
+        if number % 2 == 0 {
+            let end = Release {
+                key: name(number),
+                owner: id(1),
+                token: None,
+                remember: std::time::Duration::from_secs(3_600),
+                keep: None,
+            };
+            table.store().release(vec![end], TTL).await;
+        }
+    }
+    let known = || table.store.locks().states.len();
+    assert_eq!(known(), 10_001, "the fence of each is still remembered");
+    // Also where a waiter's engine has ended, and no request will ever show that.
+    drop(their_end);
+    table.clock.advance(2 * Duration::from_secs(3_600));
+    for number in 10_001..=20_100 {
+        table.ask_for(name(number), 1, None).await;
+        table.clock.advance(Duration::from_secs(60));
+    }
+    assert!(known() < 500, "{}", known());
+    assert!(table.store.locks().states.contains_key(&name(0).lock));
 }

@@ -207,6 +207,10 @@ impl From<Failed> for StoreError {
 }
 
 impl Connection {
+    pub(super) fn connector(&self) -> Arc<dyn Connector> {
+        Arc::clone(&self.connector)
+    }
+
     /// `shown` is the server's URL without its password, for the log.
     pub(super) fn new(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {

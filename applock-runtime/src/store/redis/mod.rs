@@ -367,6 +367,11 @@ impl Store for RedisStore {
         })
     }
 
+    fn forked(&self) -> Option<Arc<dyn Store>> {
+        let connector = self.connection.connector();
+        Some(Arc::new(Self::over(connector, Arc::clone(&self.shown))))
+    }
+
     fn describe(&self) -> Arc<str> {
         Arc::clone(&self.shown)
     }

@@ -17,6 +17,7 @@ use crate::info::{Ending, LastHolding, LockInfo, Record};
 use crate::key::Key;
 use crate::protocol::{MAX_TOKEN, Timing};
 use crate::shown::shown;
+use crate::store::view::LAST_DATE_MS;
 use crate::store::{
     Acquired, Grant, Inspection, OwnerId, QueuePosition, Released, StoreError, StoreErrorKind,
     StoreResult,
@@ -102,12 +103,9 @@ fn array(value: &Value) -> Option<&[Value]> {
     }
 }
 
-/// The last millisecond of the year 9999: what lies beyond can't be written as a date.
-const LAST_DATE: u64 = 253_402_300_799_999;
-
 /// Milliseconds since 1970, as a time. `None` for what no clock shows.
 fn at(millis: u64) -> Option<SystemTime> {
-    if millis > LAST_DATE {
+    if millis > LAST_DATE_MS {
         return None;
     }
     UNIX_EPOCH.checked_add(Duration::from_millis(millis))

@@ -317,7 +317,7 @@ async fn a_waiter_that_polls_does_not_hinder_the_holder() {
 
 #[tokio::test]
 async fn a_damaged_queue_is_begun_anew_and_stands_in_no_locks_way() {
-    for damage in ["", "4711", "applock-queue 2\n{}\n"] {
+    for damage in ["", "4711", "applock-queue 3\n{}\n"] {
         let two = two().await;
         two.one.acquire(&two.key, 1).await.unwrap();
         two.other.queue(&two.key, 2).await;
@@ -377,13 +377,21 @@ async fn what_is_no_file_in_a_queues_place_stops_waiters_only() {
 }
 
 #[tokio::test]
-async fn the_queue_of_a_newer_version_is_never_jumped_nor_changed() {
+async fn the_queue_of_a_newer_version_is_never_jumped_nor_changed_and_hides_no_holder() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
-    let newer = "applock-queue 3\nwho knows\n";
+    let newer = "applock-queue 4\nwho knows\n";
     fs::write(two.queue_file(), newer).unwrap();
     assert!(two.one.renew(&two.key, 1).await);
+    let held = two.other.inspect(&two.key).await.holder.unwrap();
+    assert_eq!(
+        (held.pid(), held.waiters()),
+        (Some(std::process::id()), None)
+    );
     assert!(two.one.release(&two.key, 1, None).await);
+    let free = two.other.inspect(&two.key).await;
+    assert!(free.holder.is_none());
+    assert_eq!(free.last.unwrap().ending, Ending::Released);
     let outcome = two.other.try_acquire(&two.key, 9, LONG).await;
     assert_eq!(kind(&outcome), Some(StoreErrorKind::Misconfigured));
     assert_eq!(fs::read_to_string(two.queue_file()).unwrap(), newer);
@@ -448,4 +456,186 @@ async fn a_release_tells_the_next_waiter_of_its_own_process_by_its_answer() {
         holder.release().await.unwrap();
         holder = tokio::time::timeout(LONG, next).await.unwrap().unwrap();
     }
+}
+
+impl Home {
+    fn traffic(&self) -> usize {
+        self.store.directory.traffic.load(Ordering::Relaxed)
+    }
+
+    /// Many requests of one moment, of owners from that number on.
+    async fn queue_many(&self, key: &Key, owners: std::ops::Range<u128>) {
+        let request = |owner| Acquire {
+            notifications: Some(unbounded_channel().0),
+            ..ask(key, owner)
+        };
+        let batch = owners.map(request).collect();
+        for outcome in self.store().acquire(batch, LONG).await {
+            assert!(matches!(outcome, Ok(Acquired::Queued(_))), "{outcome:?}");
+        }
+    }
+}
+
+/// While the lock is taken a step reads when its own process polled, and not when others did; but
+/// a file that takes another one's place says it of all.
+#[tokio::test]
+async fn a_file_that_is_replaced_says_still_when_each_process_polled() {
+    let two = two().await;
+    let (one, other, key) = (&two.one, &two.other, &two.key);
+    one.acquire(key, 1).await.unwrap();
+    other.queue(key, 2).await;
+    one.queue(key, 3).await;
+    one.advance(SILENT);
+    other.queue(key, 2).await;
+    // A writer has died in the middle of a line.
+    let mut torn = fs::read(two.queue_file()).unwrap();
+    torn.extend_from_slice(b"{\"joins\":[17");
+    fs::write(two.queue_file(), &torn).unwrap();
+    one.queue(key, 4).await;
+    assert!(!fs::read(two.queue_file()).unwrap().starts_with(&torn));
+    assert!(one.release(key, 1, None).await);
+    other.takes(key, 2).await;
+}
+
+#[tokio::test]
+async fn a_process_that_stood_still_for_long_forgets_nobody_who_polled_meanwhile() {
+    let two = two().await;
+    let (one, other, key) = (&two.one, &two.other, &two.key);
+    one.acquire(key, 1).await.unwrap();
+    other.queue(key, 2).await;
+    one.queue(key, 3).await;
+    for _ in 0..4 {
+        one.advance(TTL / 3);
+        assert!(other.renew(key, 1).await);
+        assert!(!other.queue(key, 2).await.is_new);
+    }
+    // Longer than a queue lives in which nobody polls.
+    assert_eq!(one.queue(key, 3).await.ahead, 1);
+    assert!(!other.queue(key, 2).await.is_new);
+}
+
+/// The bytes that each kind of step reads and writes, with so many waiters of two engines.
+async fn traffic_with(waiters: u128) -> Vec<usize> {
+    let two = two().await;
+    let (one, other, key) = (&two.one, &two.other, &two.key);
+    one.acquire(key, 1).await.unwrap();
+    other.queue_many(key, 10_000..10_000 + waiters).await;
+    one.queue(key, 20_000).await;
+    // From here on each has read the queue once.
+    other.queue(key, 10_000).await;
+    let mut steps = Vec::new();
+    let mut last = one.traffic() + other.traffic();
+    let mut done = || {
+        let now = one.traffic() + other.traffic();
+        steps.push(now - std::mem::replace(&mut last, now));
+    };
+    other.queue(key, 30_000).await;
+    done();
+    one.queue(key, 20_000).await;
+    done();
+    other.queue(key, 10_000).await;
+    done();
+    one.advance(Duration::from_secs(1));
+    other.queue(key, 10_000).await;
+    done();
+    assert!(one.release(key, 1, None).await);
+    done();
+    other.takes(key, 10_000).await;
+    done();
+    assert!(!other.release(key, 30_000, None).await);
+    done();
+    assert!(other.renew(key, 10_000).await);
+    done();
+    steps
+}
+
+#[tokio::test]
+async fn what_a_step_reads_and_writes_does_not_grow_with_the_queue() {
+    let (few, many) = (traffic_with(10).await, traffic_with(2_000).await);
+    for (few, many) in few.iter().zip(&many) {
+        assert!(*few > 0 && *many <= few + 64, "{few} and {many}");
+    }
+}
+
+/// Together with the files that are replaced because most waiters have left.
+#[tokio::test]
+async fn what_a_waiter_costs_does_not_grow_with_the_queue() {
+    let two = two().await;
+    let (one, key) = (&two.one, &two.key);
+    const WAITERS: u128 = 400;
+    one.acquire(key, 1).await.unwrap();
+    for owner in 2..=WAITERS {
+        one.queue(key, owner).await;
+    }
+    for holder in 1..WAITERS {
+        assert!(one.release(key, holder, None).await);
+        one.takes(key, holder + 1).await;
+    }
+    let each = one.traffic() / usize::try_from(WAITERS).unwrap();
+    assert!(each < 12 << 10, "{each} bytes each");
+    // Those that come at the same moment share what is read, and add a line each.
+    let before = one.traffic();
+    one.queue_many(key, 10_000..11_000).await;
+    let each = (one.traffic() - before) / 1_000;
+    assert!(each < 512, "{each} bytes each");
+}
+
+#[tokio::test]
+async fn requests_of_one_moment_share_one_step_and_each_has_its_answer() {
+    let two = two().await;
+    let request = |owner, key: &Key, waits: bool| Acquire {
+        notifications: waits.then(|| unbounded_channel().0),
+        ..ask(key, owner)
+    };
+    let free = key("free");
+    let batch = vec![
+        request(1, &two.key, true),
+        request(2, &free, false),
+        request(3, &two.key, false),
+        request(4, &two.key, true),
+        request(5, &free, true),
+        request(1, &two.key, true),
+        request(6, &two.key, true),
+    ];
+    let outcomes = two.one.store().acquire(batch, LONG).await;
+    let answers: Vec<String> = outcomes
+        .into_iter()
+        .map(|outcome| match outcome.unwrap() {
+            Acquired::Granted { .. } => "granted".to_owned(),
+            Acquired::Busy(_) => "busy".to_owned(),
+            Acquired::Queued(position) => format!("after {}", position.ahead),
+        })
+        .collect();
+    let expected = [
+        "granted", "granted", "busy", "after 0", "after 0", "granted", "after 1",
+    ];
+    assert_eq!(answers, expected);
+    let end = |owner, key: &Key| Release {
+        token: None,
+        remember: std::time::Duration::from_secs(3_600),
+        key: key.clone(),
+        owner: Uuid::from_u128(owner),
+        keep: None,
+    };
+    // The waiter that is granted the lock gives it up in the same moment.
+    let batch = vec![
+        end(1, &two.key),
+        end(2, &free),
+        end(4, &two.key),
+        end(9, &free),
+    ];
+    let outcomes = two.one.store().release(batch, LONG).await;
+    let seen: Vec<(bool, Option<u128>)> = outcomes
+        .into_iter()
+        .map(Result::unwrap)
+        .map(|answer| (answer.ended, answer.next.map(|next| next.owner.as_u128())))
+        .collect();
+    let expected = [
+        (true, Some(4)),
+        (true, Some(5)),
+        (true, Some(6)),
+        (false, None),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(two.tried(9).await, Some(6));
 }
