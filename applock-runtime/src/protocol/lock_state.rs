@@ -166,11 +166,15 @@ impl<W: Clone> LockState<W> {
             self.grant(&request, token, request.ttl, Phase::Held, now);
             return Ok(Decision::Granted);
         }
-        let ticket = match when_busy {
+        if token.is_some() {
+            // Before the request joins: by that its process shows that it is alive.
+            self.note_missed_claim();
+        }
+        let place = match when_busy {
             WhenBusy::Refuse => None,
             WhenBusy::Wait { ticket, listens } => {
                 self.queue.expires_at = now.at.saturating_add(timing.queue_life);
-                self.queue.join(request.clone(), ticket, listens, now)
+                Some(self.queue.join(request.clone(), ticket, listens, now))
             }
         };
         if let Some(token) = token {
@@ -184,13 +188,13 @@ impl<W: Clone> LockState<W> {
                 return Ok(Decision::Granted);
             }
         }
-        let ahead = match when_busy {
-            WhenBusy::Refuse => None,
-            WhenBusy::Wait { .. } => self.queue.ahead(owner),
-        };
-        Ok(match ahead {
-            None => Decision::Busy,
-            Some(ahead) => Decision::Queued { ahead, ticket },
+        Ok(match (place, self.queue.ahead(owner)) {
+            (Some((ticket, is_new)), Some(ahead)) => Decision::Queued {
+                ahead,
+                ticket,
+                is_new,
+            },
+            _ => Decision::Busy,
         })
     }
 
@@ -225,7 +229,9 @@ impl<W: Clone> LockState<W> {
             .as_mut()
             .filter(|one| one.is_held_by(owner, now))
         else {
-            self.queue.leave(owner);
+            if self.queue.leave(owner).is_some() && self.queue.is_empty() {
+                self.queue = WaitQueue::default();
+            }
             return Ended::default();
         };
         if keep > 0 {
@@ -283,12 +289,34 @@ impl<W: Clone> LockState<W> {
         timing: &Timing,
         notify: &mut impl Notify<W>,
     ) -> Option<Granted> {
+        if self.queue.is_empty() {
+            self.queue = WaitQueue::default();
+            return None;
+        }
         let token = self.next_token(now).ok()?;
         self.offer(token, own, None, now, timing, notify)
     }
 
-    /// Offers a free lock to the waiters, in their order, until one gets it. Nothing is written
-    /// for a waiter that does not. Returns a grant to the process `own`, which the answer notifies; a `requester` that asks at this moment gets a full lease.
+    /// The lock is free though its newest holder has not given it back. If that holder was granted
+    /// it unasked, its process is out of reach, whether it has confirmed the claim or not: the
+    /// other waiters of that process are not offered the lock before it polls again.
+    fn note_missed_claim(&mut self) {
+        let Some((owner, process)) = self.queue.claimed else {
+            return;
+        };
+        let is_over = |newest: &Holding<W>| {
+            let is_open = matches!(newest.phase, Phase::Held | Phase::Claimed);
+            newest.owner == owner && is_open
+        };
+        if self.newest.as_ref().is_some_and(is_over)
+            && let Some(known) = self.queue.processes.get_mut(&process)
+        {
+            known.missed_claim = true;
+        }
+    }
+
+    /// Offers a free lock to the waiters, in their order, until one gets it; those out of reach
+    /// leave the queue. Returns a grant to the process `own`, which the answer notifies; a `requester` that asks at this moment gets a full lease.
     fn offer(
         &mut self,
         token: u64,
@@ -312,11 +340,12 @@ impl<W: Clone> LockState<W> {
                 acquired: now,
                 claim: waiter.ttl.min(timing.claim),
             };
+            let missed = known.is_some_and(|known| known.missed_claim);
             let (lease, phase) = if requester == Some(waiter.owner) {
                 (Some(waiter.ttl), Phase::Held)
             } else if own == Some(process) {
                 (Some(grant.claim), Phase::Claimed)
-            } else if unreachable.contains(&process) {
+            } else if missed || unreachable.contains(&process) {
                 (None, Phase::Claimed)
             } else if !listens {
                 let polls = silence <= timing.silence;
@@ -329,28 +358,23 @@ impl<W: Clone> LockState<W> {
                         unreachable.push(process);
                         None
                     }
-                    Reach::Gone => {
-                        self.queue.remove(place);
-                        continue;
-                    }
                 };
                 (lease, Phase::Claimed)
             };
-            match lease {
-                Some(lease) => {
-                    let waiter = self.queue.remove(place)?;
-                    let request = Requester {
-                        owner: waiter.owner,
-                        process,
-                        ttl: waiter.ttl,
-                        remember: waiter.remember,
-                        who: waiter.who,
-                    };
-                    self.grant(&request, token, lease, phase, now);
-                    return (own == Some(process)).then_some(grant);
+            let waiter = self.queue.remove(place)?;
+            if let Some(lease) = lease {
+                if phase == Phase::Claimed {
+                    self.queue.claimed = Some((waiter.owner, process));
                 }
-                None if silence > timing.dead_after => drop(self.queue.remove(place)),
-                None => {}
+                let request = Requester {
+                    owner: waiter.owner,
+                    process,
+                    ttl: waiter.ttl,
+                    remember: waiter.remember,
+                    who: waiter.who,
+                };
+                self.grant(&request, token, lease, phase, now);
+                return (own == Some(process)).then_some(grant);
             }
         }
         None
@@ -384,7 +408,7 @@ impl<W: Clone> LockState<W> {
         if self.remembered(now).is_none() {
             self.newest = None;
         }
-        if now.at >= self.queue.expires_at && !self.queue.is_empty() {
+        if now.at >= self.queue.expires_at {
             self.queue = WaitQueue::default();
         }
     }

@@ -28,8 +28,6 @@ pub(crate) enum Reach {
         /// In the unit of the [`Timing`](super::Timing).
         within: u64,
     },
-    /// No client subscribes to its channel now. The waiter keeps its place until its process is dead.
+    /// No client subscribes to its channel now, or its process has ended.
     Unreachable,
-    /// Its process will never come back: the waiter loses its place.
-    Gone,
 }

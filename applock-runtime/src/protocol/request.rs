@@ -44,8 +44,10 @@ pub(crate) enum Decision {
     Queued {
         /// How many stand before it.
         ahead: usize,
-        /// Its ticket, if it did not stand there before.
-        ticket: Option<u64>,
+        /// What its place goes by.
+        ticket: u64,
+        /// Whether it did not stand there before.
+        is_new: bool,
     },
 }
 

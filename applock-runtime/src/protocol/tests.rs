@@ -104,7 +104,7 @@ impl Desk {
 
 #[test]
 fn a_lock_that_nobody_can_be_notified_of_was_last_held_by_its_holder() {
-    for reach in [Reach::Unreachable, Reach::Gone] {
+    for reach in [Reach::Unreachable] {
         for by_force in [false, true] {
             let mut desk = desk();
             desk.attempt(1);
@@ -145,11 +145,11 @@ fn an_expired_lock_that_only_the_dead_wait_for_goes_to_who_asks() {
     desk.wait(4, 40);
     desk.wait(5, 50);
     desk.break_wire(40, Reach::Unreachable);
-    desk.break_wire(50, Reach::Gone);
+    desk.break_wire(50, Reach::Unreachable);
     desk.lock.newest.as_mut().unwrap().expires_at = desk.now.at;
     assert_eq!(desk.attempt(6), Decision::Granted);
-    // 4 may come back: it keeps its place. 5 can't.
-    assert_eq!(desk.queue(), [4]);
+    // They may come back, with their tickets.
+    assert!(desk.queue().is_empty());
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_claim_ends_soon_unless_a_heartbeat_confirms_it() {
 }
 
 #[test]
-fn a_process_that_only_polls_is_skipped_when_it_is_silent_and_keeps_its_place() {
+fn a_process_that_only_polls_leaves_the_queue_when_it_is_silent_and_has_come_to_its_turn() {
     let mut desk = desk();
     desk.attempt(1);
     desk.poll(2);
@@ -198,11 +198,6 @@ fn a_process_that_only_polls_is_skipped_when_it_is_silent_and_keeps_its_place() 
     desk.poll(3);
     assert!(desk.release(1));
     assert_eq!(desk.newest().owner, 3);
-    assert_eq!(desk.queue(), [2]);
-    desk.pass(TIMING.dead_after);
-    assert!(!desk.lock.renew(3, TTL, desk.now));
-    // 2 is dead by now: who asks gets the lock, and the place is gone.
-    assert_eq!(desk.attempt(4), Decision::Granted);
     assert!(desk.queue().is_empty());
     assert!(desk.wires.asked.is_empty());
 }
@@ -211,11 +206,7 @@ fn a_process_that_only_polls_is_skipped_when_it_is_silent_and_keeps_its_place() 
 fn a_waiter_that_was_forgotten_gets_its_old_place_back_by_its_ticket() {
     let mut desk = desk();
     desk.attempt(1);
-    let Decision::Queued {
-        ticket: Some(ticket),
-        ..
-    } = desk.wait(2, 20)
-    else {
+    let Decision::Queued { ticket, .. } = desk.wait(2, 20) else {
         panic!("2 waits");
     };
     desk.wait(3, 30);
@@ -225,9 +216,48 @@ fn a_waiter_that_was_forgotten_gets_its_old_place_back_by_its_ticket() {
         listens: true,
     };
     let back = desk.ask(2, 20, when_busy);
-    let ticket = Some(ticket);
-    assert_eq!(back, Decision::Queued { ahead: 0, ticket });
+    let expected = Decision::Queued {
+        ahead: 0,
+        ticket,
+        is_new: true,
+    };
+    assert_eq!(back, expected);
     assert_eq!(desk.queue(), [2, 3]);
+}
+
+/// B waits three times in one process, which stands still; then C of another process.
+#[test]
+fn a_process_that_lets_a_claim_run_out_is_offered_no_other_before_it_polls() {
+    let mut desk = desk();
+    desk.attempt(1);
+    for owner in [2, 3, 4] {
+        desk.wait(owner, 20);
+    }
+    desk.wait(5, 50);
+    desk.release(1);
+    assert_eq!(desk.newest().owner, 2);
+    desk.pass(TIMING.claim);
+    // The knock of any waiter, here of C.
+    assert_eq!(desk.wait(5, 50), Decision::Granted);
+    assert_eq!(desk.wires.asked, [2]);
+    // It goes on: its waiters come back to their places.
+    desk.wait(3, 20);
+    desk.release(5);
+    assert_eq!(desk.newest().owner, 3);
+}
+
+#[test]
+fn a_process_that_confirms_its_claims_is_offered_the_next_one() {
+    let mut desk = desk();
+    desk.attempt(1);
+    desk.wait(2, 20);
+    desk.wait(5, 50);
+    desk.wait(3, 20);
+    for owner in [1, 2, 5] {
+        assert!(desk.release(owner));
+    }
+    assert_eq!(desk.newest().owner, 3);
+    assert_eq!(desk.wires.asked, [2, 5, 3]);
 }
 
 #[test]

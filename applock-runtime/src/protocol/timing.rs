@@ -18,11 +18,8 @@ pub(crate) struct Timing {
     /// The longest lease of a waiter that was granted a lock unasked, until its first
     /// heartbeat confirms it.
     pub(crate) claim: u64,
-    /// A process that can't be notified, and has not polled for longer, is skipped.
+    /// A process that can't be notified, and has not polled for longer, is out of reach.
     pub(crate) silence: u64,
-    /// A process that can't be reached, and has not polled for longer, is dead: its waiters
-    /// lose their places.
-    pub(crate) dead_after: u64,
     /// A queue that no waiter has polled for so long is forgotten.
     pub(crate) queue_life: u64,
     /// How long a store that has just restarted keeps a lock for a waiter whose subscription
@@ -35,7 +32,6 @@ impl Timing {
     pub(crate) const MILLIS: Self = Self {
         claim: 3_000,
         silence: 3_000,
-        dead_after: 40_000,
         queue_life: 45_000,
         grace: 500,
     };
@@ -47,7 +43,6 @@ impl Timing {
         Self {
             claim: self.claim * units,
             silence: self.silence * units,
-            dead_after: self.dead_after * units,
             queue_life: self.queue_life * units,
             grace: self.grace * units,
         }

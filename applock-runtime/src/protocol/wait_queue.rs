@@ -7,10 +7,11 @@
 //! - **Nobody starves.** A free lock goes to the first waiter that can be reached, and never to a
 //!   request that came later. (The order of tokio's batch semaphore, at a store.)
 //! - **The dead are skipped.** A waiter is reached through its *process*. Each poll of any waiter
-//!   of a process shows that it is alive. A process that can be notified is believed dead
-//!   only when a notification reaches nobody; one that can't be notified, when it has been silent for
-//!   [`Timing::silence`](super::Timing::silence). A waiter that was skipped keeps its place until
-//!   its process has been silent for [`Timing::dead_after`](super::Timing::dead_after).
+//!   of a process shows that it is alive. A process is out of reach when a notification reaches
+//!   nobody; one that can't be notified, when it has been silent for
+//!   [`Timing::silence`](super::Timing::silence); and each, once it has let a claim run out. A waiter
+//!   out of reach leaves the queue, so that the dead are met once. If it lives, it comes back with
+//!   its ticket, to its old place.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -27,6 +28,9 @@ pub(crate) struct WaitQueue<W> {
     tickets: BTreeMap<Owner, u64>,
     /// The processes of which a waiter stands here.
     pub(crate) processes: BTreeMap<Process, Attendance>,
+    /// The waiter that was last granted the lock unasked, and its process: if that lets the claim
+    /// run out, it is out of reach.
+    pub(crate) claimed: Option<(Owner, Process)>,
     /// When the queue is forgotten, unless a waiter polls before.
     pub(crate) expires_at: u64,
 }
@@ -51,6 +55,8 @@ pub(crate) struct Attendance {
     pub(crate) polled_at: u64,
     /// Whether it can be notified. If not, only its polls find a grant.
     pub(crate) listens: bool,
+    /// It has let a claim run out, and has not polled since: one claim is enough to find out.
+    pub(crate) missed_claim: bool,
     /// How many of its waiters stand in the queue.
     waiters: usize,
 }
@@ -62,6 +68,7 @@ impl<W> Default for WaitQueue<W> {
             waiters: BTreeMap::new(),
             tickets: BTreeMap::new(),
             processes: BTreeMap::new(),
+            claimed: None,
             expires_at: 0,
         }
     }
@@ -106,15 +113,15 @@ impl<W> WaitQueue<W> {
     }
 
     /// Puts a request into the queue, or leaves it where it stands; its process has polled by
-    /// that. Answers the ticket of a request that did not stand there: the one that it brings,
-    /// or a new one at the end.
+    /// that. Answers its ticket, and whether it is new there. A new one gets the ticket that it
+    /// brings, or one at the end.
     pub(super) fn join(
         &mut self,
         request: Requester<W>,
         ticket: Option<u64>,
         listens: bool,
         now: StoreTime,
-    ) -> Option<u64> {
+    ) -> (u64, bool) {
         let Requester {
             owner,
             process,
@@ -148,10 +155,11 @@ impl<W> WaitQueue<W> {
             Attendance {
                 polled_at: now.at,
                 listens,
+                missed_claim: false,
                 waiters: before + 1,
             },
         );
-        known.is_none().then_some(ticket)
+        (ticket, known.is_none())
     }
 
     /// Takes an owner out of the queue. `None`: it did not stand there.
@@ -185,6 +193,7 @@ impl<W> WaitQueue<W> {
         let attendance = Attendance {
             polled_at,
             listens,
+            missed_claim: known.is_some_and(|known| known.missed_claim),
             waiters: known.map_or(0, |known| known.waiters) + 1,
         };
         self.processes.insert(waiter.process, attendance);

@@ -515,12 +515,21 @@ impl<S: ScriptServer> Pair<S> {
                 self.owners[which].2 = None;
             }
             (Decision::Busy, Acquired::Busy(info)) => self.same_holder(Some(&info)),
-            (Decision::Queued { ahead, ticket }, Acquired::Queued(position)) => {
+            (
+                Decision::Queued {
+                    ahead,
+                    ticket: place,
+                    is_new,
+                },
+                Acquired::Queued(position),
+            ) => {
                 self.same("ahead", &(ahead as u64), &position.ahead);
-                self.same("ticket", &ticket, &position.ticket);
-                self.same("is new", &ticket.is_some(), &position.is_new);
+                // It is told where the request brought none.
+                let told = (is_new || ticket.is_none_or(|known| known == 0)).then_some(place);
+                self.same("ticket", &told, &position.ticket);
+                self.same("is new", &is_new, &position.is_new);
                 self.same_holder(Some(&position.holder));
-                self.owners[which].2 = ticket.or(self.owners[which].2);
+                self.owners[which].2 = told.or(self.owners[which].2);
             }
             (decided, found) => self.differ("answer", &decided, &found),
         }
@@ -793,6 +802,16 @@ impl<S: ScriptServer> Pair<S> {
             }
         }
         self.same("queue", &expected, &found);
+        // What the server keeps beside it: nothing for a waiter or a process that has gone.
+        let waiters = format!("{{{}}}:waiters", self.key.lock);
+        let found: usize =
+            redis::from_redis_value(self.server.command(&["HLEN", &waiters])).unwrap();
+        let queue = &self.state.queue;
+        let expected = match self.now.at < queue.expires_at {
+            true => queue.len() + 2 * queue.processes.len() + usize::from(queue.claimed.is_some()),
+            false => 0,
+        };
+        self.same("fields beside the queue", &expected, &found);
     }
 
     fn near(&mut self, what: &str, expected: Option<Duration>, found: Option<Duration>) {

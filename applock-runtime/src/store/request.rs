@@ -90,8 +90,8 @@ pub(crate) struct QueuePosition {
     pub(crate) at: u64,
     /// This request has joined the queue; a poll finds the waiter there.
     pub(crate) is_new: bool,
-    /// What its place goes by, in a store that may lose its queue. Answered when the
-    /// request joins, and not with each poll.
+    /// What its place goes by: a store that has lost its queue, or has dropped the waiter, gives
+    /// it the place back. `None`: the one that the request brought.
     pub(crate) ticket: Option<u64>,
     /// Whether the store will notify the waiter of its grant. If not, only a poll finds it.
     pub(crate) is_notified: bool,

@@ -82,12 +82,16 @@ pub(crate) fn acquired<W: Shown + Clone>(
             at: acquired_at(newest),
         },
         Decision::Busy => Acquired::Busy(holder()),
-        Decision::Queued { ahead, ticket } => Acquired::Queued(QueuePosition {
+        Decision::Queued {
+            ahead,
+            ticket,
+            is_new,
+        } => Acquired::Queued(QueuePosition {
             holder: holder(),
             ahead: ahead as u64,
             at: micros_of(now.at),
-            is_new: ticket.is_some(),
-            ticket,
+            is_new,
+            ticket: Some(ticket),
             is_notified,
         }),
     })

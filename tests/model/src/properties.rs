@@ -69,8 +69,6 @@ pub const LEFT_MEANWHILE: &str = "a leave crosses a grant";
 pub const MISSED: &str = "a waiter has missed its grant";
 /// A waiter that had lost its place is put where it stood.
 pub const BACK: &str = "a ticket brings a place back";
-/// A client has the lock while a dead waiter stands before all others.
-pub const SKIPPED: &str = "a dead waiter is skipped";
 /// A dead waiter has lost its place.
 pub const DROPPED: &str = "a dead waiter loses its place";
 /// A waiter that lives is dropped: its process was thought dead, or its queue forgotten.
@@ -79,8 +77,8 @@ pub const FORGOTTEN: &str = "a waiter that lives loses its place";
 pub const KEPT_FOR_A_RETURN: &str = "a restarted server keeps the lock for a moment";
 /// A waiter of a process that only polls is granted the lock.
 pub const FOUND_BY_POLLING: &str = "a process that only polls is granted the lock";
-/// A waiter of such a process is skipped, for it has been silent.
-pub const SILENT: &str = "a process that only polls, and does not, is skipped";
+/// A waiter of such a process has left the queue, for it had been silent.
+pub const SILENT: &str = "a process that only polls, and does not, loses its places";
 
 pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
     let mut all: Vec<Property<Setup>> = vec![
@@ -191,13 +189,6 @@ fn of_the_queue(setup: &Setup) -> Vec<Property<Setup>> {
         all.push(Property::sometimes(BACK, |_, state: &State| is_back(state)));
     }
     if queue.crashes > 0 && queue.death == Death::Silent {
-        all.push(Property::sometimes(SKIPPED, |_, state: &State| {
-            let head = state.server.waiters().next();
-            let dead = head.and_then(|head| state.acquisitions.get(usize::from(head)));
-            dead == Some(&Stage::Dead) && state.kept().is_some_and(Stage::holds)
-        }));
-    }
-    if queue.crashes > 0 && timing.dead_after != NEVER {
         all.push(Property::sometimes(
             DROPPED,
             |setup: &Setup, state: &State| {
@@ -205,7 +196,7 @@ fn of_the_queue(setup: &Setup) -> Vec<Property<Setup>> {
             },
         ));
     }
-    if timing.queue_life != NEVER || queue.breaks > 0 && timing.dead_after != NEVER {
+    if timing.queue_life != NEVER || queue.breaks > 0 {
         all.push(Property::sometimes(
             FORGOTTEN,
             |setup: &Setup, state: &State| has(setup, state, Place::Dropped, Channel::lives),
@@ -224,10 +215,8 @@ fn of_the_queue(setup: &Setup) -> Vec<Property<Setup>> {
         ));
     }
     if queue.polling > 0 && timing.silence != NEVER {
-        all.push(Property::sometimes(SILENT, |setup, state: &State| {
-            let head = state.server.waiters().next();
-            let head = head.filter(|head| channel_of(setup, state, *head) == Some(Channel::Polls));
-            head.is_some() && state.server.is_claimed()
+        all.push(Property::sometimes(SILENT, |setup: &Setup, state: &State| {
+            has(setup, state, Place::Dropped, |channel| channel == Channel::Polls)
         }));
     }
     all

@@ -70,7 +70,6 @@ impl Notify<()> for Subscriptions {
                 let within = self.grace;
                 Reach::MayReturn { within }
             }
-            Some(Channel::Dead(Death::Gone)) => Reach::Gone,
             _ => Reach::Unreachable,
         };
         let tried = (short(waiter.owner), small(grant.token), reach);
@@ -189,7 +188,7 @@ impl Setup {
                 }
             }
             Ok(Decision::Queued { ticket, .. }) => Reply::Queued {
-                ticket: ticket.map(small),
+                ticket: Some(small(ticket)),
             },
             Ok(Decision::Busy) | Err(_) => Reply::Busy,
         }
@@ -315,18 +314,31 @@ impl Setup {
             true => queue.waiters.clone(),
             false => BTreeMap::new(),
         };
+        // The process whose claim has run out, if this step finds the lock free.
+        let newest = state.server.lock.newest.as_ref();
+        let over = newest.filter(|newest| {
+            !newest.is_taken(now) && matches!(newest.phase, Phase::Held | Phase::Claimed)
+        });
+        let missed_now = queue.claimed.and_then(|(owner, process)| {
+            let is_over = over.is_some_and(|newest| newest.owner == owner);
+            is_over.then_some(process)
+        });
         let (mut reachable, mut droppable) = (Vec::new(), Vec::new());
         for waiter in queue.waiters.values() {
             let owner = short(waiter.owner);
             let silence = queue.silence(waiter.process, now);
             let process = self.process(owner);
+            let missed = queue.processes.get(&waiter.process);
+            let missed = missed.is_some_and(|known| known.missed_claim)
+                || missed_now == Some(waiter.process);
             let can_be_granted = match state.channels.get(usize::from(process)) {
                 Some(Channel::Polls) => silence <= timing.silence,
                 Some(channel) => channel.can_be_granted(),
                 None => false,
             };
+            let can_be_granted = can_be_granted && !missed;
             let can_be_granted = can_be_granted || Some(owner) == requester || Some(process) == own;
-            if is_forgotten || !can_be_granted && silence > timing.dead_after {
+            if is_forgotten || !can_be_granted {
                 droppable.push(owner);
             } else if can_be_granted {
                 reachable.push(owner);
@@ -404,11 +416,6 @@ impl Setup {
         let dropped =
             |owner| step.droppable.contains(&owner) && queue.ahead(owner.into()).is_none();
         state.arrivals.drop_those(dropped);
-        let gone = |owner| {
-            let mut tried = step.subscriptions.tried.iter();
-            tried.any(|(one, _, reach)| *one == owner && *reach == Reach::Gone)
-        };
-        state.arrivals.drop_those(gone);
         let stands = |owner: Owner| queue.ahead(owner.into()).is_some() || answered == Some(owner);
         state.wrong.queue |= step.forgotten.iter().any(|owner| {
             queue.ahead((*owner).into()).is_some() || new.is_some_and(|(to, _)| to == *owner)
@@ -589,8 +596,7 @@ impl Server {
         };
         for process in queue.processes.values_mut() {
             let silence = timing.silence * u8::from(!process.listens);
-            let lengths = [silence, timing.dead_after].into_iter();
-            let longest = lengths.filter(|length| *length != NEVER).max();
+            let longest = Some(silence).filter(|length| *length != NEVER);
             let oldest = NOW - longest.map_or(0, |longest| u64::from(longest) + 1);
             process.polled_at = process.polled_at.max(oldest);
         }

@@ -12,10 +12,8 @@ pub const NEVER: u8 = u8::MAX;
 pub struct Lengths {
     /// The lease of a waiter that was granted the lock unasked.
     pub claim: u8,
-    /// A process that only polls, and has not for longer, is skipped.
+    /// A process that only polls, and has not for longer, is out of reach.
     pub silence: u8,
-    /// A process that can't be reached, and has not polled for longer, is dead.
-    pub dead_after: u8,
     /// A queue that no waiter has polled for so long is forgotten.
     pub queue_life: u8,
     /// For how long a server that has restarted keeps the lock for a waiter whose
@@ -28,7 +26,6 @@ impl Default for Lengths {
         Self {
             claim: TTL - 1,
             silence: NEVER,
-            dead_after: NEVER,
             queue_life: NEVER,
             grace: 1,
         }
@@ -40,7 +37,6 @@ impl Lengths {
         Timing {
             claim: self.claim.into(),
             silence: self.silence.into(),
-            dead_after: self.dead_after.into(),
             queue_life: self.queue_life.into(),
             grace: self.grace.into(),
         }

@@ -72,8 +72,6 @@ pub enum Death {
     /// Nobody listens.
     #[default]
     Silent,
-    /// That it will never come back.
-    Gone,
     /// Nothing: its machine went with it, and the connection is still there.
     Unnoticed,
     /// The server has restarted after that, and takes its subscription for one that may

@@ -87,11 +87,6 @@ fn the_dead_are_skipped() {
         ..Queue::default()
     };
     holds("a process dies", three(crashes));
-    let gone = Queue {
-        death: Death::Gone,
-        ..crashes
-    };
-    holds("it will never come back", three(gone));
     let unnoticed = Queue {
         death: Death::Unnoticed,
         ..crashes
@@ -100,21 +95,26 @@ fn the_dead_are_skipped() {
     holds("... among two that poll", two(unnoticed));
 }
 
+/// Their processes let a claim run out, or can't be notified: none of their waiters is offered the
+/// lock before one has polled.
 #[test]
-fn the_dead_lose_their_places() {
+fn a_waiter_that_lost_its_place_and_lives_comes_back() {
     let crashes = Queue {
         crashes: 1,
         breaks: 1,
         ..Queue::default()
     };
-    let dead = Setup {
-        timing: Lengths {
-            dead_after: 2,
-            ..Lengths::default()
+    holds("one dies, a subscription breaks", two(crashes));
+    let siblings = Setup {
+        queue: Queue {
+            processes: 2,
+            leaves: 1,
+            breaks: 1,
+            ..Queue::default()
         },
-        ..two(crashes)
+        ..three(Queue::default())
     };
-    holds("dead after a while", dead);
+    holds("siblings, a subscription breaks", siblings);
 }
 
 #[test]

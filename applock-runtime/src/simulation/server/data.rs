@@ -209,7 +209,7 @@ impl Data {
                 }
                 _ => Err(NO_INTEGER),
             },
-            ["HGET" | "HSET" | "HDEL", key, ..] => {
+            ["HGET" | "HLEN" | "HSET" | "HINCRBY" | "HDEL", key, ..] => {
                 return Some(self.change::<Hash>(key, |hash| hash_command(hash, words)));
             }
             [
@@ -317,6 +317,14 @@ fn bulk(text: Option<&String>) -> Reply {
 fn hash_command(hash: &mut Hash, words: &[&str]) -> CommandResult {
     Ok(match words {
         ["HGET", _, field] => bulk(hash.get(*field)),
+        ["HLEN", _] => count(hash.iter()),
+        ["HINCRBY", _, field, by] => {
+            let known = hash.get(*field).map_or("0", String::as_str);
+            let sum = known.parse::<i64>().map_err(|_| NO_INTEGER)?
+                + by.parse::<i64>().map_err(|_| NO_INTEGER)?;
+            hash.insert((*field).to_owned(), sum.to_string());
+            Reply::Int(sum)
+        }
         ["HSET", _, pairs @ ..] if !pairs.is_empty() && pairs.len().is_multiple_of(2) => {
             let mut put = |pair: &[&str]| hash.insert(pair[0].to_owned(), pair[1].to_owned());
             count(pairs.chunks(2).filter(|pair| put(pair).is_none()))

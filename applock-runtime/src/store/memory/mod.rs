@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::view::{self, Shown, Who, nanos};
 use super::{
-    Acquire, Acquired, Inspection, Notification, Notifications, QueuePosition, Release, Released,
-    Renew, Store, StoreError, StoreErrorKind, StoreFuture, StoreResult,
+    Acquire, Acquired, Inspection, Notification, Notifications, Release, Released, Renew, Store,
+    StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::key::Key;
@@ -250,7 +250,7 @@ impl Notify<Party> for Channels {
         match sent.map(|channel| channel.send(notification)) {
             Some(Ok(())) => Reach::Notified,
             // Its engine has ended.
-            _ => Reach::Gone,
+            _ => Reach::Unreachable,
         }
     }
 }
@@ -287,12 +287,5 @@ fn acquire(lock: &mut LockState<Party>, now: StoreTime, request: Acquire) -> Sto
                 "set this machine's clock right",
             )
         })?;
-    Ok(match view::acquired(lock, decision, true, now)? {
-        // This store loses no queue: a waiter need not know its ticket.
-        Acquired::Queued(position) => Acquired::Queued(QueuePosition {
-            ticket: None,
-            ..position
-        }),
-        answer => answer,
-    })
+    view::acquired(lock, decision, true, now)
 }

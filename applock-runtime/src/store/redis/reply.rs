@@ -143,7 +143,9 @@ pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResu
             });
         }
         match array(value)? {
-            [zero, kind, left, micros, waiters, ahead, new, said] if number(zero) == Some(0) => {
+            [zero, kind, left, micros, waiters, ahead, new, ticket, said]
+                if number(zero) == Some(0) =>
+            {
                 let (left, at) = (number(left)?, unsigned(micros)?);
                 let waiters = unsigned(waiters);
                 let holder = lock_info(
@@ -157,12 +159,12 @@ pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResu
                 if number(ahead) == Some(-1) {
                     return Some(Acquired::Busy(holder));
                 }
-                let ticket = unsigned(new)?;
+                let ticket = unsigned(ticket)?;
                 Some(Acquired::Queued(QueuePosition {
                     holder,
                     ahead: unsigned(ahead)?,
                     at,
-                    is_new: ticket != 0,
+                    is_new: flag(new)?,
                     ticket: Some(ticket).filter(|ticket| *ticket > 0),
                     is_notified,
                 }))
@@ -460,7 +462,7 @@ mod tests {
                 Value::Array(vec![Value::Nil; 5]),
                 Value::Array(vec![Value::Int(1); 3]),
                 Value::Array(vec![Value::Array(vec![]); 7]),
-                Value::Array(vec![Value::Nil; 8]),
+                Value::Array(vec![Value::Nil; 9]),
             ])
             .collect()
     }

@@ -156,7 +156,6 @@ mod tests {
         let in_the_scripts = Timing {
             claim: number("CLAIM"),
             silence: number("SILENCE"),
-            dead_after: number("DEAD_AFTER"),
             queue_life: number("QUEUE_LIFE"),
             grace: number("GRACE"),
         };

@@ -17,16 +17,20 @@ local function take(at)
         confirm(lock, fence, state, ttl, fence_ttl)
         return token .. ' ' .. acquired
     end
-    local waits, new, waiting, ahead = wait ~= '', '0', nil, -1
+    local waits, ahead, new, ticket, waiting = wait ~= '', -1, 0, '0', nil
     -- A fence that can't be read is found out before the request stands in the queue.
     local token = kind == 'none' and next_token(fence)
     if token and redis.call('EXISTS', queue) == 0 then
         grant(lock, fence, token, ttl, fence_ttl, tail, nil)
         return token .. ' ' .. now
     end
+    if token then
+        note_missed_claim(fence, waiters)
+    end
     if waits then
-        local ticket, run, channel = string.match(wait, '^(%d+) (%w+) (.*)$')
-        new, waiting, ahead = join(queue, waiters, owner, ttl, fence_ttl, tail, ticket, channel, run)
+        local known, run, channel = string.match(wait, '^(%d+) (%w+) (.*)$')
+        ahead, new, ticket, waiting = join(queue, waiters, owner, ttl, fence_ttl, tail, known,
+            channel, run)
     end
     if token then
         -- No own channel: the answer has no room for a grant to another waiter of this
@@ -34,7 +38,7 @@ local function take(at)
         local served = serve(lock, fence, queue, waiters, '', owner, token,
             redis.call('ZPOPMIN', queue))
         if not served then
-            -- All waiters are dead or out of reach, and this request does not wait.
+            -- All waiters are out of reach, and this request does not wait.
             grant(lock, fence, token, ttl, fence_ttl, tail, nil)
         end
         if not served or served == owner then
@@ -49,7 +53,7 @@ local function take(at)
     -- A text that is none of ours may be long, and its beginning says enough.
     text = holder and text or string.sub(text, 1, 80)
     return {0, kind, redis.call('PTTL', lock), micros, waiting or redis.call('ZCARD', queue), ahead,
-        new, text}
+        new, ticket, text}
 end
 
 for at = 1, count do

@@ -12,8 +12,8 @@
 -- Answer  of a single lock as it is, otherwise a list:
 --         'token acquired at in ms'                             granted
 --         {0, type of what is there, its time left in ms, now in microseconds, how many
---          wait, how many before us (-1: not in the queue), our ticket if we are new there
---          or '0', its text if it is a string}                  held by another
+--          wait, how many before us (-1: not in the queue), 1 if we are new there, our
+--          ticket ('0': the one we brought), its text if it is a string}                  held by another
 --         {-1, error}                                           not done
 --
 -- This part serves locks that are free and have no queue: most calls need no more, and return

@@ -16,7 +16,9 @@ local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
 local function free(holding)
     redis.call('DEL', lock)
     local first = redis.pcall('ZPOPMIN', KEYS[3])
-    if first[1] then
+    if not first[1] then
+        redis.pcall('DEL', KEYS[4])
+    else
         -- Whatever is wrong with the queue: the lock is free. No own channel: the operator's
         -- process gets no grant by this answer.
         local done, served = pcall(function()

@@ -28,22 +28,27 @@
 --   waiters  hash:
 --     owner id -> 'ttl in ms' .. ' ' .. 'expiry of its fence in ms' .. ' ' .. channel .. ' ' .. tail
 --       tail: the text of its lock from `,"owner"` on
+--     '#' .. channel -> how many waiters of that process stand in the queue
 --     '@' .. channel -> 'when a waiter of that process last polled, in ms' .. ' ' .. run
 --       run: '0' if the process can't be notified on its channel, and polls instead; otherwise
---       the run id of the server where it has subscribed, '1' if it may not know that
+--       the run id of the server where it has subscribed, '1' if it may not know that; '-' once it
+--       has let a claim run out, until it polls again
+--     '!' -> owner id .. ' ' .. channel: the waiter that was last granted the lock unasked
 --
 -- For example, A holds; B of a process that was killed waits, then C. A is released:
 --   ZPOPMIN takes B; the lock is written for B; PUBLISH reaches no client; the lock is deleted.
 --   ZPOPMIN takes C; the lock is written for C; PUBLISH reaches one; the fence is written for C.
---   B is put back, with its ticket: its process polled less than 40 seconds ago.
+--   B has left the queue. If its process lives, B comes back with its ticket, to its old place.
 --
 -- Dangers, and the rules that guard against them:
 --   - A script that fails half-way is not rolled back. What can fail (type, right, memory) comes
 --     before the write that counts (rule R3).
 --   - A lock that is offered to a dead waiter. Nothing stays written for a waiter that does not
 --     get the lock; see `offer`.
---   - A waiter that loses its place to a short cut of the network. A skipped waiter keeps its
---     place for as long as its process may be alive.
+--   - A waiter that loses its place to a short cut of the network. It knows its ticket, and polls
+--     as soon as it is connected again.
+--   - Dead waiters that cost each release. They are met once, and a process that lets a claim run
+--     out is offered no other.
 --
 -- The server makes a script's functions anew in each call, and each costs it as much as a command.
 -- So what most calls need stands before this text, and returns; and numbers stay text where nothing
@@ -55,11 +60,8 @@ local MAX_TOKEN = 9007199254740991
 -- All in ms, and each the protocol's (`Timing::MILLIS`).
 -- The longest lease of a waiter that was granted the lock and has not confirmed it.
 local CLAIM = 3000
--- A process that can't be notified, and has not polled for longer, is skipped.
+-- A process that can't be notified, and has not polled for longer, is out of reach.
 local SILENCE = 3000
--- A process that can't be reached, and has not polled for longer, is dead: its waiters leave
--- the queue.
-local DEAD_AFTER = 40000
 -- Every waiter polls more often than this. A queue that no waiter polls expires.
 local QUEUE_LIFE = 45000
 -- After a restart of the server, how long a lock is kept for a waiter whose subscription may
@@ -211,8 +213,10 @@ end
 
 -- Puts a request into the queue, or leaves it where it stands, and notes that its process has
 -- polled. `ticket`: '0', or that of a place it had and the server has lost.
--- Answers: the ticket of a request that did not stand there before, or '0'; how many wait now;
--- how many of them stand before it.
+-- Answers: how many stand before it; 1 if it is new there; its ticket, '0' if that is the one it
+-- has brought; how many wait now.
+--
+-- What can fail (a wrong type) comes before what must not stay: the hash, its expiry, the queue.
 local function join(queue, waiters, owner, ttl, fence_ttl, tail, ticket, channel, run)
     local is_last = ticket == '0'
     if is_last then
@@ -220,14 +224,42 @@ local function join(queue, waiters, owner, ttl, fence_ttl, tail, ticket, channel
         last = last and tonumber(last)
         ticket = last and last >= tonumber(micros) and whole(last + 1) or micros
     end
-    local new = redis.call('ZADD', queue, 'NX', ticket, owner) == 1
     redis.call('HSET', waiters, owner, ttl .. ' ' .. fence_ttl .. ' ' .. channel .. ' ' .. tail,
         '@' .. channel, now .. ' ' .. run)
-    redis.call('PEXPIRE', queue, QUEUE_LIFE)
     redis.call('PEXPIRE', waiters, QUEUE_LIFE)
+    local new = redis.call('ZADD', queue, 'NX', ticket, owner)
+    redis.call('PEXPIRE', queue, QUEUE_LIFE)
     local waiting = redis.call('ZCARD', queue)
-    local ahead = new and is_last and waiting - 1 or redis.call('ZRANK', queue, owner)
-    return new and ticket or '0', waiting, ahead
+    if new == 1 then
+        redis.call('HINCRBY', waiters, '#' .. channel, 1)
+    end
+    local ahead = new == 1 and is_last and waiting - 1 or redis.call('ZRANK', queue, owner)
+    if new == 0 then
+        -- Where it brings none, the answer that told it was lost.
+        ticket = is_last and redis.call('ZRANGE', queue, ahead, ahead, 'WITHSCORES')[2] or '0'
+    end
+    return ahead, new, ticket, waiting
+end
+
+-- Forgets a waiter that has left the queue, and its process if it was the last one of that.
+local function forget(waiters, owner, channel)
+    redis.call('HDEL', waiters, owner)
+    if channel and redis.call('HINCRBY', waiters, '#' .. channel, -1) <= 0 then
+        redis.call('HDEL', waiters, '#' .. channel, '@' .. channel)
+    end
+end
+
+-- The lock is free though its newest holder has not given it back. If that holder was granted it
+-- unasked, its process is out of reach until it polls: the other waiters of that process are not
+-- offered the lock.
+local function note_missed_claim(fence, waiters)
+    local owner, channel = string.match(redis.call('HGET', waiters, '!') or '', '^(%x+) (%S+)$')
+    local state, _, _, _, newest = read(owner and read_text(fence) or '')
+    local polled = state == 'held' and newest == owner
+        and redis.call('HGET', waiters, '@' .. channel)
+    if polled then
+        redis.call('HSET', waiters, '@' .. channel, string.match(polled, '^%d+') .. ' -')
+    end
 end
 
 -- Whether the process has subscribed to an earlier run of this server: to one that has
@@ -267,7 +299,7 @@ local function offer(lock, fence, own_channel, requester, unreachable, token, ow
         grant(lock, fence, token, ttl, fence_ttl, tail, claim)
         return true, claim
     end
-    if unreachable[channel] or run == '0' then
+    if unreachable[channel] or run == '0' or run == '-' then
         return false, nil
     end
     local holding = holding_of(token, tail)
@@ -289,53 +321,36 @@ local function offer(lock, fence, own_channel, requester, unreachable, token, ow
     return true, claim
 end
 
--- Hands a free lock to the first waiter that can be reached. `token` is the next fencing
--- token; `first` is what ZPOPMIN took out of the queue: {owner id, ticket}, or {}.
+-- Hands a free lock to the first waiter that can be reached; those before it leave the queue.
+-- `token` is the next fencing token; `first` is what ZPOPMIN took out of the queue: {owner id,
+-- ticket}, or {}.
 -- Answers: the owner id that has the lock now, or `nil`; its claim in ms, if it is of the
 -- process that asks. Where no waiter has it, the key of the holding that has ended may still
 -- be there: the caller deletes it.
---
--- A skipped waiter keeps its place until its process is dead. What the hash knows of a
--- process that waits no more goes with the hash, at the lock's release or with time.
 local function serve(lock, fence, queue, waiters, own_channel, requester, token, first)
-    local unreachable, skipped = {}, {}
-    local served, claim = nil, nil
-    while not served and first[1] do
-        local owner, silence, run, is_served = first[1], 0, '0', false
+    local unreachable = {}
+    while first[1] do
+        local owner, silence, run, is_served, claim = first[1], 0, '0', false, nil
         local ttl, fence_ttl, channel, tail = string.match(
             redis.call('HGET', waiters, owner) or '', '^(%d+) (%d+) (%S+) (.*)$')
-        if not ttl then
-            silence = DEAD_AFTER + 1
-        elseif channel ~= own_channel and owner ~= requester then
-            local seen = redis.call('HGET', waiters, '@' .. channel)
-            local at, listens = string.match(seen or '', '^(%d+) (%w+)$')
-            silence, run = at and now - at or DEAD_AFTER + 1, listens or '0'
-        end
         if ttl then
+            if channel ~= own_channel and owner ~= requester then
+                local seen = redis.call('HGET', waiters, '@' .. channel)
+                local at, listens = string.match(seen or '', '^(%d+) ([%w-]+)$')
+                silence, run = at and now - at or SILENCE + 1, listens or '0'
+            end
             is_served, claim = offer(lock, fence, own_channel, requester, unreachable, token,
                 owner, ttl, fence_ttl, tail, silence, channel, run)
         end
+        if claim then
+            redis.call('HSET', waiters, '!', owner .. ' ' .. channel)
+        end
+        forget(waiters, owner, channel)
         if is_served then
-            served = owner
-            claim = channel == own_channel and claim or nil
+            return owner, channel == own_channel and claim or nil
         end
-        if not is_served and silence <= DEAD_AFTER then
-            skipped[#skipped + 1] = first
-        else
-            redis.call('HDEL', waiters, owner)
-        end
-        if not is_served then
-            first = redis.call('ZPOPMIN', queue)
-        end
+        first = redis.call('ZPOPMIN', queue)
     end
-    for i = 1, #skipped do
-        redis.call('ZADD', queue, skipped[i][2], skipped[i][1])
-    end
-    if #skipped > 0 then
-        -- ZPOPMIN may have emptied the key and dropped its expiry. It gets that of the hash,
-        -- not a fresh one: the last poll bounds it, and a queue of dead waiters expires.
-        redis.call('PEXPIRE', queue, math.max(redis.call('PTTL', waiters), 1))
-    end
-    return served, claim
+    return nil, nil
 end
 

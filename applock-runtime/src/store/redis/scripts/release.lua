@@ -12,7 +12,8 @@ local function end_holding(at)
         touch(fence)
         if redis.call('ZREM', queue, owner) > 0 then
             if redis.call('EXISTS', queue) > 0 then
-                redis.call('HDEL', waiters, owner)
+                local record = redis.call('HGET', waiters, owner) or ''
+                forget(waiters, owner, string.match(record, '^%d+ %d+ (%S+) '))
             else
                 -- The last waiter leaves nothing behind.
                 redis.call('DEL', waiters)
