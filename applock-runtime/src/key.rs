@@ -71,6 +71,15 @@ impl Key {
         })
     }
 
+    /// A key that a store names: it was checked when its lock was taken.
+    pub(crate) fn of_lock(lock: &str) -> Self {
+        Self {
+            lock: lock.into(),
+            app: Part::None,
+            name: Part::None,
+        }
+    }
+
     /// The application, if the key was made of one.
     pub(crate) fn app(&self) -> Option<&str> {
         self.app.of_key(&self.lock)

@@ -9,10 +9,10 @@ use applock::{AppLocker, Ending, Error, Result, singleton};
 const PASSWORD: &str = "s3cret-of-lk";
 
 /// All that a user needs for `redis://`, for every call there is.
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "evalsha", "eval", "time", "type", "exists", "pttl", "pexpire", "getrange", "mget", "set",
-    "setrange", "del", "hget", "hset", "hdel", "zadd", "zrange", "zrank", "zcard", "zrem",
-    "zpopmin",
+    "setrange", "del", "hget", "hset", "hincrby", "hdel", "zadd", "zrange", "zrank", "zcard",
+    "zrem", "zpopmin",
 ];
 
 /// To be notified of a grant; without them waiters poll.

@@ -50,7 +50,7 @@ fn a_grant_with_a_claim_or_a_token_that_no_script_gives_is_not_believed() {
         let channel = channel_of_the_waiter(&server);
         let owners: Vec<String> = server.run(&format!("ZRANGE {{{KEY}}}:queue 0 0"));
         let micros = i64::try_from(server.time().as_micros()).unwrap();
-        let message = format!("{} {} {micros} {claim}", owners[0], micros + above);
+        let message = format!("{} {} {micros} {claim} {KEY}", owners[0], micros + above);
         let received: i64 = server.try_run(&["PUBLISH", &channel, &message]).unwrap();
         assert_eq!(received, 1);
         let early = grants.recv_timeout(Duration::from_millis(300));

@@ -23,12 +23,13 @@
 //! that is `hold`'s.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::store::{
     Acquired, Grant, OwnerId, QueuePosition, StoreError, StoreErrorKind, StoreResult,
 };
@@ -188,14 +189,13 @@ impl Actor {
         let key = Arc::clone(&acquiring.request.key.lock);
         let pause = match outcome {
             Ok(Acquired::Granted { token, at }) => {
-                let grant = Grant {
-                    owner,
+                let granted = Granted {
                     token,
                     at,
-                    micros: 0,
-                    claim: acquiring.request.ttl,
+                    lease: acquiring.request.ttl,
+                    is_claim: false,
                 };
-                if self.grant(&grant, sent) {
+                if self.grant(owner, granted, sent) {
                     return;
                 }
                 let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
@@ -215,7 +215,7 @@ impl Actor {
             Ok(Acquired::Queued(place)) => {
                 self.queued(owner, sent, place);
                 if let Some(grant) = notified {
-                    self.notified(grant);
+                    self.notified(&Key::of_lock(&key), grant);
                 }
                 return;
             }
@@ -232,7 +232,7 @@ impl Actor {
                     acquiring.unknown = Some(now);
                 }
                 if let Some(grant) = notified {
-                    self.notified(grant);
+                    self.notified(&Key::of_lock(&key), grant);
                     return;
                 }
                 if error.worth_another && !acquiring.again {
@@ -297,10 +297,11 @@ impl Actor {
             self.waiters.set_next_poll(&key, arrival, Some(poll_at));
         }
         self.arm_acquiring(owner);
-        if place.is_new && before.is_some() {
-            // The store has lost its wait queue (a restart, an eviction). The other waiters
-            // of this process ask again now, in the order of their arrival, and so take
-            // their old places.
+        let is_first = arrival.is_some_and(|arrival| self.waiters.is_first(&key, arrival));
+        if place.is_new && before.is_some() && is_first {
+            // The store has lost its wait queue (a restart, an eviction), or this process was out
+            // of its reach. The other waiters of this process ask again now, in the order of their
+            // arrival, and so take their old places. They are not the first, and ask no others.
             for other in self.waiters.of(&key) {
                 if other != owner {
                     self.poll_now(other);
@@ -325,12 +326,16 @@ impl Actor {
     /// A notification is a hint, and never believed where it cannot be judged: a waiter
     /// that was never queued, a store's clock that was set, a claim that is over. The
     /// waiter polls then, and the store's answer is the lease.
-    pub(super) fn notified(&mut self, grant: Grant) {
+    pub(super) fn notified(&mut self, key: &Key, grant: Grant) {
         let owner = grant.owner;
         let now = self.now();
-        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
-            // The waiter has left the queue: its release hands the lock on.
-            return;
+        let acquiring = match self.state(owner) {
+            Some(EntryState::Acquiring(acquiring)) => acquiring,
+            // It holds the lock by a poll's answer; or it has left the queue, and its release,
+            // which is on its way, hands the lock on.
+            Some(_) => return,
+            // Nobody waits for it here: the claim would keep the lock from the next waiter.
+            None => return self.give_back(key, &grant),
         };
         if acquiring.in_flight {
             acquiring.notified = Some(grant);
@@ -346,7 +351,7 @@ impl Actor {
             // A moment in the future: the store's clock has jumped.
             (at <= now).then_some(Sent { at, ..sent })
         });
-        if !from.is_some_and(|from| self.grant(&grant, from)) {
+        if !from.is_some_and(|from| self.grant(owner, Granted::unasked(&grant), from)) {
             // A hint that can't be judged, or came late: the answer is the lease then.
             self.poll_now(owner);
         }
@@ -355,15 +360,31 @@ impl Actor {
     /// A release of this process has handed the lock to a waiter of this process, and the
     /// answer says so. The grant was made after that release left, so the lease is judged
     /// from there (rule R1), with no need of the store's clock.
-    pub(super) fn handed_over(&mut self, grant: Grant, sent: Sent) {
-        let Some(EntryState::Acquiring(acquiring)) = self.state(grant.owner) else {
-            return;
+    pub(super) fn handed_over(&mut self, key: &Key, grant: Grant, sent: Sent) {
+        let acquiring = match self.state(grant.owner) {
+            Some(EntryState::Acquiring(acquiring)) => acquiring,
+            Some(_) => return,
+            None => return self.give_back(key, &grant),
         };
         if acquiring.in_flight {
             acquiring.notified = Some(grant);
-        } else if !self.grant(&grant, sent) {
+        } else if !self.grant(grant.owner, Granted::unasked(&grant), sent) {
             self.poll_now(grant.owner);
         }
+    }
+
+    /// Releases a lock that was granted to an owner that this engine does not know (any more).
+    fn give_back(&mut self, key: &Key, grant: &Grant) {
+        tracing::debug!(
+            %key, owner = %grant.owner.simple(), token = grant.token,
+            "granted to a waiter that has gone; given back"
+        );
+        let now = self.now();
+        self.unfinished.add();
+        self.end(
+            grant.owner,
+            ReleasingEntry::granted_to_none(key, grant.claim, now),
+        );
     }
 
     /// Ends an acquire that has no grant. The caller gets what the last try said. What may
@@ -373,7 +394,7 @@ impl Actor {
         let Some(EntryState::Acquiring(mut acquiring)) = self.remove(owner) else {
             return;
         };
-        self.leave_queue(&acquiring);
+        self.leave_queue(&acquiring, false);
         let key = Arc::clone(&acquiring.request.key.lock);
         let last = acquiring.last.take().unwrap_or(Error::Closed { key });
         acquiring.answer(Err(last));
@@ -388,13 +409,16 @@ impl Actor {
     }
 
     /// Leaves the waiters of this process. If it was the first, the next one polls in its
-    /// place.
-    fn leave_queue(&mut self, acquiring: &AcquiringEntry) {
+    /// place: at once, if a poll of a waiter that stood in the queue was `granted` the lock. The
+    /// store may have lost the queue then, and with it all who wait here.
+    fn leave_queue(&mut self, acquiring: &AcquiringEntry, granted_by_poll: bool) {
         let Some(arrival) = acquiring.arrival else {
             return;
         };
         let key = &acquiring.request.key.lock;
-        let pause = if self.waiters.needs_polling(key) {
+        let pause = if granted_by_poll && acquiring.queued.is_some() {
+            Duration::ZERO
+        } else if self.waiters.needs_polling(key) {
             backoff::poll(0)
         } else {
             backoff::queue_poll(0)
@@ -411,14 +435,13 @@ impl Actor {
     ///
     /// The caller's answer is sent last. If the caller has gone meanwhile, the handle in it
     /// is dropped, and releases the lock (rule R6).
-    fn grant(&mut self, grant: &Grant, sent: Sent) -> bool {
-        let owner = grant.owner;
+    fn grant(&mut self, owner: OwnerId, granted: Granted, sent: Sent) -> bool {
         let now = self.now();
         let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return false;
         };
         let cap = acquiring.request.at_most.map(|most| sent.at + most);
-        let until = valid_until(sent.at, grant.claim);
+        let until = valid_until(sent.at, granted.lease);
         let until = cap.map_or(until, |cap| until.min(cap));
         if now >= until {
             return false;
@@ -426,7 +449,7 @@ impl Actor {
         let Some(EntryState::Acquiring(mut acquiring)) = self.remove(owner) else {
             return false;
         };
-        self.leave_queue(&acquiring);
+        self.leave_queue(&acquiring, !granted.is_claim);
         let Some(mailbox) = acquiring.mailbox.upgrade() else {
             // No handle of the engine is left, so no caller waits for the lock.
             let orphan = ReleasingEntry::orphan(&acquiring.request, now);
@@ -437,13 +460,14 @@ impl Actor {
         let terms = Terms {
             key: acquiring.request.key.clone(),
             owner,
-            token: grant.token,
+            token: granted.token,
             ttl: acquiring.request.ttl,
             remember: acquiring.request.remember,
-            acquired_at: grant.at,
+            acquired_at: granted.at,
             at_least: acquiring.request.at_least,
             cap,
             identity: Arc::clone(&acquiring.request.identity),
+            process: self.process,
         };
         let lease = Arc::new(Lease::new(terms, clock, sent, until));
         let waited = now.saturating_since(acquiring.since);
@@ -451,22 +475,40 @@ impl Actor {
             key = %lease.key, owner = %owner.simple(), token = lease.token,
             polls = acquiring.polls, ?waited, "acquired"
         );
-        let holding = if acquiring.queued.is_some() && grant.micros > 0 {
-            HoldingEntry::claimed(
-                Arc::clone(&lease),
-                sent.at,
-                grant.claim,
-                now,
-                acquiring.unknown,
-            )
+        let held = Arc::clone(&lease);
+        let holding = if granted.is_claim {
+            HoldingEntry::claimed(held, sent.at, granted.lease, now, acquiring.unknown)
         } else {
-            HoldingEntry::new(Arc::clone(&lease), sent.at, acquiring.unknown)
+            HoldingEntry::new(held, sent.at, acquiring.unknown)
         };
         self.put(owner, EntryState::Holding(holding));
         self.arm_holding(owner);
         let held = Held::new(lease, mailbox, self.parts.store.describe(), waited);
         acquiring.answer(Ok(held));
         true
+    }
+}
+
+/// What an entry is granted.
+struct Granted {
+    token: u64,
+    /// Since when, by the store's clock.
+    at: SystemTime,
+    lease: Duration,
+    /// The store has given it unasked, for a moment only: the first heartbeat makes the lease a
+    /// full one. That follows from how the grant came, and from nothing that the waiter knows.
+    is_claim: bool,
+}
+
+impl Granted {
+    /// By a notification, or by the answer to another's release.
+    fn unasked(grant: &Grant) -> Self {
+        Self {
+            token: grant.token,
+            at: grant.at,
+            lease: grant.claim,
+            is_claim: true,
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use std::time::Duration;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 
+/// Between two releases of an orphan: the longest pause. A late request holds the lock for so long.
+const WATCH_LONGEST: Duration = Duration::from_secs(2);
+
 /// Between two polls of a busy lock: the first pause, and the longest.
 const POLL_FIRST: Duration = Duration::from_millis(20);
 const POLL_LONGEST: Duration = Duration::from_millis(250);
@@ -20,6 +23,12 @@ const POLL_LONGEST: Duration = Duration::from_millis(250);
 /// The pause before the try after `failures` failed ones.
 pub(crate) fn retry(failures: u32) -> Duration {
     jittered(RETRY_FIRST, RETRY_LONGEST, failures)
+}
+
+/// The pause before an orphan that was released `times` before is released again: a late request
+/// most often comes soon.
+pub(crate) fn watch(times: u32) -> Duration {
+    jittered(RETRY_FIRST, WATCH_LONGEST, times)
 }
 
 /// The pause before a heartbeat is tried again: so short beside the ttl that two full

@@ -58,6 +58,8 @@ impl Parts {
 /// The engine's whole state. See the [module](self).
 pub(super) struct Actor {
     pub(super) parts: Arc<Parts>,
+    /// The process that this thread is of.
+    pub(super) process: u32,
     pub(super) unfinished: Arc<Unfinished>,
     pub(super) waiters: Waiters,
     /// Goes with each request that waits: where the store notifies this engine.
@@ -69,11 +71,20 @@ pub(super) struct Actor {
     pub(super) closing: Option<Closing>,
     /// By owner id. Boxed, for half of a hash table is empty.
     pub(super) entries: HashMap<OwnerId, Box<TableEntry>, BuildHasherDefault<IdHasher>>,
+    /// How many of them are held locks.
+    pub(super) held: usize,
+    /// How many of them only watch for a late request.
+    pub(super) watching: usize,
     /// The entries that have a timer, the earliest first.
     pub(super) timers: BTreeSet<(Moment, OwnerId)>,
     /// The batches that the store has not answered.
     pub(super) inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Completion> + Send>>>,
     pub(super) outbox: Outbox,
+    /// Releases that nobody waits for, and that the store has failed: they wait for its next
+    /// answer. Some may have gone meanwhile.
+    pub(super) parked: Vec<OwnerId>,
+    /// The one that tries on, for all of those.
+    pub(super) probe: Option<OwnerId>,
     /// The sleep that wakes the loop, and for when it is set. Kept over many rounds: a
     /// sleep for an earlier moment does no harm, and making one costs.
     pub(super) alarm: Option<(Moment, Sleep)>,
@@ -126,6 +137,18 @@ pub(super) enum Completion {
     Nothing,
 }
 
+impl Completion {
+    /// Whether the store has answered.
+    pub(super) fn is_answered(&self) -> bool {
+        match self {
+            Self::Acquired(_, _, outcomes) => outcomes.iter().any(Result::is_ok),
+            Self::Renewed(_, _, outcomes) => outcomes.iter().any(Result::is_ok),
+            Self::Released(_, _, outcomes) => outcomes.iter().any(Result::is_ok),
+            Self::Forced(_) | Self::Nothing => false,
+        }
+    }
+}
+
 /// A shutdown under way.
 pub(super) struct Closing {
     /// Holders have been notified, and may let go until then; what they still hold is
@@ -133,6 +156,8 @@ pub(super) struct Closing {
     pub(super) grace: Moment,
     /// The callers of the shutdown are answered by then, whatever is left.
     pub(super) deadline: Moment,
+    /// What was still held at the end of the grace has been released.
+    pub(super) has_released: bool,
     pub(super) replies: Vec<oneshot::Sender<Result<()>>>,
 }
 
@@ -149,6 +174,7 @@ impl Actor {
         let (notifications, notified) = mpsc::unbounded_channel();
         Self {
             parts,
+            process: std::process::id(),
             waiters: Waiters::default(),
             notifications,
             notified,
@@ -157,9 +183,13 @@ impl Actor {
             abandoned: false,
             closing: None,
             entries: HashMap::default(),
+            held: 0,
+            watching: 0,
             timers: BTreeSet::new(),
             inflight: FuturesUnordered::new(),
             outbox: Outbox::default(),
+            parked: Vec::new(),
+            probe: None,
             alarm: None,
             next_wall_check: None,
             wall_checked: None,
@@ -191,8 +221,14 @@ impl Actor {
             self.wall_checked = Some(Sent::now(&*self.parts.clock));
         }
         self.wake(owner, None);
+        self.held += usize::from(state.is_held());
+        self.watching += usize::from(state.is_watch());
         match self.entries.get_mut(&owner) {
-            Some(entry) => entry.state = state,
+            Some(entry) => {
+                self.held -= usize::from(entry.state.is_held());
+                self.watching -= usize::from(entry.state.is_watch());
+                entry.state = state;
+            }
             None => {
                 let entry = TableEntry { wake: None, state };
                 self.entries.insert(owner, Box::new(entry));
@@ -204,13 +240,19 @@ impl Actor {
     /// caller puts it back in another state, or counts it off.
     pub(super) fn remove(&mut self, owner: OwnerId) -> Option<EntryState> {
         self.wake(owner, None);
-        self.entries.remove(&owner).map(|entry| entry.state)
+        let state = self.entries.remove(&owner)?.state;
+        self.held -= usize::from(state.is_held());
+        self.watching -= usize::from(state.is_watch());
+        Some(state)
     }
 
     /// Ends an entry: there is nothing left to do for it, here or at the store.
     pub(super) fn retire(&mut self, owner: OwnerId) {
         if self.remove(owner).is_some() {
             self.unfinished.done();
+            if self.probe == Some(owner) {
+                self.next_probe();
+            }
         }
     }
 

@@ -56,7 +56,7 @@ impl Actor {
             }
             while let Poll::Ready(Some(notice)) = self.notified.poll_recv(context) {
                 match notice {
-                    Notification::Granted(grant) => self.notified(grant),
+                    Notification::Granted(key, grant) => self.notified(&key, grant),
                     Notification::Poll => self.poll_all(),
                 }
                 moved = true;
@@ -153,6 +153,9 @@ impl Actor {
 
     /// The store's answers, in the order of the batch.
     fn completed(&mut self, done: Completion) {
+        if self.probe.is_some() && done.is_answered() {
+            self.unpark();
+        }
         match done {
             Completion::Acquired(owners, sent, outcomes) => {
                 for (owner, outcome) in owners.into_iter().zip(outcomes) {

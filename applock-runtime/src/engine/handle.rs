@@ -13,6 +13,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use tokio::task::unconstrained;
 
 use crate::error::Result;
 use crate::key::Key;
-use crate::store::{Identity, Inspection, StoreError, StoreErrorKind};
+use crate::store::{Identity, Inspection, OwnerId, StoreError, StoreErrorKind};
 
 use super::core::Parts;
 use super::event_loop;
@@ -42,6 +43,9 @@ pub(crate) struct Engine {
     parts: Arc<Parts>,
     running: Mutex<Option<EngineThread>>,
     unfinished: Arc<Unfinished>,
+    /// What its owner ids begin with, and how many it has given.
+    first_owner: u128,
+    owners: AtomicU64,
 }
 
 /// The thread that runs, and how to reach it.
@@ -71,6 +75,8 @@ impl Engine {
             parts: Arc::new(parts),
             running: Mutex::new(None),
             unfinished: Arc::default(),
+            first_owner: OwnerId::new_v4().as_u128(),
+            owners: AtomicU64::new(0),
         }
     }
 
@@ -95,7 +101,7 @@ impl Engine {
 
     /// The engine of this very process. It touches nothing of its parent's that another thread
     /// may have locked at the moment of the fork.
-    fn here(&self) -> &Self {
+    pub(crate) fn here(&self) -> &Self {
         if self.process == std::process::id() {
             return self;
         }
@@ -103,8 +109,19 @@ impl Engine {
         self.forked.get_or_init(forked).here()
     }
 
+    /// Of [`here`](Self::here).
     pub(crate) fn identity(&self) -> &Arc<Identity> {
-        &self.here().parts.identity
+        &self.parts.identity
+    }
+
+    /// An owner id for one acquisition (rule R6): a random number of 122 bits, drawn once for each
+    /// engine, and the count of its ids mixed in. No system call.
+    pub(crate) fn new_owner(&self) -> OwnerId {
+        /// Odd, so that no two counts give the same id: 2^128 divided by the golden ratio.
+        const STEP: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        let count = self.owners.fetch_add(1, Ordering::Relaxed);
+        let mixed = STEP.wrapping_mul(u128::from(count));
+        OwnerId::from_u128(self.first_owner.wrapping_add(mixed))
     }
 
     pub(crate) fn store(&self) -> Arc<str> {
@@ -179,13 +196,20 @@ impl Engine {
         lock: Option<&Key>,
         command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
     ) -> Result<T> {
-        let this = self.here();
-        let mailbox = this.mailbox(lock)?;
+        self.here().ask_this(lock, command).await
+    }
+
+    async fn ask_this<T>(
+        &self,
+        lock: Option<&Key>,
+        command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
+    ) -> Result<T> {
+        let mailbox = self.mailbox(lock)?;
         let (reply, answer) = oneshot::channel();
-        let stopped = || stopped(&this.store(), lock);
+        let stopped = || stopped(&self.store(), lock);
         if let Err(unsent) = mailbox.send(command(reply)) {
             if let Command::Acquire { .. } = unsent.0 {
-                this.unfinished.done();
+                self.unfinished.done();
             }
             return Err(stopped());
         }
@@ -204,19 +228,20 @@ impl Engine {
     ///
     /// The deadline counts from here, in the caller's thread, and not from when the engine
     /// gets to the command.
+    ///
+    /// Of [`here`](Self::here).
     pub(crate) async fn acquire(&self, request: AcquireRequest) -> Result<Held> {
-        let this = self.here();
-        let mailbox = this.mailbox(Some(&request.key))?.downgrade();
+        let mailbox = self.mailbox(Some(&request.key))?.downgrade();
         let key = request.key.clone();
-        let deadline = request.deadline(&*this.parts.clock);
+        let deadline = request.deadline(&*self.parts.clock);
         let mut gone = request.waits().then(|| Gone {
             owner: request.owner,
             mailbox: mailbox.clone(),
             answered: false,
-            process: this.process,
+            process: self.process,
         });
-        let outcome = this.ask(Some(&key), |reply| {
-            this.unfinished.add();
+        let outcome = self.ask_this(Some(&key), |reply| {
+            self.unfinished.add();
             Command::Acquire {
                 request,
                 deadline,

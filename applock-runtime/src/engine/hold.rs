@@ -55,6 +55,14 @@ impl Actor {
             holding.again = true;
             return;
         }
+        if !holding.lease.is_valid() {
+            // Whoever wants it, an operator or a caller of `verify`: a heartbeat would lengthen, at
+            // the store, the lease of a holder that has been told that it is over.
+            for reply in holding.asking.drain(..).chain(holding.asked.drain(..)) {
+                let _ = reply.send(Ok(false));
+            }
+            return;
+        }
         holding.in_flight = true;
         holding.again = false;
         holding.asking.append(&mut holding.asked);

@@ -93,6 +93,8 @@ pub(crate) struct Terms {
     pub(crate) at_least: Option<Duration>,
     pub(crate) cap: Option<Moment>,
     pub(crate) identity: Arc<Identity>,
+    /// The process that holds the lock.
+    pub(crate) process: u32,
 }
 
 impl Lease {
@@ -120,7 +122,7 @@ impl Lease {
             loss: AtomicU8::new(0),
             changed: Notify::new(),
             clock,
-            process: std::process::id(),
+            process: terms.process,
         }
     }
 
@@ -161,16 +163,14 @@ impl Lease {
     }
 
     /// Whether it was copied by a fork: the lock is held by the parent, whose engine sends the
-    /// heartbeats, and the child holds nothing.
+    /// heartbeats, and the child holds nothing. A system call: asked once for each call of a
+    /// user's, and never by the engine, whose thread no fork copies.
     pub(crate) fn is_of_another_process(&self) -> bool {
         self.process != std::process::id()
     }
 
     /// The present moment, if the lease still counts.
     fn valid_now(&self) -> Option<Moment> {
-        if self.is_of_another_process() {
-            return None;
-        }
         loop {
             let until = self.valid_until.load(Ordering::Acquire);
             if until == OVER {
@@ -396,6 +396,7 @@ mod tests {
                 host: "h".into(),
                 pid: 1,
             }),
+            process: std::process::id(),
         };
         let sent = Sent::now(clock);
         let until = valid_until(sent.at, ttl);

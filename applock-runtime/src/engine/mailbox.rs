@@ -155,6 +155,9 @@ impl Held {
     /// What is known of the lease. A suspect one is verified in the background; the first
     /// reader sends for the heartbeat.
     pub(crate) fn validity(&self) -> Validity {
+        if self.lease.is_of_another_process() {
+            return Validity::Over;
+        }
         let validity = self.lease.validity();
         if validity == Validity::Suspect && self.lease.asks_first() {
             // An engine that has stopped has ended the lease.
@@ -218,7 +221,11 @@ impl Held {
 
     /// Lets go in the background, once. Never blocks: it runs in destructors.
     pub(crate) fn let_go(&self) {
-        if !self.lease.is_of_another_process() && !self.ended.swap(true, Ordering::AcqRel) {
+        let is_ended = self.ended.load(Ordering::Acquire);
+        if !is_ended
+            && !self.lease.is_of_another_process()
+            && !self.ended.swap(true, Ordering::AcqRel)
+        {
             // An engine that has stopped has ended the lease; the ttl frees the lock.
             let _ = self
                 .mailbox
@@ -230,8 +237,9 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.let_go();
-        if self.lease.is_of_another_process() {
-            // The thread at the mailbox's other end is the parent's: it must not be woken.
+        if !*self.ended.get_mut() {
+            // A copy that a fork has made: the thread at the mailbox's other end is the parent's,
+            // and must not be woken.
             std::mem::forget(self.mailbox.clone());
         }
     }

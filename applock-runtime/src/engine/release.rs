@@ -62,8 +62,11 @@ impl Actor {
         let store = self.parts.store.describe();
         let outcome = match outcome {
             Ok(Released { ended, next }) => {
-                if let Some(grant) = next {
-                    self.handed_over(grant, sent);
+                if let Some(grant) = next
+                    && let Some(EntryState::Releasing(releasing)) = self.state(owner)
+                {
+                    let key = releasing.key.clone();
+                    self.handed_over(&key, grant, sent);
                 }
                 Ok(ended)
             }
@@ -88,9 +91,9 @@ impl Actor {
             // Orphan: the store had something to release, or has nothing to release yet.
             // Keep releasing until no earlier acquire can arrive.
             Ok(_) if releasing.lease.is_none() => {
-                let watch = *releasing.watch.get_or_insert(now + ORPHAN_WATCH);
-                let pause = backoff::retry(releasing.failures);
+                let pause = backoff::watch(releasing.failures);
                 releasing.failures += 1;
+                let watch = self.watch(owner, now + ORPHAN_WATCH);
                 self.wake(owner, Some(watch.min(now + pause)));
             }
             Ok(true) => {
@@ -126,13 +129,64 @@ impl Actor {
                 }
                 let failure = error.into_error(store, Some(key));
                 if passing {
-                    let pause = backoff::retry(releasing.failures);
+                    let (pause, until) = (backoff::retry(releasing.failures), releasing.until);
                     releasing.answer(Err(failure));
-                    let next = releasing.until.min(now + pause);
-                    self.wake(owner, Some(next));
+                    self.try_again(owner, now + pause, until);
                 } else {
                     self.finish(owner, Err(failure));
                 }
+            }
+        }
+    }
+
+    /// Releases it again and again until `end`, or until what was set before: a request that is
+    /// late may take the lock.
+    fn watch(&mut self, owner: OwnerId, end: Moment) -> Moment {
+        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
+            return end;
+        };
+        let is_new = releasing.watch.is_none();
+        let watch = *releasing.watch.get_or_insert(end);
+        self.watching += usize::from(is_new);
+        watch
+    }
+
+    /// Another try of a release that nobody waits for, by a store that has failed. One at a time
+    /// tries on, for all: thousands may have been left behind by callers that tried in vain, and
+    /// each would be a request twice a second. The others wait for the store's next answer.
+    fn try_again(&mut self, owner: OwnerId, at: Moment, until: Moment) {
+        let probe = self.probe.filter(|probe| self.entries.contains_key(probe));
+        if probe.is_none_or(|probe| probe == owner) {
+            self.probe = Some(owner);
+            self.wake(owner, Some(until.min(at)));
+        } else {
+            self.parked.push(owner);
+            self.wake(owner, Some(until));
+        }
+    }
+
+    /// The store has answered something: the releases that waited for that leave now.
+    pub(super) fn unpark(&mut self) {
+        self.probe = None;
+        for owner in std::mem::take(&mut self.parked) {
+            if let Some(EntryState::Releasing(releasing)) = self.state(owner)
+                && !releasing.in_flight
+            {
+                releasing.in_flight = true;
+                self.queue_release(owner);
+            }
+        }
+    }
+
+    /// The one that tried for the others has come to its end: the next one tries.
+    pub(super) fn next_probe(&mut self) {
+        let now = self.now();
+        self.probe = None;
+        while let Some(owner) = self.parked.pop() {
+            if let Some(EntryState::Releasing(releasing)) = self.state(owner) {
+                let until = releasing.until;
+                self.try_again(owner, now, until);
+                return;
             }
         }
     }
@@ -153,10 +207,10 @@ impl Actor {
             // orphan now.
             Some(end) => {
                 releasing.lease = None;
-                releasing.watch = Some(end);
                 releasing.until = end;
                 releasing.failures = 0;
-                self.wake(owner, Some(end.min(now + backoff::retry(0))));
+                self.watch(owner, end);
+                self.wake(owner, Some(end.min(now + backoff::watch(0))));
             }
             None => self.retire(owner),
         }

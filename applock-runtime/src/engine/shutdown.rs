@@ -41,6 +41,7 @@ impl Actor {
         self.closing = Some(Closing {
             grace: now + within / 2,
             deadline: now + within,
+            has_released: false,
             replies: vec![reply],
         });
         for owner in self.owners() {
@@ -65,10 +66,10 @@ impl Actor {
     /// Carries a shutdown on: the release of what is still held, and the answer.
     pub(super) fn close(&mut self) {
         let now = self.now();
-        let Some(closing) = &self.closing else {
+        let Some(closing) = &mut self.closing else {
             return;
         };
-        if now >= closing.grace {
+        if now >= closing.grace && !std::mem::replace(&mut closing.has_released, true) {
             for owner in self.owners() {
                 if let Some(EntryState::Holding(holding)) = self.state(owner) {
                     let lease = Arc::clone(&holding.lease);
@@ -76,11 +77,7 @@ impl Actor {
                 }
             }
         }
-        let left = self
-            .entries
-            .values()
-            .filter(|entry| !matches!(&entry.state, EntryState::Releasing(releasing) if releasing.is_watch()))
-            .count();
+        let left = self.entries.len() - self.watching;
         let Some(closing) = &mut self.closing else {
             return;
         };

@@ -18,7 +18,7 @@ use crate::store::{Acquire, Grant, Notifications};
 
 use super::backoff;
 use super::lease::{Lease, Validity};
-use super::lease_time::{Sent, heartbeat_interval};
+use super::lease_time::{DEFAULT_REMEMBER, Sent, heartbeat_interval};
 use super::mailbox::{AcquireRequest, Held, WeakMailbox};
 
 /// One acquisition, from the request to its end. See the [engine's page](super) for the
@@ -28,6 +28,18 @@ pub(super) enum EntryState {
     Acquiring(Box<AcquiringEntry>),
     Holding(HoldingEntry),
     Releasing(Box<ReleasingEntry>),
+}
+
+impl EntryState {
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self, Self::Holding(_))
+    }
+
+    /// Whether nothing is known to be held, and only a late request is watched for. A
+    /// shutdown does not wait for that.
+    pub(super) fn is_watch(&self) -> bool {
+        matches!(self, Self::Releasing(releasing) if releasing.watch.is_some())
+    }
 }
 
 /// An acquire that is in flight, stands in the wait queue, or waits for its next try.
@@ -263,6 +275,24 @@ impl ReleasingEntry {
         }
     }
 
+    /// A lock that was granted to an owner that no entry is of.
+    pub(super) fn granted_to_none(key: &Key, claim: Duration, now: Moment) -> Self {
+        Self {
+            key: key.clone(),
+            remember: DEFAULT_REMEMBER,
+            lease: None,
+            reply: None,
+            lost: None,
+            is_queue_place: true,
+            in_flight: true,
+            failures: 0,
+            unknown: false,
+            until: now + claim,
+            watch: None,
+            late_acquire_until: None,
+        }
+    }
+
     /// A waiter that leaves the wait queue. If it was granted the lock meanwhile, the store
     /// hands that on.
     pub(super) fn queued(request: &AcquireRequest, now: Moment) -> Self {
@@ -270,12 +300,6 @@ impl ReleasingEntry {
             is_queue_place: true,
             ..Self::orphan(request, now)
         }
-    }
-
-    /// Whether nothing is known to be held, and only a late request is watched for. A
-    /// shutdown does not wait for that.
-    pub(super) fn is_watch(&self) -> bool {
-        self.watch.is_some()
     }
 
     pub(super) fn answer(&mut self, outcome: Result<()>) {

@@ -65,6 +65,13 @@ impl Waiters {
         }
     }
 
+    /// Whether it is the first waiter of its lock here: the one that polls.
+    pub(super) fn is_first(&self, key: &Arc<str>, arrival: u64) -> bool {
+        self.by_key
+            .get(key)
+            .is_some_and(|waiters| waiters.is_first(arrival))
+    }
+
     /// When this waiter is to poll, if it is the first.
     pub(super) fn next_poll(&self, key: &Arc<str>, arrival: u64) -> Option<Moment> {
         let waiters = self.by_key.get(key)?;

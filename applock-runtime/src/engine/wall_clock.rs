@@ -46,9 +46,7 @@ impl Actor {
                 }
             }
         }
-        let mut states = self.entries.values().map(|entry| &entry.state);
-        let held = states.any(|state| matches!(state, EntryState::Holding(_)));
-        self.next_wall_check = held.then(|| now + WALL_CHECK);
+        self.next_wall_check = (self.held > 0).then(|| now + WALL_CHECK);
     }
 
     /// A lease is suspect: the store is asked at once, by a heartbeat.

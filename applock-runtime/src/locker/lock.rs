@@ -9,7 +9,6 @@ use crate::engine::{AcquireRequest, Validity, Wait};
 use crate::error::{Error, Result};
 use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
-use crate::store::OwnerId;
 
 use super::current::{self, NOT_REENTRANT};
 use super::guard::LockGuard;
@@ -530,11 +529,11 @@ impl Lock {
         {
             return Err(around.busy(NOT_REENTRANT));
         }
-        let engine = self.locker.engine();
+        let engine = self.locker.engine().here();
         let held = engine
             .acquire(AcquireRequest {
                 key,
-                owner: OwnerId::new_v4(),
+                owner: engine.new_owner(),
                 ttl,
                 remember,
                 identity: Arc::clone(engine.identity()),

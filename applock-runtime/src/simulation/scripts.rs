@@ -425,7 +425,7 @@ impl<S: ScriptServer> Pair<S> {
             .server
             .published()
             .into_iter()
-            .map(|(channel, message)| (channel, reply::grant(&message).unwrap()))
+            .map(|(channel, message)| (channel, reply::grant(&message).unwrap().1))
             .collect();
         self.same(
             "notifications",

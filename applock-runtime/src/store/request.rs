@@ -103,8 +103,8 @@ pub(crate) type Notifications = mpsc::UnboundedSender<Notification>;
 /// What a store says unasked. Only ever a hint: a poll finds what a lost notification said.
 #[derive(Clone, Debug)]
 pub(crate) enum Notification {
-    /// A waiter was granted the lock.
-    Granted(Grant),
+    /// A waiter was granted that lock.
+    Granted(Key, Grant),
     /// Grants are notified from now on, or no longer: each waiter has to poll, for a grant
     /// in between may have reached nobody.
     Poll,

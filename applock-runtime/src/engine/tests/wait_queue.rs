@@ -23,7 +23,7 @@ struct QueuedCall {
 impl QueuedCall {
     /// The store notifies it of its grant, `passed` after its request.
     fn notified(&self, passed: Duration) {
-        let notice = Notification::Granted(grant(self.owner, passed));
+        let notice = Notification::Granted(key(), grant(self.owner, passed));
         self.notifications.send(notice).unwrap();
     }
 
@@ -35,6 +35,10 @@ impl QueuedCall {
         }
         self.taking.join().unwrap().unwrap()
     }
+}
+
+fn key() -> Key {
+    Key::of_lock("k")
 }
 
 fn grant(owner: OwnerId, passed: Duration) -> Grant {
@@ -144,10 +148,13 @@ fn a_grant_of_a_server_whose_clock_has_jumped_is_asked_for() {
 
     let stage = Stage::new();
     let first = stage.queued(Wait::Forever, 0);
-    let back = Notification::Granted(Grant {
-        micros: SERVER - 1,
-        ..grant(first.owner, Duration::ZERO)
-    });
+    let back = Notification::Granted(
+        key(),
+        Grant {
+            micros: SERVER - 1,
+            ..grant(first.owner, Duration::ZERO)
+        },
+    );
     first.notifications.send(back).unwrap();
     stage.poll(first.owner);
     assert!(!first.taking.is_finished());
@@ -272,7 +279,7 @@ fn a_waiter_is_answered_at_its_deadline_though_a_request_is_in_flight() {
 }
 
 #[test]
-fn a_waiter_that_is_dropped_leaves_the_queue_at_once_and_its_grant_is_ignored() {
+fn a_waiter_that_is_dropped_leaves_the_queue_at_once_and_a_late_grant_is_given_back() {
     let stage = Stage::new();
     let request = stage.waiting(Wait::Forever);
     let owner = request.owner;
@@ -288,9 +295,17 @@ fn a_waiter_that_is_dropped_leaves_the_queue_at_once_and_its_grant_is_ignored() 
     let (batch, reply) = stage.release();
     assert_eq!(batch[0].owner, owner);
     // The release that is on its way passes the lock on.
-    let crossing = Notification::Granted(grant(owner, Duration::ZERO));
-    notifications.send(crossing).unwrap();
+    let crossing = Notification::Granted(key(), grant(owner, Duration::ZERO));
+    notifications.send(crossing.clone()).unwrap();
+    stage.catch_up();
+    stage.nothing();
     reply.send(vec![Ok(true)]).unwrap();
+    stage.catch_up();
+    // One that comes when nobody is left who waits for it would keep the lock for its claim (F38).
+    notifications.send(crossing).unwrap();
+    let (batch, reply) = stage.release();
+    assert_eq!((batch[0].owner, &batch[0].key.lock), (owner, &key().lock));
+    reply.send(vec![Ok(false)]).unwrap();
     stage.catch_up();
     stage.clock.advance(TTL);
     stage.nothing();

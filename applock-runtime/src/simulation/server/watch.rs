@@ -226,8 +226,10 @@ impl WatchedLock {
         }
         let mut has_queued = world.has_queued.borrow_mut();
         let is_new = |owner: &&OwnerNumber| !before.contains(owner) && !has_queued.contains(owner);
-        let new = queue.iter().rev().take_while(is_new).count();
-        let comes_between = queue.iter().filter(is_new).count() > new;
+        // At the end stand those that have come now: for the first time, or back without a ticket.
+        let end = queue.iter().rev();
+        let end = end.take_while(|owner| !before.contains(owner));
+        let comes_between = queue.iter().filter(is_new).count() > end.filter(is_new).count();
         has_queued.extend(queue);
         let stayed = self.queue.iter().filter(|owner| after.contains(owner));
         let are_now = queue.iter().filter(|owner| before.contains(owner));

@@ -245,7 +245,8 @@ struct Channels;
 
 impl Notify<Party> for Channels {
     fn reach(&mut self, waiter: &Waiter<Party>, grant: &Granted) -> Reach {
-        let notification = Notification::Granted(view::grant(grant));
+        let notification =
+            Notification::Granted(Key::of_lock(&waiter.who.who.key), view::grant(grant));
         let sent = waiter.who.notifications.as_ref();
         match sent.map(|channel| channel.send(notification)) {
             Some(Ok(())) => Reach::Notified,

@@ -110,7 +110,7 @@ impl Table {
     /// The next grant that a waiter was notified of.
     fn notified(&mut self) -> Option<Grant> {
         match self.notified.try_recv().ok()? {
-            Notification::Granted(grant) => Some(grant),
+            Notification::Granted(_, grant) => Some(grant),
             Notification::Poll => panic!("this store can notify at any time"),
         }
     }

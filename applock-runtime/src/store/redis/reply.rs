@@ -14,7 +14,7 @@ use redis::Value;
 use serde::Deserialize;
 
 use crate::info::{Ending, LastHolding, LockInfo, Record};
-use crate::key::Key;
+use crate::key::{Key, MAX_KEY};
 use crate::protocol::{MAX_TOKEN, Timing};
 use crate::shown::shown;
 use crate::store::view::LAST_DATE_MS;
@@ -202,21 +202,25 @@ pub(crate) fn released(value: &Value) -> StoreResult<Released> {
 /// The message that `queue.lua` publishes to a waiter's process. `None` for any other text: a
 /// channel is open to every client, and a message is only a hint. So is one with a longer claim
 /// than a script gives, or a token that is below the store's clock (rule R8).
-pub(crate) fn grant(message: &str) -> Option<Grant> {
-    let mut parts = message.split(' ');
+pub(crate) fn grant(message: &str) -> Option<(Key, Grant)> {
+    let mut parts = message.splitn(5, ' ');
     let owner = OwnerId::try_parse(parts.next()?).ok()?;
     let mut number = || parts.next()?.parse::<u64>().ok();
     let (token, micros, claim) = (number()?, number()?, number()?);
-    if parts.next().is_some() || token < micros {
+    let lock = parts
+        .next()
+        .filter(|lock| (1..=MAX_KEY).contains(&lock.len()))?;
+    if token < micros {
         return None;
     }
-    Some(Grant {
+    let grant = Grant {
         owner,
         token: self::token(token)?,
         at: at(micros / 1000)?,
         micros,
         claim: self::claim(claim)?,
-    })
+    };
+    Some((Key::of_lock(lock), grant))
 }
 
 /// The answer of `renew.lua`: one flag for each lock. As a whole or not at all: a flag that is
@@ -520,6 +524,7 @@ mod tests {
                 bulk("1000"),
                 Value::Int(1),
                 Value::Int(ahead),
+                Value::Int(0),
                 bulk("0"),
                 bulk(&hold),
             ]
@@ -528,15 +533,15 @@ mod tests {
         assert!(matches!(read(&busy(-1)), Ok(Acquired::Busy(_))));
         assert!(matches!(read(&busy(3)), Ok(Acquired::Queued(_))));
         // Kept: what is only shown, or may be any number or text.
-        for answer in with_one_odd(&busy(3), &[2, 3, 4, 5, 6, 7]) {
+        for answer in with_one_odd(&busy(3), &[2, 3, 4, 5, 6, 7, 8]) {
             is_unknown(&answer, acquired(&key(), &answer, true));
         }
         for ahead in [-7, -2, i64::MIN] {
             is_unknown(&Value::Int(ahead), read(&busy(ahead)));
         }
         let mut negative = busy(3);
-        negative[6] = Value::Int(-1);
-        is_unknown(&negative[6], read(&negative));
+        negative[7] = Value::Int(-1);
+        is_unknown(&negative[7], read(&negative));
 
         let grant = [
             bulk(OWNER),
@@ -566,23 +571,24 @@ mod tests {
 
     #[test]
     fn a_message_is_a_grant_only_if_a_script_may_have_published_it() {
-        assert!(grant(&format!("{OWNER} 70000 60000 3000")).is_some());
-        assert!(grant(&format!("{OWNER} 60000 60000 1")).is_some());
+        assert!(grant(&format!("{OWNER} 70000 60000 3000 k")).is_some());
+        assert!(grant(&format!("{OWNER} 60000 60000 1 k")).is_some());
         for message in [
             "",
-            "70000 60000 3000",
-            "x 70000 60000 3000",
+            "70000 60000 3000 k",
+            "x 70000 60000 3000 k",
             &format!("{OWNER} 70000 60000"),
-            &format!("{OWNER} 70000 60000 3000 1"),
-            &format!("{OWNER} 70000 60000 -1"),
+            &format!("{OWNER} 70000 60000 3000"),
+            &format!("{OWNER} 70000 60000 3000 "),
+            &format!("{OWNER} 70000 60000 -1 k"),
             // A claim of an hour, of just too much, and of nothing.
-            &format!("{OWNER} 70000 60000 3600000"),
-            &format!("{OWNER} 70000 60000 3001"),
-            &format!("{OWNER} 70000 60000 0"),
+            &format!("{OWNER} 70000 60000 3600000 k"),
+            &format!("{OWNER} 70000 60000 3001 k"),
+            &format!("{OWNER} 70000 60000 0 k"),
             // Tokens that no script draws.
-            &format!("{OWNER} 59999 60000 3000"),
-            &format!("{OWNER} 0 0 3000"),
-            &format!("{OWNER} 9007199254740992 60000 3000"),
+            &format!("{OWNER} 59999 60000 3000 k"),
+            &format!("{OWNER} 0 0 3000 k"),
+            &format!("{OWNER} 9007199254740992 60000 3000 k"),
         ] {
             assert!(grant(message).is_none(), "{message}");
         }

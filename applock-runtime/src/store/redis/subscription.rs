@@ -27,7 +27,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use redis::RedisResult;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Instant, interval, timeout};
 use uuid::Uuid;
 
 use crate::store::{Notification, Notifications, StoreError, StoreErrorKind, StoreResult};
@@ -55,6 +55,9 @@ const WARN_AFTER: u32 = 4;
 /// In place of a run id that the user may not ask for.
 const UNKNOWN: &str = "1";
 
+/// A subscription that ends sooner than this has failed: something hangs up on it.
+const GOOD_AFTER: Duration = PING;
+
 /// The subscription of one store.
 #[derive(Debug)]
 pub(super) struct Subscriber {
@@ -62,8 +65,20 @@ pub(super) struct Subscriber {
     channel: String,
     /// The run id of the server where it is subscribed, if it is.
     subscribed_at: Mutex<Option<Arc<str>>>,
-    /// The engine that it notifies. For the waiters of another engine it starts anew.
-    notified: Mutex<Option<Notifications>>,
+    attempts: Mutex<Attempts>,
+}
+
+/// What is known of the tries to subscribe.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// The engine that is notified while a subscription lasts, or is tried for.
+    notified: Option<Notifications>,
+    /// Failed ones in a row.
+    failures: u32,
+    /// A person was told of them.
+    warned: bool,
+    /// The earliest time of the next.
+    not_before: Option<Instant>,
 }
 
 impl Default for Subscriber {
@@ -71,7 +86,7 @@ impl Default for Subscriber {
         Self {
             channel: format!("applock:{}", Uuid::new_v4().simple()),
             subscribed_at: Mutex::default(),
-            notified: Mutex::default(),
+            attempts: Mutex::default(),
         }
     }
 }
@@ -94,66 +109,91 @@ impl Subscriber {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to listen for that engine, unless that has been done.
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to listen for that engine, unless that is done already, or is not due yet. Called
+    /// with each answer that a waiter stands in the queue: so a process of which nobody waits
+    /// dials no second connection, and dials none anew.
     pub(super) fn start(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
         notifications: &Notifications,
     ) {
-        let mut notified = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
-        if notified
-            .as_ref()
-            .is_some_and(|engine| engine.same_channel(notifications))
-        {
+        let mut attempts = self.attempts();
+        let is_ours = |engine: &Notifications| engine.same_channel(notifications);
+        let is_early = attempts.not_before.is_some_and(|at| Instant::now() < at);
+        if is_early || attempts.notified.as_ref().is_some_and(is_ours) {
             return;
         }
-        *notified = Some(notifications.clone());
+        attempts.notified = Some(notifications.clone());
         *self.run() = None;
         tokio::spawn(Arc::clone(self).listen(Arc::clone(connection), notifications.clone()));
     }
 
-    /// Subscribes again and again, until the engine has ended.
+    /// Subscribes, and passes grants on for as long as that lasts. When it has ended, the waiters
+    /// of this process poll, and the first one that is answered begins anew.
     async fn listen(self: Arc<Self>, connection: Arc<Connection>, notifications: Notifications) {
-        let mut failures = 0;
-        let mut warned = false;
-        while !notifications.is_closed() {
-            let failed = match timeout(TIMEOUT, self.subscribe(&connection)).await {
-                Ok(Ok((sink, stream, run))) => {
-                    if warned {
-                        tracing::info!(store = %connection.shown(), "listening for released locks again");
-                    }
-                    (failures, warned) = (0, false);
-                    self.set_subscribed_at(Some(run), &notifications);
-                    hear(sink, stream, &notifications).await;
-                    self.set_subscribed_at(None, &notifications);
-                    continue;
+        let failed = match timeout(TIMEOUT, self.subscribe(&connection)).await {
+            Ok(Ok((sink, stream, run))) => {
+                let since = Instant::now();
+                if std::mem::take(&mut self.attempts().warned) {
+                    tracing::info!(store = %connection.shown(), "listening for released locks again");
                 }
-                Ok(Err(failed)) => failed,
-                Err(_) => StoreError::new(
-                    StoreErrorKind::NotDone,
-                    "no answer in time",
-                    "see whether the server is overloaded or the network is cut",
-                ),
-            };
-            failures += 1;
-            let denied = !failed.is_passing();
-            if !warned && (denied || failures >= WARN_AFTER) {
-                warned = true;
-                tracing::warn!(
-                    store = %connection.shown(), reason = %failed.what,
-                    "can't listen for released locks, so waiters poll, and waiting takes longer. \
-                     Grant the user SUBSCRIBE and PUBLISH on channels \
-                     that begin with applock:"
-                );
+                self.set_subscribed_at(Some(run), &notifications);
+                hear(sink, stream, &notifications).await;
+                if notifications.is_closed() {
+                    // The engine has ended; another one may listen by now.
+                    return;
+                }
+                (since.elapsed() < GOOD_AFTER).then(|| {
+                    StoreError::new(
+                        StoreErrorKind::NotDone,
+                        "the connection was closed soon after it was made",
+                        "see whether a proxy stands before the server that allows no SUBSCRIBE",
+                    )
+                })
             }
-            let pause = if denied {
-                WITHOUT_RIGHT
-            } else {
-                FIRST_PAUSE
-                    .saturating_mul(1 << failures.min(8))
-                    .min(LONGEST_PAUSE)
-            };
-            sleep(pause.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
+            Ok(Err(failed)) => Some(failed),
+            Err(_) => Some(StoreError::new(
+                StoreErrorKind::NotDone,
+                "no answer in time",
+                "see whether the server is overloaded or the network is cut",
+            )),
+        };
+        self.pause(&connection, failed);
+        self.set_subscribed_at(None, &notifications);
+    }
+
+    /// Notes how a subscription ended, and until when there is to be no other.
+    fn pause(&self, connection: &Connection, failed: Option<StoreError>) {
+        let mut attempts = self.attempts();
+        attempts.notified = None;
+        let Some(failed) = failed else {
+            attempts.failures = 0;
+            attempts.not_before = None;
+            return;
+        };
+        attempts.failures = attempts.failures.saturating_add(1);
+        let denied = !failed.is_passing();
+        let pause = if denied {
+            WITHOUT_RIGHT
+        } else {
+            FIRST_PAUSE
+                .saturating_mul(1 << attempts.failures.min(8))
+                .min(LONGEST_PAUSE)
+        };
+        attempts.not_before = Some(Instant::now() + pause.mul_f64(1.0 - fastrand::f64() / 2.0));
+        let is_news = denied || attempts.failures >= WARN_AFTER;
+        if is_news && !std::mem::replace(&mut attempts.warned, true) {
+            drop(attempts);
+            tracing::warn!(
+                store = %connection.shown(), reason = %failed.what,
+                "can't listen for released locks, so waiters poll, and waiting takes longer. \
+                 Grant the user SUBSCRIBE and PUBLISH on channels \
+                 that begin with applock:"
+            );
         }
     }
 
@@ -226,8 +266,8 @@ async fn hear(mut sink: PubSubSink, mut stream: PubSubStream, notifications: &No
             None => return,
             Some(Some(message)) => {
                 let text: Option<String> = message.get_payload().ok();
-                if let Some(grant) = text.as_deref().and_then(reply::grant) {
-                    let _ = notifications.send(Notification::Granted(grant));
+                if let Some((key, grant)) = text.as_deref().and_then(reply::grant) {
+                    let _ = notifications.send(Notification::Granted(key, grant));
                 }
             }
             Some(None) => match timeout(TIMEOUT, sink.ping::<redis::Value>()).await {

@@ -307,7 +307,7 @@ local function offer(lock, fence, own_channel, requester, unreachable, token, ow
     -- An error (no right to publish) is not 0 receivers: that waiter finds its grant when it
     -- polls.
     local receivers = redis.pcall('PUBLISH', channel,
-        owner .. ' ' .. token .. ' ' .. micros .. ' ' .. claim)
+        owner .. ' ' .. token .. ' ' .. micros .. ' ' .. claim .. ' ' .. lock)
     local lease = claim
     if receivers == 0 and has_restarted(run) then
         redis.call('PEXPIRE', lock, GRACE)
