@@ -138,3 +138,17 @@ fn a_resource_refuses_the_write_of_a_holder_that_was_overtaken() {
         assert_eq!(count(shown, "server-1 learns: lost: "), 1, "{shown}");
     });
 }
+
+/// A user looks for a fault of their own with it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_runs_under_valgrind() {
+    let output = Command::new("valgrind")
+        .args(["--quiet", "--error-exitcode=9"])
+        .arg(built("fenced_write"))
+        .env_remove(applock::URL_VARIABLE)
+        .output()
+        .expect("valgrind, which scripts/test installs: apt-get install valgrind");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {error}", output.status);
+}
