@@ -87,6 +87,7 @@ fn an_example_whose_store_cannot_be_reached_says_so_and_fails() {
         "leader",
         "blocking_job",
         "fenced_write",
+        "web",
     ] {
         let output = run(example, Some(&url));
         assert_eq!(output.status.code(), Some(1), "{example}");
@@ -127,6 +128,19 @@ fn a_blocking_job_runs_on_one_thread_and_is_refused_to_two() {
         assert_eq!(count(shown, ": busy: "), 2, "{shown}");
         assert_eq!(count(shown, "under a lock taken by hand"), 1, "{shown}");
         assert_eq!(count(shown, ": released; fencing token "), 1, "{shown}");
+    });
+}
+
+#[test]
+fn a_web_service_answers_409_for_busy_and_503_for_unavailable() {
+    on_both("web", |shown| {
+        for line in [
+            "the first client: HTTP/1.1 200 OK",
+            "the second client: HTTP/1.1 409 Conflict",
+            "a client of a server without a store: HTTP/1.1 503 Service Unavailable",
+        ] {
+            assert_eq!(count(shown, line), 1, "{line} in {shown}");
+        }
     });
 }
 
