@@ -4,13 +4,17 @@
 //! ```
 //! use applock::singleton;
 //!
-//! #[singleton(app = "reports", ttl = 60)]
+//! #[singleton(app = "reports", at_least = "30s", on_busy = skip)]
 //! async fn nightly_report(day: &str) -> Result<(), applock::Error> {
 //!     // On the whole fleet, one instance at a time runs this body.
 //!     println!("the report of {day}");
 //!     Ok(())
 //! }
 //! ```
+//!
+//! A scheduled job, which every server's scheduler calls: one runs it, and the others leave it
+//! to that one. `at_least` is longer than the servers' clocks differ, so that a short job does
+//! not run a second time where it is a little later.
 //!
 //! The lock is a lease in a store: it is renewed by a heartbeat while the body runs, and
 //! free within its ttl when the process dies. A caller that does not get it is told who

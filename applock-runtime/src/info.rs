@@ -127,13 +127,14 @@ impl LockInfo {
     }
 
     /// The instance id: the name given to the builder, or one unique to the
-    /// holder's process. Empty for a foreign holder.
+    /// holder's process. Empty for a foreign holder, unless it is a Python AppLocker,
+    /// which says it (`owner`).
     #[must_use]
     pub fn instance_id(&self) -> &str {
         &self.0.instance
     }
 
-    /// The holder's host name. Empty for a foreign holder.
+    /// The holder's host name. Empty for a foreign holder that does not say it.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.0.host
@@ -151,7 +152,8 @@ impl LockInfo {
         self.0.token
     }
 
-    /// When it was acquired, by the store's clock, to the millisecond.
+    /// When it was acquired, by the store's clock, to the millisecond. Of a Python AppLocker
+    /// by its host's clock.
     #[must_use]
     pub fn acquired_at(&self) -> Option<SystemTime> {
         self.0.acquired_at
@@ -206,6 +208,25 @@ impl LockInfo {
     pub(crate) fn is_of_this_call(&self) -> bool {
         self.1.is_some()
     }
+
+    /// A foreign holder, with what it says of itself.
+    pub(crate) fn that_says(self, words: OwnWords) -> Self {
+        let mut record = Arc::unwrap_or_clone(self.0);
+        record.instance = words.instance;
+        record.host = words.host;
+        record.pid = words.pid;
+        record.acquired_at = words.acquired_at;
+        Self(Arc::new(record), self.1)
+    }
+}
+
+/// What a foreign holder says of itself.
+pub(crate) struct OwnWords {
+    pub(crate) instance: String,
+    pub(crate) host: String,
+    pub(crate) pid: Option<u32>,
+    /// By its own clock.
+    pub(crate) acquired_at: Option<SystemTime>,
 }
 
 /// For people: whole milliseconds below ten seconds, whole seconds above.
@@ -224,6 +245,19 @@ impl fmt::Display for LockInfo {
         if let Some(what) = &record.foreign {
             let key = shown(&record.key);
             write!(f, "{key:?} is held by someone else: {}", shown(what))?;
+            if !record.instance.is_empty() {
+                write!(f, "; it says that it is {}", shown(&record.instance))?;
+            }
+            if !record.host.is_empty() {
+                write!(f, " on {}", shown(&record.host))?;
+            }
+            if let Some(pid) = record.pid {
+                write!(f, " (pid {pid})")?;
+            }
+            if let Some(at) = record.acquired_at {
+                let at = humantime::format_rfc3339_seconds(at);
+                write!(f, ", since {at} by its own clock")?;
+            }
             return match record.remaining {
                 Some(left) => write!(f, "; it expires in {}", legible(left)),
                 None => write!(f, "; it has no expiry, so it stays until it is deleted"),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::support::redis::RedisServer;
+use ::anyhow::Context as _;
 use applock::{AppLocker, Error, LockGuard, Refusal, singleton};
 
 static RUNS: AtomicU32 = AtomicU32::new(0);
@@ -96,6 +97,8 @@ async fn each_return_type_reports_a_busy_lock_in_its_own_way() {
 
     assert_names(&result(&locker).await.unwrap_err(), &holder);
     let refused = anyhow(&locker).await.unwrap_err();
+    assert_names(refused.downcast_ref().unwrap(), &holder);
+    let refused = Err::<(), _>(refused).context("the night").unwrap_err();
     assert_names(refused.downcast_ref().unwrap(), &holder);
     let refused = io(&locker).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);

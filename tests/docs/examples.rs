@@ -87,6 +87,7 @@ fn an_example_whose_store_cannot_be_reached_says_so_and_fails() {
         "leader",
         "blocking_job",
         "fenced_write",
+        "web",
     ] {
         let output = run(example, Some(&url));
         assert_eq!(output.status.code(), Some(1), "{example}");
@@ -131,10 +132,37 @@ fn a_blocking_job_runs_on_one_thread_and_is_refused_to_two() {
 }
 
 #[test]
+fn a_web_service_answers_409_for_busy_and_503_for_unavailable() {
+    on_both("web", |shown| {
+        for line in [
+            "the first client: HTTP/1.1 200 OK",
+            "the second client: HTTP/1.1 409 Conflict",
+            "a client of a server without a store: HTTP/1.1 503 Service Unavailable",
+        ] {
+            assert_eq!(count(shown, line), 1, "{line} in {shown}");
+        }
+    });
+}
+
+#[test]
 fn a_resource_refuses_the_write_of_a_holder_that_was_overtaken() {
     on_both("fenced_write", |shown| {
         assert_eq!(count(shown, "server-1 writes 101: refused: "), 1, "{shown}");
         assert_eq!(count(shown, "the balance is 200"), 1, "{shown}");
         assert_eq!(count(shown, "server-1 learns: lost: "), 1, "{shown}");
     });
+}
+
+/// A user looks for a fault of their own with it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_runs_under_valgrind() {
+    let output = Command::new("valgrind")
+        .args(["--quiet", "--error-exitcode=9"])
+        .arg(built("fenced_write"))
+        .env_remove(applock::URL_VARIABLE)
+        .output()
+        .expect("valgrind, which scripts/test installs: apt-get install valgrind");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {error}", output.status);
 }

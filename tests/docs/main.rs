@@ -10,3 +10,4 @@ mod configuration;
 mod examples;
 mod guarantees;
 mod readme;
+mod registry;

@@ -254,3 +254,87 @@ fn a_fence_of_another_type_or_unreadable_is_misconfigured_and_no_lock_is_taken()
         assert!(locker.lock("job").acquire_blocking().unwrap().is_held());
     }
 }
+
+/// What the Python AppLocker writes: its lock is a plain string, and beside it stands who holds it.
+const PYTHON: &str = r#"{"acquired_at": 1700000000.25, "owner": "job-1f2e", "application": "job", "host": "web-1-42"}"#;
+
+/// Makes the Python AppLocker's two keys, for a minute.
+fn python_holds(server: &RedisServer, info: &str) {
+    for (key, text) in [("QUEUE:job", "6f1c"), ("QUEUE:job:INFO", info)] {
+        let words = ["SET", key, text, "EX", "60"];
+        assert_eq!(server.try_run::<String>(&words).unwrap(), "OK");
+    }
+}
+
+#[test]
+fn a_python_holder_is_named_by_what_it_says_of_itself() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let lock = locker.lock("job");
+    python_holds(&server, PYTHON);
+    let waiting = lock.clone().wait(Duration::from_millis(50));
+    for lock in [&lock, &waiting] {
+        let error = lock.acquire_blocking().unwrap_err();
+        assert_says(
+            &error,
+            &[
+                "it says that it is job-1f2e on web-1 (pid 42), since 2023-11-14T22:13:20Z",
+                "it expires in",
+            ],
+        );
+    }
+    let info = lock.info_blocking().unwrap().unwrap();
+    assert!(info.is_foreign());
+    assert_eq!((info.instance_id(), info.host()), ("job-1f2e", "web-1"));
+    assert_eq!(info.pid(), Some(42));
+    let at = Duration::from_millis(1_700_000_000_250);
+    assert_eq!(info.acquired_at(), Some(std::time::UNIX_EPOCH + at));
+    // One that says nothing of the kind, or too much, is busy all the same.
+    let long = format!(
+        r#"{{"owner": "{}", "acquired_at": 1}}"#,
+        "x".repeat(1_000_000)
+    );
+    for said in ["", "{}", "another-program", &long] {
+        python_holds(&server, said);
+        let before = server.info("total_net_output_bytes");
+        let error = lock.acquire_blocking().unwrap_err();
+        let holder = error.holder().unwrap();
+        assert!(holder.is_foreign() && holder.instance_id().is_empty());
+        assert!(server.info("total_net_output_bytes") - before < 50_000);
+    }
+    let () = server.run("DEL QUEUE:job:INFO");
+    let () = server.run("RPUSH QUEUE:job:INFO one");
+    assert!(lock.acquire_blocking().unwrap_err().holder().is_some());
+}
+
+#[test]
+fn a_python_holder_that_is_ended_by_force_leaves_nothing_by_which_it_believes_that_it_holds() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let lock = locker.lock("job");
+    python_holds(&server, PYTHON);
+    assert!(lock.force_release_blocking().unwrap());
+    assert_eq!(server.run::<i64>("EXISTS QUEUE:job QUEUE:job:INFO"), 0);
+    // What Python did not write is left alone: another program's, and a lock of ours of that name.
+    python_holds(&server, "another-program");
+    assert!(lock.force_release_blocking().unwrap());
+    assert_eq!(
+        server.run::<String>("GET QUEUE:job:INFO"),
+        "another-program"
+    );
+    let () = server.run("DEL QUEUE:job:INFO");
+    let guard = locker.lock("job").name("INFO").acquire_blocking().unwrap();
+    assert_eq!(guard.info().key(), "QUEUE:job:INFO");
+    let () = server.run("SET QUEUE:job another-program");
+    assert!(lock.force_release_blocking().unwrap());
+    assert!(!server.run::<bool>("EXISTS QUEUE:job"));
+    assert!(guard.verify_blocking().unwrap());
+    // Nor is it touched where the lock that ends is one of ours.
+    drop(guard);
+    let guard = lock.acquire_blocking().unwrap();
+    let words = ["SET", "QUEUE:job:INFO", PYTHON];
+    assert_eq!(server.try_run::<String>(&words).unwrap(), "OK");
+    assert!(lock.force_release_blocking().unwrap());
+    assert_eq!(server.run::<String>("GET QUEUE:job:INFO"), PYTHON);
+    drop(guard);
+}

@@ -57,7 +57,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{ConnectionInfo, Value};
+use tokio::time::Instant;
 
+use crate::info::LockInfo;
 use crate::key::Key;
 
 pub(crate) use connection::Connector;
@@ -66,8 +68,8 @@ use script::ScriptCall;
 use subscription::Subscriber;
 
 use super::{
-    Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreError, StoreFuture,
-    StoreResult,
+    Acquire, Acquired, Inspection, QueuePosition, Release, Released, Renew, Store, StoreError,
+    StoreFuture, StoreResult,
 };
 
 /// The most renewals in one script call. The server does nothing else meanwhile (about 3 µs
@@ -122,7 +124,7 @@ impl RedisStore {
         about: About<'_>,
         within: Duration,
     ) -> StoreResult<Value> {
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let failed = match self.connection.send(call.by_hash(), about, within).await {
             Ok(value) => return Ok(value),
             Err(failed) => failed,
@@ -172,6 +174,7 @@ impl RedisStore {
             owner: Some(first.owner),
             token: None,
         };
+        let begun = Instant::now();
         let answers = self.run_for_each(call, requests.len(), about, within).await;
         let read = |(request, answer): (&Acquire, StoreResult<Value>)| {
             let acquired = reply::acquired(&request.key, &answer?, run.is_some())?;
@@ -184,7 +187,32 @@ impl RedisStore {
             }
             Ok(acquired)
         };
-        requests.iter().zip(answers).map(read).collect()
+        let mut answers: Vec<StoreResult<Acquired>> =
+            requests.iter().zip(answers).map(read).collect();
+        let foreign = requests.iter().zip(&mut answers).filter_map(|each| {
+            let (
+                request,
+                Ok(Acquired::Busy(holder) | Acquired::Queued(QueuePosition { holder, .. })),
+            ) = each
+            else {
+                return None;
+            };
+            holder.is_foreign().then_some((&request.key, holder))
+        });
+        let left = within.saturating_sub(begun.elapsed());
+        join_all(foreign.map(|(key, holder)| self.name_foreign(key, holder, left))).await;
+        answers
+    }
+
+    /// Asks who a foreign holder says that it is: the Python AppLocker writes that into a key of
+    /// its own. One more round trip, and only where a key is not ours. For people: without an
+    /// answer, or with one that says nothing, the holder stays unnamed.
+    async fn name_foreign(&self, key: &Key, holder: &mut LockInfo, within: Duration) {
+        let command = requests::read_python_info(key);
+        let said = self.connection.send(&command, About::of(key), within).await;
+        if let Some(words) = said.ok().as_ref().and_then(reply::python_info) {
+            *holder = holder.clone().that_says(words);
+        }
     }
 
     /// Ends holdings in one call. The channel tells the script which waiters are of this
@@ -342,10 +370,16 @@ impl Store for RedisStore {
         within: Duration,
     ) -> StoreFuture<StoreResult<Inspection>> {
         Box::pin(async move {
+            let begun = Instant::now();
             let answer = self
                 .run(requests::inspect(&key), About::of(&key), within)
                 .await?;
-            reply::inspection(&key, &answer)
+            let mut inspection = reply::inspection(&key, &answer)?;
+            if let Some(holder) = inspection.holder.as_mut().filter(|it| it.is_foreign()) {
+                let left = within.saturating_sub(begun.elapsed());
+                self.name_foreign(&key, holder, left).await;
+            }
+            Ok(inspection)
         })
     }
 
@@ -356,13 +390,15 @@ impl Store for RedisStore {
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         Box::pin(async move {
-            let answer = self
-                .run(
-                    requests::force_release(&key, stale),
-                    About::of(&key),
-                    within,
-                )
-                .await?;
+            let begun = Instant::now();
+            let call = requests::force_release(&key, stale);
+            let mut answer = self.run(call, About::of(&key), within).await?;
+            if reply::is_plain(&answer) {
+                // Nothing was done yet.
+                let call = requests::force_release_plain(&key);
+                let left = within.saturating_sub(begun.elapsed());
+                answer = self.run(call, About::of(&key), left).await?;
+            }
             reply::forced(&answer)
         })
     }

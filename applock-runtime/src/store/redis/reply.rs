@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::Value;
 use serde::Deserialize;
 
-use crate::info::{Ending, LastHolding, LockInfo, Record};
+use crate::info::{Ending, LastHolding, LockInfo, OwnWords, Record};
 use crate::key::{Key, MAX_KEY};
 use crate::protocol::{MAX_TOKEN, Timing};
 use crate::shown::shown;
@@ -236,6 +236,11 @@ pub(crate) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {
     read().ok_or_else(|| unreadable(value))
 }
 
+/// Whether `force_release.lua` has left a plain string alone, for want of its fifth key.
+pub(super) fn is_plain(value: &Value) -> bool {
+    type_name(value).is_some_and(|kind| kind == "string")
+}
+
 /// The answer of `force_release.lua`. The name of a type means that the key is no lock: an error
 /// for a person, and nothing was deleted.
 pub(crate) fn forced(value: &Value) -> StoreResult<bool> {
@@ -374,6 +379,36 @@ fn foreign(key: &Key, kind: &str, text: &str, left: i64) -> Record {
         (other, _) => format!("the key holds a {other}, which is no lock"),
     };
     Record::foreign(Arc::clone(&key.lock), what, millis(left))
+}
+
+/// What the Python AppLocker writes beside the plain string that is its lock.
+#[derive(Deserialize)]
+struct PythonInfo {
+    owner: String,
+    #[serde(default)]
+    host: String,
+    /// Seconds since 1970, by its own clock.
+    acquired_at: f64,
+}
+
+/// The Python AppLocker that holds a lock, in its own words. `None` if this is not what it
+/// writes.
+pub(super) fn python_info(value: &Value) -> Option<OwnWords> {
+    let info: PythonInfo = serde_json::from_str(&text(value)?).ok()?;
+    // A host is written as `NAME-PID`.
+    let parts = info.host.rsplit_once('-');
+    let parts = parts.and_then(|(host, pid)| Some((host.to_owned(), pid.parse().ok()?)));
+    let (host, pid) = match parts {
+        Some((host, pid)) => (host, Some(pid)),
+        None => (info.host, None),
+    };
+    let since = Duration::try_from_secs_f64(info.acquired_at).ok();
+    Some(OwnWords {
+        instance: info.owner,
+        host,
+        pid,
+        acquired_at: since.and_then(|since| at(u64::try_from(since.as_millis()).ok()?)),
+    })
 }
 
 /// The last holding, from the fence. That a lease ran out is written nowhere: a holding that
@@ -567,6 +602,43 @@ mod tests {
         }
         assert!(released(&Value::Int(1)).unwrap().ended);
         assert!(!released(&Value::Int(0)).unwrap().ended);
+    }
+
+    #[test]
+    fn what_a_python_holder_says_of_itself_is_read_if_it_is_that() {
+        let read = |text: &str| python_info(&bulk(text));
+        let words = read(
+            r#"{"acquired_at": 1700000000.25, "owner": "a-1f", "application": "a", "host": "web-1-42"}"#,
+        );
+        let words = words.unwrap();
+        assert_eq!((&*words.instance, &*words.host), ("a-1f", "web-1"));
+        let at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
+        assert_eq!((words.pid, words.acquired_at), (Some(42), Some(at)));
+        // Its own words all the same: times that no clock shows, hosts without a pid.
+        for (host, acquired_at) in [
+            ("web-1", "1e300"),
+            ("web", "-1"),
+            ("", "1e12"),
+            ("x-", "1e99"),
+        ] {
+            let text =
+                format!(r#"{{"acquired_at": {acquired_at}, "owner": "a-1f", "host": "{host}"}}"#);
+            let words = read(&text).unwrap();
+            assert_eq!(words.acquired_at, None, "{text}");
+        }
+        for text in [
+            "",
+            "7",
+            "{}",
+            "[]",
+            r#"{"applock":1,"owner":"x"}"#,
+            r#"{"owner": 7}"#,
+        ] {
+            assert!(read(text).is_none(), "{text}");
+        }
+        for answer in odd() {
+            assert!(python_info(&answer).is_none(), "{answer:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use redis::Cmd;
 use serde::Serialize;
 
 use crate::key::{Key, Side};
@@ -124,7 +125,7 @@ pub(crate) fn inspect(key: &Key) -> ScriptCall {
     call
 }
 
-/// Ends whatever holding there is, or only one without a heartbeat for `stale`.
+/// Ends whatever holding there is of ours, or only one without a heartbeat for `stale`.
 pub(crate) fn force_release(key: &Key, stale: Option<Duration>) -> ScriptCall {
     let mut call = ScriptCall::new(&FORCE_RELEASE, 4, 1);
     call.sides(key);
@@ -133,6 +134,27 @@ pub(crate) fn force_release(key: &Key, stale: Option<Duration>) -> ScriptCall {
         Some(stale) => call.millis(stale),
     };
     call
+}
+
+/// The same in any case, a plain string included. With a key that a lock of ours does not need: a
+/// user may have no right to it, and in a cluster it is in another slot.
+pub(crate) fn force_release_plain(key: &Key) -> ScriptCall {
+    let mut call = ScriptCall::new(&FORCE_RELEASE, 5, 1);
+    call.sides(key).text(&python_info(key)).text("-1");
+    call
+}
+
+/// Where the Python AppLocker says who holds a lock.
+pub(crate) fn python_info(key: &Key) -> String {
+    format!("{}:INFO", key.lock)
+}
+
+/// Reads that, no more than a person would. By a command that a lock of ours needs the right to as
+/// well.
+pub(super) fn read_python_info(key: &Key) -> Cmd {
+    let mut command = redis::cmd("GETRANGE");
+    command.arg(python_info(key)).arg(0).arg(4095);
+    command
 }
 
 #[cfg(test)]

@@ -4,11 +4,15 @@
 -- Stands after clock.lua and queue.lua. One lock in a call.
 --
 -- KEYS  1 the lock   2 its fence   3 its queue   4 its waiters
+--       5 (only to end a plain string) where the Python AppLocker says who holds it
 -- ARGV  1 only if no heartbeat came for so many ms, and for half of the ttl (-1: in any case)
 -- Answer  1 ended, 0 there was none or it is not stale,
---         the type's name: something that is no lock stands there, and was left alone
+--         the type's name: something that is no lock stands there, and was left alone; 'string':
+--         ask again with the fifth key
 --
--- Danger: to end a holding whose holder works on, or to delete data that is no lock.
+-- Danger: to end a holding whose holder works on, or to delete data that is no lock. And to leave
+-- the fifth key behind: by that alone a Python holder knows that it holds the lock, so an evicted
+-- one would set the expiry of the next holder's lock, and delete it in the end.
 
 local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
 
@@ -44,8 +48,14 @@ if not holding then
     if stale >= 0 then
         return 0
     end
-    if kind ~= 'string' then
+    if kind ~= 'string' or not KEYS[5] then
         return kind
+    end
+    -- Only what the Python AppLocker wrote: a lock of ours may have that key for its name. What
+    -- is no string, and what this user may not read, is an error here, and left alone.
+    local said = redis.pcall('GETRANGE', KEYS[5], 0, 14)
+    if said == '{"acquired_at":' then
+        redis.call('DEL', KEYS[5])
     end
     free(nil)
     return 1
