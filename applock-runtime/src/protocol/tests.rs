@@ -246,6 +246,21 @@ fn a_process_that_lets_a_claim_run_out_is_offered_no_other_before_it_polls() {
     assert_eq!(desk.newest().owner, 3);
 }
 
+/// `at_least` has run out: its holder has given the lock back long ago.
+#[test]
+fn a_process_whose_kept_lock_runs_out_is_offered_the_next_one() {
+    let mut desk = desk();
+    desk.attempt(1);
+    desk.wait(2, 20);
+    desk.wait(3, 20);
+    desk.release(1);
+    let Desk { lock, now, wires } = &mut desk;
+    assert!(lock.release(2, 1_000, None, *now, &TIMING, wires).ended);
+    desk.pass(1_000);
+    desk.wait(5, 50);
+    assert_eq!(desk.newest().owner, 3);
+}
+
 #[test]
 fn a_process_that_confirms_its_claims_is_offered_the_next_one() {
     let mut desk = desk();
@@ -441,18 +456,15 @@ fn a_queue_that_no_waiter_has_polled_is_forgotten() {
 }
 
 #[test]
-fn a_silent_process_is_dead_after_its_time_and_not_before() {
-    for (silence, queue) in [
-        (TIMING.dead_after, vec![2]),
-        (TIMING.dead_after + 1, vec![]),
-    ] {
+fn a_process_that_only_polls_is_out_of_reach_after_its_silence_and_not_before() {
+    for (silence, holder) in [(TIMING.silence, 2), (TIMING.silence + 1, 1)] {
         let mut desk = desk();
         desk.attempt(1);
-        desk.wait(2, 20);
-        desk.break_wire(20, Reach::Unreachable);
+        desk.poll(2);
         desk.pass(silence);
         assert!(desk.release(1));
-        assert_eq!(desk.queue(), queue, "after {silence}");
+        assert_eq!(desk.newest().owner, holder, "after {silence}");
+        assert!(desk.queue().is_empty(), "it comes back with its ticket");
     }
 }
 
@@ -519,7 +531,6 @@ fn the_constants_are_the_same_in_each_unit() {
     for (millis, nanos) in [
         (millis.claim, nanos.claim),
         (millis.silence, nanos.silence),
-        (millis.dead_after, nanos.dead_after),
         (millis.queue_life, nanos.queue_life),
         (millis.grace, nanos.grace),
     ] {

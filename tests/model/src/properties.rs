@@ -215,9 +215,14 @@ fn of_the_queue(setup: &Setup) -> Vec<Property<Setup>> {
         ));
     }
     if queue.polling > 0 && timing.silence != NEVER {
-        all.push(Property::sometimes(SILENT, |setup: &Setup, state: &State| {
-            has(setup, state, Place::Dropped, |channel| channel == Channel::Polls)
-        }));
+        all.push(Property::sometimes(
+            SILENT,
+            |setup: &Setup, state: &State| {
+                has(setup, state, Place::Dropped, |channel| {
+                    channel == Channel::Polls
+                })
+            },
+        ));
     }
     all
 }
