@@ -99,6 +99,12 @@ impl Engine {
         (engine, work)
     }
 
+    /// How many acquisitions have not come to their end.
+    #[cfg(test)]
+    pub(crate) fn unfinished(&self) -> usize {
+        self.unfinished.count()
+    }
+
     /// The engine of this very process. It touches nothing of its parent's that another thread
     /// may have locked at the moment of the fork.
     pub(crate) fn here(&self) -> &Self {

@@ -457,4 +457,126 @@ mod tests {
         clock.advance(Duration::from_secs(15));
         assert_eq!(lease.keep(), None);
     }
+
+    #[test]
+    fn a_capped_lease_ends_at_its_cap_or_before_it_and_says_which() {
+        let ttl = Duration::from_secs(10);
+        for (most, loss) in [(ttl / 2, Loss::AtMost), (ttl * 2, Loss::Expired)] {
+            let clock = ManualClock::new();
+            let mut lease = lease(&clock, ttl);
+            let cap = clock.now() + most;
+            lease.cap = Some(cap);
+            lease.valid_until.fetch_min(cap.nanos(), Ordering::AcqRel);
+            assert_eq!(lease.is_capped(), most < ttl);
+            clock.advance(ttl);
+            assert!(!lease.is_valid());
+            assert_eq!(lease.loss(), Some(loss));
+        }
+    }
+
+    #[test]
+    fn no_heartbeat_moves_a_lease_beyond_its_cap() {
+        let clock = ManualClock::new();
+        let mut lease = lease(&clock, Duration::from_secs(10));
+        let cap = clock.now() + Duration::from_secs(15);
+        lease.cap = Some(cap);
+        assert!(!lease.is_capped());
+        let sent = Sent::now(&clock);
+        assert!(lease.extend(sent, clock.now() + Duration::from_secs(20)));
+        assert_eq!(lease.valid_until(), cap);
+        assert!(lease.is_capped());
+    }
+
+    #[test]
+    fn a_reason_that_came_to_nothing_is_not_told_later() {
+        let clock = ManualClock::new();
+        let lease = lease(&clock, Duration::from_secs(10));
+        // It was judged by an end that a heartbeat has moved meanwhile.
+        let before = lease.valid_until().nanos() - 1;
+        assert!(!lease.end(before, Loss::Taken));
+        assert_eq!(lease.loss(), None);
+        clock.advance(Duration::from_secs(10));
+        assert!(!lease.is_valid());
+        assert_eq!(lease.loss(), Some(Loss::Expired));
+    }
+
+    #[test]
+    fn of_two_reasons_the_first_one_stays() {
+        let clock = ManualClock::new();
+        let lease = lease(&clock, Duration::from_secs(10));
+        assert!(lease.lose(Loss::Taken));
+        assert!(!lease.lose(Loss::Shutdown));
+        lease.release();
+        assert_eq!(lease.loss(), Some(Loss::Taken));
+    }
+
+    #[test]
+    fn a_lease_is_suspect_when_the_wall_clock_is_ahead_by_more_than_a_second() {
+        let clock = ManualClock::new();
+        let lease = lease(&clock, Duration::from_secs(10));
+        clock.advance_wall(Duration::from_secs(1));
+        assert_eq!(lease.validity(), Validity::Valid);
+        clock.advance_wall(Duration::from_nanos(1));
+        assert_eq!(lease.validity(), Validity::Suspect);
+        // By the clock it is over, whatever the wall clock says.
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(lease.validity(), Validity::Over);
+    }
+
+    #[test]
+    fn one_reader_asks_for_each_jump_of_the_wall_clock_and_who_is_kept_back_is_woken() {
+        let clock = ManualClock::new();
+        let lease = lease(&clock, Duration::from_secs(10));
+        for _ in 0..2 {
+            assert!(lease.asks_first());
+            assert!(!lease.asks_first());
+            let mut woken = pin!(lease.changed.notified());
+            assert!(!woken.as_mut().enable());
+            assert!(lease.extend(Sent::now(&clock), clock.now()));
+            assert!(woken.as_mut().enable());
+        }
+    }
+
+    #[test]
+    fn the_lead_of_the_wall_clock_is_that_of_the_heartbeat_which_left_last() {
+        let clock = ManualClock::new();
+        let lease = lease(&clock, Duration::from_secs(10));
+        let early = Sent::now(&clock);
+        clock.advance(Duration::from_secs(1));
+        clock.advance_wall(Duration::from_secs(600));
+        let late = Sent::now(&clock);
+        assert!(lease.extend(late, clock.now()));
+        // Its answer was overtaken; and it left before the jump.
+        assert!(lease.extend(early, clock.now()));
+        assert_eq!(lease.validity(), Validity::Valid);
+    }
+
+    #[test]
+    fn a_process_that_was_forked_off_holds_nothing() {
+        let clock = ManualClock::new();
+        let mut lease = lease(&clock, Duration::from_secs(10));
+        assert!(!lease.is_of_another_process());
+        lease.process = std::process::id() + 1;
+        assert!(lease.is_of_another_process());
+        assert!(!lease.is_valid());
+        assert_eq!(lease.validity(), Validity::Over);
+    }
+
+    #[test]
+    fn what_is_shown_of_a_lease() {
+        let clock = ManualClock::new();
+        let lease = lease(&clock, Duration::from_secs(10));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(
+            format!("{lease:?}"),
+            r#"Lease { key: "k", token: 7, valid: true, .. }"#
+        );
+        let info = lease.info();
+        assert_eq!(info.fencing_token(), Some(7));
+        assert_eq!(info.held_for(), Some(Duration::from_secs(1)));
+        assert_eq!(info.heartbeat_age(), Some(Duration::from_secs(1)));
+        assert_eq!(info.remaining(), Some(lease.remaining()));
+        lease.release();
+        assert!(lease.lost_error().is_none(), "let go, and not lost");
+    }
 }

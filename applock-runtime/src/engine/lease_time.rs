@@ -139,4 +139,56 @@ mod tests {
             Duration::from_millis(101)
         );
     }
+
+    #[test]
+    fn the_shortest_and_the_longest_length_are_lengths() {
+        for length in [MIN_TTL, MAX_TTL] {
+            assert_eq!(check_length("ttl", length).unwrap(), length);
+        }
+        let tick = Duration::from_nanos(1);
+        for length in [MIN_TTL - tick, MAX_TTL + tick] {
+            assert!(check_length("ttl", length).is_err());
+        }
+        assert_eq!(MAX_TTL, Duration::from_secs(315_360_000));
+        assert_eq!(DEFAULT_REMEMBER, Duration::from_secs(604_800));
+    }
+
+    /// R1, in numbers.
+    #[test]
+    fn a_lease_counts_from_when_its_request_left_less_the_margin() {
+        let seconds = Duration::from_secs;
+        let millis = Duration::from_millis;
+        assert_eq!(margin(seconds(60)), millis(600 + 30));
+        assert_eq!(margin(millis(600)), millis(6 + 30));
+        assert_eq!(margin(millis(100)), millis(1 + 5));
+        let sent = Moment::from_origin(seconds(7));
+        assert_eq!(valid_until(sent, seconds(60)), sent + millis(59_370));
+        assert_eq!(heartbeat_interval(seconds(60)), seconds(20));
+        assert_eq!(heartbeat_timeout(seconds(60), seconds(1)), seconds(1));
+        assert_eq!(heartbeat_timeout(millis(400), seconds(1)), millis(100));
+    }
+
+    #[test]
+    fn the_wall_clock_has_jumped_if_it_ran_ahead_by_more_than_a_second() {
+        let at = Moment::from_origin(Duration::from_secs(7));
+        let sent = |lead| Sent { at, lead };
+        let earlier = Some(sent(-5));
+        assert_eq!(sent(WALL_JUMP - 5).wall_jump_since(earlier), None);
+        let jump = sent(WALL_JUMP - 4).wall_jump_since(earlier);
+        assert_eq!(jump, Some(Duration::from_nanos(1_000_000_001)));
+        // Set back by a person.
+        assert_eq!(sent(-2 * WALL_JUMP).wall_jump_since(earlier), None);
+        assert_eq!(sent(2 * WALL_JUMP).wall_jump_since(None), None);
+    }
+
+    #[test]
+    fn the_lead_of_the_wall_clock_is_how_far_it_is_ahead() {
+        let clock = crate::clock::ManualClock::new();
+        let sent = Sent::now(&clock);
+        assert_eq!((sent.at, sent.lead), (clock.now(), 0));
+        clock.advance_wall(Duration::from_secs(2));
+        assert_eq!(Sent::now(&clock).lead, 2_000_000_000);
+        let later = clock.now() + Duration::from_secs(3);
+        assert_eq!(wall_lead(&clock, later), -1_000_000_000);
+    }
 }

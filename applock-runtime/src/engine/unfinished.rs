@@ -36,6 +36,11 @@ impl Unfinished {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
     fn waited_for(&self) -> MutexGuard<'_, bool> {
         // Poison changes nothing about a flag.
         self.waited_for

@@ -246,6 +246,21 @@ fn a_process_that_lets_a_claim_run_out_is_offered_no_other_before_it_polls() {
     assert_eq!(desk.newest().owner, 3);
 }
 
+/// `at_least` has run out: its holder has given the lock back long ago.
+#[test]
+fn a_process_whose_kept_lock_runs_out_is_offered_the_next_one() {
+    let mut desk = desk();
+    desk.attempt(1);
+    desk.wait(2, 20);
+    desk.wait(3, 20);
+    desk.release(1);
+    let Desk { lock, now, wires } = &mut desk;
+    assert!(lock.release(2, 1_000, None, *now, &TIMING, wires).ended);
+    desk.pass(1_000);
+    desk.wait(5, 50);
+    assert_eq!(desk.newest().owner, 3);
+}
+
 #[test]
 fn a_process_that_confirms_its_claims_is_offered_the_next_one() {
     let mut desk = desk();
@@ -348,4 +363,179 @@ fn tokens_grow_though_the_clock_steps_back_and_end_at_the_largest() {
         .acquire(requester, when_busy, desk.now, &TIMING, &mut desk.wires);
     assert_eq!(refused, Err(request::TokensUsedUp));
     assert_eq!(desk.lock, before);
+}
+
+#[test]
+fn a_confirmed_claim_is_a_full_lease_and_only_an_unconfirmed_one_is_stale_soon() {
+    let claimed = || {
+        let mut desk = desk();
+        desk.attempt(1);
+        desk.wait(2, 20);
+        desk.release(1);
+        assert_eq!(desk.newest().term(&TIMING), TIMING.claim);
+        desk
+    };
+    let stale = |desk: &mut Desk, silence| {
+        desk.pass(silence);
+        let Desk { lock, now, wires } = desk;
+        lock.force_release(Some(0), *now, &TIMING, wires)
+    };
+    // The process that was to confirm it is dead, perhaps.
+    assert!(!stale(&mut claimed(), TIMING.claim / 2 - 1));
+    assert!(stale(&mut claimed(), TIMING.claim / 2));
+    let confirm: [fn(&mut Desk); 2] = [
+        |desk| assert!(desk.lock.renew(2, TTL, desk.now)),
+        // The request is repeated, for its answer may have been lost.
+        |desk| assert_eq!(desk.wait(2, 20), Decision::Granted),
+    ];
+    for confirm in confirm {
+        let mut desk = claimed();
+        confirm(&mut desk);
+        assert_eq!(desk.newest().phase, Phase::Held);
+        assert_eq!(desk.newest().term(&TIMING), TTL);
+        assert!(!stale(&mut desk, TTL / 2 - 1));
+        assert!(stale(&mut desk, 1), "its holder has crashed");
+    }
+    // A ttl below the claim is the lease from the beginning.
+    let short = Holding {
+        ttl: TIMING.claim / 2,
+        ..claimed().newest().clone()
+    };
+    assert_eq!(short.term(&TIMING), TIMING.claim / 2);
+}
+
+#[test]
+fn a_holding_is_remembered_for_so_long_after_its_end_and_not_longer() {
+    let ends: [fn(&mut Desk); 4] = [
+        |desk| assert!(desk.release(1)),
+        |desk| {
+            let Desk { lock, now, wires } = desk;
+            assert!(lock.force_release(None, *now, &TIMING, wires));
+        },
+        |desk| desk.pass(TTL),
+        |desk| {
+            let Desk { lock, now, wires } = desk;
+            lock.release(1, 7, None, *now, &TIMING, wires);
+            desk.pass(7);
+        },
+    ];
+    for end in ends {
+        let mut desk = desk();
+        desk.attempt(1);
+        end(&mut desk);
+        desk.pass(REMEMBER - 1);
+        let newest = desk.lock.remembered(desk.now).map(|newest| newest.owner);
+        assert_eq!(newest, Some(1));
+        desk.release(9);
+        assert!(desk.lock.newest.is_some());
+        desk.pass(1);
+        assert_eq!(desk.lock.remembered(desk.now), None);
+        // The next step forgets it, whatever it is.
+        desk.release(9);
+        assert_eq!(desk.lock.newest, None);
+    }
+}
+
+#[test]
+fn a_queue_that_no_waiter_has_polled_is_forgotten() {
+    let mut desk = desk();
+    desk.attempt(1);
+    desk.lock.newest.as_mut().unwrap().expires_at = u64::MAX;
+    desk.wait(2, 20);
+    desk.pass(TIMING.queue_life - 1);
+    desk.wait(3, 30);
+    // 3 has polled for all of them.
+    desk.pass(TIMING.queue_life - 1);
+    assert_eq!(desk.lock.waiters(desk.now), 2);
+    desk.pass(1);
+    assert_eq!(desk.lock.waiters(desk.now), 0);
+    assert!(desk.release(1));
+    assert_eq!(desk.queue(), []);
+    assert_eq!(desk.wires.asked, []);
+    assert_eq!(desk.attempt(4), Decision::Granted);
+}
+
+#[test]
+fn a_process_that_only_polls_is_out_of_reach_after_its_silence_and_not_before() {
+    for (silence, holder) in [(TIMING.silence, 2), (TIMING.silence + 1, 1)] {
+        let mut desk = desk();
+        desk.attempt(1);
+        desk.poll(2);
+        desk.pass(silence);
+        assert!(desk.release(1));
+        assert_eq!(desk.newest().owner, holder, "after {silence}");
+        assert!(desk.queue().is_empty(), "it comes back with its ticket");
+    }
+}
+
+#[test]
+fn a_free_lock_is_given_without_a_queue() {
+    let mut desk = desk();
+    assert_eq!(desk.wait(1, 10), Decision::Granted);
+    assert_eq!(desk.lock.queue, WaitQueue::default());
+}
+
+#[test]
+fn what_a_waiter_leaves_behind_when_it_leaves_is_nothing() {
+    // Those that came by themselves, and those that a store has read from its files.
+    let joined = |desk: &mut Desk| {
+        desk.wait(2, 20);
+        desk.wait(3, 20);
+    };
+    let restored = |desk: &mut Desk| {
+        for (ticket, owner) in [(70, 2), (71, 3)] {
+            let waiter = Waiter {
+                owner,
+                process: 20,
+                ttl: TTL,
+                remember: REMEMBER,
+                who: (),
+            };
+            let polled_at = desk.now.at;
+            desk.lock.queue.restore(ticket, waiter, polled_at, true);
+        }
+    };
+    let ways: [(bool, &dyn Fn(&mut Desk)); 2] = [(false, &joined), (true, &restored)];
+    for (by_release, come) in ways {
+        let mut desk = desk();
+        desk.attempt(1);
+        come(&mut desk);
+        let expires_at = desk.lock.queue.expires_at;
+        let leave = |desk: &mut Desk, owner| match by_release {
+            true => assert!(!desk.release(owner), "it holds nothing"),
+            false => assert_eq!(desk.lock.queue.leave(owner).unwrap().owner, owner),
+        };
+        assert_eq!(desk.queue(), [2, 3]);
+        assert!(desk.lock.queue.stands(2) && desk.lock.queue.stands(3));
+        assert_eq!(desk.lock.queue.silence(20, desk.now), 0);
+        desk.lock.queue.expires_at = u64::MAX;
+        leave(&mut desk, 2);
+        assert!(!desk.lock.queue.stands(2) && desk.lock.queue.stands(3));
+        assert_eq!(desk.lock.queue.ahead(2), None);
+        assert_eq!(desk.lock.queue.ahead(3), Some(0));
+        assert!(
+            desk.lock.queue.processes.contains_key(&20),
+            "3 is left of it"
+        );
+        leave(&mut desk, 3);
+        desk.lock.queue.expires_at = expires_at;
+        let mut empty = WaitQueue::default();
+        empty.expires_at = expires_at;
+        assert_eq!(desk.lock.queue, empty);
+    }
+}
+
+#[test]
+fn the_constants_are_the_same_in_each_unit() {
+    let (millis, nanos) = (Timing::MILLIS, Timing::NANOS);
+    for (millis, nanos) in [
+        (millis.claim, nanos.claim),
+        (millis.silence, nanos.silence),
+        (millis.queue_life, nanos.queue_life),
+        (millis.grace, nanos.grace),
+    ] {
+        assert_eq!(nanos, millis * 1_000_000);
+    }
+    // The largest integer that a double keeps apart from the next one.
+    assert_eq!(MAX_TOKEN, 9_007_199_254_740_991);
 }

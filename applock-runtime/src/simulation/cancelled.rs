@@ -49,7 +49,7 @@ async fn hold(world: Rc<World>, waiting: Rc<Cell<usize>>) -> turmoil::Result {
     held.release().await?;
     while waiting.get() > 0 {
         sleep(Duration::from_millis(100)).await;
-        host.wait_a_while(rng, KEY, Duration::from_millis(200))
+        host.take_and_hold(rng, KEY, Duration::from_millis(200), Duration::ZERO)
             .await;
     }
     // What it had itself is given back in the background.
@@ -70,7 +70,8 @@ async fn give_up(world: Rc<World>, number: usize, waiting: Rc<Cell<usize>>) -> t
             spawn_local(async move {
                 for _ in 0..WAITS {
                     let deadline = between(&mut rng, 0, 200);
-                    host.wait_a_while(&mut rng, KEY, deadline).await;
+                    host.take_and_hold(&mut rng, KEY, deadline, Duration::ZERO)
+                        .await;
                 }
             })
         })

@@ -47,6 +47,8 @@ enum FaultStep {
     Fast(usize),
     /// The connection fails at the host; what was sent over it arrives.
     GiveUp(usize),
+    /// The same, but its subscription stays.
+    GiveUpCommands(usize),
     /// The server closes the connection; or does so instead of answering.
     Reset(usize),
     LoseAnswer(usize),
@@ -55,6 +57,8 @@ enum FaultStep {
     Mute(usize, bool),
     /// When it is notified of a grant next, nothing that it sends gets through.
     Ambush(usize),
+    /// The server loses a wait queue.
+    LoseQueue(usize),
     /// The server dies, with or without what it knew.
     Crash {
         forget: bool,
@@ -68,6 +72,7 @@ enum FaultStep {
 pub(super) struct Plan {
     steps: VecDeque<(Duration, FaultStep)>,
     troubles: Vec<(Duration, Duration, Option<usize>)>,
+    faults: Vec<(Duration, Duration, Option<usize>)>,
     pub(super) heal: Duration,
 }
 
@@ -77,10 +82,12 @@ impl Plan {
         let mut plan = Self {
             steps: VecDeque::new(),
             troubles: Vec::new(),
+            faults: Vec::new(),
             heal: CHAOS,
         };
         if forgetting {
-            plan.outage(rng, FIRST_FORGETTING, true);
+            let back = FIRST_FORGETTING + outage(rng);
+            plan.outage(FIRST_FORGETTING, back, true);
             plan.heal = FIRST_FORGETTING + CALM + CHAOS / 2;
             plan.chaos(rng, FIRST_FORGETTING + CALM, plan.heal, true);
         } else {
@@ -98,6 +105,60 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// Nothing goes wrong, unless it is added.
+    pub(super) fn calm(heal: Duration) -> Self {
+        Self {
+            steps: VecDeque::new(),
+            troubles: Vec::new(),
+            faults: Vec::new(),
+            heal,
+        }
+    }
+
+    /// Whatever is on its way between a host and the server waits for so long.
+    pub(super) fn hold(mut self, from: Duration, to: Duration, host: usize) -> Self {
+        self.fault(
+            from,
+            to,
+            host,
+            FaultStep::Hold(host),
+            FaultStep::LetGo(host),
+        );
+        self
+    }
+
+    /// What a host sends in that time takes `delay`, and is overtaken by what it sends over
+    /// a new connection.
+    pub(super) fn delay(
+        mut self,
+        from: Duration,
+        to: Duration,
+        host: usize,
+        delay: Duration,
+    ) -> Self {
+        self.fault(
+            from,
+            to,
+            host,
+            FaultStep::Slow(host, delay),
+            FaultStep::Fast(host),
+        );
+        self.steps.push_back((to, FaultStep::GiveUpCommands(host)));
+        self
+    }
+
+    /// The server dies, and comes back without its data.
+    pub(super) fn forget(mut self, from: Duration, to: Duration) -> Self {
+        self.outage(from, to, true);
+        self
+    }
+
+    /// The server loses the wait queue of a lock, and nothing else.
+    pub(super) fn lose_queue(mut self, at: Duration, key: usize) -> Self {
+        self.steps.push_back((at, FaultStep::LoseQueue(key)));
+        self
     }
 
     fn chaos(&mut self, rng: &mut fastrand::Rng, from: Duration, to: Duration, forgetting: bool) {
@@ -121,7 +182,8 @@ impl Plan {
             if rng.u8(..4) == 0 {
                 let forget = forgetting && rng.bool();
                 let start = at + between(rng, 0, millis(end - at));
-                self.outage(rng, start.min(to.saturating_sub(LONGEST_OUTAGE)), forget);
+                let start = start.min(to.saturating_sub(LONGEST_OUTAGE));
+                self.outage(start, start + outage(rng), forget);
             }
             at = end;
         }
@@ -235,18 +297,28 @@ impl Plan {
         self.steps.push_back((to, end));
         // What was under way takes a while to recover.
         self.troubles.push((from, to + LONGEST_DELAY, Some(host)));
+        let delay = match begin {
+            FaultStep::Slow(..) => LONGEST_DELAY,
+            _ => Duration::ZERO,
+        };
+        self.faults.push((from, to + delay, Some(host)));
     }
 
-    fn outage(&mut self, rng: &mut fastrand::Rng, from: Duration, forget: bool) {
-        let to = from + between(rng, 20, millis(LONGEST_OUTAGE));
+    fn outage(&mut self, from: Duration, to: Duration, forget: bool) {
         self.steps.push_back((from, FaultStep::Crash { forget }));
         self.steps
             .push_back((to, FaultStep::Restart { forgot: forget }));
         self.troubles.push((from, to, None));
+        self.faults.push((from, to, None));
     }
 }
 
 const LONGEST_OUTAGE: Duration = Duration::from_millis(1_200);
+
+/// How long the server is down.
+fn outage(rng: &mut fastrand::Rng) -> Duration {
+    between(rng, 20, millis(LONGEST_OUTAGE))
+}
 
 fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap()
@@ -266,9 +338,8 @@ pub(super) struct Hand {
 impl Hand {
     pub(super) fn new(plan: Plan, world: &World) -> Self {
         let mut history = world.history.borrow_mut();
-        for (from, to, host) in &plan.troubles {
-            history.trouble(*from, *to, *host);
-        }
+        history.troubles.extend(&plan.troubles);
+        history.faults.extend(&plan.faults);
         Self {
             plan,
             is_down: false,
@@ -299,7 +370,9 @@ impl Hand {
                 .steps
                 .push_front((now, FaultStep::CutRequests(host)));
             let mut history = world.history.borrow_mut();
-            history.trouble(now - STEP, end + LONGEST_DELAY, Some(host));
+            let trouble = (now - STEP, end + LONGEST_DELAY, Some(host));
+            history.troubles.push(trouble);
+            history.faults.push(trouble);
         }
     }
 
@@ -307,6 +380,14 @@ impl Hand {
         let now = sim.elapsed();
         let note = |what| world.history.borrow_mut().note(now, what);
         note(What::Fault(format!("{step:?}")));
+        if let FaultStep::GiveUp(host)
+        | FaultStep::Reset(host)
+        | FaultStep::LoseAnswer(host)
+        | FaultStep::EndSubscription(host) = step
+        {
+            let moment = (now, now, Some(host));
+            world.history.borrow_mut().faults.push(moment);
+        }
         let cut = |host: usize, to| world.cut[host].store(to, Ordering::Relaxed);
         match step {
             FaultStep::Cut(host) => {
@@ -329,12 +410,20 @@ impl Hand {
                 sim.set_link_latency(host_name(host), SERVER, STEP);
                 sim.set_link_max_message_latency(host_name(host), SERVER, SLOW);
             }
-            FaultStep::GiveUp(host) => world.given_up[host].notify_waiters(),
+            FaultStep::GiveUp(host) => {
+                world.given_up[host].notify_waiters();
+                world.subscription_given_up[host].notify_waiters();
+            }
+            FaultStep::GiveUpCommands(host) => world.given_up[host].notify_waiters(),
             FaultStep::Reset(host) => world.resets[host].notify_waiters(),
             FaultStep::LoseAnswer(host) => world.lose_answer[host].set(true),
             FaultStep::EndSubscription(host) => world.subscription_ends[host].notify_waiters(),
             FaultStep::Ambush(host) => world.ambush.borrow_mut()[host] = Ambush::Laid,
             FaultStep::Mute(host, to) => world.mute[host].set(to),
+            FaultStep::LoseQueue(key) => {
+                let lock = &world.keys[key].lock;
+                world.data.borrow_mut().lose_queue(lock);
+            }
             FaultStep::Crash { forget } => {
                 sim.crash(SERVER);
                 self.is_down = true;

@@ -56,14 +56,18 @@ pub(super) struct Attempt {
     pub(super) key: usize,
     pub(super) ttl: Duration,
     pub(super) wait: Wait,
+    pub(super) at_most: Option<Duration>,
 }
 
 /// A holding, as its caller saw it.
 pub(super) struct ObservedHolding {
     pub(super) attempt: Attempt,
+    pub(super) attempted: Duration,
     pub(super) acquired: Option<(Duration, u64)>,
-    last_yes: Option<Duration>,
-    no: Option<Duration>,
+    pub(super) last_yes: Option<Duration>,
+    pub(super) no: Option<Duration>,
+    /// When its caller was refused, gave up, or let go.
+    pub(super) gone: Option<Duration>,
 }
 
 /// How long after the server is back, and the next heartbeat is due, a holder whose
@@ -76,6 +80,10 @@ pub(super) struct History {
     events: Vec<Event>,
     /// When something was wrong with the network between a host and the server.
     pub(super) troubles: Vec<(Duration, Duration, Option<usize>)>,
+    /// The same without the time that it takes to recover; and what happened in a moment.
+    pub(super) faults: Vec<(Duration, Duration, Option<usize>)>,
+    /// How many locks each host's requests were about, at the server.
+    pub(super) requests: Vec<(Duration, usize, usize)>,
     blames: Vec<String>,
     pub(super) holdings: BTreeMap<OwnerNumber, ObservedHolding>,
 }
@@ -86,9 +94,11 @@ impl History {
             What::Attempted(attempt) => {
                 let holding = ObservedHolding {
                     attempt: *attempt,
+                    attempted: at,
                     acquired: None,
                     last_yes: None,
                     no: None,
+                    gone: None,
                 };
                 self.holdings.insert(attempt.owner, holding);
             }
@@ -105,6 +115,9 @@ impl History {
             What::Says(owner, false) => {
                 self.holding(*owner).no.get_or_insert(at);
             }
+            What::Refused(owner, _) | What::Dropped(owner) | What::LetGo(owner) => {
+                self.holding(*owner).gone.get_or_insert(at);
+            }
             _ => (),
         }
         self.events.push(Event { at, what });
@@ -112,10 +125,6 @@ impl History {
 
     fn holding(&mut self, owner: OwnerNumber) -> &mut ObservedHolding {
         self.holdings.get_mut(&owner).unwrap()
-    }
-
-    pub(super) fn trouble(&mut self, from: Duration, to: Duration, host: Option<usize>) {
-        self.troubles.push((from, to, host));
     }
 
     /// A promise was broken.
@@ -144,6 +153,9 @@ impl History {
         broken.extend(self.late(&events));
         broken.extend(self.unnotified(&events));
         broken.extend(self.forgotten(&events));
+        broken.extend(self.lost_for_nothing(&events));
+        broken.extend(self.idle(&events));
+        broken.extend(self.restless());
         broken
     }
 
@@ -378,6 +390,7 @@ fn tokens_arrive_in_order_except_across_a_forgetting() {
                 key,
                 ttl,
                 wait,
+                at_most: None,
             };
             history.note(Duration::ZERO, What::Attempted(attempt));
         }

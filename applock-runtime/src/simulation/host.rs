@@ -50,9 +50,12 @@ pub(super) async fn live(world: Rc<World>, number: usize) -> turmoil::Result {
     let tasks: Vec<_> = (0..if world.crowd { CROWD } else { TASKS })
         .map(|_| spawn_local(Rc::clone(&host).work(rng.fork())))
         .collect();
+    let watching = spawn_local(Rc::clone(&host).watch());
     for task in tasks {
         task.await?;
     }
+    watching.abort();
+    let _ = watching.await;
     let mut order: Vec<usize> = (0..TTLS.len()).collect();
     rng.shuffle(&mut order);
     for key in order {
@@ -93,6 +96,7 @@ impl Host {
             },
             cut: Arc::clone(&world.cut[number]),
             given_up: Arc::clone(&world.given_up[number]),
+            subscription_given_up: Arc::clone(&world.subscription_given_up[number]),
         };
         let (engine, work) = Engine::driven_by_caller(Parts {
             store: Arc::new(RedisStore::over(Arc::new(dialler), "redis://server".into())),
@@ -114,16 +118,19 @@ impl Host {
         (host, engine_at_work)
     }
 
-    /// Waits for a lock, no longer than `deadline`, and gives it back at once.
-    pub(super) async fn wait_a_while(
+    /// Takes a lock, waiting for it no longer than `deadline`, and lets it go when it is `until`.
+    pub(super) async fn take_and_hold(
         &self,
         rng: &mut fastrand::Rng,
         key: usize,
         deadline: Duration,
+        until: Duration,
     ) {
-        let (attempt, request) = self.request(rng, key, Wait::Forever);
+        let (attempt, request) = self.request(rng, key, Wait::Forever, None);
         if let Some(Ok(held)) = self.acquire(attempt, request, deadline).await {
-            self.check(attempt.owner, &held);
+            while self.check(attempt.owner, &held) && elapsed() < until {
+                sleep((until - elapsed()).min(Duration::from_millis(50))).await;
+            }
             self.note(What::LetGo(attempt.owner));
         }
     }
@@ -146,12 +153,22 @@ impl Host {
 
     /// Takes a lock, if it is free.
     pub(super) async fn try_take(&self, rng: &mut fastrand::Rng, key: usize) -> Result<Held> {
-        let (_, request) = self.request(rng, key, Wait::Not);
+        let (_, request) = self.request(rng, key, Wait::Not, None);
         self.engine.acquire(request).await
     }
 
     fn note(&self, what: What) {
         self.world.note(what);
+    }
+
+    /// Looks at what the engine keeps, again and again.
+    pub(super) async fn watch(self: Rc<Self>) {
+        loop {
+            sleep(Duration::from_millis(500)).await;
+            let (now, kept) = (elapsed(), self.engine.unfinished());
+            let mut history = self.world.history.borrow_mut();
+            history.check_kept(self.number, kept, now);
+        }
     }
 
     /// Takes locks, until the faults are over.
@@ -179,9 +196,9 @@ impl Host {
             1..=3 => Wait::Forever,
             _ => Wait::For(between(rng, 20, 3_000)),
         };
-        let (attempt, mut request) = self.request(rng, key, wait);
+        let at_most = (rng.u8(..6) == 0).then(|| between(rng, 200, 3_000));
+        let (attempt, mut request) = self.request(rng, key, wait, at_most);
         request.at_least = (rng.u8(..6) == 0).then(|| between(rng, 100, 800));
-        request.at_most = (rng.u8(..6) == 0).then(|| between(rng, 200, 3_000));
         let deadline = match rng.u8(..8) {
             0 | 1 => between(rng, 0, 300),
             // It does not end before the faults do.
@@ -211,6 +228,7 @@ impl Host {
         rng: &mut fastrand::Rng,
         key: usize,
         wait: Wait,
+        at_most: Option<Duration>,
     ) -> (Attempt, AcquireRequest) {
         let (least, most) = TTLS[key];
         let attempt = Attempt {
@@ -219,6 +237,7 @@ impl Host {
             key,
             ttl: between(rng, least, most),
             wait,
+            at_most,
         };
         let request = AcquireRequest {
             key: self.world.keys[key].clone(),
@@ -228,7 +247,7 @@ impl Host {
             identity: Arc::clone(self.engine.identity()),
             wait,
             at_least: None,
-            at_most: None,
+            at_most,
         };
         self.note(What::Attempted(attempt));
         (attempt, request)
@@ -300,7 +319,7 @@ impl Host {
     /// Nothing is wrong any more, so every waiter gets its lock.
     async fn take_after_all(&self, key: usize) {
         let rng = &mut fastrand::Rng::with_seed(self.world.seed);
-        let (attempt, request) = self.request(rng, key, Wait::For(LIVENESS));
+        let (attempt, request) = self.request(rng, key, Wait::For(LIVENESS), None);
         match self.engine.acquire(request).await {
             Ok(held) => {
                 self.note(What::Acquired(attempt.owner, held.lease().token));

@@ -5,7 +5,7 @@
 //! give back locks at random ([`host`]); messages are lost, delayed and held, connections
 //! reset, and the server restarted ([`faults`]); the server is a small one that runs our
 //! scripts ([`server`]). Every other pair of runs is a crowd, where many waiters share few locks.
-//! All that happens is recorded, and checked ([`history`], [`queues`]):
+//! All that happens is recorded, and checked ([`history`], [`queues`], [`calm`]):
 //!
 //! | check | what must hold |
 //! |---|---|
@@ -27,6 +27,10 @@
 //! | asleep | no lock is free for long while a waiter without a network fault is in its wait queue |
 //! | leaked | no lock stays with a caller that has given up, or let go |
 //! | late | a waiter gets its answer at its deadline |
+//! | lost for nothing | a lease is lost only for a cause: `at_most`, lost data, a fault that outlasts two attempts |
+//! | idle | all in all no lock is free for long while the same waiter waits for it without a fault |
+//! | restless | no host asks the server more often than its callers give reason to |
+//! | growth | no engine keeps more than what its callers have, or left behind not long ago |
 //! | unaware | see below |
 //!
 //! A server that restarts without its data gives a lock to another while its holder still
@@ -39,11 +43,13 @@
 //! `APPLOCK_SEED=17 cargo test -p applock-runtime simulation -- --nocapture` runs one seed,
 //! and prints its history.
 
+mod calm;
 mod cancelled;
 mod faults;
 mod history;
 mod host;
 mod queues;
+mod scenes;
 mod scripts;
 mod server;
 mod world;
@@ -103,9 +109,14 @@ fn run(seed: u64) -> SimulatedRun {
     for number in 0..HOSTS {
         sim.client(host_name(number), host::live(Rc::clone(&world), number));
     }
-    let mut hand = Hand::new(plan, &world);
+    play(sim, plan, &world)
+}
+
+/// Carries a plan out, until every host has come to its end, and checks what happened.
+fn play(mut sim: Sim<'_>, plan: Plan, world: &World) -> SimulatedRun {
+    let mut hand = Hand::new(plan, world);
     loop {
-        hand.act(&mut sim, &world);
+        hand.act(&mut sim, world);
         match sim.step() {
             Ok(true) => break,
             Ok(false) => (),

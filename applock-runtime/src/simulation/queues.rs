@@ -88,7 +88,7 @@ impl History {
     }
 
     /// The longest time on end without a fault of a host's network.
-    fn longest_calm(&self, from: Duration, to: Duration, host: usize) -> Duration {
+    pub(super) fn longest_calm(&self, from: Duration, to: Duration, host: usize) -> Duration {
         let mut troubles: Vec<_> = self
             .troubles
             .iter()
@@ -128,8 +128,16 @@ impl History {
         for event in events {
             match event.what {
                 What::Lasts(key, owner, until) => {
-                    let known = with.get(&key).filter(|(known, ..)| *known == owner);
-                    let from = known.map_or(event.at, |(_, from, _)| *from);
+                    let known = with.remove(&key);
+                    let from = match known {
+                        Some((known, from, _)) if known == owner => from,
+                        // It ran out.
+                        Some(known) => {
+                            check(key, known, event.at);
+                            event.at
+                        }
+                        None => event.at,
+                    };
                     with.insert(key, (owner, from, until));
                 }
                 What::Took(key, _) => {
@@ -140,6 +148,10 @@ impl History {
                 What::Forgot => with.clear(),
                 _ => (),
             }
+        }
+        let end = events.last().map_or(Duration::ZERO, |event| event.at);
+        for (key, known) in with {
+            check(key, known, end);
         }
         broken
     }

@@ -48,6 +48,8 @@ pub(super) struct World {
     pub(super) resets: Vec<Rc<Notify>>,
     /// For each host: its own end of a connection is gone; what it sent is on its way.
     pub(super) given_up: Vec<Arc<Notify>>,
+    /// The same of its subscription.
+    pub(super) subscription_given_up: Vec<Arc<Notify>>,
     /// For each host: its next answer is lost with the connection.
     pub(super) lose_answer: Vec<Cell<bool>>,
     /// For each host: closes its subscription, at the server.
@@ -88,6 +90,7 @@ impl World {
             crowd,
             resets: (0..HOSTS).map(|_| Rc::default()).collect(),
             given_up: (0..HOSTS).map(|_| Arc::default()).collect(),
+            subscription_given_up: (0..HOSTS).map(|_| Arc::default()).collect(),
             lose_answer: (0..HOSTS).map(|_| Cell::default()).collect(),
             subscription_ends: (0..HOSTS).map(|_| Rc::default()).collect(),
             mute: (0..HOSTS).map(|_| Cell::default()).collect(),
@@ -194,6 +197,7 @@ pub(super) struct Dialler {
     pub(super) protocol: ProtocolVersion,
     pub(super) cut: Arc<AtomicBool>,
     pub(super) given_up: Arc<Notify>,
+    pub(super) subscription_given_up: Arc<Notify>,
 }
 
 impl fmt::Debug for Dialler {
@@ -216,7 +220,7 @@ impl Dialler {
     pub(super) fn listen(&self, protocol: ProtocolVersion) -> StoreFuture<RedisResult<PubSub>> {
         let info = RedisConnectionInfo::default().set_protocol(protocol);
         let cut = Arc::clone(&self.cut);
-        let given_up = Arc::clone(&self.given_up);
+        let given_up = Arc::clone(&self.subscription_given_up);
         Box::pin(async move {
             let stream = Self::dial(cut).await?;
             // Its driver is the crate's own, so what is given up lies before it.

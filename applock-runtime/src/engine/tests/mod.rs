@@ -5,8 +5,9 @@ mod unforeseen;
 mod wait_queue;
 mod wall_clock;
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
@@ -22,14 +23,14 @@ use crate::store::{
 };
 
 use super::lease_time::margin;
+use super::state::ORPHAN_WATCH;
 use super::{AcquireRequest, Engine, Held, Parts, Wait};
 
 /// Its third is a whole number, so that sums of it are exact.
 const TTL: Duration = Duration::from_secs(9);
 
-/// How long a test waits for what must come, and for what must not.
+/// How long a test waits for what must come.
 const SOON: Duration = Duration::from_secs(10);
-const NEVER: Duration = Duration::from_millis(50);
 
 /// What the engine asked, and where the answer goes.
 enum Asked {
@@ -134,8 +135,32 @@ struct Stage {
     next: Arc<Mutex<Option<Grant>>>,
 }
 
-/// An acquire that runs on a thread of its own.
-type AcquireThread = std::thread::JoinHandle<crate::Result<Held>>;
+/// A call that runs on a thread of its own.
+type CallThread<T> = std::thread::JoinHandle<crate::Result<T>>;
+type AcquireThread = CallThread<Held>;
+
+/// Begins a call. Its command is in the engine's mailbox when this returns, before any that
+/// the test sends later; its thread waits for the answer.
+fn begin<T: Send + 'static>(
+    call: impl Future<Output = crate::Result<T>> + Send + 'static,
+) -> CallThread<T> {
+    let mut call = Box::pin(call);
+    let mut context = Context::from_waker(Waker::noop());
+    let polled = call.as_mut().poll(&mut context);
+    std::thread::spawn(move || match polled {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => block_on(call),
+    })
+}
+
+fn release(held: Held) -> CallThread<()> {
+    begin(held.release())
+}
+
+fn verify(held: &Arc<Held>) -> CallThread<bool> {
+    let held = Arc::clone(held);
+    begin(async move { held.verify().await })
+}
 
 impl Stage {
     fn new() -> Self {
@@ -178,7 +203,12 @@ impl Stage {
 
     fn take(&self, request: AcquireRequest) -> AcquireThread {
         let engine = Arc::clone(&self.engine);
-        std::thread::spawn(move || block_on(engine.acquire(request)))
+        begin(async move { engine.acquire(request).await })
+    }
+
+    fn shutdown(&self, within: Duration) -> CallThread<()> {
+        let engine = Arc::clone(&self.engine);
+        begin(async move { engine.shutdown(within).await })
     }
 
     fn next(&self) -> Asked {
@@ -187,10 +217,11 @@ impl Stage {
             .expect("the engine asks something")
     }
 
+    /// All that has come to the engine so far is done, and it has asked nothing.
     fn nothing(&self) {
-        match self.asked.recv_timeout(NEVER) {
-            Err(RecvTimeoutError::Timeout) => (),
-            other => panic!("nothing should be asked here, but {other:?}"),
+        self.catch_up();
+        if let Ok(asked) = self.asked.try_recv() {
+            panic!("nothing should be asked here, but {asked:?}");
         }
     }
 
@@ -227,8 +258,9 @@ impl Stage {
         self.held(self.request(key))
     }
 
-    /// Waits until the engine has acted on every answer given so far: it answers
-    /// questions in the same loop, and none before the answers that came first.
+    /// Waits until the engine has acted on every command, answer and timer so far, and has
+    /// asked what follows: it answers questions in the same loop, the first one after what
+    /// came before it, and the second one in a later round.
     fn catch_up(&self) {
         for _ in 0..2 {
             let key = Key::whole("catch-up").unwrap();
@@ -361,7 +393,7 @@ fn a_release_never_overtakes_a_heartbeat_in_flight() {
     let held = stage.hold("k");
     stage.clock.advance(TTL / 3);
     let (_, heartbeat) = stage.renew();
-    let releasing = std::thread::spawn(move || block_on(held.release()));
+    let releasing = release(held);
     stage.nothing();
     heartbeat.send(vec![Ok(true)]).unwrap();
     let (_, reply) = stage.release();
@@ -377,11 +409,8 @@ fn an_acquire_whose_caller_has_gone_is_released() {
     let request = stage.request("k");
     let owner = request.owner;
     let mut taking = Box::pin(stage.engine.acquire(request));
-    let waker = std::task::Waker::noop();
-    let polled = taking
-        .as_mut()
-        .poll(&mut std::task::Context::from_waker(waker));
-    assert!(polled.is_pending());
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(taking.as_mut().poll(&mut context).is_pending());
     let (_, reply) = stage.acquire();
     drop(taking);
     reply.send(vec![granted()]).unwrap();
@@ -399,14 +428,17 @@ fn an_acquire_without_an_answer_is_cleaned_up_also_if_it_comes_to_life_late() {
     reply.send(vec![unknown()]).unwrap();
     assert!(matches!(taking.join().unwrap(), Err(Error::Unavailable(_))));
     // Not there yet, and not there yet, and there.
-    for answer in [Ok(false), Ok(false), Ok(true)] {
+    for (number, answer) in [Ok(false), Ok(false), Ok(true)].into_iter().enumerate() {
+        if number > 0 {
+            stage.clock.advance(Duration::from_millis(500));
+        }
         let (batch, reply) = stage.release();
         assert_eq!(batch[0].owner, owner);
         reply.send(vec![answer]).unwrap();
         stage.catch_up();
-        stage.clock.advance(Duration::from_millis(500));
     }
-    stage.clock.advance(TTL);
+    // In one step past the watch: at a moment before its end one more release is due.
+    stage.clock.advance(ORPHAN_WATCH);
     stage.nothing();
 }
 
@@ -428,7 +460,7 @@ fn a_dead_connection_is_worth_another_try_with_the_same_owner_id() {
 fn a_release_whose_answer_was_lost_counts_when_the_lock_is_gone() {
     let stage = Stage::new();
     let held = stage.hold("k");
-    let releasing = std::thread::spawn(move || block_on(held.release()));
+    let releasing = release(held);
     let (_, reply) = stage.release();
     reply.send(vec![dead()]).unwrap();
     let (_, reply) = stage.release();
@@ -440,7 +472,7 @@ fn a_release_whose_answer_was_lost_counts_when_the_lock_is_gone() {
 fn a_release_of_what_is_not_ours_says_so() {
     let stage = Stage::new();
     let held = stage.hold("k");
-    let releasing = std::thread::spawn(move || block_on(held.release()));
+    let releasing = release(held);
     let (_, reply) = stage.release();
     reply.send(vec![Ok(false)]).unwrap();
     assert!(matches!(
@@ -453,7 +485,7 @@ fn a_release_of_what_is_not_ours_says_so() {
 fn a_release_without_an_answer_is_reported_at_once_and_repeated() {
     let stage = Stage::new();
     let held = stage.hold("k");
-    let releasing = std::thread::spawn(move || block_on(held.release()));
+    let releasing = release(held);
     let (_, reply) = stage.release();
     reply.send(vec![unknown()]).unwrap();
     assert!(matches!(
@@ -492,15 +524,12 @@ fn heartbeats_due_soon_travel_with_one_that_is_due() {
 #[test]
 fn a_heartbeat_that_failed_keeps_its_pause_whatever_else_leaves() {
     let stage = Stage::new();
-    let (failing, other) = (Arc::new(stage.hold("a")), stage.hold("b"));
-    let asking = {
-        let failing = Arc::clone(&failing);
-        std::thread::spawn(move || block_on(failing.verify()))
-    };
+    let (failing, other) = (Arc::new(stage.hold("a")), Arc::new(stage.hold("b")));
+    let asking = verify(&failing);
     let (_, reply) = stage.renew();
     reply.send(vec![unknown()]).unwrap();
     assert!(asking.join().unwrap().is_err());
-    let asking = std::thread::spawn(move || block_on(other.verify()));
+    let asking = verify(&other);
     let (batch, reply) = stage.renew();
     assert_eq!(batch.len(), 1, "the other one alone");
     reply.send(vec![Ok(true)]).unwrap();
@@ -514,9 +543,11 @@ fn three_heartbeats_a_ttl_and_no_storm() {
     let mut beats = 0;
     for _ in 0..500 {
         stage.clock.advance(TTL / 100);
-        if let Ok(Asked::Renew(_, reply)) = stage.asked.recv_timeout(Duration::from_millis(2)) {
+        stage.catch_up();
+        if let Ok(Asked::Renew(_, reply)) = stage.asked.try_recv() {
             beats += 1;
             reply.send(vec![Ok(true)]).unwrap();
+            stage.catch_up();
         }
     }
     assert!(
@@ -607,10 +638,7 @@ fn verify_asks_the_store_anew_also_while_a_heartbeat_is_in_flight() {
     let held = Arc::new(stage.hold("k"));
     stage.clock.advance(TTL / 3);
     let (_, first) = stage.renew();
-    let asking = {
-        let held = Arc::clone(&held);
-        std::thread::spawn(move || block_on(held.verify()))
-    };
+    let asking = verify(&held);
     // The one in flight left before the question.
     stage.nothing();
     first.send(vec![Ok(true)]).unwrap();
@@ -624,8 +652,7 @@ fn verify_asks_the_store_anew_also_while_a_heartbeat_is_in_flight() {
 fn a_shutdown_tells_the_holder_first_and_releases_second() {
     let stage = Stage::new();
     let held = stage.hold("k");
-    let engine = Arc::clone(&stage.engine);
-    let closing = std::thread::spawn(move || block_on(engine.shutdown(Duration::from_secs(4))));
+    let closing = stage.shutdown(Duration::from_secs(4));
     is_notified(&held);
     assert_eq!(held.lease().loss(), Some(Loss::Shutdown));
     stage.nothing();
@@ -645,8 +672,7 @@ fn a_shutdown_tells_the_holder_first_and_releases_second() {
 fn a_shutdown_returns_in_time_though_the_store_is_silent() {
     let stage = Stage::new();
     let held = stage.hold("k");
-    let engine = Arc::clone(&stage.engine);
-    let closing = std::thread::spawn(move || block_on(engine.shutdown(Duration::from_secs(4))));
+    let closing = stage.shutdown(Duration::from_secs(4));
     is_notified(&held);
     drop(held);
     let (_, _silent) = stage.release();
@@ -672,10 +698,7 @@ fn the_clock_of_the_stage_is_the_engines() {
 fn a_verify_over_a_dead_connection_is_answered_by_the_next_heartbeat() {
     let stage = Stage::new();
     let held = Arc::new(stage.hold("k"));
-    let asking = {
-        let held = Arc::clone(&held);
-        std::thread::spawn(move || block_on(held.verify()))
-    };
+    let asking = verify(&held);
     let (_, reply) = stage.renew();
     reply.send(vec![dead()]).unwrap();
     let (_, reply) = stage.renew();

@@ -1,23 +1,9 @@
 //! What is not meant to happen: late commands, overlapping shutdowns, a panic on the
 //! engine's thread.
 
-use std::task::{Context, Wake, Waker};
-use std::thread;
+use std::task::Wake;
 
 use super::*;
-
-type CallThread<T> = thread::JoinHandle<crate::Result<T>>;
-
-impl Stage {
-    fn shutdown(&self, within: Duration) -> CallThread<()> {
-        let engine = Arc::clone(&self.engine);
-        thread::spawn(move || block_on(engine.shutdown(within)))
-    }
-}
-
-fn release(held: Held) -> CallThread<()> {
-    thread::spawn(move || block_on(held.release()))
-}
 
 #[test]
 fn an_earlier_try_that_comes_to_life_after_the_release_is_released_too() {

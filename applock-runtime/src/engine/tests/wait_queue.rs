@@ -1,7 +1,6 @@
 //! Waiters in the store's wait queue: how they are notified, which grants they accept,
 //! and how they leave.
 
-use std::task::{Context, Waker};
 use std::time::Instant;
 
 use super::*;
@@ -110,8 +109,9 @@ impl Stage {
 fn a_grant_is_judged_from_the_last_question_and_what_passed_at_the_store() {
     let stage = Stage::new();
     let first = stage.queued(Wait::Forever, 0);
-    let passed = Duration::from_millis(900);
-    stage.clock.advance(Duration::from_millis(950));
+    // Earlier than its next poll, whose answer would come first.
+    let passed = Duration::from_millis(600);
+    stage.clock.advance(Duration::from_millis(650));
     first.notified(passed);
     let held = first.held();
     // Clocks may differ by 1 %; the 50 ms that the message took are gone as well.

@@ -89,6 +89,12 @@ impl Data {
         self.keys.clear();
     }
 
+    /// As an eviction does.
+    pub(in crate::simulation) fn lose_queue(&mut self, lock: &str) {
+        self.keys
+            .retain(|key, _| !key.starts_with(&format!("{{{lock}}}:queue")));
+    }
+
     pub(super) fn expire(&mut self, now: Duration) {
         self.keys
             .retain(|_, entry| entry.until.is_none_or(|until| until >= now));

@@ -271,6 +271,9 @@ impl SimulatedServer {
     /// Runs a script, and notes what becomes of its locks.
     fn run(&self, host: usize, script: &Function, count: &str, rest: &[&str]) -> Reply {
         let (keys, arguments) = rest.split_at(count.parse().unwrap());
+        let locks = keys.iter().filter(|key| data::is_lock(key)).count();
+        let request = (elapsed(), host, locks);
+        self.world.history.borrow_mut().requests.push(request);
         self.watch.begin(&self.world, host, keys);
         let answer = self.scripts.run(script, keys, arguments);
         self.watch.end(&self.world, &self.subscribers.hosts());

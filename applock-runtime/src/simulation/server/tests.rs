@@ -233,6 +233,7 @@ fn with_server<F: Future<Output = turmoil::Result> + 'static>(
         protocol,
         cut: Arc::clone(&world.cut[0]),
         given_up: Arc::clone(&world.given_up[0]),
+        subscription_given_up: Arc::clone(&world.subscription_given_up[0]),
     };
     sim.client(host_name(0), talk(world, dialler));
     sim.run().unwrap();
