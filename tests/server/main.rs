@@ -28,6 +28,7 @@ mod secrets;
 #[cfg(target_os = "linux")]
 mod server_clock;
 mod server_down;
+mod sharded;
 #[cfg(feature = "tls")]
 mod tls;
 mod too_few_replicas;

@@ -246,12 +246,15 @@ impl SimulatedServer {
             )),
             ["PING"] => Reply::Status("PONG"),
             ["PING", text] => Reply::bulk(text),
-            ["HELLO", version, ..] => {
-                client.resp3.set(*version == "3");
-                let version = Reply::Int(version.parse().unwrap());
+            ["HELLO", rest @ ..] => {
+                if let Some(version) = rest.first() {
+                    client.resp3.set(*version == "3");
+                }
+                let version = if client.resp3.get() { 3 } else { 2 };
                 Reply::Map(vec![
                     (Reply::bulk("server"), Reply::bulk("redis")),
-                    (Reply::bulk("proto"), version),
+                    (Reply::bulk("proto"), Reply::Int(version)),
+                    (Reply::bulk("mode"), Reply::bulk("standalone")),
                 ])
             }
             ["CLIENT" | "SELECT", ..] => Reply::Status("OK"),

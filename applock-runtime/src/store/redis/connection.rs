@@ -147,6 +147,10 @@ struct DialState {
     failures: u32,
     /// The earliest time of the next dial.
     not_before: Option<Instant>,
+    /// The server has said of itself that it is a single one: see [`Connection::is_single`].
+    is_single: bool,
+    /// Something hangs up on the question: it is not asked again.
+    unasked: bool,
 }
 
 /// One connection that was dialled, and that no error has ended.
@@ -235,6 +239,41 @@ impl Connection {
     /// The server's URL without its password.
     pub(super) fn shown(&self) -> &str {
         &self.shown
+    }
+
+    /// Whether several locks may share a call: the server has said, when it was last dialled, that
+    /// it is a single one. A proxy that spreads keys over servers (twemproxy) would carry such a
+    /// call out at the server of its first key, and lock there what another call locks elsewhere;
+    /// a node of a cluster would refuse it.
+    pub(super) fn is_single(&self) -> bool {
+        self.state().is_single
+    }
+
+    /// It is not one: it has refused keys of several slots in one call.
+    pub(super) fn note_cluster(&self) {
+        let mut state = self.state();
+        state.is_single = false;
+        state.unasked = true;
+    }
+
+    /// Dials, and asks the server what it is, by `HELLO`, which needs no right.
+    async fn connect(&self) -> RedisResult<(MultiplexedConnection, bool)> {
+        let mut connection = self.connector.connect().await?;
+        if self.state().unasked {
+            return Ok((connection, false));
+        }
+        let answer = redis::cmd("HELLO")
+            .query_async::<Value>(&mut connection)
+            .await;
+        match answer {
+            Ok(about) => Ok((connection, is_standalone(&about))),
+            Err(error) if error.is_io_error() || error.is_connection_dropped() => {
+                self.state().unasked = true;
+                Ok((self.connector.connect().await?, false))
+            }
+            // It does not know the command, or wants a password first.
+            Err(_) => Ok((connection, false)),
+        }
     }
 
     /// A connection of its own, that subscribes. No time-out here.
@@ -366,8 +405,8 @@ impl Connection {
         if let Some(at) = not_before {
             sleep_until(at).await;
         }
-        let dialled = match timeout(DIAL_TIMEOUT, self.connector.connect()).await {
-            Ok(Ok(connection)) => Ok(connection),
+        let dialled = match timeout(DIAL_TIMEOUT, self.connect()).await {
+            Ok(Ok(dialled)) => Ok(dialled),
             Ok(Err(error)) => {
                 let mut error = classify(error).error;
                 if error.kind == StoreErrorKind::Unknown {
@@ -383,7 +422,8 @@ impl Connection {
             let mut state = self.state();
             state.dialling = false;
             let outcome = match dialled {
-                Ok(connection) => {
+                Ok((connection, is_single)) => {
+                    state.is_single = is_single && !state.unasked;
                     state.epoch += 1;
                     state.failures = 0;
                     state.not_before = None;
@@ -424,6 +464,23 @@ impl Drop for Dialling<'_> {
         let mut state = self.0.state();
         state.dialling = false;
         state.waiting.clear();
+    }
+}
+
+/// Whether an answer to `HELLO` says so: names and values, in RESP2 one after the other.
+fn is_standalone(about: &Value) -> bool {
+    let is = |value: &Value, text: &str| match value {
+        Value::BulkString(bytes) => bytes == text.as_bytes(),
+        Value::SimpleString(said) => said == text,
+        _ => false,
+    };
+    let says = |name: &Value, value: &Value| is(name, "mode") && is(value, "standalone");
+    match about {
+        Value::Map(pairs) => pairs.iter().any(|(name, value)| says(name, value)),
+        Value::Array(items) => items
+            .chunks_exact(2)
+            .any(|pair| matches!(pair, [name, value] if says(name, value))),
+        _ => false,
     }
 }
 

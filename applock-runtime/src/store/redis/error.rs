@@ -38,6 +38,10 @@ pub(super) enum ConnectionState {
     Redial,
 }
 
+/// What is said of a call that a cluster's node has refused for its keys: nothing of it was done.
+pub(super) const CROSS_SLOT: &str =
+    "this Redis is a node of a cluster, and the keys of one call are in several of its slots";
+
 /// Sorts an error by what may be concluded from it.
 ///
 /// An error that the server answers with means 'not done': our scripts do what can fail before
@@ -70,7 +74,13 @@ pub(super) fn classify(error: RedisError) -> Classified {
             "point the URL at the master",
             Redial,
         ),
-        "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" | "TRYAGAIN" => (
+        "CROSSSLOT" => (
+            Misconfigured,
+            CROSS_SLOT.to_owned(),
+            "use a Redis that is not part of a cluster",
+            Good,
+        ),
+        "MOVED" | "ASK" | "CLUSTERDOWN" | "TRYAGAIN" => (
             Misconfigured,
             "this Redis is a node of a cluster, which redis:// does not speak to".into(),
             "use a Redis that is not part of a cluster",

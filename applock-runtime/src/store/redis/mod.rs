@@ -274,45 +274,64 @@ impl RedisStore {
     }
 }
 
-/// Carries a batch out, in calls of at most `a_call`, which travel at the same time.
-async fn in_calls<'a, Q, A, F>(
-    batch: &'a [Q],
-    a_call: usize,
-    call: impl Fn(&'a [Q]) -> F,
-) -> Vec<StoreResult<A>>
-where
-    F: Future<Output = Vec<StoreResult<A>>>,
-{
-    if batch.len() <= a_call {
-        return whole_or_one_by_one(batch, &call).await;
+impl RedisStore {
+    /// Carries a batch out, in calls of at most `a_call`, which travel at the same time. Several
+    /// locks share a call only at a server that has said that it is a single one.
+    async fn in_calls<'a, Q, A, F>(
+        &self,
+        batch: &'a [Q],
+        a_call: usize,
+        call: impl Fn(&'a [Q]) -> F,
+    ) -> Vec<StoreResult<A>>
+    where
+        F: Future<Output = Vec<StoreResult<A>>>,
+    {
+        let a_call = if self.connection.is_single() {
+            a_call
+        } else {
+            1
+        };
+        if batch.len() <= a_call {
+            return self.whole_or_one_by_one(batch, &call).await;
+        }
+        let calls = batch
+            .chunks(a_call)
+            .map(|some| self.whole_or_one_by_one(some, &call));
+        join_all(calls).await.into_iter().flatten().collect()
     }
-    let calls = batch
-        .chunks(a_call)
-        .map(|some| whole_or_one_by_one(some, &call));
-    join_all(calls).await.into_iter().flatten().collect()
-}
 
-/// Carries one call out; where a right is missing, its locks one by one. The server refuses the
-/// whole call for one key that the user may not touch, before it does anything of it: the
-/// other locks must not suffer for it.
-async fn whole_or_one_by_one<'a, Q, A, F>(
-    some: &'a [Q],
-    call: &impl Fn(&'a [Q]) -> F,
-) -> Vec<StoreResult<A>>
-where
-    F: Future<Output = Vec<StoreResult<A>>>,
-{
-    let outcomes = call(some).await;
-    let refused = |outcome: &StoreResult<A>| {
-        outcome
-            .as_ref()
-            .is_err_and(|error| error.kind == super::StoreErrorKind::Denied)
-    };
-    if some.len() > 1 && outcomes.iter().all(refused) {
-        let one_by_one = some.chunks(1).map(call);
-        return join_all(one_by_one).await.into_iter().flatten().collect();
+    /// Carries one call out. Where the server has refused it as a whole, before it did anything of
+    /// it, its locks one by one: for the key that the user may not touch the other locks must not
+    /// suffer, and a cluster's node takes no call for keys of several slots.
+    async fn whole_or_one_by_one<'a, Q, A, F>(
+        &self,
+        some: &'a [Q],
+        call: &impl Fn(&'a [Q]) -> F,
+    ) -> Vec<StoreResult<A>>
+    where
+        F: Future<Output = Vec<StoreResult<A>>>,
+    {
+        let outcomes = call(some).await;
+        let is_cross_slot = |outcome: &StoreResult<A>| {
+            outcome
+                .as_ref()
+                .is_err_and(|error| &*error.what == error::CROSS_SLOT)
+        };
+        let is_denied = |outcome: &StoreResult<A>| {
+            outcome
+                .as_ref()
+                .is_err_and(|error| error.kind == super::StoreErrorKind::Denied)
+        };
+        let crosses = outcomes.iter().all(is_cross_slot);
+        if some.len() > 1 && (crosses || outcomes.iter().all(is_denied)) {
+            if crosses {
+                self.connection.note_cluster();
+            }
+            let one_by_one = some.chunks(1).map(call);
+            return join_all(one_by_one).await.into_iter().flatten().collect();
+        }
+        outcomes
     }
-    outcomes
 }
 
 impl Store for RedisStore {
@@ -338,7 +357,7 @@ impl Store for RedisStore {
     ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
         Box::pin(async move {
             let call = |requests| self.acquire_some(requests, within);
-            in_calls(&batch, LOCKS_A_CALL, call).await
+            self.in_calls(&batch, LOCKS_A_CALL, call).await
         })
     }
 
@@ -349,7 +368,7 @@ impl Store for RedisStore {
     ) -> StoreFuture<Vec<StoreResult<bool>>> {
         Box::pin(async move {
             let call = |beats| self.renew_some(beats, within);
-            in_calls(&batch, RENEWALS_A_CALL, call).await
+            self.in_calls(&batch, RENEWALS_A_CALL, call).await
         })
     }
 
@@ -360,7 +379,7 @@ impl Store for RedisStore {
     ) -> StoreFuture<Vec<StoreResult<Released>>> {
         Box::pin(async move {
             let call = |ends| self.release_some(ends, within);
-            in_calls(&batch, LOCKS_A_CALL, call).await
+            self.in_calls(&batch, LOCKS_A_CALL, call).await
         })
     }
 
