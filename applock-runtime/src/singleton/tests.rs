@@ -1,5 +1,7 @@
 //! Bodies and their locks where the lock is over, or where the body has strayed.
 
+mod twins;
+
 use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};

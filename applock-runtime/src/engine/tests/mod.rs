@@ -1,6 +1,7 @@
 //! The engine against a store whose every answer the test gives, by a clock that the
 //! test moves: nothing here sleeps.
 
+mod decisions;
 mod unforeseen;
 mod wait_queue;
 mod wall_clock;

@@ -62,3 +62,98 @@ async fn a_connection_that_answers_nothing_is_dialled_anew() {
     let sent = connection.send(&ping, About::default(), SOON).await;
     assert!(sent.is_ok(), "no new connection was made");
 }
+
+/// A server that keeps back what it answers to 'late', until it is told to go on; and how
+/// often it was dialled.
+fn late_server() -> (String, std::sync::mpsc::Sender<()>, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let told = Arc::new(Mutex::new(told));
+    let dialled = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&dialled);
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let (mut client, told) = (client.unwrap(), Arc::clone(&told));
+            thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(count @ 1..) = client.read(&mut bytes) {
+                    let sent = &bytes[..count];
+                    if sent.windows(4).any(|part| part == b"late") {
+                        let _ = told.lock().unwrap().recv();
+                    }
+                    let commands = sent.iter().filter(|byte| **byte == b'*').count();
+                    if client.write_all(&b"+OK\r\n".repeat(commands)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (url, go_on, dialled)
+}
+
+fn connection_to(url: String) -> Arc<Connection> {
+    let dialer = Dialer::new(url.into_connection_info().unwrap()).unwrap();
+    Arc::new(Connection::new(Arc::new(dialer), "redis://test".into()))
+}
+
+/// A slow command now and then is no sign of a dead connection.
+#[tokio::test]
+async fn timeouts_that_are_not_in_a_row_end_no_connection() {
+    let (url, go_on, dialled) = late_server();
+    let connection = connection_to(url);
+    connection.open(SOON).await.unwrap();
+    let ping = redis::cmd("PING");
+    let mut late = redis::cmd("PING");
+    late.arg("late");
+    for _ in 0..2 * TIMEOUTS {
+        let short = Duration::from_millis(20);
+        let sent = connection.send(&late, About::default(), short).await;
+        assert_eq!(
+            sent.map_err(|failed| failed.error.kind).err(),
+            Some(StoreErrorKind::Unknown)
+        );
+        go_on.send(()).unwrap();
+        assert!(connection.send(&ping, About::default(), SOON).await.is_ok());
+    }
+    assert_eq!(dialled.load(Ordering::SeqCst), 1);
+}
+
+/// What an old connection still has to say, an error, a time-out or an answer, changes
+/// nothing about the new one.
+#[tokio::test]
+async fn an_old_connection_that_is_heard_of_late_neither_ends_nor_excuses_the_new_one() {
+    let (url, _go_on, _) = late_server();
+    let connection = connection_to(url);
+    let error = || unanswered(StoreErrorKind::Unknown);
+    let live = |connection: &Connection| {
+        let state = connection.state();
+        state.live.as_ref().map(|live| (live.epoch, live.timeouts))
+    };
+    connection.open(SOON).await.unwrap();
+    assert_eq!(live(&connection), Some((1, 0)));
+    connection.drop_connection(1, &error(), About::default());
+    assert_eq!(live(&connection), None);
+    connection.open(SOON).await.unwrap();
+    assert_eq!(live(&connection), Some((2, 0)));
+    connection.drop_connection(1, &error(), About::default());
+    for _ in 0..=TIMEOUTS {
+        connection.timed_out(1, &error(), About::default());
+    }
+    assert_eq!(live(&connection), Some((2, 0)));
+    connection.timed_out(2, &error(), About::default());
+    connection.answered(1);
+    assert_eq!(live(&connection), Some((2, 1)));
+    assert!(
+        connection.state().in_trouble,
+        "nothing was answered over it"
+    );
+    connection.answered(2);
+    assert_eq!(live(&connection), Some((2, 0)));
+    for _ in 0..TIMEOUTS {
+        connection.timed_out(2, &error(), About::default());
+    }
+    assert_eq!(live(&connection), None);
+}
