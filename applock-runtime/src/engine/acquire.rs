@@ -383,7 +383,7 @@ impl Actor {
         } else if acquiring.queued.is_some() {
             self.end(owner, ReleasingEntry::queued(&acquiring.request, now));
         } else {
-            self.unfinished.done();
+            self.count_off(owner);
         }
     }
 

@@ -27,6 +27,7 @@ use crate::store::{
     Acquired, Identity, Notification, Notifications, OwnerId, Released, Store, StoreResult,
 };
 
+use super::farewell::Leaving;
 use super::lease_time::Sent;
 use super::mailbox::Command;
 use super::state::{EntryState, ReleasingEntry};
@@ -69,6 +70,8 @@ pub(super) struct Actor {
     pub(super) closing: Option<Closing>,
     /// By owner id. Boxed, for half of a hash table is empty.
     pub(super) entries: HashMap<OwnerId, Box<TableEntry>, BuildHasherDefault<IdHasher>>,
+    /// The entries whose caller's thread waits at its end.
+    pub(super) left: HashMap<OwnerId, Leaving, BuildHasherDefault<IdHasher>>,
     /// The entries that have a timer, the earliest first.
     pub(super) timers: BTreeSet<(Moment, OwnerId)>,
     /// The batches that the store has not answered.
@@ -157,6 +160,7 @@ impl Actor {
             abandoned: false,
             closing: None,
             entries: HashMap::default(),
+            left: HashMap::default(),
             timers: BTreeSet::new(),
             inflight: FuturesUnordered::new(),
             outbox: Outbox::default(),
@@ -210,7 +214,22 @@ impl Actor {
     /// Ends an entry: there is nothing left to do for it, here or at the store.
     pub(super) fn retire(&mut self, owner: OwnerId) {
         if self.remove(owner).is_some() {
-            self.unfinished.done();
+            self.count_off(owner);
+        }
+    }
+
+    /// An entry that was taken out of the table has ended.
+    pub(super) fn count_off(&mut self, owner: OwnerId) {
+        self.left.remove(&owner);
+        self.unfinished.done();
+    }
+
+    /// The end of a thread waits for this entry.
+    pub(super) fn left_behind(&mut self, owner: OwnerId, leaving: Option<Leaving>) {
+        if let Some(leaving) = leaving
+            && self.entries.contains_key(&owner)
+        {
+            self.left.insert(owner, leaving);
         }
     }
 

@@ -26,6 +26,7 @@ use crate::store::{Identity, Inspection, StoreError, StoreErrorKind};
 
 use super::core::Parts;
 use super::event_loop;
+use super::farewell::FAREWELL;
 use super::mailbox::{
     AcquireRequest, Command, Gone, Held, Mailbox, enter_engine, refuse_on_engine, stopped,
 };
@@ -49,11 +50,6 @@ struct EngineThread {
     mailbox: Mailbox,
     thread: ThreadId,
 }
-
-/// How long the last handle waits for releases that are on their way: a round trip or two,
-/// so that a program that ends right after it has let go leaves nothing behind. Without it,
-/// the next start of that program would find the lock taken for the rest of the ttl.
-const FAREWELL: Duration = Duration::from_millis(500);
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,12 +205,12 @@ impl Engine {
         let mailbox = this.mailbox(Some(&request.key))?.downgrade();
         let key = request.key.clone();
         let deadline = request.deadline(&*this.parts.clock);
-        let mut gone = request.waits().then(|| Gone {
+        let mut gone = Gone {
             owner: request.owner,
             mailbox: mailbox.clone(),
             answered: false,
             process: this.process,
-        });
+        };
         let outcome = this.ask(Some(&key), |reply| {
             this.unfinished.add();
             Command::Acquire {
@@ -225,9 +221,7 @@ impl Engine {
             }
         });
         let outcome = outcome.await;
-        if let Some(gone) = &mut gone {
-            gone.answered = true;
-        }
+        gone.answered = true;
         outcome
     }
 

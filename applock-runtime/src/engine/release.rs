@@ -91,6 +91,8 @@ impl Actor {
                 let watch = *releasing.watch.get_or_insert(now + ORPHAN_WATCH);
                 let pause = backoff::retry(releasing.failures);
                 releasing.failures += 1;
+                // What is known to be held is released: no thread waits for the rest.
+                self.left.remove(&owner);
                 self.wake(owner, Some(watch.min(now + pause)));
             }
             Ok(true) => {
@@ -156,6 +158,7 @@ impl Actor {
                 releasing.watch = Some(end);
                 releasing.until = end;
                 releasing.failures = 0;
+                self.left.remove(&owner);
                 self.wake(owner, Some(end.min(now + backoff::retry(0))));
             }
             None => self.retire(owner),

@@ -10,8 +10,10 @@ static DEFAULT: RwLock<Option<AppLocker>> = RwLock::new(None);
 /// Sets the process's default locker: that of every `#[singleton]` without a `locker`
 /// of its own. A later call replaces it for later calls. No I/O.
 ///
-/// The default is never dropped, so the end of `main` does not wait for releases that
-/// are on their way: keep a clone, and [`shutdown`](AppLocker::shutdown) it.
+/// The default is never dropped. A thread that ends, `main` too, waits up to half a second for
+/// the releases that it has left behind (a future that was dropped), so a program that returns
+/// from `main` leaves nothing behind. One that ends in another way does best to call
+/// [`shutdown`](AppLocker::shutdown) first.
 ///
 /// Without it, the first use makes one from `APPLOCK_URL`, or for
 /// `redis://127.0.0.1:6379`.
