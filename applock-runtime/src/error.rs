@@ -90,8 +90,8 @@ pub enum Error {
     #[error(transparent)]
     Invalid(Box<InvalidInput>),
 
-    /// [`AppLocker::shutdown`](crate::AppLocker::shutdown) was called; this locker
-    /// takes no more locks.
+    /// [`AppLocker::shutdown`](crate::AppLocker::shutdown) or
+    /// [`drain`](crate::AppLocker::drain) was called; this locker takes no more locks.
     #[error("closed: the locker was shut down, so the lock {:?} was not taken", shown(.key))]
     #[non_exhaustive]
     Closed {
@@ -121,7 +121,7 @@ pub enum Loss {
     Taken,
     /// The time given by `at_most` is over.
     AtMost,
-    /// The locker was shut down.
+    /// The locker was shut down, or the time of a drain was over.
     Shutdown,
     /// The locker's background thread has stopped: a clock, a waker or a log subscriber
     /// that it called has panicked.

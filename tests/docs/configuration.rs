@@ -157,3 +157,26 @@ fn a_prefix_and_an_instance_name_are_used() {
     assert_eq!(instance, "worker-7");
     assert_eq!(locker.instance_id(), "worker-7");
 }
+
+#[test]
+fn after_a_shutdown_of_the_default_no_call_runs_and_none_has_another_default_made() {
+    if let Some(how) = child::part() {
+        let within = std::time::Duration::from_secs(5);
+        match &*how {
+            "shutdown" => applock::shutdown_blocking(within).unwrap(),
+            _ => applock::drain_blocking(within).unwrap(),
+        }
+        return says_its_outcome();
+    }
+    let name = child::name_of(
+        after_a_shutdown_of_the_default_no_call_runs_and_none_has_another_default_made,
+    );
+    for how in ["shutdown", "drain"] {
+        let child = ChildProcess::with(name, how, &[(URL_VARIABLE, "memory:")]);
+        for _ in 0..2 {
+            let outcome = child.says();
+            assert!(outcome.starts_with("closed: "), "{how}: {outcome}");
+        }
+        child.dismiss();
+    }
+}

@@ -87,6 +87,7 @@ fn an_example_whose_store_cannot_be_reached_says_so_and_fails() {
         "leader",
         "blocking_job",
         "fenced_write",
+        "service",
     ] {
         let output = run(example, Some(&url));
         assert_eq!(output.status.code(), Some(1), "{example}");
@@ -136,5 +137,21 @@ fn a_resource_refuses_the_write_of_a_holder_that_was_overtaken() {
         assert_eq!(count(shown, "server-1 writes 101: refused: "), 1, "{shown}");
         assert_eq!(count(shown, "the balance is 200"), 1, "{shown}");
         assert_eq!(count(shown, "server-1 learns: lost: "), 1, "{shown}");
+    });
+}
+
+#[test]
+fn a_service_that_is_asked_to_end_lets_its_run_end_and_frees_its_lock() {
+    on_both("service", |shown| {
+        let order = [
+            "import 1 begins",
+            "asked to end",
+            "import 1 is done",
+            "import 2 is not begun",
+            "all is released",
+            "the next server has the lock",
+        ];
+        let places = order.map(|part| shown.find(part));
+        assert!(places.is_sorted() && places[0].is_some(), "{shown}");
     });
 }

@@ -129,8 +129,10 @@ pub(super) enum Completion {
     Nothing,
 }
 
-/// A shutdown under way.
+/// A shutdown under way, or a drain, which is one that gives bodies time to end first.
 pub(super) struct Closing {
+    /// Until then bodies go on; holders are notified then. `None`: they have been.
+    pub(super) notice: Option<Moment>,
     /// Holders have been notified, and may let go until then; what they still hold is
     /// released.
     pub(super) grace: Moment,

@@ -153,7 +153,11 @@ impl Actor {
             Command::Sleep(length, reply) => self.sleep_for(length, reply),
             Command::Inspect(key, reply) => self.inspect(key, reply),
             Command::Force(key, stale, reply) => self.force(key, stale, reply),
-            Command::Shutdown(within, reply) => self.shutdown(within, reply),
+            Command::Close {
+                bodies,
+                within,
+                reply,
+            } => self.begin_closing(bodies, within, reply),
         }
     }
 

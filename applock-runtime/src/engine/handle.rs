@@ -51,6 +51,9 @@ struct EngineThread {
     thread: ThreadId,
 }
 
+/// How long a drain whose time is over may still take: as a shutdown that is given so long.
+const AFTER_A_DRAIN: Duration = Duration::from_secs(1);
+
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
@@ -246,8 +249,21 @@ impl Engine {
 
     /// Gives back all locks, within the time given.
     pub(crate) async fn shutdown(&self, within: Duration) -> Result<()> {
-        self.ask(None, |reply| Command::Shutdown(within, reply))
-            .await
+        self.close(Duration::ZERO, within).await
+    }
+
+    /// Takes no more locks, and gives back those that are held after so long at the latest.
+    pub(crate) async fn drain(&self, within: Duration) -> Result<()> {
+        self.close(within, AFTER_A_DRAIN).await
+    }
+
+    async fn close(&self, bodies: Duration, within: Duration) -> Result<()> {
+        self.ask(None, |reply| Command::Close {
+            bodies,
+            within,
+            reply,
+        })
+        .await
     }
 }
 

@@ -52,7 +52,12 @@ pub(super) enum Command {
     Sleep(Duration, oneshot::Sender<Result<()>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
     Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
-    Shutdown(Duration, oneshot::Sender<Result<()>>),
+    /// No more locks: bodies go on for so long, and within so long after that all is released.
+    Close {
+        bodies: Duration,
+        within: Duration,
+        reply: oneshot::Sender<Result<()>>,
+    },
 }
 
 // Answers are awaited unconstrained: inside a tokio task that another `block_on`

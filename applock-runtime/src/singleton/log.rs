@@ -1,6 +1,6 @@
 //! What is logged of a singleton: once each, with the function's name.
 
-use crate::error::Error;
+use crate::error::{Error, Loss};
 
 /// Which function runs under the lock, for the log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,7 +17,10 @@ impl Function {
             Error::Busy(holder) if holder.is_foreign() || holder.is_of_this_call() => {
                 tracing::warn!(module, function = name, "not run: {error}");
             }
-            Error::Busy(_) => tracing::info!(module, function = name, "not run: {error}"),
+            // A planned end.
+            Error::Busy(_) | Error::Closed { .. } => {
+                tracing::info!(module, function = name, "not run: {error}")
+            }
             _ => tracing::error!(module, function = name, "not run: {error}"),
         }
     }
@@ -25,11 +28,19 @@ impl Function {
     /// The body was cancelled.
     pub(crate) fn lost(self, error: &Error) {
         let Self { module, name } = self;
-        tracing::error!(module, function = name, "cancelled: {error}");
+        if is_planned(error) {
+            tracing::info!(module, function = name, "cancelled: {error}");
+        } else {
+            tracing::error!(module, function = name, "cancelled: {error}");
+        }
     }
 
     /// The body has ended, and its result stands.
     pub(crate) fn release_failed(self, error: &Error) {
+        if is_planned(error) {
+            // The shutdown has released it.
+            return;
+        }
         let Self { module, name } = self;
         tracing::warn!(
             module,
@@ -37,4 +48,16 @@ impl Function {
             "the function has ended, but its lock was not released: {error}"
         );
     }
+}
+
+/// A shutdown, which is no fault.
+fn is_planned(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Closed { .. }
+            | Error::Lost {
+                reason: Loss::Shutdown,
+                ..
+            }
+    )
 }
