@@ -6,9 +6,10 @@
 
 mod support;
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use applock::{AppLocker, Error, URL_VARIABLE, singleton};
+use applock::{AppLocker, Error, LockGuard, URL_VARIABLE, singleton};
 use support::child::{self, ChildProcess};
 use support::lease::LIMIT;
 use support::redis::RedisServer;
@@ -29,9 +30,20 @@ const ENDS: [(&str, fn()); 6] = [
     ("in a thread local", in_a_thread_local),
 ];
 
+/// Ends after which no code of the holder runs: the README tells of each.
+const UNNOTICED: [(&str, fn()); 4] = [
+    ("process::exit", || one().block_on(exits())),
+    ("a static", || drop(IN_A_STATIC.set(held()))),
+    ("mem::forget", || std::mem::forget(held())),
+    ("a thread that runs still", in_a_thread),
+];
+
+static IN_A_STATIC: OnceLock<LockGuard> = OnceLock::new();
+
 fn main() {
     if let Some(end) = child::part() {
-        let (_, run) = ENDS.iter().find(|(name, _)| *name == end).unwrap();
+        let mut ends = ENDS.iter().chain(&UNNOTICED);
+        let (_, run) = ends.find(|(name, _)| *name == end).unwrap();
         return run();
     }
     if std::env::args().any(|argument| argument == "--list") {
@@ -39,6 +51,7 @@ fn main() {
     }
     let runs = std::env::var("RUNS").map_or(RUNS, |runs| runs.parse().unwrap());
     a_main_that_returns_leaves_no_lock_behind(runs);
+    what_no_code_runs_after_leaves_its_lock_to_the_ttl_as_the_readme_says();
     a_main_that_returns_ends_soon_though_its_server_is_silent();
 }
 
@@ -50,6 +63,17 @@ fn a_main_that_returns_leaves_no_lock_behind(runs: usize) {
         left
     });
     assert_eq!(left.iter().sum::<usize>(), 0, "{left:?}");
+}
+
+fn what_no_code_runs_after_leaves_its_lock_to_the_ttl_as_the_readme_says() {
+    let server = RedisServer::start();
+    for (end, _) in UNNOTICED {
+        assert!(is_left_behind(&server, end), "{end}");
+        let word = end.trim_start_matches("a ");
+        for page in [include_str!("../README.md"), include_str!("../src/lib.rs")] {
+            assert!(page.contains(word.split(' ').next().unwrap()), "{end}");
+        }
+    }
 }
 
 fn is_left_behind(server: &RedisServer, end: &str) -> bool {
@@ -132,6 +156,37 @@ async fn in_flight() {
     }
     // Its locker outlives it, as the default does.
     std::mem::forget(lock.clone());
+}
+
+async fn exits() {
+    let mut asked = signal(SignalKind::terminate()).unwrap();
+    tokio::spawn(job());
+    asked.recv().await;
+    std::process::exit(0)
+}
+
+/// A guard, once the process is asked to end.
+fn held() -> LockGuard {
+    one().block_on(async {
+        let mut asked = signal(SignalKind::terminate()).unwrap();
+        let lock = AppLocker::from_env().unwrap().lock("held");
+        let guard = lock.acquire().await.unwrap();
+        child::say("holding");
+        asked.recv().await;
+        guard
+    })
+}
+
+fn in_a_thread() {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _guard = held();
+        tell.send(()).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    told.recv().unwrap();
 }
 
 /// The guard goes when the locals of the main thread go.
