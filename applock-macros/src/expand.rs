@@ -155,7 +155,10 @@ impl Expansion<'_> {
                 let key = template(key);
                 quote_spanned!(mixed=> whole_key(#key))
             }
-            (Some(app), None) => quote_spanned!(mixed=> app(#app)),
+            (Some(app), None) => {
+                let app = app.tokens();
+                quote_spanned!(mixed=> app(#app))
+            }
             // Reported as a mistake; nothing is expanded then.
             (None, None) => quote_spanned!(mixed=> app("")),
         };

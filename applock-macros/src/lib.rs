@@ -43,7 +43,7 @@ mod value;
 ///
 /// | argument | meaning | default |
 /// |---|---|---|
-/// | `app = "billing"` | the application; every function with the same `app` (and `name`) shares one lock | required, unless `key` is given |
+/// | `app = "billing"` | the application; every function with the same `app` (and `name`) shares one lock; or a constant of type `&str` (`app = APP`, `env!("SERVICE")`, `concat!(…)`) | required, unless `key` is given |
 /// | `name = "tenant-{tenant}"` | a lock inside the application; `{…}` captures the function's arguments as `format!` does | none |
 /// | `key = "…"` | the whole key in the store, in place of `app` and `name`; captures too | `QUEUE:{app}[:{name}]` |
 /// | `ttl = 60` | how soon the lock of a crashed instance is free: seconds, or `"90s"`, `"5m"`, `"500ms"`, or an expression of type `Duration`; at least 100 ms | the locker's, 60 s |
