@@ -59,7 +59,9 @@ mod value;
 /// | `crate = path` | where to find `applock`, if it is re-exported or renamed | `::applock` |
 ///
 /// `name` and `key` may capture arguments (`{tenant}`, `{id:04}`, `{date:?}`), `self`
-/// where it can be displayed, and const parameters; `{{` and `}}` are braces. `ttl`,
+/// where it can be displayed, and const parameters; `{{` and `}}` are braces. Of several values
+/// (`"{region}:{id}"`) each is escaped first: what stands between them is percent-encoded where it
+/// occurs in a value, and so is `%`, so that two lists of values never share a lock. `ttl`,
 /// `wait`, `at_least`, `at_most`, `remember` and `locker` may be expressions of the arguments; they
 /// are evaluated at each call, before the lock is asked for.
 ///

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::info::LockInfo;
-use crate::shown::shown;
+use crate::shown::{message, shown};
 
 /// What this crate's functions return.
 ///
@@ -155,8 +155,7 @@ impl fmt::Display for Loss {
 /// }
 /// # Ok::<(), applock::Error>(())
 /// ```
-#[derive(Clone, thiserror::Error)]
-#[error("{}", self.message())]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct StoreFault {
     pub(crate) kind: FaultKind,
@@ -197,6 +196,22 @@ impl StoreFault {
             self.what,
             self.remedy
         )
+    }
+}
+
+impl fmt::Display for StoreFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())
+    }
+}
+
+/// A cause that the message tells is no source: who prints the whole chain, as `anyhow` does,
+/// would print it twice.
+impl StdError for StoreFault {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source = self.source.as_deref()?;
+        let is_told = self.what.contains(&message(source.to_string()).to_string());
+        (!is_told).then_some(source)
     }
 }
 

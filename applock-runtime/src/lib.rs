@@ -31,6 +31,7 @@ pub use store::memory::MemoryStore;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::engine::lease_time::{MAX_TTL, MIN_TTL};
+    pub use crate::key::escaped;
     pub use crate::locker::LockOptions;
     pub use crate::locker::current::current_guard;
     pub use crate::singleton::{

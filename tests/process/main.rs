@@ -8,6 +8,7 @@ mod support;
 
 mod blocked_executor;
 mod client_clock;
+mod few_files;
 mod forked;
 mod killed_holder;
 mod log_subscriber;

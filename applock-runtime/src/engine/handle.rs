@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
 
@@ -141,10 +142,7 @@ impl Engine {
             .spawn(move || {
                 enter_engine();
                 // Made here, for it must not be dropped inside another runtime.
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
-                match runtime {
+                match runtime() {
                     Ok(runtime) => {
                         let _ = started.send(Ok(()));
                         let work = event_loop::run(parts, commands, unfinished);
@@ -265,6 +263,19 @@ impl Engine {
         })
         .await
     }
+}
+
+/// The thread's own runtime. Where no file can be opened any more, tokio panics in place of an
+/// error (what it keeps for signals, in a program that has that feature on).
+fn runtime() -> std::io::Result<Runtime> {
+    let build = || Builder::new_current_thread().enable_all().build();
+    catch_unwind(build).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(std::io::Error::other(
+            text.unwrap_or("tokio panicked").to_owned(),
+        ))
+    })
 }
 
 impl Drop for Engine {

@@ -334,13 +334,10 @@ impl Builder {
                 "write one such as \"worker-7\", or leave it out",
             ));
         }
-        let source = match &self.store {
-            Some(source) => source.clone(),
-            None => url_from_env()?.into(),
-        };
-        let store: Arc<dyn Store> = match source.0 {
-            Source::Url(url) => url::open(&url)?,
-            Source::Memory(store) => Arc::new(store),
+        let store: Arc<dyn Store> = match self.store.clone().map(|source| source.0) {
+            Some(Source::Url(url)) => url::open(&url)?,
+            Some(Source::Memory(store)) => Arc::new(store),
+            None => url::open(&url_from_env()?).map_err(of_the_environment)?,
         };
         Ok(Self {
             ttl,
@@ -402,8 +399,25 @@ impl Builder {
     }
 }
 
+/// What is wrong with the URL is wrong with the variable.
+fn of_the_environment(error: Error) -> Error {
+    match error {
+        Error::Invalid(mut input) => {
+            input.what = URL_VARIABLE;
+            Error::Invalid(input)
+        }
+        other => other,
+    }
+}
+
 fn url_from_env() -> Result<String> {
     match std::env::var(URL_VARIABLE) {
+        Ok(url) if url.trim().is_empty() => Err(Error::invalid(
+            URL_VARIABLE,
+            format_args!("{url:?}"),
+            "it is empty, and names no store",
+            "write redis://host:6379, or unset it",
+        )),
         Ok(url) => Ok(url),
         Err(std::env::VarError::NotPresent) => Ok(DEFAULT_URL.to_owned()),
         Err(std::env::VarError::NotUnicode(_)) => Err(Error::invalid(
