@@ -203,6 +203,13 @@ impl LockInfo {
         Self(self.0, Some(why))
     }
 
+    /// The holder in few words: where it is.
+    pub(crate) fn holder(&self) -> String {
+        let record = &*self.0;
+        let pid = record.pid.map(|pid| format!(" (pid {pid})"));
+        format!("{}{}", shown(&record.host), pid.unwrap_or_default())
+    }
+
     pub(crate) fn is_of_this_call(&self) -> bool {
         self.1.is_some()
     }

@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
+use crate::shown::millis;
 use crate::store::{
     Acquired, Grant, OwnerId, QueuePosition, StoreError, StoreErrorKind, StoreResult,
 };
@@ -449,7 +450,7 @@ impl Actor {
         let waited = now.saturating_since(acquiring.since);
         tracing::debug!(
             key = %lease.key, owner = %owner.simple(), token = lease.token,
-            polls = acquiring.polls, ?waited, "acquired"
+            polls = acquiring.polls, waited_ms = millis(waited), "acquired"
         );
         let holding = if acquiring.queued.is_some() && grant.micros > 0 {
             HoldingEntry::claimed(

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
-use crate::shown::shown;
+use crate::shown::{millis, shown};
 use crate::store::{OwnerId, Released, StoreErrorKind, StoreResult};
 
 use super::backoff;
@@ -99,7 +99,7 @@ impl Actor {
                 if let Some(lease) = &releasing.lease {
                     tracing::debug!(
                         key = %shown(&key), owner = %owner.simple(), token = lease.token,
-                        held = ?lease.held_for(), "released"
+                        held_ms = millis(lease.held_for()), "released"
                     );
                 }
                 self.finish(owner, Ok(()));
