@@ -25,6 +25,22 @@ pub(crate) struct Key {
     pub(crate) lock: Arc<str>,
     app: Part,
     name: Part,
+    /// The function that asks for the lock, for people who look at its holder.
+    pub(crate) function: Option<Function>,
+}
+
+/// A function under the attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Function {
+    pub(crate) module: &'static str,
+    pub(crate) name: &'static str,
+}
+
+/// Its path.
+impl fmt::Display for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}", self.module, self.name)
+    }
 }
 
 /// As the log and spans show it.
@@ -56,6 +72,7 @@ impl Key {
                 Part::of(&lock, lock.len() - name.len(), name)
             }),
             lock: lock.into(),
+            function: None,
         })
     }
 
@@ -68,7 +85,13 @@ impl Key {
             lock: key.into(),
             app: Part::None,
             name: Part::None,
+            function: None,
         })
+    }
+
+    /// The same, for the function that asks for it.
+    pub(crate) fn taken_by(self, function: Option<Function>) -> Self {
+        Self { function, ..self }
     }
 
     /// The application, if the key was made of one.

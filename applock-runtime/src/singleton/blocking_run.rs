@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::blocking::block_on;
 use crate::error::Result;
+use crate::key::Function;
 use crate::locker::current::{self, Entered};
 
-use super::log::{Function, Outcome};
+use super::log::Outcome;
 use super::start::{Begun, Invocation, begin};
 
 /// While it lives, the code on this thread runs under the lock. Expanded code keeps it in a

@@ -6,16 +6,10 @@ use std::hash::{Hash, Hasher};
 use std::mem::discriminant;
 
 use crate::error::{Error, Loss};
+use crate::key::Function;
 use crate::locker::Lock;
 use crate::locker::current::Running;
 use crate::shown::{millis, shown};
-
-/// Which function runs under the lock, for the log.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Function {
-    pub(crate) module: &'static str,
-    pub(crate) name: &'static str,
-}
 
 /// How a run has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

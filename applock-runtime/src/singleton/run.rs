@@ -18,9 +18,10 @@ use std::task::{Context, Poll, ready};
 
 use crate::engine::Validity;
 use crate::error::{Error, Result};
+use crate::key::Function;
 use crate::locker::current::{self, Running};
 
-use super::log::{Function, Outcome};
+use super::log::Outcome;
 use super::start::{Begun, Invocation, Turn, begin, not_held};
 
 type Step<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -3,10 +3,10 @@
 use std::future::Future;
 
 use crate::error::Result;
+use crate::key::Function;
 use crate::locker::Lock;
 
 use super::blocking_run::BlockingRun;
-use super::log::Function;
 use super::run::{Machine, Run};
 use super::start::Invocation;
 

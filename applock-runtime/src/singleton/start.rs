@@ -16,10 +16,9 @@ use tokio::sync::SemaphorePermit;
 
 use crate::engine::Wait;
 use crate::error::{Error, Result};
+use crate::key::Function;
 use crate::locker::current::{self, NOT_REENTRANT, Running};
 use crate::locker::{Lock, LockGuard};
-
-use super::log::Function;
 
 /// One run of a body: under which lock, and for which function.
 pub(crate) struct Invocation {
