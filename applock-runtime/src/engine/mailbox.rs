@@ -221,7 +221,7 @@ impl Held {
         if self.ended.swap(true, Ordering::AcqRel) {
             return Err(self.not_held());
         }
-        self.send_release(Some(reply)).map_err(|_| self.stopped())?;
+        self.send_release(Some(reply))?;
         unconstrained(answer).await.map_err(|_| self.stopped())?
     }
 
@@ -235,13 +235,10 @@ impl Held {
 
     /// The release is this thread's to see to, also where a caller waits for the answer: that
     /// future may be dropped.
-    fn send_release(
-        &self,
-        reply: Option<oneshot::Sender<Result<()>>>,
-    ) -> Result<(), mpsc::error::SendError<Command>> {
+    fn send_release(&self, reply: Option<oneshot::Sender<Result<()>>>) -> Result<()> {
         let send = |leaving| {
-            let lease = Arc::clone(&self.lease);
-            self.mailbox.send(Command::Release(lease, reply, leaving))
+            let release = Command::Release(Arc::clone(&self.lease), reply, leaving);
+            self.mailbox.send(release).map_err(|_| self.stopped())
         };
         match ON_ENGINE.get() {
             // It would wait for itself.
@@ -315,7 +312,7 @@ impl Drop for Gone {
             && let Some(mailbox) = self.mailbox.upgrade()
         {
             // An engine that has stopped has forgotten it.
-            let _ = leave(|leaving| mailbox.send(Command::Forget(self.owner, leaving)));
+            leave(|leaving| drop(mailbox.send(Command::Forget(self.owner, leaving))));
         }
     }
 }
