@@ -63,6 +63,20 @@
 //! later, or Valkey); `dir:PATH` those of one machine that use one directory; `memory:`
 //! the tasks and threads of one process.
 //!
+//! # How a process ends
+//!
+//! For a planned end (`SIGTERM`), call
+//! [`drain`], which lets what runs end, or [`shutdown`], which cancels it.
+//!
+//! When `main` returns, its thread waits up to half a second for the releases that were
+//! left behind (a job that Ctrl-C has cancelled in a `select!`), for the default locker too. A lock
+//! stays taken for its ttl where no code of its holder runs any more: after `process::exit` or
+//! `abort` in the middle of a body, after a signal that kills (`SIGKILL`; `SIGTERM` and Ctrl-C too,
+//! if the program does not handle them), and of a guard that is never dropped, be it in a `static`,
+//! in a thread that still runs when `main` returns, or given to `mem::forget`. Where the system has
+//! no destructors for the main thread's locals (musl, Windows), `main` does not wait: call `drain`
+//! or `shutdown` there.
+//!
 //! # What it does not promise
 //!
 //! A lease lock makes overlap unlikely and detectable; it can't make it impossible. Pass
@@ -79,7 +93,8 @@
 pub use applock_macros::singleton;
 pub use applock_runtime::{
     AppLocker, Builder, Ending, Error, InvalidInput, LastHolding, Lock, LockGuard, LockInfo, Loss,
-    MemoryStore, Refusal, Result, StoreFault, StoreSource, URL_VARIABLE, clock, current, init,
+    MemoryStore, Refusal, Result, StoreFault, StoreSource, URL_VARIABLE, clock, current, drain,
+    drain_blocking, init, shutdown, shutdown_blocking,
 };
 
 #[doc(hidden)]

@@ -10,7 +10,7 @@ use crate::capture::Template;
 use crate::duration::Length;
 use crate::mistakes::Mistakes;
 use crate::suggest::nearest;
-use crate::value::{self, OnBusy, OnLost, Wait};
+use crate::value::{self, App, OnBusy, OnLost, Wait};
 
 /// Every argument, and how to write it.
 const ARGUMENTS: [(&str, &str); 14] = [
@@ -52,7 +52,7 @@ const OTHER_WORDS: [(&str, &str); 15] = [
 /// The arguments of one attribute.
 #[derive(Default)]
 pub(crate) struct Args {
-    pub(crate) app: Option<syn::LitStr>,
+    pub(crate) app: Option<App>,
     pub(crate) name: Option<Template>,
     pub(crate) key: Option<Template>,
     pub(crate) ttl: Option<Length>,

@@ -20,6 +20,9 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const LONGEST_TEXT: usize = 64;
 const MOST_DIGITS: usize = 10;
 
+/// Whole thousands from here on look like milliseconds.
+const MANY_SECONDS: u64 = 10_000;
+
 const INTEGER_SUFFIXES: [&str; 12] = [
     "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize",
 ];
@@ -156,10 +159,20 @@ fn whole_seconds(argument: &str, int: &LitInt) -> Result<Duration, String> {
             int.base10_digits()
         ));
     }
-    int.base10_digits()
+    let seconds = int
+        .base10_digits()
         .parse()
-        .map(Duration::from_secs)
-        .map_err(|_| too_long(argument))
+        .map_err(|_| too_long(argument))?;
+    let length = Duration::from_secs(seconds);
+    if seconds >= MANY_SECONDS && seconds % 1_000 == 0 && length <= LONGEST {
+        return Err(format!(
+            "`{argument}` takes seconds, and these are {}; write `{argument} = \"{}\"` if \
+             milliseconds were meant, and `{argument} = \"{seconds}s\"` if not",
+            humantime::format_duration(length),
+            humantime::format_duration(Duration::from_millis(seconds)),
+        ));
+    }
+    Ok(length)
 }
 
 fn fraction(argument: &str, float: &LitFloat) -> String {

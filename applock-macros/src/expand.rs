@@ -152,15 +152,18 @@ impl Expansion<'_> {
         let function = self.function.sig.ident.unraw().to_string();
         let start = match (&args.app, &args.key) {
             (_, Some(key)) => {
-                let key = template(key);
+                let key = template(key, krate);
                 quote_spanned!(mixed=> whole_key(#key))
             }
-            (Some(app), None) => quote_spanned!(mixed=> app(#app)),
+            (Some(app), None) => {
+                let app = app.tokens();
+                quote_spanned!(mixed=> app(#app))
+            }
             // Reported as a mistake; nothing is expanded then.
             (None, None) => quote_spanned!(mixed=> app("")),
         };
         let name = args.name.as_ref().map(|name| {
-            let name = template(name);
+            let name = template(name, krate);
             quote_spanned!(mixed=> .name(#name))
         });
         let length = |method: &str, length: &Option<crate::duration::Length>| {
@@ -395,11 +398,23 @@ impl Expansion<'_> {
     }
 }
 
-fn template(template: &Template) -> TokenStream {
+fn template(template: &Template, krate: &TokenStream) -> TokenStream {
     let literal = &template.literal;
     if template.captures.is_empty() {
         let literal = syn::LitStr::new(&template.text, literal.span());
         return quote!(#literal);
     }
-    quote_spanned!(Span::mixed_site()=> ::std::format!(#literal))
+    let Some(joined) = &template.joined else {
+        return quote_spanned!(Span::mixed_site()=> ::std::format!(#literal));
+    };
+    // At the literal's span, for that is where the captured names are looked up.
+    let at_literal = |text: &String| syn::LitStr::new(text, literal.span());
+    let (around, between) = (at_literal(&joined.around), &joined.between);
+    let values = joined.values.iter().map(at_literal);
+    quote_spanned! {Span::mixed_site()=>
+        ::std::format!(
+            #around,
+            #(#krate::__private::escaped(::core::format_args!(#values), #between)),*
+        )
+    }
 }

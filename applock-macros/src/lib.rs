@@ -43,7 +43,7 @@ mod value;
 ///
 /// | argument | meaning | default |
 /// |---|---|---|
-/// | `app = "billing"` | the application; every function with the same `app` (and `name`) shares one lock | required, unless `key` is given |
+/// | `app = "billing"` | the application; every function with the same `app` (and `name`) shares one lock; or a constant of type `&str` (`app = APP`, `env!("SERVICE")`, `concat!(…)`) | required, unless `key` is given |
 /// | `name = "tenant-{tenant}"` | a lock inside the application; `{…}` captures the function's arguments as `format!` does | none |
 /// | `key = "…"` | the whole key in the store, in place of `app` and `name`; captures too | `QUEUE:{app}[:{name}]` |
 /// | `ttl = 60` | how soon the lock of a crashed instance is free: seconds, or `"90s"`, `"5m"`, `"500ms"`, or an expression of type `Duration`; at least 100 ms | the locker's, 60 s |
@@ -59,7 +59,9 @@ mod value;
 /// | `crate = path` | where to find `applock`, if it is re-exported or renamed | `::applock` |
 ///
 /// `name` and `key` may capture arguments (`{tenant}`, `{id:04}`, `{date:?}`), `self`
-/// where it can be displayed, and const parameters; `{{` and `}}` are braces. `ttl`,
+/// where it can be displayed, and const parameters; `{{` and `}}` are braces. Of several values
+/// (`"{region}:{id}"`) each is escaped first: what stands between them is percent-encoded where it
+/// occurs in a value, and so is `%`, so that two lists of values never share a lock. `ttl`,
 /// `wait`, `at_least`, `at_most`, `remember` and `locker` may be expressions of the arguments; they
 /// are evaluated at each call, before the lock is asked for.
 ///

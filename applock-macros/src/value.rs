@@ -1,5 +1,7 @@
 //! What the value of each argument may be.
 
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
 use syn::ext::IdentExt as _;
 use syn::parse::ParseStream;
 use syn::{Expr, ExprLit, ExprPath, Ident, Lit, LitStr, Path, PathArguments};
@@ -11,6 +13,28 @@ use crate::suggest::nearest;
 
 /// The longest application, name or key, in bytes; the stores refuse more.
 const LONGEST_NAME: usize = 65_535;
+
+/// `app`, which is the same for every call.
+pub(crate) enum App {
+    Literal(LitStr),
+    /// A constant expression of type `&str`.
+    Constant(Expr),
+}
+
+impl App {
+    /// An expression of type `&str`. The compiler refuses one that varies from call to call.
+    pub(crate) fn tokens(&self) -> TokenStream {
+        match self {
+            Self::Literal(text) => quote!(#text),
+            Self::Constant(expr) => quote_spanned! {Span::mixed_site()=>
+                const {
+                    let app: &'static ::core::primitive::str = #expr;
+                    app
+                }
+            },
+        }
+    }
+}
 
 pub(crate) enum Wait {
     For(Length),
@@ -80,8 +104,8 @@ fn text(argument: &str, expr: &Expr, mistakes: &mut Mistakes) -> Option<LitStr> 
         mistakes.at(
             expr,
             match argument {
-                "app" => "`app` must be a string literal: write `app = \"reports\"`; what varies \
-                          from call to call goes into `name`"
+                "app" => "`app` must be text: write `app = \"reports\"`, or a constant of type \
+                          `&str`; what varies from call to call goes into `name`"
                     .to_owned(),
                 _ => format!(
                     "`{argument}` must be a string literal; what varies from call to call is \
@@ -118,8 +142,11 @@ fn text(argument: &str, expr: &Expr, mistakes: &mut Mistakes) -> Option<LitStr> 
     Some(text.clone())
 }
 
-/// `app = "billing"`
-pub(crate) fn app(expr: Expr, mistakes: &mut Mistakes) -> Option<LitStr> {
+/// `app = "billing"`, `app = APP`, `app = env!("SERVICE")`
+pub(crate) fn app(expr: Expr, mistakes: &mut Mistakes) -> Option<App> {
+    if !matches!(expr, Expr::Lit(_)) {
+        return Some(App::Constant(unparenthesized(expr)));
+    }
     let text = text("app", &expr, mistakes)?;
     if text.value().contains(['{', '}']) {
         mistakes.at(
@@ -129,7 +156,7 @@ pub(crate) fn app(expr: Expr, mistakes: &mut Mistakes) -> Option<LitStr> {
         );
         return None;
     }
-    Some(text)
+    Some(App::Literal(text))
 }
 
 /// `reentrant`, with a value that it does not take.

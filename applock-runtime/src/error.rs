@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::info::LockInfo;
-use crate::shown::shown;
+use crate::shown::{message, shown};
 
 /// What this crate's functions return.
 ///
@@ -90,8 +90,8 @@ pub enum Error {
     #[error(transparent)]
     Invalid(Box<InvalidInput>),
 
-    /// [`AppLocker::shutdown`](crate::AppLocker::shutdown) was called; this locker
-    /// takes no more locks.
+    /// [`AppLocker::shutdown`](crate::AppLocker::shutdown) or
+    /// [`drain`](crate::AppLocker::drain) was called; this locker takes no more locks.
     #[error("closed: the locker was shut down, so the lock {:?} was not taken", shown(.key))]
     #[non_exhaustive]
     Closed {
@@ -121,7 +121,7 @@ pub enum Loss {
     Taken,
     /// The time given by `at_most` is over.
     AtMost,
-    /// The locker was shut down.
+    /// The locker was shut down, or the time of a drain was over.
     Shutdown,
     /// The locker's background thread has stopped: a clock, a waker or a log subscriber
     /// that it called has panicked.
@@ -155,8 +155,7 @@ impl fmt::Display for Loss {
 /// }
 /// # Ok::<(), applock::Error>(())
 /// ```
-#[derive(Clone, thiserror::Error)]
-#[error("{}", self.message())]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct StoreFault {
     pub(crate) kind: FaultKind,
@@ -197,6 +196,22 @@ impl StoreFault {
             self.what,
             self.remedy
         )
+    }
+}
+
+impl fmt::Display for StoreFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())
+    }
+}
+
+/// A cause that the message tells is no source: who prints the whole chain, as `anyhow` does,
+/// would print it twice.
+impl StdError for StoreFault {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source = self.source.as_deref()?;
+        let is_told = self.what.contains(&message(source.to_string()).to_string());
+        (!is_told).then_some(source)
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) struct Record {
     pub(crate) key: Arc<str>,
     pub(crate) app: Option<String>,
     pub(crate) name: Option<String>,
+    pub(crate) function: Option<String>,
     pub(crate) owner: String,
     pub(crate) instance: String,
     pub(crate) host: String,
@@ -53,6 +54,8 @@ pub(crate) struct Record {
     pub(crate) remaining: Option<Duration>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) waiters: Option<u64>,
+    /// Its holder has given it back, and `at_least` keeps it: the heartbeat was that release.
+    pub(crate) is_kept: bool,
     /// Why this is no lock of ours, if it is none.
     pub(crate) foreign: Option<String>,
 }
@@ -63,6 +66,7 @@ impl fmt::Debug for Record {
             .field("key", &shown(&self.key))
             .field("app", &self.app.as_ref().map(shown))
             .field("name", &self.name.as_ref().map(shown))
+            .field("function", &self.function.as_ref().map(shown))
             .field("owner", &shown(&self.owner))
             .field("instance", &shown(&self.instance))
             .field("host", &shown(&self.host))
@@ -74,6 +78,7 @@ impl fmt::Debug for Record {
             .field("remaining", &self.remaining)
             .field("ttl", &self.ttl)
             .field("waiters", &self.waiters)
+            .field("is_kept", &self.is_kept)
             .field("foreign", &self.foreign.as_ref().map(shown))
             .finish()
     }
@@ -118,6 +123,29 @@ impl LockInfo {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.0.name.as_deref()
+    }
+
+    /// The function that holds it, with its module, if it is a `#[singleton]`.
+    #[must_use]
+    pub fn function(&self) -> Option<&str> {
+        self.0.function.as_deref()
+    }
+
+    /// When the run of the holder ended, by the store's clock, if `at_least` keeps the lock
+    /// since; it is kept for [`remaining`](Self::remaining).
+    #[must_use]
+    pub fn ended_at(&self) -> Option<SystemTime> {
+        let Record {
+            held_for,
+            heartbeat_age,
+            acquired_at,
+            ..
+        } = &*self.0;
+        let held = held_for.zip(*heartbeat_age).filter(|_| self.0.is_kept);
+        let held = held.map(|(held, since)| held.saturating_sub(since));
+        acquired_at
+            .zip(held)
+            .and_then(|(at, held)| at.checked_add(held))
     }
 
     /// The owner id: unique to this acquisition. Empty for a foreign holder.
@@ -205,6 +233,23 @@ impl LockInfo {
         Self(self.0, Some(why))
     }
 
+    /// The holder in few words: where it is, and what it is.
+    pub(crate) fn holder(&self) -> String {
+        let record = &*self.0;
+        let mut holder = shown(&record.host).to_string();
+        if let Some(pid) = record.pid {
+            holder.push_str(&format!(" (pid {pid}"));
+            if !is_generated(&record.instance) {
+                holder.push_str(&format!(", instance {}", shown(&record.instance)));
+            }
+            if let Some(function) = &record.function {
+                holder.push_str(&format!(", function {}", shown(function)));
+            }
+            holder.push(')');
+        }
+        holder
+    }
+
     pub(crate) fn is_of_this_call(&self) -> bool {
         self.1.is_some()
     }
@@ -227,6 +272,12 @@ pub(crate) struct OwnWords {
     pub(crate) pid: Option<u32>,
     /// By its own clock.
     pub(crate) acquired_at: Option<SystemTime>,
+}
+
+/// Whether an instance id says nothing to a person: it was drawn, and not given.
+fn is_generated(instance: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    instance.is_empty() || instance.len() == 32 && instance.bytes().all(is_digit)
 }
 
 /// For people: whole milliseconds below ten seconds, whole seconds above.
@@ -264,10 +315,23 @@ impl fmt::Display for LockInfo {
             };
         }
         let key = shown(&record.key);
-        write!(f, "{key:?} is held by {}", shown(&record.host))?;
-        if let Some(pid) = record.pid {
-            write!(f, " (pid {pid}, instance {})", shown(&record.instance))?;
+        let holder = self.holder();
+        let left = record.remaining.unwrap_or_default();
+        if let Some((ended, kept)) = self.ended_at().zip(record.heartbeat_age) {
+            let until = ended.checked_add(kept + left).unwrap_or(ended);
+            write!(
+                f,
+                "{key:?} is kept until {}, for {} still (at_least); its run on {holder} ended at {}",
+                humantime::format_rfc3339_seconds(until),
+                legible(left),
+                humantime::format_rfc3339_seconds(ended),
+            )?;
+            return match self.1 {
+                Some(why) => write!(f, "; {why}"),
+                None => Ok(()),
+            };
         }
+        write!(f, "{key:?} is held by {holder}")?;
         if let Some(at) = record.acquired_at {
             write!(f, " since {}", humantime::format_rfc3339_seconds(at))?;
         }
@@ -383,12 +447,14 @@ impl fmt::Display for LastHolding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} was last held by {} (instance {}) from {}",
+            "{:?} was last held by {}",
             shown(&self.key),
             shown(&self.host),
-            shown(&self.instance_id),
-            humantime::format_rfc3339_seconds(self.from)
         )?;
+        if !is_generated(&self.instance_id) {
+            write!(f, " (instance {})", shown(&self.instance_id))?;
+        }
+        write!(f, " from {}", humantime::format_rfc3339_seconds(self.from))?;
         if let Some(until) = self.until {
             write!(f, " until {}", humantime::format_rfc3339_seconds(until))?;
         }

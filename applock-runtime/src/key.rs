@@ -25,6 +25,22 @@ pub(crate) struct Key {
     pub(crate) lock: Arc<str>,
     app: Part,
     name: Part,
+    /// The function that asks for the lock, for people who look at its holder.
+    pub(crate) function: Option<Function>,
+}
+
+/// A function under the attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Function {
+    pub(crate) module: &'static str,
+    pub(crate) name: &'static str,
+}
+
+/// Its path.
+impl fmt::Display for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}", self.module, self.name)
+    }
 }
 
 /// As the log and spans show it.
@@ -56,6 +72,7 @@ impl Key {
                 Part::of(&lock, lock.len() - name.len(), name)
             }),
             lock: lock.into(),
+            function: None,
         })
     }
 
@@ -68,6 +85,7 @@ impl Key {
             lock: key.into(),
             app: Part::None,
             name: Part::None,
+            function: None,
         })
     }
 
@@ -77,7 +95,13 @@ impl Key {
             lock: lock.into(),
             app: Part::None,
             name: Part::None,
+            function: None,
         }
+    }
+
+    /// The same, for the function that asks for it.
+    pub(crate) fn taken_by(self, function: Option<Function>) -> Self {
+        Self { function, ..self }
     }
 
     /// The application, if the key was made of one.
@@ -240,16 +264,45 @@ fn check(what: &'static str, given: &str) -> Result<()> {
 /// Percent-encodes what would make two names one key, split the hash slot, or be
 /// unreadable in a terminal.
 fn escape(part: &str, also: &[char], out: &mut String) {
-    for c in part.chars() {
-        if matches!(c, '%' | '{' | '}') || c.is_control() || also.contains(&c) {
-            let mut bytes = [0; 4];
-            for byte in c.encode_utf8(&mut bytes).bytes() {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "%{byte:02X}");
+    let is_meant = |c: char| matches!(c, '%' | '{' | '}') || c.is_control() || also.contains(&c);
+    // Writing to a String cannot fail.
+    let _ = encode(part, is_meant, out);
+}
+
+/// Percent-encodes these characters of a text.
+fn encode(text: &str, is_meant: impl Fn(char) -> bool, out: &mut impl fmt::Write) -> fmt::Result {
+    for c in text.chars() {
+        if is_meant(c) {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                write!(out, "%{byte:02X}")?;
             }
         } else {
-            out.push(c);
+            out.write_char(c)?;
         }
+    }
+    Ok(())
+}
+
+/// One of several values in a name (`"{a}:{b}"`): without the characters that stand between
+/// them, so that two different lists of values never make one name.
+pub fn escaped<'a>(value: fmt::Arguments<'a>, between: &'a str) -> impl fmt::Display + use<'a> {
+    Escaped { value, between }
+}
+
+struct Escaped<'a> {
+    value: fmt::Arguments<'a>,
+    between: &'a str,
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Out<'f, 'g>(&'f mut fmt::Formatter<'g>, &'f str);
+        impl fmt::Write for Out<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                encode(text, |c| c == '%' || self.1.contains(c), self.0)
+            }
+        }
+        Out(f, self.between).write_fmt(self.value)
     }
 }
 

@@ -23,7 +23,7 @@ pub use error::{Error, InvalidInput, Loss, Result, StoreFault};
 pub use info::{Ending, LastHolding, LockInfo};
 pub use locker::current::current;
 pub use locker::{AppLocker, Builder, Lock, LockGuard, StoreSource, URL_VARIABLE};
-pub use singleton::{Refusal, init};
+pub use singleton::{Refusal, drain, drain_blocking, init, shutdown, shutdown_blocking};
 pub use store::memory::MemoryStore;
 
 /// What expanded code calls. Not part of the public interface: any version may change
@@ -31,6 +31,7 @@ pub use store::memory::MemoryStore;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::engine::lease_time::{MAX_TTL, MIN_TTL};
+    pub use crate::key::escaped;
     pub use crate::locker::LockOptions;
     pub use crate::locker::current::current_guard;
     pub use crate::singleton::{

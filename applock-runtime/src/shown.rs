@@ -7,6 +7,7 @@
 //! programs read (`LockInfo::host` and its like) is the text as it stands.
 
 use std::fmt::{self, Write};
+use std::time::Duration;
 
 /// How many characters of a text from outside a message shows.
 const MOST: usize = 200;
@@ -88,6 +89,11 @@ impl Write for Escaped<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// A length, as the log has it: a number that can be added up.
+pub(crate) fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a terminal, or a reader of lines, would take the character for something to do: control

@@ -12,6 +12,7 @@ mod macro_lints;
 mod macro_order;
 mod macro_refusal;
 mod macro_size;
+mod names;
 mod nested;
 mod own_lock;
 mod refusals;

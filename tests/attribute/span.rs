@@ -51,7 +51,7 @@ fn assert_inside(line: &str, key: &str) {
     let span = format!("applock{{key={key} owner=");
     assert!(line.contains(&span), "{line}");
     assert!(
-        line.contains(" token=") && line.contains(" waited="),
+        line.contains(" token=") && line.contains(" waited_ms="),
         "{line}"
     );
     assert_eq!(line.matches("applock{").count(), 1, "{line}");

@@ -58,8 +58,6 @@ fn the_environment_names_the_store() {
         "{text}"
     );
     assert!(!text.contains("hunter2"), "{text}");
-    let text = outcome(name, "");
-    assert!(text.starts_with("invalid"), "{text}");
 }
 
 #[test]
@@ -126,6 +124,8 @@ fn a_bad_environment_is_an_error_and_not_another_store() {
     }
     let name = child::name_of(a_bad_environment_is_an_error_and_not_another_store);
     for (url, part) in [
+        ("", "it is empty"),
+        (" ", "it is empty"),
         ("rubbish", "no scheme"),
         // R10: it would be another lock in another working directory.
         ("dir:locks", "not absolute"),
@@ -134,6 +134,7 @@ fn a_bad_environment_is_an_error_and_not_another_store() {
         let child = ChildProcess::with(name, "", &[(URL_VARIABLE, url)]);
         let text = child.says();
         assert!(text.contains(part) && text.contains("write "), "{text}");
+        assert!(text.starts_with("invalid APPLOCK_URL "), "{text}");
         child.dismiss();
     }
 }
@@ -156,4 +157,27 @@ fn a_prefix_and_an_instance_name_are_used() {
     let instance = server.text("staging:reports:eu").unwrap()["instance"].clone();
     assert_eq!(instance, "worker-7");
     assert_eq!(locker.instance_id(), "worker-7");
+}
+
+#[test]
+fn after_a_shutdown_of_the_default_no_call_runs_and_none_has_another_default_made() {
+    if let Some(how) = child::part() {
+        let within = std::time::Duration::from_secs(5);
+        match &*how {
+            "shutdown" => applock::shutdown_blocking(within).unwrap(),
+            _ => applock::drain_blocking(within).unwrap(),
+        }
+        return says_its_outcome();
+    }
+    let name = child::name_of(
+        after_a_shutdown_of_the_default_no_call_runs_and_none_has_another_default_made,
+    );
+    for how in ["shutdown", "drain"] {
+        let child = ChildProcess::with(name, how, &[(URL_VARIABLE, "memory:")]);
+        for _ in 0..2 {
+            let outcome = child.says();
+            assert!(outcome.starts_with("closed: "), "{how}: {outcome}");
+        }
+        child.dismiss();
+    }
 }

@@ -88,6 +88,7 @@ fn an_example_whose_store_cannot_be_reached_says_so_and_fails() {
         "blocking_job",
         "fenced_write",
         "web",
+        "service",
     ] {
         let output = run(example, Some(&url));
         assert_eq!(output.status.code(), Some(1), "{example}");
@@ -165,4 +166,20 @@ fn a_program_runs_under_valgrind() {
         .expect("valgrind, which scripts/test installs: apt-get install valgrind");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {error}", output.status);
+}
+
+#[test]
+fn a_service_that_is_asked_to_end_lets_its_run_end_and_frees_its_lock() {
+    on_both("service", |shown| {
+        let order = [
+            "import 1 begins",
+            "asked to end",
+            "import 1 is done",
+            "import 2 is not begun",
+            "all is released",
+            "the next server has the lock",
+        ];
+        let places = order.map(|part| shown.find(part));
+        assert!(places.is_sorted() && places[0].is_some(), "{shown}");
+    });
 }

@@ -1,8 +1,10 @@
 //! Promise: what a person on call must know is logged, once each, with the lock's key,
-//! owner and token as fields; and at `info` a fleet that works is silent.
+//! owner and token as fields; each run that ended is one line at `info`, and each one that did
+//! not begin; locks taken by hand are silent there.
 //!
 //! The numbers beside the tests are lines of the list that `tests/conformance` goes by.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::redis::RedisServer;
@@ -134,6 +136,116 @@ fn a_server_that_may_evict_locks_is_warned_of_once() {
     assert!(more.verify_blocking().unwrap());
     let address = format!("127.0.0.1:{}", server.port());
     assert_eq!(log::lines(&["may evict locks", &address]).len(), 1);
+}
+
+static ENTERED: AtomicBool = AtomicBool::new(false);
+
+#[singleton(app = "ending", name = "{how}", locker = locker)]
+async fn ends(locker: &AppLocker, how: &str) -> anyhow::Result<u8> {
+    match how {
+        "error" => anyhow::bail!("no"),
+        "panicked" => panic!("purposely"),
+        "cancelled" => {
+            ENTERED.store(true, Ordering::SeqCst);
+            std::future::pending().await
+        }
+        "lost" => {
+            locker.lock("ending").name("lost").force_release().await?;
+            applock::current().unwrap().verify().await?;
+            std::future::pending().await
+        }
+        _ => Ok(1),
+    }
+}
+
+#[singleton(app = "ending-sync", name = "{how}", locker = locker)]
+fn ends_sync(locker: &AppLocker, how: &str) {
+    assert_ne!(how, "panicked", "purposely");
+}
+
+#[tokio::test]
+async fn each_run_that_has_ended_is_one_event_with_its_outcome_and_lengths() {
+    log::keep();
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.unwrap();
+    let outcomes = ["returned", "error", "panicked", "cancelled", "lost"];
+    for how in outcomes {
+        let locker = locker.clone();
+        let run = tokio::spawn(async move { ends(&locker, how).await.map(drop) });
+        if how == "cancelled" {
+            while !ENTERED.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            run.abort();
+        }
+        drop(run.await);
+    }
+    for how in ["returned", "panicked"] {
+        let locker = locker.clone();
+        drop(tokio::task::spawn_blocking(move || ends_sync(&locker, how)).await);
+    }
+    let events = |app: &str, how: &str| {
+        let (level, line) = log::until(&["message=ended: ", &format!("key=QUEUE:{app}:{how} ")]);
+        assert_eq!(level, Level::INFO, "{line}");
+        for field in [
+            format!("outcome=\"{how}\" "),
+            format!("app={app} "),
+            format!("name={how} "),
+            "function=\"ends".to_owned(),
+            "token=".to_owned(),
+        ] {
+            assert!(line.contains(&field), "{field:?} in {line}");
+        }
+        for length in ["waited_ms=", "held_ms="] {
+            let (_, rest) = line.split_once(length).expect(length);
+            let number = rest.split(' ').next().unwrap();
+            number.parse::<u64>().expect(&line);
+        }
+        assert_eq!(
+            log::lines(&["message=ended: ", &format!("key=QUEUE:{app}:{how} ")]).len(),
+            1
+        );
+    };
+    for how in outcomes {
+        events("ending", how);
+    }
+    for how in ["returned", "panicked"] {
+        events("ending-sync", how);
+    }
+}
+
+#[test]
+fn a_run_that_did_not_begin_tells_why_in_fields() {
+    #[singleton(app = "fields", name = "eu", locker = locker)]
+    fn skipped(locker: &AppLocker) {
+        panic!("it ran beside the holder");
+    }
+    let server = RedisServer::start();
+    log::keep();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let guard = locker.lock("fields").name("eu").acquire_blocking().unwrap();
+    skipped(&locker);
+    let (level, line) = log::until(&["not run: busy", "QUEUE:fields:eu"]);
+    assert_eq!(level, Level::INFO, "{line}");
+    let host = guard.info().host().to_owned();
+    for field in [
+        "key=QUEUE:fields:eu ".to_owned(),
+        "app=fields ".to_owned(),
+        "name=eu ".to_owned(),
+        "function=\"skipped\" ".to_owned(),
+        "reason=\"busy\" ".to_owned(),
+        format!("holder={host} (pid {}", std::process::id()),
+        "held_since=20".to_owned(),
+    ] {
+        assert!(line.contains(&field), "{field:?} in {line}");
+    }
+    locker.shutdown_blocking(TTL).unwrap();
+    skipped(&locker);
+    let (_, line) = log::until(&["not run: closed", "QUEUE:fields:eu"]);
+    assert!(
+        line.contains("reason=\"closed\" ") && !line.contains("holder="),
+        "{line}"
+    );
 }
 
 /// 168: all of them, in the order in which they happened.

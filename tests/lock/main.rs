@@ -20,3 +20,4 @@ mod release;
 mod remember;
 mod short_ttl;
 mod shutdown;
+mod who_holds;

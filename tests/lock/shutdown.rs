@@ -1,5 +1,5 @@
 //! Promise: a shutdown tells every holder to stop, releases all that the locker holds
-//! within the time given, and takes no more locks (F29).
+//! within the time given, and takes no more locks; a drain lets what runs end first (F29).
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,10 @@ use crate::support::child::{self, ChildProcess};
 use crate::support::lease::LIMIT;
 use crate::support::probe::Probe;
 use crate::support::redis::RedisServer;
-use crate::support::wait;
+use crate::support::{log, wait};
 use applock::{AppLocker, Error, Loss, singleton};
 use tokio::sync::oneshot;
+use tracing::Level;
 
 /// Long enough that half of it tells a shutdown that waits from one that does not.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -134,6 +135,99 @@ async fn after_a_shutdown_nothing_is_taken_and_waiters_learn_of_it() {
     // Others are not concerned.
     assert!(theirs.verify().await.unwrap());
     locker.shutdown(WITHIN).await.unwrap();
+}
+
+#[singleton(app = "drained", locker = locker)]
+async fn drained(
+    locker: &AppLocker,
+    entered: oneshot::Sender<()>,
+    end: oneshot::Receiver<()>,
+) -> Result<u8, Error> {
+    entered.send(()).unwrap();
+    end.await.unwrap();
+    Ok(1)
+}
+
+#[singleton(app = "undrained", locker = locker)]
+fn refused(locker: &AppLocker) {
+    panic!("it ran after the drain had begun");
+}
+
+#[tokio::test]
+async fn a_drain_lets_a_body_end_and_refuses_waiting_calls_and_new_ones() {
+    log::keep();
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.unwrap();
+    let other = AppLocker::connect(server.url()).await.unwrap();
+    let _theirs = other.lock("busy").acquire().await.unwrap();
+    let waiting = {
+        let lock = locker.lock("busy").wait_forever();
+        tokio::spawn(async move { lock.acquire().await.map(drop) })
+    };
+    let (entered, is_entered) = oneshot::channel();
+    let (end, may_end) = oneshot::channel();
+    let running = {
+        let locker = locker.clone();
+        tokio::spawn(async move { drained(&locker, entered, may_end).await })
+    };
+    is_entered.await.unwrap();
+    let draining = {
+        let locker = locker.clone();
+        tokio::spawn(async move { locker.drain(WITHIN).await })
+    };
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Closed { .. }), "{error}");
+    // As long as it takes, and longer than a shutdown would leave it.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    refused(&locker);
+    assert_eq!(
+        log::until(&["not run: closed", "QUEUE:undrained"]).0,
+        Level::INFO
+    );
+    assert!(!draining.is_finished());
+    end.send(()).unwrap();
+    assert_eq!(running.await.unwrap().unwrap(), 1);
+    draining.await.unwrap().unwrap();
+    assert!(locks(&server).iter().all(|key| key == "QUEUE:busy"));
+    assert!(
+        log::lines(&["QUEUE:drained"])
+            .iter()
+            .all(|(level, _)| *level >= Level::INFO)
+    );
+}
+
+#[tokio::test]
+async fn what_outlasts_a_drain_is_cancelled_and_that_is_no_error_in_the_log() {
+    log::keep();
+    let server = RedisServer::start();
+    let locker = AppLocker::connect(server.url()).await.unwrap();
+    let (entered, is_entered) = oneshot::channel();
+    let (_end, may_end) = oneshot::channel();
+    let running = {
+        let locker = locker.clone();
+        tokio::spawn(async move { hangs(&locker, entered, may_end).await })
+    };
+    is_entered.await.unwrap();
+    locker.drain(Duration::from_millis(200)).await.unwrap();
+    assert_shut_down(&running.await.unwrap().unwrap_err());
+    assert!(locks(&server).is_empty());
+    assert_eq!(log::until(&["cancelled", "QUEUE:hangs"]).0, Level::INFO);
+    assert!(
+        log::lines(&["QUEUE:hangs"])
+            .iter()
+            .all(|(level, _)| *level >= Level::INFO)
+    );
+}
+
+#[singleton(app = "hangs", locker = locker)]
+async fn hangs(
+    locker: &AppLocker,
+    entered: oneshot::Sender<()>,
+    end: oneshot::Receiver<()>,
+) -> Result<(), Error> {
+    entered.send(()).unwrap();
+    end.await.unwrap();
+    Ok(())
 }
 
 #[test]

@@ -8,8 +8,10 @@ mod support;
 
 mod blocked_executor;
 mod client_clock;
+mod few_files;
 mod forked;
 mod killed_holder;
+mod log_crate;
 mod log_subscriber;
 mod runtimes;
 mod sigterm;

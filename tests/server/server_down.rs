@@ -89,3 +89,28 @@ async fn an_unavailable_server_is_never_passed_off_as_busy() {
     assert_unavailable(error.downcast_ref().unwrap(), &["QUEUE:job"]);
     assert!(locker.lock("job").try_acquire().await.is_err());
 }
+
+#[tokio::test]
+async fn who_prints_the_whole_chain_prints_no_cause_twice() {
+    let server = RedisServer::with(&["--requirepass", "hunter2"]);
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for url in [
+        format!("redis://127.0.0.1:{}", free_port()),
+        format!("redis://127.0.0.1:{}/1000000", server.port()),
+        format!("redis://:wrong@127.0.0.1:{}", server.port()),
+        format!("dir:{}/locks", file.display()),
+    ] {
+        let error = AppLocker::connect(&url).await.unwrap_err();
+        let causes: Vec<String> = anyhow::Error::from(error)
+            .chain()
+            .map(ToString::to_string)
+            .collect();
+        let (told, causes) = causes.split_first().unwrap();
+        assert!(
+            causes.iter().all(|cause| !told.contains(cause)),
+            "{told}: {causes:?}"
+        );
+    }
+}

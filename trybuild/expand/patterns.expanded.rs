@@ -11,7 +11,13 @@ fn patterns(
         ::core::module_path!(),
         "patterns",
         ::applock::__private::LockOptions::app("a")
-            .name(::std::format!("{left}-{id}"))
+            .name(
+                ::std::format!(
+                    "{}-{}",
+                    ::applock::__private::escaped(::core::format_args!("{left}"), "-"),
+                    ::applock::__private::escaped(::core::format_args!("{id}"), "-")
+                ),
+            )
             .remember(::core::time::Duration::from_secs(3600u64)),
     );
     match call.enter() {

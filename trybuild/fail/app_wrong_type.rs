@@ -1,19 +1,22 @@
-//! `app` is a string literal.
+//! `app` is a string literal, or a constant of type `&str`.
 
 use applock::singleton;
 
-const APP: &str = "a";
+const NUMBER: u32 = 5;
 
 #[singleton(app = 5)]
 async fn number() {}
 
-#[singleton(app = APP)]
-async fn constant() {}
-
 #[singleton(app = b"a")]
 async fn bytes() {}
 
-#[singleton(app = concat!("a", "b"))]
-async fn macro_call() {}
+#[singleton(app = NUMBER)]
+async fn constant_number() {}
+
+#[singleton(app = tenant)]
+async fn varies(tenant: &'static str) {}
+
+#[singleton(app = NOWHERE)]
+async fn unknown() {}
 
 fn main() {}

@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::shown::millis;
 use crate::store::{
     Acquired, Grant, OwnerId, QueuePosition, StoreError, StoreErrorKind, StoreResult,
 };
@@ -404,7 +405,7 @@ impl Actor {
         } else if acquiring.queued.is_some() {
             self.end(owner, ReleasingEntry::queued(&acquiring.request, now));
         } else {
-            self.unfinished.done();
+            self.count_off(owner);
         }
     }
 
@@ -473,7 +474,7 @@ impl Actor {
         let waited = now.saturating_since(acquiring.since);
         tracing::debug!(
             key = %lease.key, owner = %owner.simple(), token = lease.token,
-            polls = acquiring.polls, ?waited, "acquired"
+            polls = acquiring.polls, waited_ms = millis(waited), "acquired"
         );
         let held = Arc::clone(&lease);
         let holding = if granted.is_claim {

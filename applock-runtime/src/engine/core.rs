@@ -27,6 +27,7 @@ use crate::store::{
     Acquired, Identity, Notification, Notifications, OwnerId, Released, Store, StoreResult,
 };
 
+use super::farewell::Leaving;
 use super::lease_time::Sent;
 use super::mailbox::Command;
 use super::state::{EntryState, ReleasingEntry};
@@ -75,6 +76,8 @@ pub(super) struct Actor {
     pub(super) held: usize,
     /// How many of them only watch for a late request.
     pub(super) watching: usize,
+    /// The entries whose caller's thread waits at its end.
+    pub(super) left: HashMap<OwnerId, Leaving, BuildHasherDefault<IdHasher>>,
     /// The entries that have a timer, the earliest first.
     pub(super) timers: BTreeSet<(Moment, OwnerId)>,
     /// The batches that the store has not answered.
@@ -149,8 +152,10 @@ impl Completion {
     }
 }
 
-/// A shutdown under way.
+/// A shutdown under way, or a drain, which is one that gives bodies time to end first.
 pub(super) struct Closing {
+    /// Until then bodies go on; holders are notified then. `None`: they have been.
+    pub(super) notice: Option<Moment>,
     /// Holders have been notified, and may let go until then; what they still hold is
     /// released.
     pub(super) grace: Moment,
@@ -185,6 +190,7 @@ impl Actor {
             entries: HashMap::default(),
             held: 0,
             watching: 0,
+            left: HashMap::default(),
             timers: BTreeSet::new(),
             inflight: FuturesUnordered::new(),
             outbox: Outbox::default(),
@@ -249,10 +255,25 @@ impl Actor {
     /// Ends an entry: there is nothing left to do for it, here or at the store.
     pub(super) fn retire(&mut self, owner: OwnerId) {
         if self.remove(owner).is_some() {
-            self.unfinished.done();
+            self.count_off(owner);
             if self.probe == Some(owner) {
                 self.next_probe();
             }
+        }
+    }
+
+    /// An entry that was taken out of the table has ended.
+    pub(super) fn count_off(&mut self, owner: OwnerId) {
+        self.left.remove(&owner);
+        self.unfinished.done();
+    }
+
+    /// The end of a thread waits for this entry.
+    pub(super) fn left_behind(&mut self, owner: OwnerId, leaving: Option<Leaving>) {
+        if let Some(leaving) = leaving
+            && self.entries.contains_key(&owner)
+        {
+            self.left.insert(owner, leaving);
         }
     }
 

@@ -140,14 +140,24 @@ impl Actor {
                     self.start_acquire(request, deadline, reply, mailbox);
                 }
             }
-            Command::Forget(owner) => self.forget(owner),
+            Command::Forget(owner, leaving) => {
+                self.left_behind(owner, Some(leaving));
+                self.forget(owner);
+            }
             Command::Verify(lease, reply) => self.verify(&lease, reply),
             Command::Suspect(owner) => self.suspect(owner),
-            Command::Release(lease, reply) => self.release(&lease, reply),
+            Command::Release(lease, reply, leaving) => {
+                self.left_behind(lease.owner, leaving);
+                self.release(&lease, reply);
+            }
             Command::Sleep(length, reply) => self.sleep_for(length, reply),
             Command::Inspect(key, reply) => self.inspect(key, reply),
             Command::Force(key, stale, reply) => self.force(key, stale, reply),
-            Command::Shutdown(within, reply) => self.shutdown(within, reply),
+            Command::Close {
+                bodies,
+                within,
+                reply,
+            } => self.begin_closing(bodies, within, reply),
         }
     }
 

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
 
@@ -27,6 +28,7 @@ use crate::store::{Identity, Inspection, OwnerId, StoreError, StoreErrorKind};
 
 use super::core::Parts;
 use super::event_loop;
+use super::farewell::FAREWELL;
 use super::mailbox::{
     AcquireRequest, Command, Gone, Held, Mailbox, enter_engine, refuse_on_engine, stopped,
 };
@@ -54,10 +56,8 @@ struct EngineThread {
     thread: ThreadId,
 }
 
-/// How long the last handle waits for releases that are on their way: a round trip or two,
-/// so that a program that ends right after it has let go leaves nothing behind. Without it,
-/// the next start of that program would find the lock taken for the rest of the ttl.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// How long a drain whose time is over may still take: as a shutdown that is given so long.
+const AFTER_A_DRAIN: Duration = Duration::from_secs(1);
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,10 +165,7 @@ impl Engine {
             .spawn(move || {
                 enter_engine();
                 // Made here, for it must not be dropped inside another runtime.
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
-                match runtime {
+                match runtime() {
                     Ok(runtime) => {
                         let _ = started.send(Ok(()));
                         let work = event_loop::run(parts, commands, unfinished);
@@ -240,12 +237,12 @@ impl Engine {
         let mailbox = self.mailbox(Some(&request.key))?.downgrade();
         let key = request.key.clone();
         let deadline = request.deadline(&*self.parts.clock);
-        let mut gone = request.waits().then(|| Gone {
+        let mut gone = Gone {
             owner: request.owner,
             mailbox: mailbox.clone(),
             answered: false,
             process: self.process,
-        });
+        };
         let outcome = self.ask_this(Some(&key), |reply| {
             self.unfinished.add();
             Command::Acquire {
@@ -256,9 +253,7 @@ impl Engine {
             }
         });
         let outcome = outcome.await;
-        if let Some(gone) = &mut gone {
-            gone.answered = true;
-        }
+        gone.answered = true;
         outcome
     }
 
@@ -283,9 +278,35 @@ impl Engine {
 
     /// Gives back all locks, within the time given.
     pub(crate) async fn shutdown(&self, within: Duration) -> Result<()> {
-        self.ask(None, |reply| Command::Shutdown(within, reply))
-            .await
+        self.close(Duration::ZERO, within).await
     }
+
+    /// Takes no more locks, and gives back those that are held after so long at the latest.
+    pub(crate) async fn drain(&self, within: Duration) -> Result<()> {
+        self.close(within, AFTER_A_DRAIN).await
+    }
+
+    async fn close(&self, bodies: Duration, within: Duration) -> Result<()> {
+        self.ask(None, |reply| Command::Close {
+            bodies,
+            within,
+            reply,
+        })
+        .await
+    }
+}
+
+/// The thread's own runtime. Where no file can be opened any more, tokio panics in place of an
+/// error (what it keeps for signals, in a program that has that feature on).
+fn runtime() -> std::io::Result<Runtime> {
+    let build = || Builder::new_current_thread().enable_all().build();
+    catch_unwind(build).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(std::io::Error::other(
+            text.unwrap_or("tokio panicked").to_owned(),
+        ))
+    })
 }
 
 impl Drop for Engine {

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Moment;
 use crate::error::{Error, Loss, Result};
+use crate::shown::millis;
 use crate::store::{OwnerId, StoreResult};
 
 use super::backoff;
@@ -95,7 +96,7 @@ impl Actor {
                 if let Some(loss) = lease.loss().filter(|loss| *loss != Loss::Shutdown) {
                     tracing::warn!(
                         key = %lease.key, owner = %owner.simple(), token = lease.token,
-                        held = ?lease.held_for(), "the lock is lost: {loss}"
+                        held_ms = millis(lease.held_for()), "the lock is lost: {loss}"
                     );
                 }
             }
@@ -146,7 +147,7 @@ impl Actor {
                 if holding.failures == 0 && lease.is_valid() {
                     tracing::warn!(
                         key = %lease.key, owner = %owner.simple(), token = lease.token,
-                        reason = %error.what, lease_ends_in = ?lease.remaining(),
+                        reason = %error.what, lease_ends_in_ms = millis(lease.remaining()),
                         "a heartbeat failed; trying on until the lease ends"
                     );
                 }

@@ -348,6 +348,7 @@ impl Lease {
             key: self.key.lock.clone(),
             app: self.key.app().map(str::to_owned),
             name: self.key.name().map(str::to_owned),
+            function: self.key.function.map(|function| function.to_string()),
             owner: self.owner.simple().to_string(),
             instance: self.identity.instance.clone(),
             host: self.identity.host.clone(),
@@ -359,6 +360,7 @@ impl Lease {
             remaining: Some(self.remaining()),
             ttl: Some(self.ttl),
             waiters: None,
+            is_kept: false,
             foreign: None,
         }
         .into()

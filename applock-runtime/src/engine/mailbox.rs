@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::store::{Identity, Inspection, OwnerId, StoreError, StoreErrorKind};
 
+use super::farewell::{Leaving, leave};
 use super::lease::{Lease, Validity};
 
 /// What the engine is asked to do.
@@ -35,18 +36,28 @@ pub(super) enum Command {
         /// Goes into the holding, so that the engine lives as long as anything is held.
         mailbox: WeakMailbox,
     },
-    /// The caller of this acquire, which may wait for long, has gone.
-    Forget(OwnerId),
+    /// The caller of this acquire has gone; its thread waits for what that leaves.
+    Forget(OwnerId, Leaving),
     Verify(Arc<Lease>, oneshot::Sender<Result<bool>>),
     /// The lease is suspect: send a heartbeat at once. There is no answer; the lease shows
     /// it.
     Suspect(OwnerId),
-    Release(Arc<Lease>, Option<oneshot::Sender<Result<()>>>),
+    /// With the caller that waits for the answer, and its thread, whose end waits.
+    Release(
+        Arc<Lease>,
+        Option<oneshot::Sender<Result<()>>>,
+        Option<Leaving>,
+    ),
     /// Answered after so long, for a caller without timers of its own.
     Sleep(Duration, oneshot::Sender<Result<()>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
     Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
-    Shutdown(Duration, oneshot::Sender<Result<()>>),
+    /// No more locks: bodies go on for so long, and within so long after that all is released.
+    Close {
+        bodies: Duration,
+        within: Duration,
+        reply: oneshot::Sender<Result<()>>,
+    },
 }
 
 // Answers are awaited unconstrained: inside a tokio task that another `block_on`
@@ -213,9 +224,7 @@ impl Held {
         if self.ended.swap(true, Ordering::AcqRel) {
             return Err(self.not_held());
         }
-        self.mailbox
-            .send(Command::Release(Arc::clone(&self.lease), Some(reply)))
-            .map_err(|_| self.stopped())?;
+        self.send_release(Some(reply))?;
         unconstrained(answer).await.map_err(|_| self.stopped())?
     }
 
@@ -227,9 +236,21 @@ impl Held {
             && !self.ended.swap(true, Ordering::AcqRel)
         {
             // An engine that has stopped has ended the lease; the ttl frees the lock.
-            let _ = self
-                .mailbox
-                .send(Command::Release(Arc::clone(&self.lease), None));
+            let _ = self.send_release(None);
+        }
+    }
+
+    /// The release is this thread's to see to, also where a caller waits for the answer: that
+    /// future may be dropped.
+    fn send_release(&self, reply: Option<oneshot::Sender<Result<()>>>) -> Result<()> {
+        let send = |leaving| {
+            let release = Command::Release(Arc::clone(&self.lease), reply, leaving);
+            self.mailbox.send(release).map_err(|_| self.stopped())
+        };
+        match ON_ENGINE.get() {
+            // It would wait for itself.
+            true => send(None),
+            false => leave(|leaving| send(Some(leaving))),
         }
     }
 }
@@ -281,9 +302,9 @@ pub(super) fn refuse_on_engine(store: &Arc<str>, lock: Option<&Key>) -> Result<(
     .into_error(Arc::clone(store), lock.map(|key| Arc::clone(&key.lock))))
 }
 
-/// Tells the engine that the future of a waiting acquire was dropped. A waiter may sleep
-/// for seconds until it polls: until then it would stand in the wait queue, and be granted
-/// the lock.
+/// Tells the engine that the future of an acquire was dropped. A waiter may sleep for seconds
+/// until it polls: until then it would stand in the wait queue, and be granted the lock. What
+/// does not wait may have taken it already.
 pub(super) struct Gone {
     pub(super) owner: OwnerId,
     pub(super) mailbox: WeakMailbox,
@@ -299,7 +320,7 @@ impl Drop for Gone {
             && let Some(mailbox) = self.mailbox.upgrade()
         {
             // An engine that has stopped has forgotten it.
-            let _ = mailbox.send(Command::Forget(self.owner));
+            leave(|leaving| drop(mailbox.send(Command::Forget(self.owner, leaving))));
         }
     }
 }

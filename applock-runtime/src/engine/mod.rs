@@ -73,7 +73,7 @@
 //! # Files
 //!
 //! Each imports from those before it, and none in a circle: `lease_time`, `lease`;
-//! `backoff`, `unfinished`, `waiters`; `mailbox` (commands, and the handle of a held lock);
+//! `backoff`, `unfinished`, `farewell`, `waiters`; `mailbox` (commands, and the handle of a held lock);
 //! `state` (the three entries); `core` (the table, its timers and its outbox); `acquire`,
 //! `hold`, `release`, `send`, `shutdown`, `operator`, `wall_clock` (what happens);
 //! `event_loop` (when); `handle` (the thread).
@@ -82,6 +82,7 @@ mod acquire;
 mod backoff;
 mod core;
 mod event_loop;
+mod farewell;
 mod handle;
 mod hold;
 mod lease;

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
-use crate::shown::shown;
+use crate::shown::{millis, shown};
 use crate::store::{OwnerId, Released, StoreErrorKind, StoreResult};
 
 use super::backoff;
@@ -93,6 +93,8 @@ impl Actor {
             Ok(_) if releasing.lease.is_none() => {
                 let pause = backoff::watch(releasing.failures);
                 releasing.failures += 1;
+                // What is known to be held is released: no thread waits for the rest.
+                self.left.remove(&owner);
                 let watch = self.watch(owner, now + ORPHAN_WATCH);
                 self.wake(owner, Some(watch.min(now + pause)));
             }
@@ -100,7 +102,7 @@ impl Actor {
                 if let Some(lease) = &releasing.lease {
                     tracing::debug!(
                         key = %shown(&key), owner = %owner.simple(), token = lease.token,
-                        held = ?lease.held_for(), "released"
+                        held_ms = millis(lease.held_for()), "released"
                     );
                 }
                 self.finish(owner, Ok(()));
@@ -209,6 +211,7 @@ impl Actor {
                 releasing.lease = None;
                 releasing.until = end;
                 releasing.failures = 0;
+                self.left.remove(&owner);
                 self.watch(owner, end);
                 self.wake(owner, Some(end.min(now + backoff::watch(0))));
             }

@@ -1,11 +1,12 @@
-//! Shutdown: holders are notified, then their locks are released, then the callers are
-//! answered.
+//! Shutdown and drain: holders are notified, then their locks are released, then the callers
+//! are answered.
 //!
-//! The time given is split in two. At once, waiting acquires are refused and holders are
-//! notified of the loss, so that their bodies can stop. At half of the time, what is still
-//! held is released for them. At the end the callers get 'done', or how many locks are left
-//! to their ttl. Orphans that are only watched are not waited for: nothing is known to be
-//! held.
+//! At once, waiting acquires are refused, and so is each new one. A drain then lets bodies go
+//! on for the time given; a shutdown does not. Then holders are notified of the loss, so that
+//! their bodies can stop. At half of the time that is left, what is still held is released for
+//! them. At the end the callers get 'done', or how many locks are left to their ttl. All get it
+//! as soon as nothing is held. Orphans that are only watched are not waited for: nothing is
+//! known to be held.
 //!
 //! The dangers: a shutdown that hangs because a body does not stop or the store does not
 //! answer, and one that gives a lock away under a body that had no chance to stop.
@@ -23,53 +24,71 @@ use super::core::{Actor, Closing};
 use super::state::EntryState;
 
 impl Actor {
-    /// Begins a shutdown, or joins the one under way. No acquire is accepted from now on,
-    /// the waiting ones are refused, and each holder is notified; the entries stay, for
+    /// Begins a shutdown (`bodies` is nothing) or a drain, or joins the one under way. No
+    /// acquire is accepted from now on, and the waiting ones are refused; the entries stay, for
     /// their releases.
-    pub(super) fn shutdown(&mut self, within: Duration, reply: oneshot::Sender<Result<()>>) {
+    pub(super) fn begin_closing(
+        &mut self,
+        bodies: Duration,
+        within: Duration,
+        reply: oneshot::Sender<Result<()>>,
+    ) {
         let now = self.now();
+        let notice = now + bodies;
+        let (grace, deadline) = (notice + within / 2, notice + within);
         if let Some(closing) = &mut self.closing {
             // The more hurried of two counts; one that was answered already does not.
             if closing.replies.is_empty() {
-                closing.deadline = now + within;
+                closing.deadline = deadline;
             }
-            closing.deadline = closing.deadline.min(now + within);
-            closing.grace = closing.grace.min(now + within / 2);
+            closing.notice = closing.notice.map(|earlier| earlier.min(notice));
+            closing.deadline = closing.deadline.min(deadline);
+            closing.grace = closing.grace.min(grace);
             closing.replies.push(reply);
             return;
         }
         self.closing = Some(Closing {
-            grace: now + within / 2,
-            deadline: now + within,
+            notice: Some(notice),
+            grace,
+            deadline,
             has_released: false,
             replies: vec![reply],
         });
         for owner in self.owners() {
-            match self.state(owner) {
-                Some(EntryState::Acquiring(acquiring)) => {
-                    let key = Arc::clone(&acquiring.request.key.lock);
-                    acquiring.answer(Err(Error::Closed { key }));
-                    self.acquiring_due(owner, now);
-                }
-                Some(EntryState::Holding(holding)) if holding.lease.lose(Loss::Shutdown) => {
-                    tracing::info!(
-                        key = %holding.lease.key, owner = %owner.simple(),
-                        token = holding.lease.token,
-                        "shutting down: the holder is told to stop"
-                    );
-                }
-                _ => (),
+            if let Some(EntryState::Acquiring(acquiring)) = self.state(owner) {
+                let key = Arc::clone(&acquiring.request.key.lock);
+                acquiring.answer(Err(Error::Closed { key }));
+                self.acquiring_due(owner, now);
             }
         }
     }
 
-    /// Carries a shutdown on: the release of what is still held, and the answer.
+    /// Bodies have had their time: each holder is notified.
+    fn notify_holders(&mut self) {
+        for owner in self.owners() {
+            if let Some(EntryState::Holding(holding)) = self.state(owner)
+                && holding.lease.lose(Loss::Shutdown)
+            {
+                tracing::info!(
+                    key = %holding.lease.key, owner = %owner.simple(),
+                    token = holding.lease.token,
+                    "shutting down: the holder is told to stop"
+                );
+            }
+        }
+    }
+
+    /// Carries a shutdown on: the notice, the release of what is still held, and the answer.
     pub(super) fn close(&mut self) {
         let now = self.now();
         let Some(closing) = &mut self.closing else {
             return;
         };
-        if now >= closing.grace && !std::mem::replace(&mut closing.has_released, true) {
+        let is_over = now >= closing.grace && !std::mem::replace(&mut closing.has_released, true);
+        if closing.notice.take_if(|notice| now >= *notice).is_some() {
+            self.notify_holders();
+        }
+        if is_over {
             for owner in self.owners() {
                 if let Some(EntryState::Holding(holding)) = self.state(owner) {
                     let lease = Arc::clone(&holding.lease);
@@ -103,10 +122,11 @@ impl Closing {
     /// When a shutdown goes on by itself.
     pub(super) fn next(&self, now: Moment) -> Option<Moment> {
         // Once all callers are answered there is nothing left to wait for.
-        (!self.replies.is_empty()).then_some(if now < self.grace {
-            self.grace.min(self.deadline)
-        } else {
-            self.deadline
-        })
+        let phases = [self.notice, Some(self.grace).filter(|grace| now < *grace)];
+        let next = phases
+            .into_iter()
+            .flatten()
+            .fold(self.deadline, Moment::min);
+        (!self.replies.is_empty()).then_some(next)
     }
 }

@@ -1,5 +1,6 @@
 //! How an AppLocker is made: its constructors, its builder, and the store that it runs on.
 
+use std::env::VarError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,9 @@ use super::shared::AppLocker;
 /// assert_eq!(applock::URL_VARIABLE, "APPLOCK_URL");
 /// ```
 pub const URL_VARIABLE: &str = "APPLOCK_URL";
+
+/// The environment variable that names this instance.
+const INSTANCE_VARIABLE: &str = "APPLOCK_INSTANCE";
 
 /// Where the default store is, if the environment does not say.
 const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
@@ -257,8 +261,9 @@ impl Builder {
         self
     }
 
-    /// The name by which other processes see this instance, in place of an id that is unique to
-    /// the process.
+    /// The name by which other processes see this instance. Without it, the one that the
+    /// environment variable `APPLOCK_INSTANCE` gives, or an id that is unique to the process,
+    /// which messages leave out.
     ///
     /// ```
     /// # use applock::AppLocker;
@@ -324,27 +329,21 @@ impl Builder {
                 "write one between these, or leave it out",
             ));
         }
-        if let Some(name) = &self.instance
-            && (name.is_empty() || name.len() > LONGEST_INSTANCE)
-        {
-            return Err(Error::invalid(
-                "instance",
-                format_args!("{name:?}"),
-                format!("a name has from 1 to {LONGEST_INSTANCE} bytes"),
-                "write one such as \"worker-7\", or leave it out",
-            ));
-        }
-        let source = match &self.store {
-            Some(source) => source.clone(),
-            None => url_from_env()?.into(),
+        let instance = match self.instance.clone() {
+            Some(name) => Some(check_instance("instance", name)?),
+            None => from_env(INSTANCE_VARIABLE, "write one such as worker-7, or unset it")?
+                .map(|name| check_instance(INSTANCE_VARIABLE, name))
+                .transpose()?,
         };
-        let store: Arc<dyn Store> = match source.0 {
-            Source::Url(url) => url::open(&url)?,
-            Source::Memory(store) => Arc::new(store),
+        let store: Arc<dyn Store> = match self.store.clone().map(|source| source.0) {
+            Some(Source::Url(url)) => url::open(&url)?,
+            Some(Source::Memory(store)) => Arc::new(store),
+            None => url::open(&url_from_env()?).map_err(of_the_environment)?,
         };
         Ok(Self {
             ttl,
             remember,
+            instance,
             ..self
         }
         .assemble(store))
@@ -402,15 +401,52 @@ impl Builder {
     }
 }
 
-fn url_from_env() -> Result<String> {
-    match std::env::var(URL_VARIABLE) {
-        Ok(url) => Ok(url),
-        Err(std::env::VarError::NotPresent) => Ok(DEFAULT_URL.to_owned()),
-        Err(std::env::VarError::NotUnicode(_)) => Err(Error::invalid(
-            URL_VARIABLE,
+/// What is wrong with the URL is wrong with the variable.
+fn of_the_environment(error: Error) -> Error {
+    match error {
+        Error::Invalid(mut input) => {
+            input.what = URL_VARIABLE;
+            Error::Invalid(input)
+        }
+        other => other,
+    }
+}
+
+fn check_instance(what: &'static str, name: String) -> Result<String> {
+    if (1..=LONGEST_INSTANCE).contains(&name.len()) {
+        return Ok(name);
+    }
+    Err(Error::invalid(
+        what,
+        format_args!("{name:?}"),
+        format!("a name has from 1 to {LONGEST_INSTANCE} bytes"),
+        "write one such as \"worker-7\", or leave it out",
+    ))
+}
+
+/// A variable of the environment.
+fn from_env(variable: &'static str, remedy: &str) -> Result<Option<String>> {
+    match std::env::var(variable) {
+        Ok(value) => Ok(Some(value)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Error::invalid(
+            variable,
             "(not Unicode)",
             "it can't be read as text",
-            "write redis://host:6379",
+            remedy,
         )),
+    }
+}
+
+fn url_from_env() -> Result<String> {
+    match from_env(URL_VARIABLE, "write redis://host:6379")? {
+        Some(url) if url.trim().is_empty() => Err(Error::invalid(
+            URL_VARIABLE,
+            format_args!("{url:?}"),
+            "it is empty, and names no store",
+            "write redis://host:6379, or unset it",
+        )),
+        Some(url) => Ok(url),
+        None => Ok(DEFAULT_URL.to_owned()),
     }
 }

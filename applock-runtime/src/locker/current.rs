@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::task;
-use tracing::Span;
 use tracing::span::EnteredSpan;
+use tracing::subscriber::NoSubscriber;
+use tracing::{Span, dispatcher};
 
 use crate::error::Error;
 use crate::key::Key;
+use crate::shown::millis;
 
 use super::guard::LockGuard;
 use super::shared::AppLocker;
@@ -36,10 +38,16 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn new(locker: AppLocker, guard: LockGuard) -> Self {
         let lease = guard.lease();
-        let span = tracing::info_span!(
-            "applock", key = %lease.key, owner = %lease.owner.simple(),
-            token = lease.token, waited = ?guard.waited()
-        );
+        // Without a subscriber a span is no more than a line for users of `log`, which says
+        // nothing that the line at the end of the run does not say.
+        let is_wanted = !dispatcher::get_default(|log| log.is::<NoSubscriber>());
+        let span = match is_wanted {
+            true => tracing::info_span!(
+                "applock", key = %lease.key, owner = %lease.owner.simple(),
+                token = lease.token, waited_ms = millis(guard.waited())
+            ),
+            false => Span::none(),
+        };
         Self {
             locker,
             key: lease.key.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::engine::Wait;
 use crate::error::Result;
-use crate::key::Key;
+use crate::key::{Function, Key};
 
 /// Which lock, and how to take it. Each method is that of the same name on
 /// [`Lock`](crate::Lock). Nothing is checked before the lock is taken.
@@ -20,6 +20,7 @@ pub struct LockOptions {
     pub(super) at_least: Option<Duration>,
     pub(super) at_most: Option<Duration>,
     pub(super) reentrant: bool,
+    function: Option<Function>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +39,7 @@ impl LockOptions {
             at_least: None,
             at_most: None,
             reentrant: false,
+            function: None,
         }
     }
 
@@ -109,10 +111,17 @@ impl LockOptions {
         Self { reentrant, ..self }
     }
 
+    /// Which function takes it.
+    pub(crate) fn function(self, function: Function) -> Self {
+        let function = Some(function);
+        Self { function, ..self }
+    }
+
     pub(super) fn resolve(&self, prefix: &str) -> Result<Key> {
-        match &self.target {
+        let key = match &self.target {
             Target::App { app, name } => Key::of(prefix, app, name.as_deref()),
             Target::Key(key) => Key::whole(key),
-        }
+        };
+        key.map(|key| key.taken_by(self.function))
     }
 }

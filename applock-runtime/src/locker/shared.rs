@@ -80,7 +80,8 @@ impl AppLocker {
     /// Tells every holder to stop, releases all that this locker holds, and takes no
     /// more locks: for the end of a process, on `SIGTERM`.
     ///
-    /// Async bodies are cancelled, and guards turn lost, at once; a lock is released
+    /// Async bodies are cancelled, and guards turn lost, at once ([`drain`](Self::drain) lets
+    /// them end); a lock is released
     /// when its guard is dropped, and at half of `within` at the latest. Returns when
     /// all are released, after `within` at the latest. Waiting acquires get
     /// [`Error::Closed`](crate::Error::Closed).
@@ -117,6 +118,50 @@ impl AppLocker {
     /// ```
     pub fn shutdown_blocking(&self, within: Duration) -> Result<()> {
         block_on(self.shutdown(within))
+    }
+
+    /// Lets what runs under this locker's locks end, and takes no more locks: for the planned
+    /// end of a process, on `SIGTERM`.
+    ///
+    /// New acquires and waiting ones get [`Error::Closed`](crate::Error::Closed) at once.
+    /// Bodies and guards go on, with their heartbeat, for as long as `within` at the most; what
+    /// is held then is ended as by a [`shutdown`](Self::shutdown) of one second. Returns as soon
+    /// as nothing is held any more.
+    ///
+    /// Choose `within` a few seconds below what the process is given to end: of the 30 seconds
+    /// of Kubernetes, 25.
+    ///
+    /// # Errors
+    ///
+    /// As [`shutdown`](Self::shutdown). If the future is dropped, the drain goes on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
+    /// locker.drain(Duration::from_secs(25)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn drain(&self, within: Duration) -> Result<()> {
+        self.inner.engine.drain(within).await
+    }
+
+    /// [`drain`](Self::drain) for plain threads: blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`drain`](Self::drain).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let locker = applock::AppLocker::in_memory();
+    /// locker.drain_blocking(Duration::from_secs(25))?;
+    /// # Ok::<(), applock::Error>(())
+    /// ```
+    pub fn drain_blocking(&self, within: Duration) -> Result<()> {
+        block_on(self.drain(within))
     }
 
     pub(crate) fn engine(&self) -> &Engine {

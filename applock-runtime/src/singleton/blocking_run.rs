@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::blocking::block_on;
 use crate::error::Result;
+use crate::key::Function;
 use crate::locker::current::{self, Entered};
 
-use super::log::Function;
+use super::log::Outcome;
 use super::start::{Begun, Invocation, begin};
 
 /// While it lives, the code on this thread runs under the lock. Expanded code keeps it in a
@@ -18,23 +19,36 @@ pub struct BlockingRun {
     entered: Option<Entered>,
     begun: Begun,
     function: Function,
+    outcome: Outcome,
+    /// This thread unwound already when the body began.
+    is_unwinding: bool,
 }
 
 impl BlockingRun {
     pub(crate) fn enter(invocation: Invocation) -> Result<Self> {
         let Invocation { lock, function, .. } = invocation;
-        let begun = block_on(async move { begin(lock?, false).await })
-            .inspect_err(|error| function.refused(error))?;
+        let begun = block_on(begin(lock, function, false))?;
         Ok(Self {
             entered: Some(current::enter(Arc::clone(&begun.running))),
             begun,
             function,
+            outcome: Outcome::Returned,
+            is_unwinding: std::thread::panicking(),
         })
+    }
+
+    /// The body has returned this value.
+    pub(crate) fn returned<T>(&mut self, value: &T) {
+        self.outcome = Outcome::of(value);
     }
 }
 
 impl Drop for BlockingRun {
     fn drop(&mut self) {
+        if std::thread::panicking() && !self.is_unwinding {
+            self.outcome = Outcome::Panicked;
+        }
+        self.function.ended(&self.begun.running, self.outcome);
         self.entered = None;
         let Begun { running, turn } = &mut self.begun;
         running.end();

@@ -4,11 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::error::Result;
+use crate::key::Function;
 use crate::locker::{AppLocker, Lock, LockOptions};
 
 use super::blocking_run::BlockingRun;
 use super::default::default_locker;
-use super::log::Function;
 use super::run::{Machine, Run};
 use super::start::Invocation;
 
@@ -58,7 +58,7 @@ impl Call {
     fn invocation(self) -> Invocation {
         let locker = self.locker.map_or_else(default_locker, Ok);
         Invocation {
-            lock: locker.map(|locker| Lock::new(locker, self.options)),
+            lock: locker.map(|locker| Lock::new(locker, self.options.function(self.function))),
             function: self.function,
             finish_when_lost: self.finish_when_lost,
         }

@@ -1,40 +1,185 @@
-//! What is logged of a singleton: once each, with the function's name.
+//! What is logged of a singleton: that it did not run, and why; that a run has ended, and how.
+//! Once each, with the function's name, and what one would search or add up as a field.
 
-use crate::error::Error;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::mem::discriminant;
 
-/// Which function runs under the lock, for the log.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Function {
-    pub(crate) module: &'static str,
-    pub(crate) name: &'static str,
+use crate::error::{Error, Loss};
+use crate::key::Function;
+use crate::locker::Lock;
+use crate::locker::current::Running;
+use crate::shown::{millis, shown};
+
+/// How a run has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Its body has come to its end. Whether it was content is known of an async one that
+    /// returns a `Result`.
+    Returned,
+    /// Its body has returned an `Err`.
+    Error,
+    Panicked,
+    /// Its future was dropped.
+    Cancelled,
+    /// Its body was cancelled, for the lease was lost.
+    Lost,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Returned => "returned",
+            Self::Error => "error",
+            Self::Panicked => "panicked",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Of a body that has returned this value.
+    ///
+    /// Its type is known to the compiler alone, and a bound on it would be one on every annotated
+    /// function. But each value can be asked which variant it is, and each type for its name. Both
+    /// are good enough for a word in the log, and for no more.
+    pub(crate) fn of<T>(value: &T) -> Self {
+        let variant = |hash: &dyn Fn(&mut DefaultHasher)| {
+            let mut hasher = DefaultHasher::new();
+            hash(&mut hasher);
+            hasher.finish()
+        };
+        let is_result = std::any::type_name::<T>().starts_with("core::result::Result<");
+        let error = discriminant(&Err::<(), ()>(()));
+        let is_error = is_result
+            && variant(&|hasher| discriminant(value).hash(hasher))
+                == variant(&|hasher| error.hash(hasher));
+        match is_error {
+            true => Self::Error,
+            false => Self::Returned,
+        }
+    }
+}
+
+/// One event at the level that is known only when it comes.
+macro_rules! event {
+    ($level:expr, $($event:tt)*) => {
+        match $level {
+            Level::Info => tracing::info!($($event)*),
+            Level::Warn => tracing::warn!($($event)*),
+            Level::Error => tracing::error!($($event)*),
+        }
+    };
+}
+
+enum Level {
+    Info,
+    Warn,
+    Error,
 }
 
 impl Function {
-    /// The body did not run.
-    pub(crate) fn refused(self, error: &Error) {
+    /// The body did not run. `lock`: unless there is no locker.
+    pub(crate) fn refused(self, lock: Option<&Lock>, error: &Error) {
         let Self { module, name } = self;
-        match error {
-            Error::Busy(holder) if holder.is_foreign() || holder.is_of_this_call() => {
-                tracing::warn!(module, function = name, "not run: {error}");
-            }
-            Error::Busy(_) => tracing::info!(module, function = name, "not run: {error}"),
-            _ => tracing::error!(module, function = name, "not run: {error}"),
-        }
+        let key = lock.and_then(|lock| lock.resolve().ok());
+        let key = key.as_ref();
+        let holder = error.holder().filter(|holder| !holder.is_foreign());
+        let level = match error {
+            Error::Busy(holder) if holder.is_foreign() || holder.is_of_this_call() => Level::Warn,
+            // Another instance is at it, or this one is about to end.
+            Error::Busy(_) | Error::Closed { .. } => Level::Info,
+            _ => Level::Error,
+        };
+        event!(
+            level,
+            key = key.map(display),
+            app = key.and_then(|key| key.app()).map(|app| display(shown(app))),
+            name = key
+                .and_then(|key| key.name())
+                .map(|name| display(shown(name))),
+            function = name,
+            module,
+            reason = reason(error),
+            holder = holder.map(|holder| display(holder.holder())),
+            held_since = holder
+                .and_then(|holder| holder.acquired_at())
+                .map(|at| display(humantime::format_rfc3339_seconds(at))),
+            "not run: {error}"
+        );
+    }
+
+    /// A run has ended; its lock is released after this.
+    pub(crate) fn ended(self, running: &Running, outcome: Outcome) {
+        let Self { module, name } = self;
+        let (lease, key) = (running.guard.lease(), &running.key);
+        tracing::info!(
+            %key,
+            app = key.app().map(|app| display(shown(app))),
+            name = key.name().map(|name| display(shown(name))),
+            owner = %lease.owner.simple(),
+            token = lease.token,
+            function = name,
+            module,
+            outcome = outcome.name(),
+            waited_ms = millis(running.guard.waited()),
+            held_ms = millis(lease.held_for()),
+            "ended: {}", outcome.name()
+        );
     }
 
     /// The body was cancelled.
     pub(crate) fn lost(self, error: &Error) {
         let Self { module, name } = self;
-        tracing::error!(module, function = name, "cancelled: {error}");
+        let level = match is_planned(error) {
+            true => Level::Info,
+            false => Level::Error,
+        };
+        event!(
+            level,
+            module,
+            function = name,
+            reason = reason(error),
+            "cancelled: {error}"
+        );
     }
 
     /// The body has ended, and its result stands.
     pub(crate) fn release_failed(self, error: &Error) {
+        if is_planned(error) {
+            // The shutdown has released it.
+            return;
+        }
         let Self { module, name } = self;
         tracing::warn!(
             module,
             function = name,
+            reason = reason(error),
             "the function has ended, but its lock was not released: {error}"
         );
+    }
+}
+
+/// A shutdown, which is no fault.
+fn is_planned(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Lost {
+            reason: Loss::Shutdown,
+            ..
+        }
+    )
+}
+
+/// The word by which a log is searched.
+fn reason(error: &Error) -> &'static str {
+    match error {
+        Error::Busy(_) => "busy",
+        Error::Lost { .. } => "lost",
+        Error::NotHeld { .. } => "not held",
+        Error::Unavailable(_) => "unavailable",
+        Error::Denied(_) => "denied",
+        Error::Misconfigured(_) => "misconfigured",
+        Error::Invalid(_) => "invalid",
+        Error::Closed { .. } => "closed",
     }
 }

@@ -31,7 +31,7 @@ mod tests;
 
 pub use blocking_run::BlockingRun;
 pub use call::Call;
-pub use default::init;
+pub use default::{drain, drain_blocking, init, shutdown, shutdown_blocking};
 pub use outlasting::{Returned, finished};
 pub use refusal::{
     AutorefDispatch, CarriesError, CarriesNothing, Refusal, RefuseWithError, Returns, Skip,

@@ -18,9 +18,10 @@ use std::task::{Context, Poll, ready};
 
 use crate::engine::Validity;
 use crate::error::{Error, Result};
+use crate::key::Function;
 use crate::locker::current::{self, Running};
 
-use super::log::Function;
+use super::log::Outcome;
 use super::start::{Begun, Invocation, Turn, begin, not_held};
 
 type Step<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -86,6 +87,9 @@ trait Body {
     /// Ready: it has ended, and its value is kept.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
+    /// How it has ended: it has a value.
+    fn outcome(&self) -> Outcome;
+
     /// Drops it where it stands, if it is there still.
     fn end(&mut self);
 }
@@ -105,6 +109,10 @@ impl<F: Future> Body for Slots<'_, '_, F> {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    fn outcome(&self) -> Outcome {
+        self.value.as_ref().map_or(Outcome::Returned, Outcome::of)
     }
 
     fn end(&mut self) {
@@ -137,7 +145,7 @@ impl Machine {
             finish_when_lost,
         } = invocation;
         Self {
-            progress: Progress::Taking(Box::pin(async move { begin(lock?, true).await })),
+            progress: Progress::Taking(Box::pin(begin(lock, function, true))),
             function,
             finish_when_lost,
         }
@@ -151,7 +159,6 @@ impl Machine {
                 Progress::Taking(taken) => match ready!(taken.as_mut().poll(context)) {
                     Ok(begun) => Progress::Driving(Driving::new(begun)),
                     Err(error) => {
-                        self.function.refused(&error);
                         body.end();
                         self.progress = Progress::Over;
                         return Poll::Ready(Some(error));
@@ -163,7 +170,7 @@ impl Machine {
                         Validity::Over if !self.finish_when_lost || driving.is_stray() => {
                             let error = driving.lost_error();
                             self.function.lost(&error);
-                            driving.cancel(body);
+                            driving.cancel(body, self.function, Outcome::Lost);
                             self.progress = Progress::Over;
                             return Poll::Ready(Some(error));
                         }
@@ -176,7 +183,11 @@ impl Machine {
                         }
                         Err(panic) => Some(panic),
                     };
-                    driving.end(body);
+                    let outcome = match panic {
+                        None => body.outcome(),
+                        Some(_) => Outcome::Panicked,
+                    };
+                    driving.end(body, self.function, outcome);
                     if driving.is_nested() {
                         self.progress = Progress::Over;
                         return done(panic);
@@ -202,7 +213,7 @@ impl Machine {
     /// The run is dropped: the body first, and then the lock.
     fn abandon(&mut self, body: &mut dyn Body) {
         match &mut self.progress {
-            Progress::Driving(driving) => driving.cancel(body),
+            Progress::Driving(driving) => driving.cancel(body, self.function, Outcome::Cancelled),
             _ => body.end(),
         }
     }
@@ -287,17 +298,18 @@ impl Driving {
 
     /// Drops the body where it stands, as code that runs under the lock, and gives its turn to
     /// the next nested run.
-    fn end(&mut self, body: &mut dyn Body) {
+    fn end(&mut self, body: &mut dyn Body, function: Function, outcome: Outcome) {
         let entered = current::enter(Arc::clone(&self.running));
         body.end();
+        function.ended(&self.running, outcome);
         drop(entered);
         self.running.end();
         self.turn = None;
     }
 
     /// Drops the body, and then lets go of the lock in the background.
-    fn cancel(&mut self, body: &mut dyn Body) {
-        self.end(body);
+    fn cancel(&mut self, body: &mut dyn Body, function: Function, outcome: Outcome) {
+        self.end(body, function, outcome);
         if !self.is_nested() {
             // Not by dropping alone: the body may have put a handle of it elsewhere.
             self.running.guard.let_go();

@@ -3,10 +3,10 @@
 use std::future::Future;
 
 use crate::error::Result;
+use crate::key::Function;
 use crate::locker::Lock;
 
 use super::blocking_run::BlockingRun;
-use super::log::Function;
 use super::run::{Machine, Run};
 use super::start::Invocation;
 
@@ -58,8 +58,9 @@ impl Lock {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn run_blocking<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
-        let run = BlockingRun::enter(invocation(self.clone()))?;
+        let mut run = BlockingRun::enter(invocation(self.clone()))?;
         let value = body();
+        run.returned(&value);
         drop(run);
         Ok(value)
     }

@@ -16,10 +16,9 @@ use tokio::sync::SemaphorePermit;
 
 use crate::engine::Wait;
 use crate::error::{Error, Result};
+use crate::key::Function;
 use crate::locker::current::{self, NOT_REENTRANT, Running};
 use crate::locker::{Lock, LockGuard};
-
-use super::log::Function;
 
 /// One run of a body: under which lock, and for which function.
 pub(crate) struct Invocation {
@@ -57,7 +56,13 @@ const TAKEN: &str = "this very call runs under it, and another reentrant call ha
 ///
 /// The machine may have slept since the lock was granted, and the turn may have come late: no
 /// body is begun under a lease that is over, and a lost lock is never taken anew underneath.
-pub(crate) async fn begin(lock: Lock, may_wait: bool) -> Result<Begun> {
+pub(crate) async fn begin(lock: Result<Lock>, function: Function, may_wait: bool) -> Result<Begun> {
+    let lock = lock.inspect_err(|error| function.refused(None, error))?;
+    let begun = begin_under(&lock, may_wait).await;
+    begun.inspect_err(|error| function.refused(Some(&lock), error))
+}
+
+async fn begin_under(lock: &Lock, may_wait: bool) -> Result<Begun> {
     let Some(around) = current::find(lock.locker(), &lock.resolve()?) else {
         let guard = lock.acquire().await?;
         guard.ensure_held()?;

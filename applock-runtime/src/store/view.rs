@@ -18,6 +18,7 @@ pub(crate) struct Who {
     pub(crate) key: Arc<str>,
     pub(crate) app: Option<Arc<str>>,
     pub(crate) name: Option<Arc<str>>,
+    pub(crate) function: Option<Arc<str>>,
     pub(crate) identity: Arc<Identity>,
 }
 
@@ -27,6 +28,10 @@ impl Who {
             key: Arc::clone(&request.key.lock),
             app: request.key.app().map(Arc::from),
             name: request.key.name().map(Arc::from),
+            function: request
+                .key
+                .function
+                .map(|function| Arc::from(function.to_string())),
             identity: Arc::clone(&request.identity),
         }
     }
@@ -120,6 +125,7 @@ fn lock_info<W: Shown>(holding: &Holding<W>, waiters: Option<u64>, now: StoreTim
         key: Arc::clone(&who.key),
         app: who.app.as_deref().map(str::to_owned),
         name: who.name.as_deref().map(str::to_owned),
+        function: who.function.as_deref().map(str::to_owned),
         owner: owner_id(holding),
         instance: who.identity.instance.clone(),
         host: who.identity.host.clone(),
@@ -133,6 +139,7 @@ fn lock_info<W: Shown>(holding: &Holding<W>, waiters: Option<u64>, now: StoreTim
         )),
         ttl: Some(Duration::from_nanos(holding.ttl)),
         waiters,
+        is_kept: holding.phase == Phase::Kept,
         foreign: None,
     }
     .into()

@@ -6,6 +6,7 @@ mod unforeseen;
 mod wait_queue;
 mod wall_clock;
 
+use std::pin::{Pin, pin};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -667,6 +668,40 @@ fn a_shutdown_tells_the_holder_first_and_releases_second() {
     assert!(matches!(refused, Err(Error::Closed { .. })));
     drop(held);
     stage.nothing();
+}
+
+#[test]
+fn a_drain_tells_the_holder_when_its_time_is_over_and_a_shutdown_hurries_it() {
+    for hurried in [false, true] {
+        let stage = Stage::new();
+        let held = stage.hold("k");
+        let begin = |closing: Pin<&mut dyn Future<Output = Result<(), Error>>>| {
+            let polled = closing.poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+            stage.catch_up();
+        };
+        let second = Duration::from_secs(1);
+        let mut drain = pin!(stage.engine.drain(second));
+        begin(drain.as_mut());
+        assert!(held.lease().is_valid());
+        let refused = block_on(stage.engine.acquire(stage.request("other")));
+        assert!(matches!(refused, Err(Error::Closed { .. })));
+        let mut shutdown = pin!(stage.engine.shutdown(second));
+        if hurried {
+            begin(shutdown.as_mut());
+        } else {
+            stage.clock.advance(second);
+        }
+        is_notified(&held);
+        assert_eq!(held.lease().loss(), Some(Loss::Shutdown));
+        drop(held);
+        let (_, reply) = stage.release();
+        reply.send(vec![Ok(true)]).unwrap();
+        block_on(drain).unwrap();
+        if hurried {
+            block_on(shutdown).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn grant(owner: OwnerId, passed: Duration) -> Grant {
 
 fn holder() -> crate::LockInfo {
     Record {
+        is_kept: false,
         foreign: None,
         ..Record::foreign("k".into(), "x", Some(Duration::from_secs(600)))
     }

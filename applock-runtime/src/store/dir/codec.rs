@@ -98,6 +98,8 @@ struct Body {
     app: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    function: Option<String>,
     owner: Uuid128,
     token: u64,
     instance: String,
@@ -180,6 +182,7 @@ impl RecordFile {
             key: who.key.to_string(),
             app: who.app.as_deref().map(str::to_owned),
             name: who.name.as_deref().map(str::to_owned),
+            function: who.function.as_deref().map(str::to_owned),
             owner: Uuid128(holding.owner),
             token: holding.token,
             instance: who.identity.instance.clone(),
@@ -265,6 +268,7 @@ fn read(beat: HeartbeatLine, body: Body) -> RecordFile {
                 key: body.key.into(),
                 app: body.app.map(Arc::from),
                 name: body.name.map(Arc::from),
+                function: body.function.map(Arc::from),
                 identity: Arc::new(Identity {
                     instance: body.instance,
                     host: body.host,
@@ -327,6 +331,7 @@ pub(super) mod tests {
                     key: "QUEUE:reports:eu".into(),
                     app: Some("reports".into()),
                     name: Some("eu".into()),
+                    function: None,
                     identity: Arc::new(Identity {
                         instance: "web-1".into(),
                         host: "db7".into(),
@@ -387,6 +392,7 @@ pub(super) mod tests {
                     key: text.into(),
                     app: Some(text.into()),
                     name: (phase != Phase::Held).then(|| text.into()),
+                    function: (phase != Phase::Kept).then(|| text.into()),
                     identity: Arc::new(Identity {
                         instance: text.into(),
                         host: text.into(),

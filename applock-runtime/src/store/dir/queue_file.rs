@@ -114,6 +114,8 @@ struct WrittenProcess {
     app: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    function: Option<String>,
     instance: String,
     host: String,
     pid: u32,
@@ -264,6 +266,7 @@ impl QueueFile {
                         key: written.key.into(),
                         app: written.app.map(Arc::from),
                         name: written.name.map(Arc::from),
+                        function: written.function.map(Arc::from),
                         identity: Arc::new(Identity {
                             instance: written.instance,
                             host: written.host,
@@ -409,6 +412,7 @@ impl QueueFile {
             key: who.key.to_string(),
             app: who.app.as_deref().map(str::to_owned),
             name: who.name.as_deref().map(str::to_owned),
+            function: who.function.as_deref().map(str::to_owned),
             instance: who.identity.instance.clone(),
             host: who.identity.host.clone(),
             pid: who.identity.pid,
@@ -682,6 +686,7 @@ mod tests {
                 key: "QUEUE:\"a\"\n".into(),
                 app: (process > 0).then(|| "reports".into()),
                 name: (process > 1).then(|| "eu \u{1}".into()),
+                function: (process > 2).then(|| "reports::nightly".into()),
                 identity: Arc::new(Identity {
                     instance: format!("web-{process}"),
                     host: "db7".into(),

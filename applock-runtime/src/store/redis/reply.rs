@@ -290,6 +290,8 @@ struct Holding {
     #[serde(default)]
     name: String,
     #[serde(default)]
+    function: String,
+    #[serde(default)]
     instance: String,
     #[serde(default)]
     host: String,
@@ -341,6 +343,7 @@ fn holder(key: &Key, holding: Holding, left: i64, now: u64) -> Record {
         key: key.lock.clone(),
         app: some(holding.app),
         name: some(holding.name),
+        function: some(holding.function),
         owner: holding.owner,
         instance: holding.instance,
         host: holding.host,
@@ -362,6 +365,7 @@ fn holder(key: &Key, holding: Holding, left: i64, now: u64) -> Record {
         remaining,
         ttl: Some(Duration::from_millis(holding.ttl)),
         waiters: None,
+        is_kept: holding.state == "kept",
         foreign: None,
     }
 }

@@ -12,9 +12,9 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::Cmd;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use crate::key::{Key, Side};
+use crate::key::{Function, Key, Side};
 use crate::store::{Acquire, Release, Renew};
 
 use super::script::{Script, ScriptCall, millis};
@@ -42,10 +42,19 @@ struct Tail<'a> {
     remember: u64,
     app: &'a str,
     name: &'a str,
+    #[serde(serialize_with = "path", skip_serializing_if = "Option::is_none")]
+    function: Option<Function>,
     instance: &'a str,
     host: &'a str,
     pid: u32,
     ttl: u64,
+}
+
+fn path<S: Serializer>(function: &Option<Function>, to: S) -> Result<S::Ok, S::Error> {
+    match function {
+        Some(function) => to.collect_str(function),
+        None => to.serialize_none(),
+    }
 }
 
 impl<'a> Tail<'a> {
@@ -55,6 +64,7 @@ impl<'a> Tail<'a> {
             remember: millis(request.remember),
             app: request.key.app().unwrap_or_default(),
             name: request.key.name().unwrap_or_default(),
+            function: request.key.function,
             instance: &request.identity.instance,
             host: &request.identity.host,
             pid: request.identity.pid,
