@@ -15,9 +15,10 @@ const CONFIRM: Duration = Duration::from_millis(50);
 /// Dialling anew, teaching the scripts, and a slow round trip or two.
 const REDIAL: Duration = Duration::from_millis(500);
 
-/// The end that `at_most` sets counts from when the request left, as far as that is known.
+/// The end that `at_most` sets counts from when the request left, as far as that is known: of a
+/// grant that was notified, by the last poll, which may have been under way for a whole time-out.
 const CAP_AFTER: f64 = 0.98;
-const CAP_EARLIER: Duration = Duration::from_millis(300);
+const CAP_EARLIER: Duration = Duration::from_secs(1);
 
 /// How long a lock may be free, all in all, while the same waiter waits for it and nothing is
 /// wrong with its host's network: a poll, and what a subscription takes.
