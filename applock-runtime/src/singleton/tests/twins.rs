@@ -31,15 +31,11 @@ impl Clock for SleepyClock {
     }
 }
 
-/// Runs the future on this thread until that is true.
-fn poll_until<F: Future>(mut future: Pin<&mut F>, what: &str, met: impl Fn() -> bool) {
+fn until(what: &str, mut met: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !met() {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "still not: {what}"
-        );
-        assert!(poll(future.as_mut()).is_pending());
+        let waited = start.elapsed();
+        assert!(waited < Duration::from_secs(10), "still not: {what}");
         std::thread::yield_now();
     }
 }
@@ -101,13 +97,16 @@ fn no_nested_body_is_begun_whose_turn_comes_when_the_lease_is_over() {
     let finishing = || call(options(), &locker).finish_when_lost();
     let ran = Cell::new(false);
     let body = pin!(Some(async {
-        let first = pin!(Some(async { clock.advance(TTL) }));
+        let (go_on, received) = oneshot::channel();
+        let first = pin!(Some(async { received.await.unwrap() }));
         let second = pin!(Some(async { ran.set(true) }));
         let mut first = pin!(finishing().run(first));
         let mut second = pin!(finishing().run(second));
-        // The first one has the turn before the second one asks.
-        let begun = poll(first.as_mut());
-        assert!(begun.is_ready(), "it neither waits nor asks a store");
+        assert!(poll(first.as_mut()).is_pending(), "it has the turn");
+        assert!(poll(second.as_mut()).is_pending(), "it waits for its own");
+        clock.advance(TTL);
+        go_on.send(()).unwrap();
+        assert!(matches!(poll(first.as_mut()), Poll::Ready(Ok(()))));
         let outcome = poll(second.as_mut());
         assert!(matches!(outcome, Poll::Ready(Err(Error::Lost { .. }))));
     }));
@@ -182,11 +181,16 @@ fn a_body_that_is_cancelled_gives_the_lock_back_though_its_guard_was_handed_else
             begun.set(true);
             std::future::pending::<()>().await;
         }));
-        poll_until(run.as_mut(), "the body runs", || begun.get());
+        until("the body runs", || {
+            assert!(poll(run.as_mut()).is_pending());
+            begun.get()
+        });
     }
     let guard = handed.into_inner().unwrap();
-    // Its release has left before this is asked.
-    assert!(lock.info_blocking().unwrap().is_none());
+    // In the background, and long before the ttl.
+    until("the lock is free", || {
+        lock.info_blocking().unwrap().is_none()
+    });
     assert!(!guard.is_held());
     assert!(matches!(guard.ensure_held(), Err(Error::NotHeld { .. })));
 }
