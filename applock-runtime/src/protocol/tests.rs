@@ -495,7 +495,8 @@ fn what_a_waiter_leaves_behind_when_it_leaves_is_nothing() {
             desk.lock.queue.restore(ticket, waiter, polled_at, true);
         }
     };
-    let ways: [(bool, &dyn Fn(&mut Desk)); 2] = [(false, &joined), (true, &restored)];
+    type Come<'a> = &'a dyn Fn(&mut Desk);
+    let ways: [(bool, Come<'_>); 2] = [(false, &joined), (true, &restored)];
     for (by_release, come) in ways {
         let mut desk = desk();
         desk.attempt(1);

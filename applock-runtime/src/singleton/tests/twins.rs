@@ -120,7 +120,8 @@ fn what_is_nested_in_a_body_of_any_kind_never_goes_on_after_it() {
     let locker = AppLocker::in_memory();
     let options = || LockOptions::app("x").reentrant();
     let ran = &Cell::new(0);
-    let around: [fn(&Lock, &mut dyn FnMut()) -> Result<()>; 2] = [
+    type Around = fn(&Lock, &mut dyn FnMut()) -> Result<()>;
+    let around: [Around; 2] = [
         |lock, body| lock.run_blocking(body),
         |lock, body| block_on(lock.run(async { body() })),
     ];

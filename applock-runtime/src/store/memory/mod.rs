@@ -248,10 +248,10 @@ impl Notify<Party> for Channels {
         let notification =
             Notification::Granted(Key::of_lock(&waiter.who.who.key), view::grant(grant));
         let sent = waiter.who.notifications.as_ref();
-        match sent.map(|channel| channel.send(notification)) {
-            Some(Ok(())) => Reach::Notified,
+        match sent.is_some_and(|channel| channel.send(notification).is_ok()) {
+            true => Reach::Notified,
             // Its engine has ended.
-            _ => Reach::Unreachable,
+            false => Reach::Unreachable,
         }
     }
 }
