@@ -161,6 +161,21 @@ fn whatever_another_program_has_there_no_step_changes_it_fetches_it_or_takes_lon
 }
 
 /// A hundred megabytes cost the server half a second for each look if a script reads them.
+/// What can fail comes first (R3): a waiter that is refused for it leaves nothing (F41).
+#[test]
+fn a_waiter_whose_record_can_not_be_written_does_not_stand_in_the_queue() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let _held = locker.lock("job").acquire_blocking().unwrap();
+    let () = server.run("SET {QUEUE:job}:waiters another-program");
+    let waiting = locker.lock("job").wait(Duration::from_secs(10));
+    for _ in 0..3 {
+        let error = waiting.acquire_blocking().unwrap_err();
+        assert!(matches!(error, Error::Misconfigured(_)), "{error}");
+    }
+    assert!(!server.run::<bool>("EXISTS {QUEUE:job}:queue"));
+}
+
 #[test]
 fn a_large_string_is_not_read_as_a_whole_for_a_look() {
     let server = RedisServer::start();

@@ -105,6 +105,35 @@ fn a_queue_of_dead_waiters_keeps_no_caller_from_the_lock() {
     assert_the_queue_expires(&queue.server);
 }
 
+/// F38: a claim for one of its waiters is enough to find out that a process stands still.
+#[test]
+fn a_stopped_process_costs_one_claim_however_many_wait_in_it() {
+    if let Some(url) = child::part() {
+        return plays_waiters(&url, |_| ());
+    }
+    let mut queue = WaitQueue::start();
+    let name = child::name_of(a_stopped_process_costs_one_claim_however_many_wait_in_it);
+    let mut children = children(name, &queue.server.url(), 1);
+    let stopped = &mut children[0];
+    for _ in 0..5 {
+        queue.child(stopped);
+    }
+    let here = AppLocker::connect_blocking(queue.server.url()).unwrap();
+    let behind = queue.thread(&here);
+    until_all_subscribed(&queue.server, 2);
+    stopped.freeze();
+    queue.holder_releases();
+    let granted = view(&queue.server, KEY).expect("it was granted");
+    let served = behind.join().unwrap();
+    let waited = granted_at(served.1) - granted_at(granted.token);
+    assert!(
+        waited < 2 * CLAIM,
+        "{waited:?}, and five claims are {:?}",
+        5 * CLAIM
+    );
+    stopped.thaw();
+}
+
 /// 148
 #[test]
 fn a_stopped_waiter_that_is_granted_the_lock_loses_it_soon_and_is_served_later() {

@@ -10,6 +10,7 @@ mod cancelled_waiters;
 mod dead_waiter;
 mod fairness;
 mod forged_grants;
+mod hung_up;
 mod many_waiters;
 mod no_notifications;
 mod queue_order;

@@ -261,6 +261,25 @@ fn a_process_whose_kept_lock_runs_out_is_offered_the_next_one() {
     assert_eq!(desk.newest().owner, 3);
 }
 
+/// After a restart the lock is kept for a waiter whose subscription may be on its way back: once
+/// for each process, and not once for each of its waiters.
+#[test]
+fn a_process_that_does_not_come_back_costs_one_grace() {
+    let mut desk = desk();
+    desk.attempt(1);
+    for owner in [2, 3, 4] {
+        desk.wait(owner, 20);
+    }
+    desk.wait(5, 50);
+    let within = TIMING.grace;
+    desk.break_wire(20, Reach::MayReturn { within });
+    desk.release(1);
+    assert_eq!(desk.newest().owner, 2);
+    desk.pass(within);
+    assert_eq!(desk.wait(5, 50), Decision::Granted);
+    assert_eq!(desk.wires.asked, [2]);
+}
+
 #[test]
 fn a_process_that_confirms_its_claims_is_offered_the_next_one() {
     let mut desk = desk();
