@@ -6,8 +6,8 @@ use std::path::Path;
 
 const PAGE: &str = include_str!("../../docs/GUARANTEES.md");
 
-/// The faults that no test of ours proves yet: none.
-const OPEN: [&str; 0] = [];
+/// The faults that no test of ours proves yet: a wait on a server that can't mend itself.
+const OPEN: [&str; 1] = ["F44"];
 
 /// The rows of the table of faults: the fault, and the tests that prove it.
 fn rows() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
@@ -87,7 +87,7 @@ fn every_file_of_a_program_is_one_of_its_modules() {
 #[test]
 fn every_fault_has_its_row() {
     let rows = rows();
-    for fault in (1..=30).map(|number| format!("F{number}")) {
+    for fault in (1..=47).map(|number| format!("F{number}")) {
         let has_row = rows.iter().any(|(name, _)| *name == fault);
         assert!(has_row != OPEN.contains(&fault.as_str()), "{fault}");
     }

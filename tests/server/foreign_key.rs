@@ -161,7 +161,7 @@ fn whatever_another_program_has_there_no_step_changes_it_fetches_it_or_takes_lon
 }
 
 /// A hundred megabytes cost the server half a second for each look if a script reads them.
-/// What can fail comes first (R3): a waiter that is refused for it leaves nothing (F41).
+/// What can fail comes first (R3): a waiter that is refused for it leaves nothing.
 #[test]
 fn a_waiter_whose_record_can_not_be_written_does_not_stand_in_the_queue() {
     let server = RedisServer::start();

@@ -100,7 +100,7 @@ async fn excludes(url: &str) {
     }
 }
 
-/// F37
+/// F33
 #[tokio::test]
 async fn locks_behind_a_proxy_that_spreads_keys_exclude_one_another_also_in_batches() {
     let proxy = Proxy::start();
@@ -112,7 +112,7 @@ async fn locks_behind_a_proxy_that_spreads_keys_exclude_one_another_also_in_batc
     }
 }
 
-/// F37
+/// F33
 #[tokio::test]
 async fn locks_of_a_cluster_with_one_shard_are_taken_and_released_together() {
     let server = RedisServer::with(&["--cluster-enabled", "yes"]);

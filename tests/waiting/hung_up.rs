@@ -1,5 +1,5 @@
 //! Promise: a proxy that hangs up on subscriptions is not dialled again and again, and not at all
-//! where nobody waits (F43).
+//! where nobody waits (F42).
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};

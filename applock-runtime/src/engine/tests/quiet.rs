@@ -4,7 +4,7 @@
 use super::*;
 
 /// A body that hangs past `at_most`, and an operator of its own process who asks whether the lock
-/// is stale: a heartbeat would make it none (F39).
+/// is stale: a heartbeat would make it none (F40).
 #[test]
 fn no_heartbeat_leaves_for_a_lease_that_is_over_whoever_asks() {
     let stage = Stage::new();
@@ -27,7 +27,7 @@ fn no_heartbeat_leaves_for_a_lease_that_is_over_whoever_asks() {
 }
 
 /// Callers that tried in vain have left many orphans: one at a time asks a silent store, and all
-/// go with its first answer (F42).
+/// go with its first answer (F41).
 #[test]
 fn orphans_of_a_silent_store_wait_for_its_next_answer() {
     const ORPHANS: usize = 50;

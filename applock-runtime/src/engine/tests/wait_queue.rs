@@ -302,7 +302,7 @@ fn a_waiter_that_is_dropped_leaves_the_queue_at_once_and_a_late_grant_is_given_b
     stage.nothing();
     reply.send(vec![Ok(true)]).unwrap();
     stage.catch_up();
-    // One that comes when nobody is left who waits for it would keep the lock for its claim (F38).
+    // One that comes when nobody is left who waits for it would keep the lock for its claim (F39).
     notifications.send(crossing).unwrap();
     let (batch, reply) = stage.release();
     assert_eq!((batch[0].owner, &batch[0].key.lock), (owner, &key().lock));
