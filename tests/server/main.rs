@@ -19,6 +19,7 @@ mod frozen_server;
 mod hostile_text;
 mod loading;
 mod lost_answer;
+mod no_redis;
 mod out_of_memory;
 mod paused_server;
 mod read_only_replica;

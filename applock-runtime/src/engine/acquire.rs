@@ -71,6 +71,7 @@ impl Actor {
                 in_flight: true,
                 polls: 0,
                 failures: 0,
+                in_trouble: false,
                 again: false,
                 retry: None,
                 queued: None,
@@ -187,6 +188,11 @@ impl Actor {
         };
         acquiring.in_flight = false;
         let notified = acquiring.notified.take();
+        if outcome.is_ok() && std::mem::take(&mut acquiring.in_trouble) {
+            tracing::info!(
+                key = %acquiring.request.key, owner = %owner.simple(), "the store answers again"
+            );
+        }
         let key = Arc::clone(&acquiring.request.key.lock);
         let pause = match outcome {
             Ok(Acquired::Granted { token, at }) => {
@@ -243,6 +249,14 @@ impl Actor {
                 }
                 acquiring.failures += 1;
                 let passing = error.is_passing();
+                // Nobody hears of it otherwise: the caller may wait for ever.
+                if passing && acquiring.request.waits() && !acquiring.in_trouble {
+                    acquiring.in_trouble = true;
+                    tracing::warn!(
+                        key = %acquiring.request.key, owner = %owner.simple(),
+                        reason = %error.what, "waiting for a store that fails; trying on"
+                    );
+                }
                 let pause = backoff::retry(acquiring.failures);
                 acquiring.last = Some(error.into_error(store, Some(key)));
                 if !passing {

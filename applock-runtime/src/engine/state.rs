@@ -60,6 +60,9 @@ pub(super) struct AcquiringEntry {
     /// it.
     pub(super) polls: u32,
     pub(super) failures: u32,
+    /// A try of a waiting caller has failed, a person was told of it, and the store has not
+    /// answered since.
+    pub(super) in_trouble: bool,
     /// The one try at once after a dead connection was made.
     pub(super) again: bool,
     /// When it tries again, whether it is the first waiter or not.

@@ -42,7 +42,7 @@ use crate::key::Key;
 use crate::shown::shown;
 use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreFuture, StoreResult};
 
-use super::error::{Classified, ConnectionState, classify};
+use super::error::{Classified, ConnectionState, classify, is_unreadable, no_redis};
 
 /// Makes connections. A test puts a simulated network in its place.
 pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
@@ -267,10 +267,15 @@ impl Connection {
             .await;
         match answer {
             Ok(about) => Ok((connection, is_standalone(&about))),
-            Err(error) if error.is_io_error() || error.is_connection_dropped() => {
+            Err(error)
+                if !is_unreadable(&error)
+                    && (error.is_io_error() || error.is_connection_dropped()) =>
+            {
                 self.state().unasked = true;
                 Ok((self.connector.connect().await?, false))
             }
+            // What answers does not speak the protocol.
+            Err(error) if is_unreadable(&error) => Err(error),
             // It does not know the command, or wants a password first.
             Err(_) => Ok((connection, false)),
         }
@@ -407,6 +412,7 @@ impl Connection {
         }
         let dialled = match timeout(DIAL_TIMEOUT, self.connect()).await {
             Ok(Ok(dialled)) => Ok(dialled),
+            Ok(Err(error)) if is_unreadable(&error) => Err(no_redis(&error)),
             Ok(Err(error)) => {
                 let mut error = classify(error).error;
                 if error.kind == StoreErrorKind::Unknown {

@@ -174,6 +174,12 @@ pub(super) fn classify(error: RedisError) -> Classified {
             "correct the URL",
             Redial,
         ),
+        _ if text.contains("unknown command") => (
+            Misconfigured,
+            format!("this server does not know what a lock needs ({text})"),
+            "point the URL at a Redis master: a sentinel, and some proxies, run no scripts",
+            Good,
+        ),
         _ if text.contains("DB index") || text.contains("invalid DB") => (
             Misconfigured,
             "that database number does not exist on this Redis".into(),
@@ -191,6 +197,23 @@ pub(super) fn classify(error: RedisError) -> Classified {
         error: StoreError::new(kind, what, remedy).caused_by(said),
         connection,
     }
+}
+
+/// Whether an answer was none of Redis's protocol.
+pub(super) fn is_unreadable(error: &RedisError) -> bool {
+    let is_odd = |error: &std::io::Error| error.kind() == std::io::ErrorKind::InvalidData;
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    error.kind() == ErrorKind::Parse || io.is_some_and(is_odd)
+}
+
+/// The error where the first answer of a connection was none of Redis's: nothing was done.
+pub(super) fn no_redis(error: &RedisError) -> StoreError {
+    StoreError::new(
+        StoreErrorKind::Misconfigured,
+        "what answers there is no Redis: it does not speak its protocol",
+        "see whether host and port are right, and write rediss:// where the server wants TLS",
+    )
+    .caused_by(Said::of(error))
 }
 
 /// What a server said, or the connection, as the source of an error: in place of the crate's own
