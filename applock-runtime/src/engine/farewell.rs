@@ -40,12 +40,11 @@ impl Behind {
         Self {
             releases: RefCell::default(),
             last: Cell::new(None),
-            process: Cell::new(std::process::id()),
+            process: Cell::new(0),
         }
     }
 
-    fn leave(&self) -> Leaving {
-        let process = std::process::id();
+    fn leave(&self, process: u32) -> Leaving {
         if self.process.replace(process) != process {
             // The parent's releases are none of the child's.
             self.releases.take();
@@ -81,12 +80,15 @@ impl Drop for Leaving {
 
 /// Sends a release, or the news of a caller that has gone, in the name of this thread. Where the
 /// thread's locals are gone already, it waits at once: nothing would later.
-pub(super) fn leave<T>(send: impl FnOnce(Leaving) -> T) -> T {
-    match BEHIND.try_with(Behind::leave) {
+///
+/// `process`: the one that this thread is of, which the caller has asked for already (a system
+/// call).
+pub(super) fn leave<T>(process: u32, send: impl FnOnce(Leaving) -> T) -> T {
+    match BEHIND.try_with(|behind| behind.leave(process)) {
         Ok(leaving) => send(leaving),
         Err(_) => {
             let behind = Behind::new();
-            send(behind.leave())
+            send(behind.leave(process))
         }
     }
 }

@@ -58,7 +58,7 @@ pub(crate) struct Lease {
     identity: Arc<Identity>,
     clock: Arc<dyn Clock>,
     /// The process that holds the lock: one that it forks off does not.
-    process: u32,
+    pub(super) process: u32,
     /// Nanoseconds of the clock; [`OVER`] once the lease is lost or released.
     valid_until: AtomicU64,
     /// When the last confirmed heartbeat was sent.

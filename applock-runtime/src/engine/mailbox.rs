@@ -250,7 +250,7 @@ impl Held {
         match ON_ENGINE.get() {
             // It would wait for itself.
             true => send(None),
-            false => leave(|leaving| send(Some(leaving))),
+            false => leave(self.lease.process, |leaving| send(Some(leaving))),
         }
     }
 }
@@ -320,7 +320,9 @@ impl Drop for Gone {
             && let Some(mailbox) = self.mailbox.upgrade()
         {
             // An engine that has stopped has forgotten it.
-            leave(|leaving| drop(mailbox.send(Command::Forget(self.owner, leaving))));
+            leave(self.process, |leaving| {
+                drop(mailbox.send(Command::Forget(self.owner, leaving)))
+            });
         }
     }
 }

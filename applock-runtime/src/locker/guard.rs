@@ -42,7 +42,7 @@ impl fmt::Debug for LockGuard {
         f.debug_struct("LockGuard")
             .field("key", &self.lease.key.lock)
             .field("fencing_token", &self.lease.token)
-            .field("held", &self.lease.is_valid())
+            .field("held", &(self.held.validity() != Validity::Over))
             .finish_non_exhaustive()
     }
 }
@@ -190,7 +190,10 @@ impl LockGuard {
     /// ```
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        self.lease.remaining()
+        match self.held.validity() {
+            Validity::Over => Duration::ZERO,
+            _ => self.lease.remaining(),
+        }
     }
 
     /// What other processes see of this holding, from this process's own memory. No I/O.
@@ -223,7 +226,9 @@ impl LockGuard {
     /// # }
     /// ```
     pub async fn lost(&self) {
-        self.lease.over().await;
+        if self.held.validity() != Validity::Over {
+            self.lease.over().await;
+        }
     }
 
     /// [`lost`](Self::lost) for plain threads: blocks until the lease is over.

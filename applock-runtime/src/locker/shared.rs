@@ -63,7 +63,7 @@ impl AppLocker {
     /// ```
     #[must_use]
     pub fn instance_id(&self) -> &str {
-        &self.inner.engine.identity().instance
+        &self.inner.engine.here().identity().instance
     }
 
     /// The store, as a URL without its password.

@@ -40,8 +40,11 @@ static FORCE_RELEASE: LazyLock<Script> = script!("clock", "queue", "force_releas
 struct Tail<'a> {
     owner: &'a str,
     remember: u64,
-    app: &'a str,
-    name: &'a str,
+    // What there is not costs the server nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     #[serde(serialize_with = "path", skip_serializing_if = "Option::is_none")]
     function: Option<Function>,
     instance: &'a str,
@@ -62,8 +65,8 @@ impl<'a> Tail<'a> {
         Self {
             owner,
             remember: millis(request.remember),
-            app: request.key.app().unwrap_or_default(),
-            name: request.key.name().unwrap_or_default(),
+            app: request.key.app(),
+            name: request.key.name(),
             function: request.key.function,
             instance: &request.identity.instance,
             host: &request.identity.host,
