@@ -13,20 +13,20 @@ const SERVER: u64 = 1_800_000_000_000_000;
 const CONFIRM: Duration = Duration::from_millis(50);
 
 /// A caller in the wait queue.
-struct QueuedCall {
-    owner: OwnerId,
+pub(super) struct QueuedCall {
+    pub(super) owner: OwnerId,
     taking: AcquireThread,
     notifications: Notifications,
 }
 
 impl QueuedCall {
     /// The store notifies it of its grant, `passed` after its request.
-    fn notified(&self, passed: Duration) {
+    pub(super) fn notified(&self, passed: Duration) {
         let notice = Notification::Granted(key(), grant(self.owner, passed));
         self.notifications.send(notice).unwrap();
     }
 
-    fn held(self) -> Held {
+    pub(super) fn held(self) -> Held {
         let start = Instant::now();
         while !self.taking.is_finished() {
             assert!(start.elapsed() < SOON, "it is never notified");
@@ -36,11 +36,11 @@ impl QueuedCall {
     }
 }
 
-fn key() -> Key {
+pub(super) fn key() -> Key {
     Key::of_lock("k")
 }
 
-fn grant(owner: OwnerId, passed: Duration) -> Grant {
+pub(super) fn grant(owner: OwnerId, passed: Duration) -> Grant {
     Grant {
         owner,
         token: 7,
@@ -60,7 +60,7 @@ fn holder() -> crate::LockInfo {
 }
 
 /// Queued, when the server has seen `passed` go by.
-fn queue_answer(ahead: u64, passed: Duration) -> StoreResult<Acquired> {
+pub(super) fn queue_answer(ahead: u64, passed: Duration) -> StoreResult<Acquired> {
     Ok(Acquired::Queued(QueuePosition {
         holder: holder(),
         ahead,
@@ -80,7 +80,7 @@ impl Stage {
     }
 
     /// A caller asks for the lock, and is queued.
-    fn queued(&self, wait: Wait, ahead: u64) -> QueuedCall {
+    pub(super) fn queued(&self, wait: Wait, ahead: u64) -> QueuedCall {
         let request = self.waiting(wait);
         let owner = request.owner;
         let taking = self.take(request);
@@ -98,7 +98,7 @@ impl Stage {
     }
 
     /// The next question is that owner's, with the ticket of its place.
-    fn poll(&self, owner: OwnerId) -> oneshot::Sender<Vec<StoreResult<Acquired>>> {
+    pub(super) fn poll(&self, owner: OwnerId) -> oneshot::Sender<Vec<StoreResult<Acquired>>> {
         let (batch, reply) = self.acquire();
         assert_eq!((batch.len(), batch[0].owner), (1, owner));
         assert_eq!(batch[0].ticket, Some(SERVER));
