@@ -131,7 +131,7 @@ impl ScriptServer for Simulated {
     }
 
     fn ttls(&self) -> &'static [u64] {
-        &[100, 1_000, 2_500, 5_000, 60_000, 300_000]
+        &[100, 1_000, 2_500, 5_000, 60_000, 300_000, 2_592_000_000]
     }
 
     fn remembers(&self) -> &'static [u64] {
