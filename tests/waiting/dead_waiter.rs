@@ -65,7 +65,7 @@ fn waiters_that_were_killed_are_skipped_and_the_others_served_in_order() {
     assert_eq!(fourth.says(), "3 done");
     served.push(last.join().unwrap());
     assert_in_order(&served, [1, 3, 5]);
-    // The dead keep their places for a while, should they have been cut off only.
+    // Nothing of the dead stays for good.
     assert_the_queue_expires(&queue.server);
 }
 
@@ -101,7 +101,7 @@ fn a_queue_of_dead_waiters_keeps_no_caller_from_the_lock() {
     assert_verified(&guard);
     guard.release_blocking().unwrap();
     waiting.join().unwrap().unwrap();
-    // The dead keep their places for a while, should they have been cut off only.
+    // Nothing of the dead stays for good.
     assert_the_queue_expires(&queue.server);
 }
 
