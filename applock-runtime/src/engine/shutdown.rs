@@ -101,6 +101,11 @@ impl Actor {
             return;
         };
         if left == 0 || now >= closing.deadline {
+            let mut entries = self.entries.values();
+            debug_assert!(
+                left > 0 || entries.all(|entry| entry.state.is_watch()),
+                "counted as it is"
+            );
             for reply in closing.replies.drain(..) {
                 let outcome = if left == 0 {
                     Ok(())

@@ -46,6 +46,14 @@ impl Actor {
                 }
             }
         }
+        debug_assert_eq!(
+            self.held,
+            self.entries
+                .values()
+                .filter(|entry| entry.state.is_held())
+                .count(),
+            "counted as it is"
+        );
         self.next_wall_check = (self.held > 0).then(|| now + WALL_CHECK);
     }
 
