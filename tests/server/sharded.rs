@@ -26,39 +26,48 @@ struct Proxy {
 
 impl Proxy {
     fn start() -> Self {
+        // Another program may take a port between its choice and its use.
+        (0..5)
+            .find_map(|_| Self::try_start())
+            .expect("twemproxy can't be started, with other ports either")
+    }
+
+    fn try_start() -> Option<Self> {
         let servers = [RedisServer::start(), RedisServer::start()];
         let directory = tempfile::tempdir().unwrap();
-        let port = {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
+        // One for its statistics, too, which can't be turned off.
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [port, statistics] = listeners.map(|listener| listener.local_addr().unwrap().port());
         let [one, other] = [&servers[0], &servers[1]].map(RedisServer::port);
         let config = directory.path().join("nutcracker.yml");
+        // Not fnv1a_64: keys that differ in their last letters only may all go to one server.
         let text = format!(
-            "locks:\n  listen: 127.0.0.1:{port}\n  hash: fnv1a_64\n  distribution: ketama\n  \
+            "locks:\n  listen: 127.0.0.1:{port}\n  hash: md5\n  distribution: ketama\n  \
              redis: true\n  servers:\n   - 127.0.0.1:{one}:1\n   - 127.0.0.1:{other}:1\n"
         );
         std::fs::write(&config, text).unwrap();
         let process = Command::new("nutcracker")
             .arg("--conf-file")
             .arg(&config)
-            // Its own port for statistics, which two of them can't share.
-            .args(["--stats-port", &(port ^ 1).to_string()])
+            .args(["--stats-port", &statistics.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("this test needs twemproxy: apt-get install nutcracker (scripts/test does so)");
         let url = format!("redis://127.0.0.1:{port}");
-        wait::until("the proxy listens", SOON, || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        Self {
+        let mut proxy = Self {
             process,
             url,
             servers,
             _directory: directory,
-        }
+        };
+        let mut has_ended = false;
+        wait::until("the proxy listens", SOON, || {
+            has_ended = proxy.process.try_wait().unwrap().is_some();
+            has_ended || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        (!has_ended).then_some(proxy)
     }
 }
 
