@@ -177,6 +177,7 @@ impl Actor {
         unfinished: Arc<Unfinished>,
     ) -> Self {
         let (notifications, notified) = mpsc::unbounded_channel();
+        parts.store.watch(&notifications);
         Self {
             parts,
             process: std::process::id(),

@@ -58,6 +58,10 @@ impl Actor {
                 match notice {
                     Notification::Granted(key, grant) => self.notified(&key, grant),
                     Notification::Poll => self.poll_all(),
+                    Notification::Moved => {
+                        self.heartbeat_for_all();
+                        self.poll_all();
+                    }
                 }
                 moved = true;
             }

@@ -81,6 +81,16 @@ impl Actor {
         }
     }
 
+    /// A heartbeat for every holding: another server has come to serve locks, and may not know of
+    /// one that was granted or renewed last (rule R4: its holder learns of it now, not a third of a
+    /// ttl later).
+    pub(super) fn heartbeat_for_all(&mut self) {
+        for owner in self.owners() {
+            self.heartbeat(owner);
+            self.arm_holding(owner);
+        }
+    }
+
     /// Arms the entry's timer: the next heartbeat or the lease's end, whichever comes
     /// first. Logs, once, that the lease is over. The end is armed even while a heartbeat
     /// is in flight: an answer that never comes must not delay the loss (rule R4).

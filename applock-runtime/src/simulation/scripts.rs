@@ -486,7 +486,7 @@ impl<S: ScriptServer> Pair<S> {
             notifications: None,
             ticket: None,
         });
-        let call = requests::acquire(&requests, &peer.channel, peer.believes.as_deref());
+        let call = requests::acquire(&each(&requests), &peer.channel, peer.believes.as_deref());
         let answer = self.answer(&call, at, requests.len());
         let found = reply::acquired(&self.key, &answer, peer.believes.is_some()).unwrap();
         let decision = self.decide(|state, now, wires| {
@@ -553,7 +553,7 @@ impl<S: ScriptServer> Pair<S> {
             ttl: Duration::from_millis(ttl),
             remember: Duration::from_secs(3_600),
         });
-        let answer = self.server.ask(&requests::renew(&beats));
+        let answer = self.server.ask(&requests::renew(&each(&beats)));
         let found = reply::flags(&answer, beats.len()).unwrap()[at];
         let now = self.now;
         let decided = self.state.renew(owner.as_u128(), ttl * MILLI, now);
@@ -591,7 +591,7 @@ impl<S: ScriptServer> Pair<S> {
             remember: Duration::from_secs(3_600),
             keep: None,
         });
-        let answer = self.answer(&requests::release(&ends, &channel), at, ends.len());
+        let answer = self.answer(&requests::release(&each(&ends), &channel), at, ends.len());
         let found = reply::released(&answer).unwrap();
         let decided = self.decide(|state, now, wires| {
             let own = Some(process as Process);
@@ -870,6 +870,11 @@ fn check(seed: u64) {
     Pair::new(Simulated::new(), seed).run(STEPS);
 }
 
+/// As the requests' callers have them: one by one.
+fn each<Q>(all: &[Q]) -> Vec<&Q> {
+    all.iter().collect()
+}
+
 fn seeds(all: std::ops::Range<u64>) {
     match super::asked_seed() {
         Some(seed) if all.start == 0 => check(seed),
@@ -900,8 +905,8 @@ fn of_requests_for_one_lock_in_a_call_the_first_is_granted_it() {
         keep: None,
     };
     for round in 0..2 {
-        let call = requests::acquire(&[request(1), request(2), request(1)], "applock:0", None);
-        let ends = requests::release(&[end(2), end(1), end(1)], "applock:0");
+        let call = requests::acquire(&[&request(1), &request(2), &request(1)], "applock:0", None);
+        let ends = requests::release(&[&end(2), &end(1), &end(1)], "applock:0");
         let answers: Vec<Value> = redis::from_redis_value(pair.server.ask(&call)).unwrap();
         let read = |answer: &Value| match reply::acquired(&pair.key, answer, false).unwrap() {
             Acquired::Granted { token, .. } => Some(token),

@@ -43,6 +43,12 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Reaches the store and checks that it can be used.
     fn open(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<()>>;
 
+    /// From now on that engine is told when another server comes to serve locks
+    /// ([`Notification::Moved`]). Called once, in the engine's runtime, before any step.
+    fn watch(&self, notifications: &Notifications) {
+        let _ = notifications;
+    }
+
     /// Takes locks that are free, or that the same owner id already holds. A lock with
     /// waiters goes to the first of them: a request with [`Acquire::notifications`] then
     /// joins the queue, and keeps its place when it polls.

@@ -108,6 +108,9 @@ pub(crate) enum Notification {
     /// Grants are notified from now on, or no longer: each waiter has to poll, for a grant
     /// in between may have reached nobody.
     Poll,
+    /// Another server serves some locks from now on, and may lack what was written last: each
+    /// holder has to ask whether it holds its lock still, and each waiter has to poll.
+    Moved,
 }
 
 /// A lock that was handed to a waiter.

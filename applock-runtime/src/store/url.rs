@@ -12,10 +12,12 @@ use crate::error::{Error, Result};
 use super::Store;
 use super::dir::DirStore;
 use super::memory::MemoryStore;
-use super::redis::RedisStore;
+use super::redis::hosts::{self, Kind};
+use super::redis::{Dialer, RedisStore};
 
 /// What a URL may begin with, for messages.
-const KINDS: &str = "write redis://host:6379, rediss://host:6379, dir:/var/lock/app or memory:";
+const KINDS: &str = "write redis://host:6379, rediss://host:6379, redis+sentinel://host:26379/mymaster, \
+     redis+cluster://host:6379, dir:/var/lock/app or memory:";
 
 /// The store that a URL names. Does no I/O.
 pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
@@ -49,12 +51,12 @@ pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
             }
             Ok(Arc::new(DirStore::new(path.to_owned())))
         }
-        "redis+sentinel" | "redis+cluster" => bad(
-            "this version does not speak to Sentinel or to a cluster",
-            "write redis:// and the address of a single server",
-        ),
         "http" | "https" | "tcp" => bad("no store speaks this scheme", KINDS),
-        _ if REDIS.contains(&scheme) => redis_store(scheme, url),
+        _ if REDIS.contains(&scheme) => {
+            let (dialer, shown) = redis_server(scheme, url, url)?;
+            Ok(Arc::new(RedisStore::over(dialer, shown)))
+        }
+        _ if let Some((kind, plain)) = hosts::kind(scheme) => several_hosts(kind, plain, url, rest),
         _ => bad(&format!("the scheme {scheme:?} is not known"), KINDS),
     }
 }
@@ -89,9 +91,43 @@ fn memory_store(name: &str) -> MemoryStore {
     stores.entry(name.to_owned()).or_default().clone()
 }
 
-fn redis_store(scheme: &str, url: &str) -> Result<Arc<dyn Store>> {
+/// A store behind sentinels, or a cluster.
+fn several_hosts(kind: Kind, plain: &str, url: &str, rest: &str) -> Result<Arc<dyn Store>> {
+    let parsed = hosts::parse(kind, plain, rest)
+        .map_err(|(reason, remedy)| Error::invalid("url", masked(url), reason, remedy))?;
+    let mut shown = masked(url);
+    if !parsed.name.is_empty() {
+        // The URL is right, so that is no secret in a wrong place.
+        shown = shown.replace("/***", &format!("/{}", crate::shown::shown(&parsed.name)));
+    }
+    let shown: Arc<str> = shown.into();
+    let (servers, _) = redis_server(plain, &parsed.server, url)?;
+    match kind {
+        Kind::Sentinel => {
+            let (scheme, _) = parsed.sentinel.split_once(':').unwrap_or_default();
+            let (sentinels, _) = redis_server(scheme, &parsed.sentinel, url)?;
+            Ok(Arc::new(RedisStore::behind_sentinels(
+                servers,
+                sentinels,
+                parsed.hosts,
+                parsed.name.into(),
+                shown,
+            )))
+        }
+        Kind::Cluster => Err(Error::invalid(
+            "url",
+            masked(url),
+            "this version does not speak to a cluster",
+            "write redis:// and the address of a single server",
+        )),
+    }
+}
+
+/// What dials the server of a plain URL, and the URL as messages show it. `given` is the URL that
+/// the user wrote, of which that one may be a part.
+fn redis_server(scheme: &str, url: &str, given: &str) -> Result<(Arc<Dialer>, Arc<str>)> {
     let bad =
-        |reason: String, remedy: &str| Err(Error::invalid("url", masked(url), reason, remedy));
+        |reason: String, remedy: &str| Err(Error::invalid("url", masked(given), reason, remedy));
     const EXAMPLE: &str = "write redis://user:password@host:6379/0";
 
     let is_tls = matches!(scheme, "rediss" | "valkeys");
@@ -183,11 +219,8 @@ fn redis_store(scheme: &str, url: &str) -> Result<Arc<dyn Store>> {
     {
         shown = shown.replacen("***@", &format!("{}:***@", parsed.username()), 1);
     }
-    let store = url
-        .into_connection_info()
-        .and_then(|info| RedisStore::new(info, shown.into()));
-    match store {
-        Ok(store) => Ok(Arc::new(store)),
+    match url.into_connection_info().and_then(Dialer::new) {
+        Ok(dialer) => Ok((Arc::new(dialer), shown.into())),
         // Without its details, which may be a part of the URL.
         Err(error) => bad(format!("it can't be used ({:?})", error.kind()), EXAMPLE),
     }
@@ -239,9 +272,15 @@ pub(crate) fn masked(url: &str) -> String {
     )
 }
 
+/// Hosts and their ports, as they are where they look like that.
+fn masked_address(addresses: &str) -> String {
+    let each: Vec<String> = addresses.split(',').map(masked_host).collect();
+    each.join(",")
+}
+
 /// A host and its port, each as it is if it looks like one. In `user:password` without the rest,
 /// and in `user:passwordhost` with the @ forgotten, the password stands where a port does.
-fn masked_address(address: &str) -> String {
+fn masked_host(address: &str) -> String {
     let colon = match address.rfind(']') {
         Some(end) => address[end..].find(':').map(|at| end + at),
         None => address.rfind(':'),
@@ -290,7 +329,8 @@ mod tests {
                 "parameter number 1 is not known",
             ),
             ("redis://localhost#tls", "a # part"),
-            ("redis+sentinel://localhost", "Sentinel"),
+            ("redis+sentinel://localhost", "which master"),
+            ("redis+sentinel://h1,h2:x/mm", "host number 2"),
             ("localhost:6379", "no scheme"),
             ("dir:", "no directory"),
             ("dir:locks", "not absolute"),

@@ -111,7 +111,7 @@ impl Table {
     fn notified(&mut self) -> Option<Grant> {
         match self.notified.try_recv().ok()? {
             Notification::Granted(_, grant) => Some(grant),
-            Notification::Poll => panic!("this store can notify at any time"),
+            Notification::Poll | Notification::Moved => panic!("this store can notify at any time"),
         }
     }
 

@@ -1,5 +1,5 @@
-//! The supervised connection: one live `MultiplexedConnection` for all commands of a store,
-//! dialled anew when it leads nowhere.
+//! The supervised connection: one live `MultiplexedConnection` for all commands to a server,
+//! dialled anew when it leads nowhere (unless its [`Lifetime`] says that it must not be).
 //!
 //! Here: dialling, its pauses, the deadline of each command, and the decision to give a
 //! connection up. Not here: what a command means, and whether it is sent again; a command is sent
@@ -24,33 +24,36 @@
 //!   given up must not be granted a lock.
 //! - *A fleet that dials in step* after a restart of the server. Pauses grow, and are random.
 //! - *An old connection's error that ends the new one.* Each connection has a number (`epoch`).
+//! - *A yes of a master that was replaced.* A connection that is retired answers nothing any more:
+//!   what comes later is 'unknown'.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::{MultiplexedConnection, PubSub};
+use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, RedisResult,
-    ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion,
+    RedisResult, ServerErrorKind, Value,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::key::Key;
 use crate::shown::shown;
 use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreFuture, StoreResult};
 
-use super::error::{Classified, ConnectionState, classify, is_unreadable, no_redis};
+use super::address::Address;
+use super::error::{Classified, ConnectionState, Hint, classify, is_unreadable, no_redis};
 
 /// Makes connections. A test puts a simulated network in its place.
 pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
     /// Dials, authenticates, and spawns the connection's driver.
-    fn connect(&self) -> StoreFuture<RedisResult<MultiplexedConnection>>;
+    fn connect(&self, to: &Address) -> StoreFuture<RedisResult<MultiplexedConnection>>;
 
     /// The same for a connection that subscribes.
-    fn subscribe(&self) -> StoreFuture<RedisResult<PubSub>>;
+    fn subscribe(&self, to: &Address) -> StoreFuture<RedisResult<PubSub>>;
 }
 
 /// The longest that one dial may take, from the name's resolution to the login.
@@ -74,14 +77,37 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Connections over TCP, TLS or a Unix socket.
 #[derive(Debug)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     client: Client,
     /// In RESP2, whatever the URL says: the crate's subscriptions speak it.
     subscriber: Client,
 }
 
+/// The client for another server, of which only the address differs.
+fn client_at(client: &Client, address: &Address) -> RedisResult<Client> {
+    let Address::Named(host, port) = address else {
+        return Ok(client.clone());
+    };
+    let (host, port) = (host.to_string(), *port);
+    let info = client.get_connection_info().clone();
+    let address = match info.addr() {
+        ConnectionAddr::TcpTls {
+            insecure,
+            tls_params,
+            ..
+        } => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: *insecure,
+            tls_params: tls_params.clone(),
+        },
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    Client::open(info.set_addr(address))
+}
+
 impl Dialer {
-    pub(super) fn new(info: ConnectionInfo) -> RedisResult<Self> {
+    pub(crate) fn new(info: ConnectionInfo) -> RedisResult<Self> {
         let keepalive = socket2::TcpKeepalive::new()
             .with_time(KEEPALIVE)
             .with_interval(KEEPALIVE / 3);
@@ -103,22 +129,22 @@ impl Dialer {
 }
 
 impl Connector for Dialer {
-    fn connect(&self) -> StoreFuture<RedisResult<MultiplexedConnection>> {
-        let client = self.client.clone();
+    fn connect(&self, to: &Address) -> StoreFuture<RedisResult<MultiplexedConnection>> {
+        let client = client_at(&self.client, to);
         Box::pin(async move {
             // Deadlines are ours: the crate's would not say what was late.
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(None)
                 .set_response_timeout(None);
-            client
+            client?
                 .get_multiplexed_async_connection_with_config(&config)
                 .await
         })
     }
 
-    fn subscribe(&self) -> StoreFuture<RedisResult<PubSub>> {
-        let client = self.subscriber.clone();
-        Box::pin(async move { client.get_async_pubsub().await })
+    fn subscribe(&self, to: &Address) -> StoreFuture<RedisResult<PubSub>> {
+        let client = client_at(&self.subscriber, to);
+        Box::pin(async move { client?.get_async_pubsub().await })
     }
 }
 
@@ -126,8 +152,23 @@ impl Connector for Dialer {
 #[derive(Debug)]
 pub(super) struct Connection {
     connector: Arc<dyn Connector>,
+    address: Address,
     shown: Arc<str>,
+    lifetime: Lifetime,
+    /// The server does not serve any more.
+    retired: watch::Sender<bool>,
     state: Mutex<DialState>,
+}
+
+/// Whether a connection that has ended is made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lifetime {
+    /// At the same address, which leads to the right server: that of a single server, or of a
+    /// cluster's node.
+    Renewed,
+    /// Never. Danger: at the address of a master that was there a moment ago there may be a
+    /// replica, or an empty master that grants every lock, while another one is master.
+    Single,
 }
 
 /// What is known of the connection, under one mutex that is never held across an `await`.
@@ -151,6 +192,8 @@ struct DialState {
     is_single: bool,
     /// Something hangs up on the question: it is not asked again.
     unasked: bool,
+    /// The one connection of [`Lifetime::Single`] has ended, or could not be made.
+    is_spent: bool,
 }
 
 /// One connection that was dialled, and that no error has ended.
@@ -189,14 +232,31 @@ pub(super) struct Failed {
     pub(super) redialled: bool,
     /// The server does not know the script by its hash.
     pub(super) is_unknown_script: bool,
+    /// What it says of where the lock is served.
+    pub(super) hint: Hint,
 }
 
 impl Failed {
-    fn of(error: StoreError) -> Self {
+    /// No command has left, for there is no connection.
+    fn unsent(error: StoreError) -> Self {
+        Self {
+            hint: match error.kind {
+                StoreErrorKind::NotDone => Hint::Unreachable,
+                _ => Hint::None,
+            },
+            error,
+            redialled: false,
+            is_unknown_script: false,
+        }
+    }
+
+    /// It has left, and no answer came that counts.
+    fn unanswered(error: StoreError) -> Self {
         Self {
             error,
             redialled: false,
             is_unknown_script: false,
+            hint: Hint::Silent,
         }
     }
 }
@@ -211,17 +271,43 @@ impl From<Failed> for StoreError {
 }
 
 impl Connection {
-    pub(super) fn connector(&self) -> Arc<dyn Connector> {
-        Arc::clone(&self.connector)
-    }
-
-    /// `shown` is the server's URL without its password, for the log.
-    pub(super) fn new(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
+    /// `shown` is what the log calls the server. Does no I/O.
+    pub(super) fn new(
+        connector: Arc<dyn Connector>,
+        address: Address,
+        shown: Arc<str>,
+        lifetime: Lifetime,
+    ) -> Self {
         Self {
             connector,
+            address,
             shown,
+            lifetime,
+            retired: watch::Sender::new(false),
             state: Mutex::default(),
         }
+    }
+
+    /// The server does not serve any more. The connection ends, none is made anew, and an answer
+    /// that is on its way does not count: it may be a yes of a master that was replaced before.
+    pub(super) fn retire(&self) {
+        self.retired.send_replace(true);
+        self.state().live = None;
+    }
+
+    fn is_retired(&self) -> bool {
+        *self.retired.borrow()
+    }
+
+    /// Ends when the server is retired.
+    pub(super) async fn until_retired(&self) {
+        // The sender lives as long as this borrow.
+        let _ = self.retired.subscribe().wait_for(|retired| *retired).await;
+    }
+
+    /// No command will be sent here any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_retired() || self.state().is_spent
     }
 
     fn state(&self) -> MutexGuard<'_, DialState> {
@@ -236,7 +322,7 @@ impl Connection {
         }
     }
 
-    /// The server's URL without its password.
+    /// What the log calls the server.
     pub(super) fn shown(&self) -> &str {
         &self.shown
     }
@@ -258,7 +344,7 @@ impl Connection {
 
     /// Dials, and asks the server what it is, by `HELLO`, which needs no right.
     async fn connect(&self) -> RedisResult<(MultiplexedConnection, bool)> {
-        let mut connection = self.connector.connect().await?;
+        let mut connection = self.connector.connect(&self.address).await?;
         if self.state().unasked {
             return Ok((connection, false));
         }
@@ -272,7 +358,7 @@ impl Connection {
                     && (error.is_io_error() || error.is_connection_dropped()) =>
             {
                 self.state().unasked = true;
-                Ok((self.connector.connect().await?, false))
+                Ok((self.connector.connect(&self.address).await?, false))
             }
             // What answers does not speak the protocol.
             Err(error) if is_unreadable(&error) => Err(error),
@@ -283,17 +369,22 @@ impl Connection {
 
     /// A connection of its own, that subscribes. No time-out here.
     pub(super) async fn subscription(&self) -> RedisResult<PubSub> {
-        self.connector.subscribe().await
+        self.connector.subscribe(&self.address).await
     }
 
     /// Sends one command, once, and waits for its answer, no longer than `within` from now, the
     /// dial included.
+    ///
+    /// `asking`: behind `ASKING`, which lets a cluster's node carry out the next command of the
+    /// same connection for a slot that it is only about to get. Both travel as one write, so that
+    /// no command of another caller comes between them.
     ///
     /// While there is no connection the command has not left: its failure is 'not done'. From
     /// then on a time-out is 'unknown'.
     pub(super) async fn send(
         self: &Arc<Self>,
         command: &Cmd,
+        asking: bool,
         about: About<'_>,
         within: Duration,
     ) -> Result<Value, Failed> {
@@ -303,11 +394,29 @@ impl Connection {
             Some(live) => live,
             None => match timeout_at(deadline, self.live()).await {
                 Ok(Ok(live)) => live,
-                Ok(Err(error)) => return Err(Failed::of(error)),
-                Err(_) => return Err(Failed::of(unanswered(StoreErrorKind::NotDone))),
+                Ok(Err(error)) => return Err(Failed::unsent(error)),
+                Err(_) => {
+                    let error = unanswered(StoreErrorKind::NotDone);
+                    return Err(Failed::unsent(error));
+                }
             },
         };
-        match timeout_at(deadline, command.query_async(&mut live.connection)).await {
+        let answer = async {
+            if asking {
+                ask(&mut live.connection, command).await
+            } else {
+                command.query_async(&mut live.connection).await
+            }
+        };
+        let answer = timeout_at(deadline, answer).await;
+        if self.is_retired() {
+            return Err(Failed::unanswered(StoreError::new(
+                StoreErrorKind::Unknown,
+                "another server has come to serve the lock while this one was asked",
+                "",
+            )));
+        }
+        match answer {
             Ok(Ok(value)) => {
                 self.answered(live.epoch);
                 Ok(value)
@@ -316,7 +425,11 @@ impl Connection {
                 let dead = error.is_io_error() || error.is_connection_dropped();
                 let is_unknown_script =
                     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
-                let Classified { error, connection } = classify(error);
+                let Classified {
+                    error,
+                    connection,
+                    hint,
+                } = classify(error);
                 match connection {
                     ConnectionState::Good => self.answered(live.epoch),
                     ConnectionState::Redial => self.drop_connection(live.epoch, &error, about),
@@ -325,12 +438,13 @@ impl Connection {
                     error,
                     redialled: dead,
                     is_unknown_script,
+                    hint,
                 })
             }
             Err(_) => {
                 let error = unanswered(StoreErrorKind::Unknown);
                 self.timed_out(live.epoch, &error, about);
-                Err(Failed::of(error))
+                Err(Failed::unanswered(error))
             }
         }
     }
@@ -367,6 +481,7 @@ impl Connection {
         let news = {
             let mut state = self.state();
             let dropped = state.live.take_if(|live| live.epoch == epoch);
+            state.is_spent |= dropped.is_some() && self.lifetime == Lifetime::Single;
             // Logged once, until a command is answered again: a server that loads its data
             // may be dialled a hundred times.
             dropped.is_some() && !std::mem::replace(&mut state.in_trouble, true)
@@ -387,6 +502,13 @@ impl Connection {
             let mut state = self.state();
             if let Some(live) = &state.live {
                 return Ok(live.clone());
+            }
+            if state.is_spent || self.is_retired() {
+                return Err(StoreError::new(
+                    StoreErrorKind::NotDone,
+                    "the connection to the server has ended",
+                    "",
+                ));
             }
             let (tell, dialled) = oneshot::channel();
             state.waiting.push(tell);
@@ -442,6 +564,7 @@ impl Connection {
                     Ok(live)
                 }
                 Err(error) => {
+                    state.is_spent |= self.lifetime == Lifetime::Single;
                     let pause = FIRST_PAUSE
                         .saturating_mul(1 << state.failures.min(8))
                         .min(LONGEST_PAUSE);
@@ -470,6 +593,19 @@ impl Drop for Dialling<'_> {
         let mut state = self.0.state();
         state.dialling = false;
         state.waiting.clear();
+    }
+}
+
+/// Sends a command behind `ASKING`, in one write, and gives its own answer.
+async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
+    let mut both = redis::pipe();
+    both.add_command(redis::cmd("ASKING"));
+    both.add_command(command.clone());
+    // Where ASKING is refused, the command is too: its own answer says so.
+    let answers = connection.req_packed_commands(&both, 0, 2).await?;
+    match answers.into_iter().nth(1) {
+        Some(answer) => answer.extract_error(),
+        None => Ok(Value::Nil),
     }
 }
 

@@ -23,10 +23,33 @@ use redis::{ErrorKind, RedisError, Value};
 use crate::shown::message;
 use crate::store::{StoreError, StoreErrorKind};
 
+use super::address::Address;
+
 /// An error by what may be concluded from it, and what it says of the connection.
 pub(super) struct Classified {
     pub(super) error: StoreError,
     pub(super) connection: ConnectionState,
+    pub(super) hint: Hint,
+}
+
+/// What an error says of where a lock is served. What follows from it is the topology's to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Hint {
+    None,
+    /// Another node serves the slot, from now on.
+    Moved(Address),
+    /// The slot is on its way to another node: this one command there, behind `ASKING`.
+    Ask(Address),
+    /// The slot is on its way, and has some of the lock's keys here and some there.
+    Migrating,
+    /// The cluster has a slot that no node serves, or this node sees too few others.
+    ClusterDown,
+    /// This server is a replica, or loads its data.
+    NotServing,
+    /// No connection could be made, so nothing was sent.
+    Unreachable,
+    /// No answer came, or the connection ended before one did.
+    Silent,
 }
 
 /// What an error says of the connection that it came over.
@@ -54,6 +77,7 @@ pub(super) fn classify(error: RedisError) -> Classified {
     let said = Said::of(&error);
     let text = &*said.0;
     let code = code_of(&error, text);
+    let hint = hint(&error, code);
     let (kind, what, remedy, connection): (_, String, &'static str, _) = match code {
         "NOPERM" => denied_right(text),
         "LOADING" => (
@@ -196,6 +220,29 @@ pub(super) fn classify(error: RedisError) -> Classified {
     Classified {
         error: StoreError::new(kind, what, remedy).caused_by(said),
         connection,
+        hint,
+    }
+}
+
+/// What the error says of where the lock is served.
+fn hint(error: &RedisError, code: &str) -> Hint {
+    let target = || {
+        // The crate gives the slot's number beside it.
+        let (address, _slot) = error.redirect_node()?;
+        let (host, port) = address.rsplit_once(':')?;
+        Some(Address::Named(host.into(), port.parse().ok()?))
+    };
+    match code {
+        "MOVED" => target().map_or(Hint::NotServing, Hint::Moved),
+        "ASK" => target().map_or(Hint::Migrating, Hint::Ask),
+        "TRYAGAIN" => Hint::Migrating,
+        "CLUSTERDOWN" => Hint::ClusterDown,
+        "READONLY" | "MASTERDOWN" | "LOADING" => Hint::NotServing,
+        _ if error.is_connection_refusal() => Hint::Unreachable,
+        _ if error.is_timeout() || error.is_io_error() || error.is_connection_dropped() => {
+            Hint::Silent
+        }
+        _ => Hint::None,
     }
 }
 

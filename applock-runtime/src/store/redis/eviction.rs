@@ -28,14 +28,14 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// `volatile-lru`).
 ///
 /// Asks by INFO, not by CONFIG GET, which hosted servers forbid.
-pub(super) async fn warn_if_locks_can_be_evicted(
-    connection: Arc<Connection>,
-    store: Arc<str>,
-    lock: FirstLock,
-) {
+pub(super) async fn warn_if_locks_can_be_evicted(connection: Arc<Connection>, lock: FirstLock) {
+    let store = connection.shown();
     let mut info = redis::cmd("INFO");
     info.arg("memory");
-    let Ok(answer) = connection.send(&info, About::default(), TIMEOUT).await else {
+    let Ok(answer) = connection
+        .send(&info, false, About::default(), TIMEOUT)
+        .await
+    else {
         return;
     };
     let Ok(text) = redis::from_redis_value::<String>(answer) else {

@@ -7,6 +7,7 @@
 //! hash) taken for a yes or a no. Whatever can't be read as a whole is [`unreadable`], an
 //! `Unknown` outcome; a lock's key that holds something else is a foreign holder, and never free.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -37,7 +38,7 @@ pub(super) fn unreadable(value: &Value) -> StoreError {
 }
 
 /// A text, in each form that a server or a proxy may give it.
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
         Value::SimpleString(text) => Some(text.clone()),
@@ -221,6 +222,21 @@ pub(crate) fn grant(message: &str) -> Option<(Key, Grant)> {
         claim: self::claim(claim)?,
     };
     Some((Key::of_lock(lock), grant))
+}
+
+/// Names and values, in RESP2 one after the other.
+pub(super) fn fields(value: &Value) -> Option<HashMap<String, String>> {
+    let pair = |(name, value): (&Value, &Value)| Some((text(name)?, text(value)?));
+    match value {
+        Value::Map(pairs) => Some(pairs.iter().filter_map(|(a, b)| pair((a, b))).collect()),
+        Value::Array(items) => Some(
+            items
+                .chunks_exact(2)
+                .filter_map(|two| pair((two.first()?, two.get(1)?)))
+                .collect(),
+        ),
+        _ => None,
+    }
 }
 
 /// The answer of `renew.lua`: one flag for each lock. As a whole or not at all: a flag that is

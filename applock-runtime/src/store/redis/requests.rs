@@ -78,11 +78,12 @@ impl<'a> Tail<'a> {
 
 /// Takes locks for one process. `run` is the run id of the server where the process has
 /// subscribed to `channel`, `None` while it has not: then the server expects it to poll.
-pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) -> ScriptCall {
-    let is_waited = |request: &Acquire| request.notifications.is_some();
+pub(crate) fn acquire(requests: &[&Acquire], channel: &str, run: Option<&str>) -> ScriptCall {
+    let is_waited = |request: &&Acquire| request.notifications.is_some();
     let any_waits = requests.iter().any(is_waited);
     // A tail is as long as eight other words.
     let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, requests.len() * 12);
+    call.says_subscribed = run.is_some();
     for request in requests {
         call.sides(&request.key);
     }
@@ -103,7 +104,7 @@ pub(crate) fn acquire(requests: &[Acquire], channel: &str, run: Option<&str>) ->
 }
 
 /// Sends heartbeats. Neither queue nor waiters: a heartbeat must be the cheapest step.
-pub(crate) fn renew(beats: &[Renew]) -> ScriptCall {
+pub(crate) fn renew(beats: &[&Renew]) -> ScriptCall {
     let mut call = ScriptCall::new(&RENEW, beats.len() * 2, beats.len() * 3);
     for beat in beats {
         call.lock(&beat.key).side(&beat.key, Side::Fence);
@@ -117,7 +118,7 @@ pub(crate) fn renew(beats: &[Renew]) -> ScriptCall {
 }
 
 /// Ends holdings, for the process of that channel.
-pub(crate) fn release(ends: &[Release], channel: &str) -> ScriptCall {
+pub(crate) fn release(ends: &[&Release], channel: &str) -> ScriptCall {
     let mut call = ScriptCall::new(&RELEASE, ends.len() * 4, 1 + ends.len() * 3);
     for end in ends {
         call.sides(&end.key);

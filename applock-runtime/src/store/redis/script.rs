@@ -46,6 +46,8 @@ const HEADER: usize = 3;
 pub(crate) struct ScriptCall {
     script: &'static Script,
     command: Cmd,
+    /// It tells the server that our process has subscribed there.
+    pub(super) says_subscribed: bool,
 }
 
 impl ScriptCall {
@@ -54,7 +56,11 @@ impl ScriptCall {
         let count = HEADER + keys + arguments;
         let mut command = Cmd::with_capacity(count, count * 32);
         command.arg("EVALSHA").arg(&*script.hash).arg(keys);
-        Self { script, command }
+        Self {
+            script,
+            command,
+            says_subscribed: false,
+        }
     }
 
     /// The command that names the script by its hash.

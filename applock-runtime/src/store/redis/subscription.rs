@@ -142,7 +142,7 @@ impl Subscriber {
                     tracing::info!(store = %connection.shown(), "listening for released locks again");
                 }
                 self.set_subscribed_at(Some(run), &notifications);
-                hear(sink, stream, &notifications).await;
+                hear(sink, stream, &notifications, &connection).await;
                 if notifications.is_closed() {
                     // The engine has ended; another one may listen by now.
                     return;
@@ -220,7 +220,10 @@ impl Subscriber {
         // log in as the same user: no message would come, so it must poll.
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(&self.channel).arg("");
-        match connection.send(&publish, About::default(), TIMEOUT).await {
+        match connection
+            .send(&publish, false, About::default(), TIMEOUT)
+            .await
+        {
             Err(failed) if !failed.error.is_passing() => Err(failed.error),
             _ => Ok((sink, stream, run_id(connection).await)),
         }
@@ -231,7 +234,10 @@ impl Subscriber {
 async fn run_id(connection: &Arc<Connection>) -> Arc<str> {
     let mut info = redis::cmd("INFO");
     info.arg("server");
-    let answer = connection.send(&info, About::default(), TIMEOUT).await.ok();
+    let answer = connection
+        .send(&info, false, About::default(), TIMEOUT)
+        .await
+        .ok();
     answer
         .and_then(|value| redis::from_redis_value::<String>(value).ok())
         .and_then(|text| {
@@ -243,10 +249,16 @@ async fn run_id(connection: &Arc<Connection>) -> Arc<str> {
         .unwrap_or_else(|| UNKNOWN.into())
 }
 
-/// Passes grants on, until the connection is gone or the engine has ended.
-async fn hear(mut sink: PubSubSink, mut stream: PubSubStream, notifications: &Notifications) {
+/// Passes grants on, until the connection is gone, its server is retired, or the engine has ended.
+async fn hear(
+    mut sink: PubSubSink,
+    mut stream: PubSubStream,
+    notifications: &Notifications,
+    connection: &Connection,
+) {
     let mut pings = interval(PING);
     pings.tick().await;
+    let mut retired = pin!(connection.until_retired());
     loop {
         let message = {
             let mut heard = pin!(stream.next());
@@ -255,7 +267,9 @@ async fn hear(mut sink: PubSubSink, mut stream: PubSubStream, notifications: &No
                 if let Poll::Ready(message) = heard.as_mut().poll(context) {
                     return Poll::Ready(message.map(Some));
                 }
-                if over.as_mut().poll(context).is_ready() {
+                if over.as_mut().poll(context).is_ready()
+                    || retired.as_mut().poll(context).is_ready()
+                {
                     return Poll::Ready(None);
                 }
                 pings.poll_tick(context).map(|_| Some(None))

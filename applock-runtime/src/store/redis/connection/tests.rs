@@ -48,18 +48,23 @@ async fn a_connection_that_answers_nothing_is_dialled_anew() {
         }
     });
     let dialer = Dialer::new(url.into_connection_info().unwrap()).unwrap();
-    let connection = Arc::new(Connection::new(Arc::new(dialer), "redis://test".into()));
+    let connection = Arc::new(Connection::new(
+        Arc::new(dialer),
+        Address::Given,
+        "redis://test".into(),
+        Lifetime::Renewed,
+    ));
     connection.open(SOON).await.unwrap();
     let ping = redis::cmd("PING");
     // On a slow machine not every one of them leaves in its time.
     for _ in 0..20 {
         let short = Duration::from_millis(100);
-        let _ = connection.send(&ping, About::default(), short).await;
+        let _ = connection.send(&ping, false, About::default(), short).await;
         if dialled.load(Ordering::SeqCst) > 1 {
             break;
         }
     }
-    let sent = connection.send(&ping, About::default(), SOON).await;
+    let sent = connection.send(&ping, false, About::default(), SOON).await;
     assert!(sent.is_ok(), "no new connection was made");
 }
 
@@ -96,7 +101,12 @@ fn late_server() -> (String, std::sync::mpsc::Sender<()>, Arc<AtomicU32>) {
 
 fn connection_to(url: String) -> Arc<Connection> {
     let dialer = Dialer::new(url.into_connection_info().unwrap()).unwrap();
-    Arc::new(Connection::new(Arc::new(dialer), "redis://test".into()))
+    Arc::new(Connection::new(
+        Arc::new(dialer),
+        Address::Given,
+        "redis://test".into(),
+        Lifetime::Renewed,
+    ))
 }
 
 /// A slow command now and then is no sign of a dead connection.
@@ -110,13 +120,18 @@ async fn timeouts_that_are_not_in_a_row_end_no_connection() {
     late.arg("late");
     for _ in 0..2 * TIMEOUTS {
         let short = Duration::from_millis(20);
-        let sent = connection.send(&late, About::default(), short).await;
+        let sent = connection.send(&late, false, About::default(), short).await;
         assert_eq!(
             sent.map_err(|failed| failed.error.kind).err(),
             Some(StoreErrorKind::Unknown)
         );
         go_on.send(()).unwrap();
-        assert!(connection.send(&ping, About::default(), SOON).await.is_ok());
+        assert!(
+            connection
+                .send(&ping, false, About::default(), SOON)
+                .await
+                .is_ok()
+        );
     }
     assert_eq!(dialled.load(Ordering::SeqCst), 1);
 }

@@ -1,0 +1,650 @@
+//! The master that sentinels name.
+//!
+//! A set of sentinels watches a master and its replicas, agrees on when the master is gone, and
+//! promotes a replica ('High availability with Redis Sentinel' in Redis's documentation). Whoever
+//! writes asks them which server is the master. A lock has to ask more often than that:
+//!
+//! - *The address of a moment ago is never dialled again* ([`Lifetime::Single`]). A master that
+//!   was killed and started again is empty, and grants every lock.
+//! - *An error is not waited for.* At a planned failover the old master goes on answering 'yes' for
+//!   ten seconds, while the new one grants the same locks. So the store subscribes to each
+//!   sentinel's `+switch-master`, and asks one of them each second: [`watch`](Topology::watch).
+//! - *A yes of the old master does not count* once the switch is known: its connection is retired.
+//!   All holders ask the new one at once whether they hold their locks still.
+//! - *Sentinels may disagree.* All are asked; of their answers the one with the highest
+//!   configuration epoch counts, and never one with a lower epoch than was seen before.
+//! - *They may name a replica.* `ROLE` shows it, after the dial.
+//!
+//! While no sentinel answers, a connection that is there is kept, and none is made anew.
+//!
+//! ```text
+//! a step ──▶ known? ──no──▶ find ──▶ seek: ask all ─▶ dial ─▶ ROLE ─▶ the node
+//! +switch-master, a question a second, an error ──▶ seek, and the old node is retired
+//! ```
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::{Either, join3, select};
+use futures_util::stream::FuturesUnordered;
+use redis::{RedisResult, Value};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::key::Key;
+use crate::shown::shown;
+use crate::store::{
+    Notification, Notifications, StoreError, StoreErrorKind, StoreFuture, StoreResult,
+};
+
+use super::address::Address;
+use super::connection::{About, Connection, Connector, Failed, Lifetime};
+use super::error::Hint;
+use super::node::Node;
+use super::reply;
+use super::topology::{Slot, Topology, Turn};
+
+/// The longest that a sentinel may take to answer.
+const ANSWER: Duration = Duration::from_millis(300);
+
+/// When more than half have answered, the others get this long still.
+const STRAGGLERS: Duration = Duration::from_millis(30);
+
+/// The longest that the dial of a master may take, and its `ROLE`.
+const DIAL: Duration = Duration::from_millis(500);
+
+/// Between two tries to find a master, of which half is random.
+const PAUSE: Duration = Duration::from_millis(60);
+
+/// How often one sentinel is asked, give or take a fifth.
+const QUESTION: Duration = Duration::from_secs(1);
+
+/// Between two tries to listen to a sentinel: the first pause, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How often a silent subscription is tested, and how long the answer may take.
+const PING: Duration = Duration::from_secs(2);
+
+/// No set has so many: what tells of more is no sentinel.
+const MOST_SENTINELS: usize = 64;
+
+/// What a sentinel publishes when another server has become master.
+const SWITCH: &str = "+switch-master";
+
+/// The sentinels of one master.
+pub(super) struct Sentinels {
+    /// Dials servers.
+    servers: Arc<dyn Connector>,
+    /// Dials sentinels, which have a login of their own.
+    sentinels: Arc<dyn Connector>,
+    /// What they call the master.
+    name: Arc<str>,
+    /// Those that the URL names.
+    given: Vec<Address>,
+    /// The URL without its passwords.
+    shown: Arc<str>,
+    /// A search under way has to begin anew.
+    switched: Notify,
+    /// Which sentinel is asked next.
+    turn: AtomicUsize,
+    state: Mutex<State>,
+}
+
+/// What is known, under one mutex that is never held across an `await`.
+#[derive(Default)]
+struct State {
+    /// Those of the URL first, then those that they told of.
+    peers: Vec<Arc<Peer>>,
+    /// The server that serves, with the one connection to it.
+    master: Option<Arc<Node>>,
+    /// The highest epoch that a sentinel has named a master with.
+    epoch: u64,
+    /// A search is under way.
+    is_seeking: bool,
+    /// The callers that wait for it.
+    waiting: Vec<oneshot::Sender<StoreResult<Arc<Node>>>>,
+    /// The engines that are told of another master.
+    notified: Vec<Notifications>,
+    /// A person was told that no sentinel answers, or that they name a replica.
+    warned: bool,
+}
+
+/// One sentinel.
+struct Peer {
+    address: Address,
+    connection: Arc<Connection>,
+    /// A task is subscribed there, or tries to.
+    is_heard: AtomicBool,
+}
+
+/// A sentinel's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Named {
+    master: Address,
+    /// Of the configuration that it is the master of: each failover has a higher one.
+    epoch: u64,
+}
+
+impl fmt::Debug for Sentinels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sentinels")
+            .field("url", &self.shown)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sentinels {
+    /// `servers` dials the servers, `sentinels` the sentinels. Does no I/O.
+    pub(super) fn new(
+        servers: Arc<dyn Connector>,
+        sentinels: Arc<dyn Connector>,
+        given: Vec<Address>,
+        name: Arc<str>,
+        shown: Arc<str>,
+    ) -> Self {
+        Self {
+            servers,
+            sentinels,
+            name,
+            given,
+            shown,
+            switched: Notify::new(),
+            turn: AtomicUsize::new(0),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sentinels that are known.
+    fn peers(&self) -> Vec<Arc<Peer>> {
+        let mut state = self.state();
+        if state.peers.is_empty() {
+            state.peers = self.given.iter().map(|given| self.peer(given)).collect();
+        }
+        state.peers.clone()
+    }
+
+    fn peer(&self, address: &Address) -> Arc<Peer> {
+        let connection = Connection::new(
+            Arc::clone(&self.sentinels),
+            address.clone(),
+            format!("the sentinel {address} of {}", self.shown).into(),
+            Lifetime::Renewed,
+        );
+        Arc::new(Peer {
+            address: address.clone(),
+            connection: Arc::new(connection),
+            is_heard: AtomicBool::new(false),
+        })
+    }
+
+    /// Notes sentinels that another one has told of.
+    fn learn(self: &Arc<Self>, told: Vec<Address>) {
+        let mut state = self.state();
+        for address in told {
+            let is_known = state.peers.iter().any(|peer| peer.address == address);
+            if !is_known && state.peers.len() < MOST_SENTINELS {
+                let peer = self.peer(&address);
+                state.peers.push(peer);
+            }
+        }
+    }
+
+    /// Asks all sentinels, and gives the word that counts.
+    async fn ask_all(self: &Arc<Self>) -> StoreResult<Named> {
+        let peers = self.peers();
+        let mut answers: FuturesUnordered<_> =
+            peers.iter().map(|peer| peer.ask(&self.name)).collect();
+        let mut until = Instant::now() + ANSWER;
+        let mut words: Vec<Named> = Vec::new();
+        let mut strangers = 0;
+        let mut refused = None;
+        let mut told = Vec::new();
+        while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
+            match answer {
+                Ok((Some(named), others)) => {
+                    words.push(named);
+                    told.extend(others);
+                }
+                Ok((None, _)) => strangers += 1,
+                Err(error) if !error.is_passing() => refused = Some(error),
+                Err(_) => (),
+            }
+            if words.len() > peers.len() / 2 {
+                until = until.min(Instant::now() + STRAGGLERS);
+            }
+        }
+        drop(answers);
+        self.learn(told);
+        // Of equal epochs, the word of more.
+        let votes = |named: &Named| words.iter().filter(|other| *other == named).count();
+        let Some(named) = words.iter().max_by_key(|named| (named.epoch, votes(named))) else {
+            return Err(match refused {
+                Some(refused) => refused,
+                None if strangers > 0 => StoreError::new(
+                    StoreErrorKind::Misconfigured,
+                    format!(
+                        "the sentinels know no master of the name {}",
+                        shown(&self.name)
+                    ),
+                    "end the URL with the name that sentinel.conf gives it: \
+                     redis+sentinel://host:26379/mymaster",
+                ),
+                None => StoreError::new(
+                    StoreErrorKind::NotDone,
+                    "no sentinel answers",
+                    "see whether the sentinels that the URL names are up, and can be reached",
+                ),
+            });
+        };
+        let mut state = self.state();
+        // Sentinels that were set up anew count from nothing again: then all say so.
+        if named.epoch < state.epoch && words.len() < peers.len() {
+            return Err(StoreError::new(
+                StoreErrorKind::NotDone,
+                "the sentinels that answer name the master of before the last failover",
+                "see whether the other sentinels are up",
+            ));
+        }
+        state.epoch = named.epoch;
+        Ok(named.clone())
+    }
+
+    /// Looks who is master, and makes it the one that serves. If it is another than before, that
+    /// one is retired at once, before the new one is dialled.
+    async fn look(self: &Arc<Self>) -> StoreResult<Arc<Node>> {
+        let named = self.ask_all().await?;
+        let before = {
+            let mut state = self.state();
+            match &state.master {
+                Some(master) if master.address == named.master && !master.connection.is_over() => {
+                    return Ok(Arc::clone(master));
+                }
+                _ => state.master.take(),
+            }
+        };
+        if let Some(before) = &before {
+            before.retire();
+        }
+        let node = Node::new(
+            &self.servers,
+            named.master,
+            Arc::clone(&self.shown),
+            Lifetime::Single,
+        );
+        node.connection.open(DIAL).await?;
+        is_master(&node).await?;
+        let mut state = self.state();
+        let is_another = before.is_some() || state.master.is_some();
+        state.master = Some(Arc::clone(&node));
+        state.notified.retain(|engine| !engine.is_closed());
+        let engines = state.notified.clone();
+        let warned = std::mem::take(&mut state.warned);
+        drop(state);
+        if is_another || warned {
+            tracing::info!(store = %self.shown, master = %node.address, "the sentinels name this master");
+        }
+        for engine in &engines {
+            self.listen_to_all(engine);
+            if is_another {
+                // An engine that has ended has dropped its receiver.
+                let _ = engine.send(Notification::Moved);
+            }
+        }
+        Ok(node)
+    }
+
+    /// Looks, and begins anew when one of the sentinels tells of a switch meanwhile: the dial of a
+    /// dead master may take long.
+    async fn seek(self: Arc<Self>) {
+        let unfinished = Seeking(&self);
+        let outcome = loop {
+            let looking = pin!(self.look());
+            let switched = pin!(self.switched.notified());
+            match select(looking, switched).await {
+                Either::Left((outcome, _)) => break outcome,
+                Either::Right(_) => (),
+            }
+        };
+        std::mem::forget(unfinished);
+        let waiting = {
+            let mut state = self.state();
+            state.is_seeking = false;
+            std::mem::take(&mut state.waiting)
+        };
+        for tell in waiting {
+            // A caller that has given up has dropped its receiver.
+            let _ = tell.send(outcome.clone());
+        }
+        if let Err(error) = outcome {
+            self.warn(&error);
+        }
+    }
+
+    /// One warning, until a master is found again.
+    fn warn(&self, error: &StoreError) {
+        if !std::mem::replace(&mut self.state().warned, true) {
+            tracing::warn!(
+                store = %self.shown, reason = %error.what,
+                "no master is found; asking the sentinels again"
+            );
+        }
+    }
+
+    /// Starts a search, or lets the one under way begin anew.
+    fn look_again(self: &Arc<Self>) {
+        let mut state = self.state();
+        if state.is_seeking {
+            self.switched.notify_one();
+            return;
+        }
+        state.is_seeking = true;
+        drop(state);
+        tokio::spawn(Arc::clone(self).seek());
+    }
+
+    /// What the search under way comes to; starts one if there is none.
+    async fn sought(self: &Arc<Self>) -> StoreResult<Arc<Node>> {
+        let found = {
+            let mut state = self.state();
+            let (tell, found) = oneshot::channel();
+            state.waiting.push(tell);
+            if !state.is_seeking {
+                state.is_seeking = true;
+                // A task of its own: a caller that gives up must not stop it.
+                tokio::spawn(Arc::clone(self).seek());
+            }
+            found
+        };
+        found.await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Subscribes to each sentinel that no task is subscribed to.
+    fn listen_to_all(self: &Arc<Self>, engine: &Notifications) {
+        for peer in self.peers() {
+            if !peer.is_heard.swap(true, Ordering::Relaxed) {
+                let engine = engine.clone();
+                tokio::spawn(Arc::clone(self).listen(peer, engine));
+            }
+        }
+    }
+
+    /// Hears of switches from one sentinel, for as long as the engine lives. When the subscription
+    /// ends, a switch may have gone unheard: all are asked.
+    async fn listen(self: Arc<Self>, peer: Arc<Peer>, engine: Notifications) {
+        let _heard = Heard(&peer);
+        let mut failures = 0;
+        while !engine.is_closed() {
+            if self.hear(&peer, &engine).await.is_ok() {
+                failures = 0;
+                self.look_again();
+            }
+            let pause = FIRST_PAUSE
+                .saturating_mul(1 << failures.min(8))
+                .min(LONGEST_PAUSE);
+            failures = u32::min(failures + 1, 8);
+            sleep(jittered(pause)).await;
+        }
+    }
+
+    /// Subscribes once, and hears what comes until that ends. An error: it did not begin.
+    async fn hear(self: &Arc<Self>, peer: &Peer, engine: &Notifications) -> RedisResult<()> {
+        let subscribing = async {
+            let mut subscription = peer.connection.subscription().await?;
+            subscription.subscribe(SWITCH).await?;
+            RedisResult::Ok(subscription.split())
+        };
+        let subscribed = timeout(PING, subscribing).await;
+        let (mut sink, mut messages) = match subscribed {
+            Ok(subscribed) => subscribed?,
+            Err(_) => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        };
+        // What came before was not heard.
+        self.look_again();
+        loop {
+            let over = pin!(engine.closed());
+            let heard = pin!(timeout(PING, messages.next()));
+            match select(heard, over).await {
+                Either::Right(_) | Either::Left((Ok(None), _)) => return Ok(()),
+                Either::Left((Ok(Some(message)), _)) => {
+                    let text: String = message.get_payload().unwrap_or_default();
+                    // The master's name, its old address, its new one.
+                    if text.split(' ').next() == Some(&*self.name) {
+                        self.look_again();
+                    }
+                }
+                Either::Left((Err(_), _)) => match timeout(PING, sink.ping::<Value>()).await {
+                    Ok(Ok(_)) => (),
+                    _ => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Asks one sentinel each second, each in its turn; all of them, where it names another master.
+    async fn ask_now_and_then(self: Arc<Self>, engine: Notifications) {
+        loop {
+            let next = QUESTION.mul_f64(0.8 + fastrand::f64() * 0.4);
+            let over = pin!(engine.closed());
+            if let Either::Right(_) = select(pin!(sleep(next)), over).await {
+                return;
+            }
+            let Some(master) = self.state().master.clone() else {
+                // No step has needed one yet, or it is being looked for.
+                continue;
+            };
+            self.listen_to_all(&engine);
+            let peers = self.peers();
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let Some(peer) = peers.get(turn % peers.len().max(1)) else {
+                continue;
+            };
+            if let Ok((Some(named), _)) = peer.ask(&self.name).await
+                && named.master != master.address
+            {
+                self.look_again();
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// Whom it names as the master, and which other sentinels it knows. `None`: it knows no master
+    /// of that name.
+    async fn ask(&self, name: &str) -> StoreResult<(Option<Named>, Vec<Address>)> {
+        let question = |what: &'static str| {
+            let mut command = redis::cmd("SENTINEL");
+            command.arg(what).arg(name);
+            command
+        };
+        let [address, master, others] =
+            ["get-master-addr-by-name", "master", "sentinels"].map(question);
+        let about = About::default();
+        let send = |command| self.connection.send(command, false, about, ANSWER);
+        let (address, master, others) = join3(send(&address), send(&master), send(&others)).await;
+        let address = address.map_err(|failed| no_sentinel(failed.error))?;
+        // A user may lack the right to the others: then the majority decides, and those of the URL
+        // are all.
+        let epoch = master.ok().and_then(|about| {
+            let fields = reply::fields(&about)?;
+            fields.get("config-epoch")?.parse().ok()
+        });
+        let others = match others {
+            Ok(Value::Array(others)) => others.iter().filter_map(address_in).collect(),
+            _ => Vec::new(),
+        };
+        let named = match &address {
+            Value::Array(parts) => match parts.as_slice() {
+                [host, port] => address_of(reply::text(host), reply::text(port)),
+                _ => None,
+            },
+            _ => None,
+        };
+        let named = named.map(|master| Named {
+            master,
+            epoch: epoch.unwrap_or(0),
+        });
+        Ok((named, others))
+    }
+}
+
+/// What another server than a sentinel answers is no trouble that passes.
+fn no_sentinel(error: StoreError) -> StoreError {
+    if error.kind != StoreErrorKind::Misconfigured {
+        return error;
+    }
+    StoreError::new(
+        StoreErrorKind::Misconfigured,
+        format!(
+            "what answers at a sentinel's address is no sentinel ({})",
+            error.what
+        ),
+        "name the sentinels (port 26379) in redis+sentinel://…, or write redis:// for one server",
+    )
+}
+
+fn address_of(host: Option<String>, port: Option<String>) -> Option<Address> {
+    let host = host.filter(|host| !host.is_empty())?;
+    Some(Address::Named(host.into(), port?.parse().ok()?))
+}
+
+/// The address in what a sentinel says of another one.
+fn address_in(about: &Value) -> Option<Address> {
+    let mut fields = reply::fields(about)?;
+    address_of(fields.remove("ip"), fields.remove("port"))
+}
+
+/// Asks the server whether it is a master. A user that may not ask goes on: the scripts' own
+/// `READONLY` is the other guard.
+async fn is_master(node: &Node) -> StoreResult<()> {
+    let role = redis::cmd("ROLE");
+    let about = About::default();
+    let answer = match node.connection.send(&role, false, about, DIAL).await {
+        Ok(Value::Array(parts)) => parts.first().and_then(reply::text),
+        Ok(_) => None,
+        Err(failed) if failed.error.kind == StoreErrorKind::Denied => return Ok(()),
+        Err(failed) => return Err(failed.error),
+    };
+    match answer.as_deref() {
+        Some("master") | None => Ok(()),
+        Some(_) => {
+            node.retire();
+            Err(StoreError::new(
+                StoreErrorKind::NotDone,
+                format!(
+                    "the master that the sentinels name ({}) is a read-only replica",
+                    node.address
+                ),
+                "wait for the failover to end; after a FAILOVER by hand the sentinels have to be told \
+                 (SENTINEL RESET)",
+            ))
+        }
+    }
+}
+
+fn late() -> StoreError {
+    StoreError::new(
+        StoreErrorKind::NotDone,
+        "no answer in time",
+        "see whether the server is overloaded or the network is cut",
+    )
+}
+
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(1.0 - fastrand::f64() / 2.0)
+}
+
+/// A search under way. If its task is dropped (the engine's runtime has ended), the next one may
+/// begin, and the callers that waited for this one get an error.
+struct Seeking<'a>(&'a Sentinels);
+
+impl Drop for Seeking<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.is_seeking = false;
+        state.waiting.clear();
+    }
+}
+
+/// The task that is subscribed to a sentinel. When it ends, however, another one may begin.
+struct Heard<'a>(&'a Peer);
+
+impl Drop for Heard<'_> {
+    fn drop(&mut self) {
+        self.0.is_heard.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Topology for Sentinels {
+    fn slot(&self, _key: &Key) -> Slot {
+        0
+    }
+
+    fn known(&self, _slot: Slot) -> Option<Arc<Node>> {
+        let state = self.state();
+        let master = state.master.as_ref()?;
+        (!master.connection.is_over()).then(|| Arc::clone(master))
+    }
+
+    fn find(self: Arc<Self>, slot: Slot, within: Duration) -> StoreFuture<StoreResult<Arc<Node>>> {
+        Box::pin(async move {
+            let deadline = Instant::now() + within;
+            loop {
+                if let Some(known) = self.known(slot) {
+                    return Ok(known);
+                }
+                let failed = match timeout_at(deadline, self.sought()).await {
+                    Ok(Ok(node)) => return Ok(node),
+                    Ok(Err(failed)) if failed.is_passing() => failed,
+                    Ok(Err(failed)) => return Err(failed),
+                    Err(_) => return Err(late()),
+                };
+                let pause = jittered(PAUSE);
+                if Instant::now() + pause >= deadline {
+                    return Err(failed);
+                }
+                sleep(pause).await;
+            }
+        })
+    }
+
+    fn turn(self: Arc<Self>, _: Slot, _: &Arc<Node>, failed: &Failed, _tries: u32) -> Turn {
+        match failed.hint {
+            // Nothing was done. Its connection has ended, so the sentinels are asked.
+            Hint::Unreachable | Hint::NotServing => Turn::Again(jittered(PAUSE)),
+            // It may be dead; the sentinels may know that already.
+            Hint::Silent => {
+                self.look_again();
+                Turn::Tell
+            }
+            _ => Turn::Tell,
+        }
+    }
+
+    fn shares_calls(&self, node: &Node) -> bool {
+        node.connection.is_single()
+    }
+
+    fn watch(self: Arc<Self>, notifications: &Notifications) {
+        self.state().notified.push(notifications.clone());
+        tokio::spawn(self.ask_now_and_then(notifications.clone()));
+    }
+
+    fn forked(&self) -> Arc<dyn Topology> {
+        Arc::new(Self::new(
+            Arc::clone(&self.servers),
+            Arc::clone(&self.sentinels),
+            self.given.clone(),
+            Arc::clone(&self.name),
+            Arc::clone(&self.shown),
+        ))
+    }
+}

@@ -1,0 +1,109 @@
+//! Where the server is that serves a lock: the one thing in which a single server, a master that
+//! sentinels name, and a cluster differ.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::key::Key;
+use crate::store::{Notifications, StoreFuture, StoreResult};
+
+use super::address::Address;
+use super::connection::{Connector, Failed, Lifetime};
+use super::node::Node;
+
+/// The hash slot of a key in a cluster. Everywhere else there is one slot.
+pub(super) type Slot = u16;
+
+/// Which node serves a slot.
+pub(super) trait Topology: Send + Sync + fmt::Debug + 'static {
+    /// The slot of a lock and of all keys beside it. Locks of different slots never share a call.
+    fn slot(&self, key: &Key) -> Slot;
+
+    /// The node that serves the slot, if that is known and need not be asked for. No I/O.
+    fn known(&self, slot: Slot) -> Option<Arc<Node>>;
+
+    /// The node that serves the slot; where none is known, asks, all that wait together, no longer
+    /// than `within`.
+    fn find(self: Arc<Self>, slot: Slot, within: Duration) -> StoreFuture<StoreResult<Arc<Node>>>;
+
+    /// What a failure means for the step, and for what is known of the nodes. `tries` is how
+    /// often the step has been sent.
+    fn turn(self: Arc<Self>, slot: Slot, from: &Arc<Node>, failed: &Failed, tries: u32) -> Turn;
+
+    /// Whether several locks of one slot may share a call at this node.
+    fn shares_calls(&self, node: &Node) -> bool;
+
+    /// From now on that engine is told when another node comes to serve a slot
+    /// ([`Notification::Moved`](crate::store::Notification::Moved)). Called in the engine's runtime.
+    fn watch(self: Arc<Self>, notifications: &Notifications);
+
+    /// The same for a process that was forked off: without a connection.
+    fn forked(&self) -> Arc<dyn Topology>;
+}
+
+/// What is to follow a failure.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// It is told. Everything is that may have been carried out.
+    Tell,
+    /// The step was certainly not carried out: once more, after a pause, wherever its slot is
+    /// served by then.
+    Again(Duration),
+    /// The same, at this node; `asking` for a slot that it is only about to get.
+    #[expect(dead_code, reason = "the topology of a cluster follows")]
+    At { node: Arc<Node>, asking: bool },
+}
+
+/// One server, at the address that the URL names. A name is resolved anew at each dial, so this is
+/// also right for a name that moves to another server at a failover.
+#[derive(Debug)]
+pub(super) struct Single {
+    connector: Arc<dyn Connector>,
+    shown: Arc<str>,
+    node: Arc<Node>,
+}
+
+impl Single {
+    pub(super) fn new(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
+        let address = Address::Given;
+        let node = Node::new(&connector, address, Arc::clone(&shown), Lifetime::Renewed);
+        Self {
+            connector,
+            shown,
+            node,
+        }
+    }
+}
+
+impl Topology for Single {
+    fn slot(&self, _key: &Key) -> Slot {
+        0
+    }
+
+    fn known(&self, _slot: Slot) -> Option<Arc<Node>> {
+        Some(Arc::clone(&self.node))
+    }
+
+    fn find(self: Arc<Self>, _: Slot, _: Duration) -> StoreFuture<StoreResult<Arc<Node>>> {
+        let node = Arc::clone(&self.node);
+        Box::pin(async move { Ok(node) })
+    }
+
+    fn turn(self: Arc<Self>, _: Slot, _: &Arc<Node>, _: &Failed, _: u32) -> Turn {
+        Turn::Tell
+    }
+
+    fn shares_calls(&self, node: &Node) -> bool {
+        node.connection.is_single()
+    }
+
+    fn watch(self: Arc<Self>, _notifications: &Notifications) {}
+
+    fn forked(&self) -> Arc<dyn Topology> {
+        Arc::new(Self::new(
+            Arc::clone(&self.connector),
+            Arc::clone(&self.shown),
+        ))
+    }
+}
