@@ -121,6 +121,15 @@ impl Actor {
         }
     }
 
+    /// The same for such locks: another server has come to serve them.
+    pub(super) fn poll_where(&mut self, is_meant: &dyn Fn(&Key) -> bool) {
+        for lock in self.waiters.keys() {
+            if is_meant(&Key::of_lock(&lock)) {
+                self.poll_for(&lock);
+            }
+        }
+    }
+
     /// Arms the entry's timer: its deadline, its next try, or its next poll of the wait
     /// queue, whichever comes first.
     fn arm_acquiring(&mut self, owner: OwnerId) {

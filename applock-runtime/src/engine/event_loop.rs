@@ -58,9 +58,9 @@ impl Actor {
                 match notice {
                     Notification::Granted(key, grant) => self.notified(&key, grant),
                     Notification::Poll => self.poll_all(),
-                    Notification::Moved => {
-                        self.heartbeat_for_all();
-                        self.poll_all();
+                    Notification::Moved(has_moved) => {
+                        self.heartbeat_where(&*has_moved);
+                        self.poll_where(&*has_moved);
                     }
                 }
                 moved = true;

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Moment;
 use crate::error::{Error, Loss, Result};
+use crate::key::Key;
 use crate::shown::millis;
 use crate::store::{OwnerId, StoreResult};
 
@@ -81,13 +82,17 @@ impl Actor {
         }
     }
 
-    /// A heartbeat for every holding: another server has come to serve locks, and may not know of
-    /// one that was granted or renewed last (rule R4: its holder learns of it now, not a third of a
-    /// ttl later).
-    pub(super) fn heartbeat_for_all(&mut self) {
+    /// A heartbeat for each holding of such a lock: another server has come to serve it, and may not
+    /// know of what was granted or renewed last (rule R4: its holder learns of it now, not a third
+    /// of a ttl later).
+    pub(super) fn heartbeat_where(&mut self, is_meant: &dyn Fn(&Key) -> bool) {
         for owner in self.owners() {
-            self.heartbeat(owner);
-            self.arm_holding(owner);
+            if let Some(EntryState::Holding(holding)) = self.state(owner)
+                && is_meant(&holding.lease.key)
+            {
+                self.heartbeat(owner);
+                self.arm_holding(owner);
+            }
         }
     }
 

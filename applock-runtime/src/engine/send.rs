@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::store::{OwnerId, Release, Renew};
 
-use super::core::{Actor, Completion, Outbox};
+use super::core::{Actor, Completion, Outbox, Parts};
 use super::lease_time::{Sent, heartbeat_timeout, margin};
 use super::state::EntryState;
 
@@ -79,22 +79,23 @@ impl Actor {
     fn send_acquires(&mut self, owners: Vec<OwnerId>) {
         // The lease is judged from here: before the request leaves (rule R1).
         let sent = Sent::now(&*self.parts.clock);
-        let mut batch = Vec::with_capacity(owners.len());
+        let mut batches = Batches::new();
         let mut timeout = Duration::ZERO;
-        let mut asked = Vec::with_capacity(owners.len());
         for owner in owners {
             let entry = self.entries.get(&owner).map(|entry| &entry.state);
             if let Some(EntryState::Acquiring(acquiring)) = entry {
                 let ttl = acquiring.request.ttl;
                 // An answer that comes after the lease's end is of no use.
                 timeout = timeout.max(ttl - margin(ttl));
-                batch.push(acquiring.store_request(&self.notifications));
-                asked.push(owner);
+                let place = self.parts.store.place(&acquiring.request.key);
+                batches.add(place, owner, acquiring.store_request(&self.notifications));
             }
         }
-        let answer =
-            Arc::clone(&self.parts.store).acquire(batch, timeout.min(self.parts.command_timeout));
-        self.spawn(async move { Completion::Acquired(asked, sent, answer.await) });
+        let timeout = timeout.min(self.parts.command_timeout);
+        for (asked, batch) in batches.all() {
+            let answer = Arc::clone(&self.parts.store).acquire(batch, timeout);
+            self.spawn(async move { Completion::Acquired(asked, sent, answer.await) });
+        }
     }
 
     /// The heartbeats of this moment.
@@ -102,24 +103,27 @@ impl Actor {
         let sent = Sent::now(&*self.parts.clock);
         // One batch for each time-out: a short lease must not wait as long for its answer
         // as a long one, nor a long one give up as early.
-        let mut batches: BTreeMap<Duration, (Vec<OwnerId>, Vec<Renew>)> = BTreeMap::new();
-        let command_timeout = self.parts.command_timeout;
+        let mut batches = Batches::new();
+        let Parts {
+            store,
+            command_timeout,
+            ..
+        } = &*Arc::clone(&self.parts);
         for owner in owners {
             if let Some(EntryState::Holding(holding)) = self.state(owner) {
                 let lease = &holding.lease;
-                let timeout = heartbeat_timeout(holding.term, command_timeout);
-                let (asked, batch) = batches.entry(timeout).or_default();
-                batch.push(Renew {
+                let timeout = heartbeat_timeout(holding.term, *command_timeout);
+                let renew = Renew {
                     key: lease.key.clone(),
                     owner,
                     token: lease.token,
                     ttl: lease.ttl,
                     remember: lease.remember,
-                });
-                asked.push(owner);
+                };
+                batches.add((timeout, store.place(&lease.key)), owner, renew);
             }
         }
-        for (timeout, (asked, batch)) in batches {
+        for ((timeout, _), (asked, batch)) in batches.0 {
             let answer = Arc::clone(&self.parts.store).renew(batch, timeout);
             self.spawn(async move { Completion::Renewed(asked, sent, answer.await) });
         }
@@ -129,21 +133,43 @@ impl Actor {
     /// queue.
     fn send_releases(&mut self, owners: Vec<OwnerId>) {
         let sent = Sent::now(&*self.parts.clock);
-        let mut batch = Vec::with_capacity(owners.len());
-        let mut asked = Vec::with_capacity(owners.len());
+        let mut batches = Batches::new();
+        let parts = Arc::clone(&self.parts);
         for owner in owners {
             if let Some(EntryState::Releasing(releasing)) = self.state(owner) {
-                batch.push(Release {
+                let release = Release {
                     key: releasing.key.clone(),
                     owner,
                     token: releasing.lease.as_ref().map(|lease| lease.token),
                     remember: releasing.remember,
                     keep: releasing.lease.as_ref().and_then(|lease| lease.keep()),
-                });
-                asked.push(owner);
+                };
+                batches.add(parts.store.place(&releasing.key), owner, release);
             }
         }
-        let answer = Arc::clone(&self.parts.store).release(batch, self.parts.command_timeout);
-        self.spawn(async move { Completion::Released(asked, sent, answer.await) });
+        for (asked, batch) in batches.all() {
+            let answer = Arc::clone(&parts.store).release(batch, parts.command_timeout);
+            self.spawn(async move { Completion::Released(asked, sent, answer.await) });
+        }
+    }
+}
+
+/// Requests of one moment, and whose they are, apart where they must not wait for one another: a
+/// node of a cluster that is frozen must not keep the answers of the others back.
+struct Batches<K, Q>(BTreeMap<K, (Vec<OwnerId>, Vec<Q>)>);
+
+impl<K: Ord, Q> Batches<K, Q> {
+    fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    fn add(&mut self, apart: K, owner: OwnerId, request: Q) {
+        let (owners, batch) = self.0.entry(apart).or_default();
+        owners.push(owner);
+        batch.push(request);
+    }
+
+    fn all(self) -> impl Iterator<Item = (Vec<OwnerId>, Vec<Q>)> {
+        self.0.into_values()
     }
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::error::{Error, FaultKind, StoreFault};
 use crate::shown::message;
 
+const LATE: &str = "no answer in time";
+
 /// An answer that is neither yes nor no.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreError {
@@ -42,6 +44,20 @@ impl StoreError {
             source: None,
             worth_another: false,
         }
+    }
+
+    /// No answer in time. The kind says whether the step may have left.
+    pub(crate) fn late(kind: StoreErrorKind) -> Self {
+        Self::new(
+            kind,
+            LATE,
+            "see whether the server is overloaded or the network is cut",
+        )
+    }
+
+    /// Whether that is all it says.
+    pub(crate) fn is_late(&self) -> bool {
+        &*self.what == LATE
     }
 
     pub(crate) fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {

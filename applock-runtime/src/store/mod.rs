@@ -43,6 +43,13 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// Reaches the store and checks that it can be used.
     fn open(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<()>>;
 
+    /// Where the lock lives: the answers to a batch of one place may wait for one another, those of
+    /// different places (nodes of a cluster, of which one may be frozen) never do. No I/O.
+    fn place(&self, key: &Key) -> u64 {
+        let _ = key;
+        0
+    }
+
     /// From now on that engine is told when another server comes to serve locks
     /// ([`Notification::Moved`]). Called once, in the engine's runtime, before any step.
     fn watch(&self, notifications: &Notifications) {

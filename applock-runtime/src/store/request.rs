@@ -1,5 +1,6 @@
 //! What the engine asks of a store, and what a store answers.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -101,16 +102,29 @@ pub(crate) struct QueuePosition {
 pub(crate) type Notifications = mpsc::UnboundedSender<Notification>;
 
 /// What a store says unasked. Only ever a hint: a poll finds what a lost notification said.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Notification {
     /// A waiter was granted that lock.
     Granted(Key, Grant),
     /// Grants are notified from now on, or no longer: each waiter has to poll, for a grant
     /// in between may have reached nobody.
     Poll,
-    /// Another server serves some locks from now on, and may lack what was written last: each
+    /// Another server serves those locks from now on, and may lack what was written last: each
     /// holder has to ask whether it holds its lock still, and each waiter has to poll.
-    Moved,
+    Moved(HasMoved),
+}
+
+/// Whether a lock is one of those that another server serves.
+pub(crate) type HasMoved = Arc<dyn Fn(&Key) -> bool + Send + Sync>;
+
+impl fmt::Debug for Notification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Granted(key, grant) => f.debug_tuple("Granted").field(key).field(grant).finish(),
+            Self::Poll => f.write_str("Poll"),
+            Self::Moved(_) => f.write_str("Moved"),
+        }
+    }
 }
 
 /// A lock that was handed to a waiter.

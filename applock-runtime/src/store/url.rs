@@ -114,12 +114,11 @@ fn several_hosts(kind: Kind, plain: &str, url: &str, rest: &str) -> Result<Arc<d
                 shown,
             )))
         }
-        Kind::Cluster => Err(Error::invalid(
-            "url",
-            masked(url),
-            "this version does not speak to a cluster",
-            "write redis:// and the address of a single server",
-        )),
+        Kind::Cluster => Ok(Arc::new(RedisStore::of_cluster(
+            servers,
+            parsed.hosts,
+            shown,
+        ))),
     }
 }
 

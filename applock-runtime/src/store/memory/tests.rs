@@ -111,7 +111,9 @@ impl Table {
     fn notified(&mut self) -> Option<Grant> {
         match self.notified.try_recv().ok()? {
             Notification::Granted(_, grant) => Some(grant),
-            Notification::Poll | Notification::Moved => panic!("this store can notify at any time"),
+            Notification::Poll | Notification::Moved(_) => {
+                panic!("this store can notify at any time")
+            }
         }
     }
 

@@ -21,3 +21,15 @@ impl fmt::Display for Address {
         }
     }
 }
+
+impl Address {
+    /// What a node at `asked` names: without a host, one beside it.
+    pub(super) fn beside(host: Option<&str>, port: u16, asked: &Self) -> Self {
+        match (host, asked) {
+            (Some(host), _) => Self::Named(host.into(), port),
+            (None, Self::Named(host, _)) => Self::Named(Arc::clone(host), port),
+            // Nodes are always named.
+            (None, Self::Given) => Self::Given,
+        }
+    }
+}

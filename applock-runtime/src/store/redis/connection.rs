@@ -28,9 +28,11 @@
 //!   what comes later is 'unknown'.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2};
 use redis::{
@@ -160,15 +162,17 @@ pub(super) struct Connection {
     state: Mutex<DialState>,
 }
 
-/// Whether a connection that has ended is made anew.
+/// How long a server is of use, and whether a connection to it that has ended is made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lifetime {
-    /// At the same address, which leads to the right server: that of a single server, or of a
-    /// cluster's node.
-    Renewed,
-    /// Never. Danger: at the address of a master that was there a moment ago there may be a
-    /// replica, or an empty master that grants every lock, while another one is master.
-    Single,
+    /// As long as the program: a connection that has ended is made anew.
+    Program,
+    /// The same until the server is retired, as a cluster's node that has lost its slots.
+    Node,
+    /// As long as one connection. Danger: at the address of a master that was there a moment ago
+    /// there may be a replica, or an empty master that grants every lock, while another one is
+    /// master.
+    Connection,
 }
 
 /// What is known of the connection, under one mutex that is never held across an `await`.
@@ -192,7 +196,7 @@ struct DialState {
     is_single: bool,
     /// Something hangs up on the question: it is not asked again.
     unasked: bool,
-    /// The one connection of [`Lifetime::Single`] has ended, or could not be made.
+    /// The one connection of [`Lifetime::Connection`] has ended, or could not be made.
     is_spent: bool,
 }
 
@@ -318,7 +322,7 @@ impl Connection {
     pub(super) async fn open(self: &Arc<Self>, within: Duration) -> StoreResult<()> {
         match timeout(within, self.live()).await {
             Ok(live) => live.map(drop),
-            Err(_) => Err(unanswered(StoreErrorKind::NotDone)),
+            Err(_) => Err(StoreError::late(StoreErrorKind::NotDone)),
         }
     }
 
@@ -396,7 +400,7 @@ impl Connection {
                 Ok(Ok(live)) => live,
                 Ok(Err(error)) => return Err(Failed::unsent(error)),
                 Err(_) => {
-                    let error = unanswered(StoreErrorKind::NotDone);
+                    let error = StoreError::late(StoreErrorKind::NotDone);
                     return Err(Failed::unsent(error));
                 }
             },
@@ -408,14 +412,21 @@ impl Connection {
                 command.query_async(&mut live.connection).await
             }
         };
-        let answer = timeout_at(deadline, answer).await;
-        if self.is_retired() {
+        let answer = timeout_at(deadline, answer);
+        let answer = match self.lifetime {
+            Lifetime::Program => Some(answer.await),
+            _ => match select(pin!(answer), pin!(self.until_retired())).await {
+                Either::Left((answer, _)) if !self.is_retired() => Some(answer),
+                _ => None,
+            },
+        };
+        let Some(answer) = answer else {
             return Err(Failed::unanswered(StoreError::new(
                 StoreErrorKind::Unknown,
                 "another server has come to serve the lock while this one was asked",
                 "",
             )));
-        }
+        };
         match answer {
             Ok(Ok(value)) => {
                 self.answered(live.epoch);
@@ -442,7 +453,7 @@ impl Connection {
                 })
             }
             Err(_) => {
-                let error = unanswered(StoreErrorKind::Unknown);
+                let error = StoreError::late(StoreErrorKind::Unknown);
                 self.timed_out(live.epoch, &error, about);
                 Err(Failed::unanswered(error))
             }
@@ -481,7 +492,7 @@ impl Connection {
         let news = {
             let mut state = self.state();
             let dropped = state.live.take_if(|live| live.epoch == epoch);
-            state.is_spent |= dropped.is_some() && self.lifetime == Lifetime::Single;
+            state.is_spent |= dropped.is_some() && self.lifetime == Lifetime::Connection;
             // Logged once, until a command is answered again: a server that loads its data
             // may be dialled a hundred times.
             dropped.is_some() && !std::mem::replace(&mut state.in_trouble, true)
@@ -522,7 +533,7 @@ impl Connection {
         };
         match dialled.await {
             Ok(outcome) => outcome,
-            Err(_) => Err(unanswered(StoreErrorKind::NotDone)),
+            Err(_) => Err(StoreError::late(StoreErrorKind::NotDone)),
         }
     }
 
@@ -543,7 +554,7 @@ impl Connection {
                 }
                 Err(error)
             }
-            Err(_) => Err(unanswered(StoreErrorKind::NotDone)),
+            Err(_) => Err(StoreError::late(StoreErrorKind::NotDone)),
         };
         std::mem::forget(unfinished);
         let (outcome, waiting) = {
@@ -564,7 +575,7 @@ impl Connection {
                     Ok(live)
                 }
                 Err(error) => {
-                    state.is_spent |= self.lifetime == Lifetime::Single;
+                    state.is_spent |= self.lifetime == Lifetime::Connection;
                     let pause = FIRST_PAUSE
                         .saturating_mul(1 << state.failures.min(8))
                         .min(LONGEST_PAUSE);
@@ -624,15 +635,6 @@ fn is_standalone(about: &Value) -> bool {
             .any(|pair| matches!(pair, [name, value] if says(name, value))),
         _ => false,
     }
-}
-
-/// No answer in time. The kind says whether the command may have left.
-fn unanswered(kind: StoreErrorKind) -> StoreError {
-    StoreError::new(
-        kind,
-        "no answer in time",
-        "see whether the server is overloaded or the network is cut",
-    )
 }
 
 #[cfg(test)]

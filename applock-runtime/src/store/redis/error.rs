@@ -107,7 +107,7 @@ pub(super) fn classify(error: RedisError) -> Classified {
         "MOVED" | "ASK" | "CLUSTERDOWN" | "TRYAGAIN" => (
             Misconfigured,
             "this Redis is a node of a cluster, which redis:// does not speak to".into(),
-            "use a Redis that is not part of a cluster",
+            "write redis+cluster:// in place of redis://",
             Good,
         ),
         "NOAUTH" => no_password(),
@@ -201,7 +201,8 @@ pub(super) fn classify(error: RedisError) -> Classified {
         _ if text.contains("unknown command") => (
             Misconfigured,
             format!("this server does not know what a lock needs ({text})"),
-            "point the URL at a Redis master: a sentinel, and some proxies, run no scripts",
+            "write redis+sentinel://host:26379/mymaster where a sentinel answers; some proxies run \
+             no scripts",
             Good,
         ),
         _ if text.contains("DB index") || text.contains("invalid DB") => (
@@ -223,6 +224,40 @@ pub(super) fn classify(error: RedisError) -> Classified {
         hint,
     }
 }
+
+/// The error of a step that was tried until its time was over, and that nothing was done of. What
+/// redirects is an error for a person only where no cluster was expected; here one was.
+pub(super) fn not_done(error: StoreError, hint: &Hint, slot: u16) -> StoreError {
+    let (what, remedy) = match hint {
+        Hint::Migrating | Hint::Ask(_) => (
+            format!("the slot of this lock ({slot}) is on its way to another node"),
+            "wait for the resharding to end; if it was broken off: redis-cli --cluster fix",
+        ),
+        Hint::Moved(_) => (
+            format!("the nodes of the cluster do not agree who has the slot of this lock ({slot})"),
+            "see redis-cli --cluster check",
+        ),
+        Hint::ClusterDown => (
+            "the cluster is down (CLUSTERDOWN)".to_owned(),
+            CLUSTER_DOWN_REMEDY,
+        ),
+        _ => {
+            return StoreError {
+                kind: StoreErrorKind::NotDone,
+                ..error
+            };
+        }
+    };
+    let source = error.source.clone();
+    StoreError {
+        source,
+        ..StoreError::new(StoreErrorKind::NotDone, what, remedy)
+    }
+}
+
+/// What to do about a cluster that is down.
+pub(super) const CLUSTER_DOWN_REMEDY: &str = "see CLUSTER INFO; a slot that no node serves takes all others \
+                                              with it, unless cluster-require-full-coverage is no";
 
 /// What the error says of where the lock is served.
 fn hint(error: &RedisError, code: &str) -> Hint {

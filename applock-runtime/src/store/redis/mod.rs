@@ -1,5 +1,5 @@
-//! The distributed store: Redis (6.2 or later) or Valkey, a single server or the master that
-//! sentinels name.
+//! The distributed store: Redis (6.2 or later) or Valkey, a single server, the master that
+//! sentinels name, or a cluster.
 //!
 //! An adapter of the protocol. Every decision about a lock is made on the server, by a script
 //! that is the same decision as in [`crate::protocol`] in Lua; one step is one script and one
@@ -16,6 +16,8 @@
 //! | [`steps`] | batches, cut into calls by slot; a call's way to the node that serves its slot |
 //! | [`topology`] | which node serves a slot: a single server's |
 //! | [`sentinel`] | the same of a master that sentinels name |
+//! | [`cluster`], [`slots`] | the same of a cluster; its hash slots and its map |
+//! | [`flight`] | work that is done once for all that want it |
 //! | [`node`] | one server: its connection and its subscription |
 //! | [`connection`] | the one connection for commands to a server, supervised |
 //! | [`subscription`] | the connection that hears of a server's grants |
@@ -49,15 +51,18 @@
 //!   later: a caller that has given up must not be granted a lock.
 
 mod address;
+mod cluster;
 mod connection;
 mod error;
 mod eviction;
+mod flight;
 pub(crate) mod hosts;
 mod node;
 pub(crate) mod reply;
 pub(crate) mod requests;
 pub(crate) mod script;
 mod sentinel;
+mod slots;
 mod steps;
 mod subscription;
 mod topology;
@@ -72,6 +77,7 @@ use crate::info::LockInfo;
 use crate::key::Key;
 
 pub(crate) use address::Address;
+use cluster::Cluster;
 use connection::About;
 pub(crate) use connection::Connector;
 pub(crate) use connection::Dialer;
@@ -127,11 +133,24 @@ impl RedisStore {
         }
     }
 
+    /// The cluster that the nodes at `given` are of; `shown` is the URL without its password.
+    pub(crate) fn of_cluster(
+        connector: Arc<dyn Connector>,
+        given: Vec<Address>,
+        shown: Arc<str>,
+    ) -> Self {
+        Self {
+            topology: Arc::new(Cluster::new(connector, given, Arc::clone(&shown))),
+            shown,
+        }
+    }
+
     /// Asks who a foreign holder says that it is: the Python AppLocker writes that into a key of
     /// its own. One more round trip, and only where a key is not ours. For people: without an
     /// answer, or with one that says nothing, the holder stays unnamed.
     async fn name_foreign(&self, key: &Key, holder: &mut LockInfo, within: Duration) {
-        let Some(node) = self.topology.known(self.topology.slot(key)) else {
+        let info = Key::of_lock(&requests::python_info(key));
+        let Some(node) = self.topology.known(self.topology.slot(&info)) else {
             return;
         };
         let command = requests::read_python_info(key);
@@ -176,6 +195,10 @@ impl Store for RedisStore {
                 Err(failed) => Err(failed.error),
             }
         })
+    }
+
+    fn place(&self, key: &Key) -> u64 {
+        self.topology.place(key)
     }
 
     fn watch(&self, notifications: &Notifications) {
@@ -242,7 +265,9 @@ impl Store for RedisStore {
             let mut answer = self.ask(&key, call, within).await?;
             if reply::is_plain(&answer) {
                 // Nothing was done yet.
-                let call = |_: &Node| requests::force_release_plain(&key);
+                let info = Key::of_lock(&requests::python_info(&key));
+                let is_beside = self.topology.slot(&info) == self.topology.slot(&key);
+                let call = |_: &Node| requests::force_release_plain(&key, is_beside);
                 let left = within.saturating_sub(begun.elapsed());
                 answer = self.ask(&key, call, left).await?;
             }

@@ -151,10 +151,16 @@ pub(crate) fn force_release(key: &Key, stale: Option<Duration>) -> ScriptCall {
 }
 
 /// The same in any case, a plain string included. With a key that a lock of ours does not need: a
-/// user may have no right to it, and in a cluster it is in another slot.
-pub(crate) fn force_release_plain(key: &Key) -> ScriptCall {
+/// user may have no right to it. `is_beside`: it is in the lock's slot; in a cluster it seldom is,
+/// and then it is left alone.
+pub(crate) fn force_release_plain(key: &Key, is_beside: bool) -> ScriptCall {
     let mut call = ScriptCall::new(&FORCE_RELEASE, 5, 1);
-    call.sides(key).text(&python_info(key)).text("-1");
+    call.sides(key);
+    match is_beside {
+        true => call.text(&python_info(key)),
+        false => call.lock(key),
+    };
+    call.text("-1");
     call
 }
 

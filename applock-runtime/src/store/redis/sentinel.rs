@@ -4,7 +4,7 @@
 //! promotes a replica ('High availability with Redis Sentinel' in Redis's documentation). Whoever
 //! writes asks them which server is the master. A lock has to ask more often than that:
 //!
-//! - *The address of a moment ago is never dialled again* ([`Lifetime::Single`]). A master that
+//! - *The address of a moment ago is never dialled again* ([`Lifetime::Connection`]). A master that
 //!   was killed and started again is empty, and grants every lock.
 //! - *An error is not waited for.* At a planned failover the old master goes on answering 'yes' for
 //!   ten seconds, while the new one grants the same locks. So the store subscribes to each
@@ -32,7 +32,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::{Either, join3, select};
 use futures_util::stream::FuturesUnordered;
 use redis::{RedisResult, Value};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::key::Key;
@@ -44,9 +44,10 @@ use crate::store::{
 use super::address::Address;
 use super::connection::{About, Connection, Connector, Failed, Lifetime};
 use super::error::Hint;
+use super::flight::Flight;
 use super::node::Node;
 use super::reply;
-use super::topology::{Slot, Topology, Turn};
+use super::topology::{Slot, Topology, Turn, jittered, late};
 
 /// The longest that a sentinel may take to answer.
 const ANSWER: Duration = Duration::from_millis(300);
@@ -88,6 +89,8 @@ pub(super) struct Sentinels {
     given: Vec<Address>,
     /// The URL without its passwords.
     shown: Arc<str>,
+    /// Searches for the master.
+    searches: Arc<Flight<StoreResult<Arc<Node>>>>,
     /// A search under way has to begin anew.
     switched: Notify,
     /// Which sentinel is asked next.
@@ -104,10 +107,6 @@ struct State {
     master: Option<Arc<Node>>,
     /// The highest epoch that a sentinel has named a master with.
     epoch: u64,
-    /// A search is under way.
-    is_seeking: bool,
-    /// The callers that wait for it.
-    waiting: Vec<oneshot::Sender<StoreResult<Arc<Node>>>>,
     /// The engines that are told of another master.
     notified: Vec<Notifications>,
     /// A person was told that no sentinel answers, or that they name a replica.
@@ -153,6 +152,7 @@ impl Sentinels {
             name,
             given,
             shown,
+            searches: Arc::default(),
             switched: Notify::new(),
             turn: AtomicUsize::new(0),
             state: Mutex::default(),
@@ -177,7 +177,7 @@ impl Sentinels {
             Arc::clone(&self.sentinels),
             address.clone(),
             format!("the sentinel {address} of {}", self.shown).into(),
-            Lifetime::Renewed,
+            Lifetime::Program,
         );
         Arc::new(Peer {
             address: address.clone(),
@@ -278,7 +278,7 @@ impl Sentinels {
             &self.servers,
             named.master,
             Arc::clone(&self.shown),
-            Lifetime::Single,
+            Lifetime::Connection,
         );
         node.connection.open(DIAL).await?;
         is_master(&node).await?;
@@ -296,7 +296,7 @@ impl Sentinels {
             self.listen_to_all(engine);
             if is_another {
                 // An engine that has ended has dropped its receiver.
-                let _ = engine.send(Notification::Moved);
+                let _ = engine.send(Notification::Moved(Arc::new(|_| true)));
             }
         }
         Ok(node)
@@ -304,28 +304,16 @@ impl Sentinels {
 
     /// Looks, and begins anew when one of the sentinels tells of a switch meanwhile: the dial of a
     /// dead master may take long.
-    async fn seek(self: Arc<Self>) {
-        let unfinished = Seeking(&self);
-        let outcome = loop {
+    async fn seek(self: Arc<Self>) -> StoreResult<Arc<Node>> {
+        loop {
             let looking = pin!(self.look());
             let switched = pin!(self.switched.notified());
-            match select(looking, switched).await {
-                Either::Left((outcome, _)) => break outcome,
-                Either::Right(_) => (),
+            if let Either::Left((outcome, _)) = select(looking, switched).await {
+                if let Err(error) = &outcome {
+                    self.warn(error);
+                }
+                return outcome;
             }
-        };
-        std::mem::forget(unfinished);
-        let waiting = {
-            let mut state = self.state();
-            state.is_seeking = false;
-            std::mem::take(&mut state.waiting)
-        };
-        for tell in waiting {
-            // A caller that has given up has dropped its receiver.
-            let _ = tell.send(outcome.clone());
-        }
-        if let Err(error) = outcome {
-            self.warn(&error);
         }
     }
 
@@ -341,30 +329,9 @@ impl Sentinels {
 
     /// Starts a search, or lets the one under way begin anew.
     fn look_again(self: &Arc<Self>) {
-        let mut state = self.state();
-        if state.is_seeking {
+        if !self.searches.start(Arc::clone(self).seek()) {
             self.switched.notify_one();
-            return;
         }
-        state.is_seeking = true;
-        drop(state);
-        tokio::spawn(Arc::clone(self).seek());
-    }
-
-    /// What the search under way comes to; starts one if there is none.
-    async fn sought(self: &Arc<Self>) -> StoreResult<Arc<Node>> {
-        let found = {
-            let mut state = self.state();
-            let (tell, found) = oneshot::channel();
-            state.waiting.push(tell);
-            if !state.is_seeking {
-                state.is_seeking = true;
-                // A task of its own: a caller that gives up must not stop it.
-                tokio::spawn(Arc::clone(self).seek());
-            }
-            found
-        };
-        found.await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Subscribes to each sentinel that no task is subscribed to.
@@ -550,30 +517,6 @@ async fn is_master(node: &Node) -> StoreResult<()> {
     }
 }
 
-fn late() -> StoreError {
-    StoreError::new(
-        StoreErrorKind::NotDone,
-        "no answer in time",
-        "see whether the server is overloaded or the network is cut",
-    )
-}
-
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(1.0 - fastrand::f64() / 2.0)
-}
-
-/// A search under way. If its task is dropped (the engine's runtime has ended), the next one may
-/// begin, and the callers that waited for this one get an error.
-struct Seeking<'a>(&'a Sentinels);
-
-impl Drop for Seeking<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.is_seeking = false;
-        state.waiting.clear();
-    }
-}
-
 /// The task that is subscribed to a sentinel. When it ends, however, another one may begin.
 struct Heard<'a>(&'a Peer);
 
@@ -601,11 +544,12 @@ impl Topology for Sentinels {
                 if let Some(known) = self.known(slot) {
                     return Ok(known);
                 }
-                let failed = match timeout_at(deadline, self.sought()).await {
-                    Ok(Ok(node)) => return Ok(node),
-                    Ok(Err(failed)) if failed.is_passing() => failed,
-                    Ok(Err(failed)) => return Err(failed),
-                    Err(_) => return Err(late()),
+                let seeking = self.searches.outcome(Arc::clone(&self).seek());
+                let failed = match timeout_at(deadline, seeking).await {
+                    Ok(Some(Ok(node))) => return Ok(node),
+                    Ok(Some(Err(failed))) if failed.is_passing() => failed,
+                    Ok(Some(Err(failed))) => return Err(failed),
+                    Ok(None) | Err(_) => return Err(late()),
                 };
                 let pause = jittered(PAUSE);
                 if Instant::now() + pause >= deadline {

@@ -29,7 +29,7 @@ use crate::store::{
 use super::connection::About;
 use super::node::Node;
 use super::script::ScriptCall;
-use super::topology::{Slot, Turn};
+use super::topology::{Slot, Turn, late};
 use super::{RedisStore, error, reply, requests};
 
 /// The most redirections of one step, as one answer may lead to another. More mean that nodes
@@ -198,6 +198,8 @@ impl RedisStore {
         let deadline = Instant::now() + within;
         let mut sent_to = None;
         let mut hops = 0;
+        // Why the last try came to nothing, and not only that its time was over.
+        let mut cause = None;
         for tries in 1.. {
             let left = deadline.saturating_duration_since(Instant::now());
             let (node, asking) = match sent_to.take().or_else(|| self.known(slot)) {
@@ -223,22 +225,18 @@ impl RedisStore {
                     }
                 }
             };
+            let error = error::not_done(failed.error, &failed.hint, slot);
+            if !error.is_late() || cause.is_none() {
+                cause = Some(error);
+            }
             if deadline.saturating_duration_since(Instant::now()) <= pause {
-                // Certainly not done, for else it would have been told.
-                let mut error = StoreError::from(failed);
-                error.kind = StoreErrorKind::NotDone;
-                return Err(error);
+                break;
             }
             if !pause.is_zero() {
                 sleep(pause).await;
             }
         }
-        // Not reached.
-        Err(StoreError::new(
-            StoreErrorKind::NotDone,
-            "no answer in time",
-            "",
-        ))
+        Err(cause.unwrap_or_else(late))
     }
 
     fn known(&self, slot: Slot) -> Option<(Arc<Node>, bool)> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::Key;
-use crate::store::{Notifications, StoreFuture, StoreResult};
+use crate::store::{Notifications, StoreError, StoreErrorKind, StoreFuture, StoreResult};
 
 use super::address::Address;
 use super::connection::{Connector, Failed, Lifetime};
@@ -19,6 +19,11 @@ pub(super) type Slot = u16;
 pub(super) trait Topology: Send + Sync + fmt::Debug + 'static {
     /// The slot of a lock and of all keys beside it. Locks of different slots never share a call.
     fn slot(&self, key: &Key) -> Slot;
+
+    /// Locks of different places never wait for one another's answers: those of different nodes.
+    fn place(&self, _key: &Key) -> u64 {
+        0
+    }
 
     /// The node that serves the slot, if that is known and need not be asked for. No I/O.
     fn known(&self, slot: Slot) -> Option<Arc<Node>>;
@@ -42,6 +47,16 @@ pub(super) trait Topology: Send + Sync + fmt::Debug + 'static {
     fn forked(&self) -> Arc<dyn Topology>;
 }
 
+/// A pause of which up to half is random, so that a fleet does not ask in step.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(1.0 - fastrand::f64() / 2.0)
+}
+
+/// Nothing was sent, for nobody has said in time where to.
+pub(super) fn late() -> StoreError {
+    StoreError::late(StoreErrorKind::NotDone)
+}
+
 /// What is to follow a failure.
 #[derive(Debug)]
 pub(super) enum Turn {
@@ -51,7 +66,6 @@ pub(super) enum Turn {
     /// served by then.
     Again(Duration),
     /// The same, at this node; `asking` for a slot that it is only about to get.
-    #[expect(dead_code, reason = "the topology of a cluster follows")]
     At { node: Arc<Node>, asking: bool },
 }
 
@@ -67,7 +81,7 @@ pub(super) struct Single {
 impl Single {
     pub(super) fn new(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         let address = Address::Given;
-        let node = Node::new(&connector, address, Arc::clone(&shown), Lifetime::Renewed);
+        let node = Node::new(&connector, address, Arc::clone(&shown), Lifetime::Program);
         Self {
             connector,
             shown,

@@ -52,7 +52,7 @@ async fn a_connection_that_answers_nothing_is_dialled_anew() {
         Arc::new(dialer),
         Address::Given,
         "redis://test".into(),
-        Lifetime::Renewed,
+        Lifetime::Program,
     ));
     connection.open(SOON).await.unwrap();
     let ping = redis::cmd("PING");
@@ -105,7 +105,7 @@ fn connection_to(url: String) -> Arc<Connection> {
         Arc::new(dialer),
         Address::Given,
         "redis://test".into(),
-        Lifetime::Renewed,
+        Lifetime::Program,
     ))
 }
 
@@ -142,7 +142,7 @@ async fn timeouts_that_are_not_in_a_row_end_no_connection() {
 async fn an_old_connection_that_is_heard_of_late_neither_ends_nor_excuses_the_new_one() {
     let (url, _go_on, _) = late_server();
     let connection = connection_to(url);
-    let error = || unanswered(StoreErrorKind::Unknown);
+    let error = || StoreError::late(StoreErrorKind::Unknown);
     let live = |connection: &Connection| {
         let state = connection.state();
         state.live.as_ref().map(|live| (live.epoch, live.timeouts))

@@ -1,0 +1,585 @@
+//! A cluster: many masters, each with some of the hash slots.
+//!
+//! A lock and the keys beside it share a slot, so that each step is one script at one node. The map
+//! of slots is fetched from the nodes themselves, and every answer may correct it:
+//!
+//! | answer | the step | the map |
+//! |---|---|---|
+//! | `MOVED` | at the node that it names | that slot at once, all soon |
+//! | `ASK` | at the node that it names, behind `ASKING` | – |
+//! | `TRYAGAIN` | again, after a pause | – |
+//! | `CLUSTERDOWN`, `READONLY`, `LOADING`, no connection | again, after a pause | is fetched |
+//! | no answer | told: it may have been carried out | is fetched, from other nodes |
+//!
+//! # The dangers
+//!
+//! - *A map that is old.* A master that was cut off from the others tells an old one. Three nodes
+//!   are asked; the map of the highest epoch counts, of a node that says that the cluster is well.
+//! - *A map that is empty*, as a node that was reset tells: it is no answer.
+//! - *A master that nobody talks to is replaced.* No error would tell: the map is also fetched now
+//!   and then.
+//! - *A frozen master.* It refuses nothing, so its first silence has the map fetched; from then on
+//!   until all is well again each tenth of a second.
+//! - *A yes of a master that was replaced.* A node that has lost its slots is retired, and what it
+//!   answers then does not count.
+//! - *A storm.* One task fetches the map, for all steps that want it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::{Either, join, select};
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::key::Key;
+use crate::store::{
+    Notification, Notifications, StoreError, StoreErrorKind, StoreFuture, StoreResult,
+};
+
+use super::address::Address;
+use super::connection::{About, Connection, Connector, Failed, Lifetime};
+use super::error::{CLUSTER_DOWN_REMEDY, Hint};
+use super::flight::Flight;
+use super::node::Node;
+use super::reply;
+use super::slots::{Range, SLOTS, ranges, slot};
+use super::topology::{Slot, Topology, Turn, jittered, late};
+
+/// The longest that a node may take to tell its map.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// When one node has told a good map, the others get this long still.
+const STRAGGLERS: Duration = Duration::from_millis(20);
+
+/// So many nodes are asked for it at a time.
+const ASKED: usize = 3;
+
+/// How often the map is fetched while a node is in trouble, and while none is.
+const IN_TROUBLE: Duration = Duration::from_millis(100);
+const IN_PEACE: Duration = Duration::from_secs(30);
+
+/// For so long after the last failure a node counts as being in trouble.
+const TROUBLE: Duration = Duration::from_secs(5);
+
+/// Between two tries of a step that nothing was done of.
+const PAUSE: Duration = Duration::from_millis(60);
+
+/// The first pause of a step whose slot is on its way to another node; it doubles.
+const MIGRATING: Duration = Duration::from_millis(5);
+const LONGEST_MIGRATING: Duration = Duration::from_millis(100);
+
+/// In the table of slots: no node is known.
+const NONE: u16 = u16::MAX;
+
+/// One cluster.
+pub(super) struct Cluster {
+    connector: Arc<dyn Connector>,
+    /// The nodes that the URL names.
+    given: Vec<Address>,
+    /// The URL without its password.
+    shown: Arc<str>,
+    /// Fetches of the map.
+    fetches: Arc<Flight<StoreResult<()>>>,
+    /// A node is in trouble: whoever fetches the map now and then does so at once.
+    troubled: Notify,
+    state: Mutex<State>,
+}
+
+/// What is known, under one mutex that is never held across an `await`.
+struct State {
+    /// For each slot the place of its master in `nodes`. Empty before the first map.
+    owners: Vec<u16>,
+    /// Nodes that have slots, or had a step sent to them. One that has gone leaves its place empty.
+    nodes: Vec<Option<Arc<Node>>>,
+    /// The replicas that the map names: to be asked for the next one.
+    replicas: Vec<Address>,
+    /// Connections for the map alone: to replicas, and to the URL's hosts.
+    others: HashMap<Address, Arc<Connection>>,
+    /// The highest epoch that a map was told with.
+    epoch: u64,
+    /// When the map was fetched last.
+    fetched: Option<Instant>,
+    /// Nodes that have not answered since: they are asked for the map last.
+    suspects: Vec<Address>,
+    /// The last failure of a node.
+    trouble: Option<Instant>,
+    /// The engines that are told of slots that have moved.
+    notified: Vec<Notifications>,
+}
+
+/// A map, as one node tells it.
+struct Told {
+    ranges: Vec<Range>,
+    epoch: u64,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("url", &self.shown)
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn owner(&self, slot: Slot) -> Option<&Arc<Node>> {
+        let place = *self.owners.get(usize::from(slot))?;
+        self.nodes.get(usize::from(place))?.as_ref()
+    }
+
+    fn is_troubled(&self) -> bool {
+        self.trouble.is_some_and(|at| at.elapsed() < TROUBLE)
+    }
+
+    /// The place of the node at that address; where there is none, makes one.
+    fn place(&mut self, address: &Address, make: impl FnOnce() -> Arc<Node>) -> u16 {
+        let is_there = |node: &Option<Arc<Node>>| match node {
+            Some(node) => node.address == *address,
+            None => false,
+        };
+        let place = match self.nodes.iter().position(is_there) {
+            Some(place) => place,
+            None => match self
+                .nodes
+                .iter_mut()
+                .enumerate()
+                .find(|(_, node)| node.is_none())
+            {
+                Some((place, empty)) => {
+                    *empty = Some(make());
+                    place
+                }
+                None => {
+                    self.nodes.push(Some(make()));
+                    self.nodes.len() - 1
+                }
+            },
+        };
+        u16::try_from(place).unwrap_or(NONE)
+    }
+}
+
+impl Cluster {
+    /// `given` are nodes of the cluster; `shown` is the URL without its password. Does no I/O.
+    pub(super) fn new(connector: Arc<dyn Connector>, given: Vec<Address>, shown: Arc<str>) -> Self {
+        Self {
+            connector,
+            given,
+            shown,
+            fetches: Arc::default(),
+            troubled: Notify::new(),
+            state: Mutex::new(State {
+                owners: Vec::new(),
+                nodes: Vec::new(),
+                replicas: Vec::new(),
+                others: HashMap::new(),
+                epoch: 0,
+                fetched: None,
+                suspects: Vec::new(),
+                trouble: None,
+                notified: Vec::new(),
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_node(&self, address: &Address) -> Arc<Node> {
+        let shown = format!("the node {address} of {}", self.shown);
+        Node::new(
+            &self.connector,
+            address.clone(),
+            shown.into(),
+            Lifetime::Node,
+        )
+    }
+
+    /// The node at an address that another node has named.
+    fn node_at(&self, address: &Address) -> Option<Arc<Node>> {
+        let mut state = self.state();
+        let place = state.place(address, || self.make_node(address));
+        state.nodes.get(usize::from(place))?.clone()
+    }
+
+    /// Notes that a node has failed, and has the map fetched.
+    fn trouble(self: &Arc<Self>, node: &Address) {
+        let mut state = self.state();
+        state.trouble = Some(Instant::now());
+        if !state.suspects.contains(node) {
+            state.suspects.push(node.clone());
+        }
+        drop(state);
+        self.fetch_soon();
+    }
+
+    /// Has the map fetched, unless that is being done.
+    fn fetch_soon(self: &Arc<Self>) {
+        self.fetches.start(Arc::clone(self).fetch());
+        self.troubled.notify_one();
+    }
+
+    /// The connections over which the map may be asked for, the best first: to masters, to
+    /// replicas, to the URL's hosts; those that did not answer last are the last.
+    fn to_be_asked(&self) -> Vec<(Address, Arc<Connection>)> {
+        let mut state = self.state();
+        let nodes = state.nodes.iter().flatten();
+        let mut all: Vec<_> = nodes
+            .map(|node| (node.address.clone(), Arc::clone(&node.connection)))
+            .collect();
+        fastrand::shuffle(&mut all);
+        let mut more = state.replicas.clone();
+        fastrand::shuffle(&mut more);
+        for address in more.into_iter().chain(self.given.iter().cloned()) {
+            if all.iter().any(|(known, _)| *known == address) {
+                continue;
+            }
+            let connection = state.others.entry(address.clone()).or_insert_with(|| {
+                let shown = format!("the node {address} of {}", self.shown);
+                Arc::new(Connection::new(
+                    Arc::clone(&self.connector),
+                    address.clone(),
+                    shown.into(),
+                    Lifetime::Node,
+                ))
+            });
+            all.push((address, Arc::clone(connection)));
+        }
+        all.sort_by_key(|(address, _)| state.suspects.contains(address));
+        all
+    }
+
+    /// Fetches the map once: asks some nodes, and where none of them tells a good one, others.
+    async fn fetch(self: Arc<Self>) -> StoreResult<()> {
+        let before = self.state().fetched;
+        if let Some(at) = before {
+            // Not in step with other processes, and not in a storm.
+            let pause = jittered(IN_TROUBLE).saturating_sub(at.elapsed());
+            sleep(pause).await;
+        }
+        self.state().fetched = Some(Instant::now());
+        let all = self.to_be_asked();
+        let (mut failed, mut older) = (None, None);
+        for some in all.chunks(ASKED) {
+            let mut answers: FuturesUnordered<_> = some
+                .iter()
+                .map(|(address, connection)| ask(address, connection))
+                .collect();
+            let mut until = Instant::now() + ANSWER;
+            let mut best: Option<Told> = None;
+            while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
+                match answer {
+                    Ok(told) => {
+                        if best.as_ref().is_none_or(|best| told.epoch > best.epoch) {
+                            best = Some(told);
+                        }
+                        until = until.min(Instant::now() + STRAGGLERS);
+                    }
+                    Err(error) => keep_worst(&mut failed, error),
+                }
+            }
+            drop(answers);
+            match best {
+                Some(told) if told.epoch >= self.state().epoch => {
+                    self.adopt(told);
+                    return Ok(());
+                }
+                // A master that was cut off; or, where all say so, a cluster that was set up anew.
+                Some(told) => {
+                    let newest = older.get_or_insert_with(|| Told {
+                        ranges: Vec::new(),
+                        epoch: 0,
+                    });
+                    if told.epoch >= newest.epoch {
+                        *newest = told;
+                    }
+                }
+                None => (),
+            }
+        }
+        if let Some(told) = older {
+            self.adopt(told);
+            return Ok(());
+        }
+        Err(failed.unwrap_or_else(|| {
+            StoreError::new(
+                StoreErrorKind::NotDone,
+                "no node of the cluster answers",
+                "see whether the nodes that the URL names are up, and can be reached",
+            )
+        }))
+    }
+
+    /// Takes a map over: nodes that have lost their slots are retired, and holders and waiters of
+    /// slots that have another node are told.
+    fn adopt(self: &Arc<Self>, told: Told) {
+        let mut state = self.state();
+        state.epoch = told.epoch;
+        state.replicas.clear();
+        let mut owners = vec![NONE; SLOTS];
+        for range in &told.ranges {
+            let place = state.place(&range.master, || self.make_node(&range.master));
+            for owner in owners
+                .iter_mut()
+                .take(usize::from(range.last) + 1)
+                .skip(usize::from(range.first))
+            {
+                *owner = place;
+            }
+            state.replicas.extend(range.replicas.iter().cloned());
+        }
+        let before = std::mem::replace(&mut state.owners, owners);
+        // A slot without a node has no other node than before.
+        let moved: Vec<bool> = before
+            .iter()
+            .zip(&state.owners)
+            .map(|(before, now)| before != now && *before != NONE && *now != NONE)
+            .collect();
+        let has_slots =
+            |owners: &[u16], place: usize| owners.iter().any(|owner| usize::from(*owner) == place);
+        let mut retired = Vec::new();
+        for place in 0..state.nodes.len() {
+            // One that never had any may be about to get some.
+            if has_slots(&before, place) && !has_slots(&state.owners, place) {
+                retired.extend(state.nodes.get_mut(place).and_then(Option::take));
+            }
+        }
+        let replicas = state.replicas.clone();
+        let is_needed =
+            |address: &Address| replicas.contains(address) || self.given.contains(address);
+        state.others.retain(|address, _| is_needed(address));
+        state.notified.retain(|engine| !engine.is_closed());
+        let engines = state.notified.clone();
+        drop(state);
+        for node in retired {
+            tracing::info!(store = %self.shown, node = %node.address, "this node has no slots any more");
+            node.retire();
+        }
+        if moved.contains(&true) {
+            let moved = Arc::new(moved);
+            for engine in engines {
+                let moved = Arc::clone(&moved);
+                let has_moved =
+                    move |key: &Key| moved.get(usize::from(slot(&key.lock))) == Some(&true);
+                // An engine that has ended has dropped its receiver.
+                let _ = engine.send(Notification::Moved(Arc::new(has_moved)));
+            }
+        }
+    }
+
+    /// Notes that a node has named another one for a slot.
+    fn moved(self: &Arc<Self>, slot: Slot, to: &Address) -> Option<Arc<Node>> {
+        let mut state = self.state();
+        let place = state.place(to, || self.make_node(to));
+        if let Some(owner) = state.owners.get_mut(usize::from(slot)) {
+            *owner = place;
+        }
+        let node = state.nodes.get(usize::from(place))?.clone();
+        let engines = state.notified.clone();
+        drop(state);
+        for engine in engines {
+            let has_moved = move |key: &Key| super::slots::slot(&key.lock) == slot;
+            let _ = engine.send(Notification::Moved(Arc::new(has_moved)));
+        }
+        node
+    }
+
+    /// Fetches the map now and then, and while a node is in trouble again and again.
+    async fn fetch_now_and_then(self: Arc<Self>, engine: Notifications) {
+        loop {
+            let (is_used, pause) = {
+                let state = self.state();
+                let pause = if state.is_troubled() {
+                    IN_TROUBLE
+                } else {
+                    IN_PEACE
+                };
+                (state.fetched.is_some(), pause)
+            };
+            let pause = pause.mul_f64(0.8 + fastrand::f64() * 0.4);
+            let over = pin!(engine.closed());
+            let (timer, troubled) = (pin!(sleep(pause)), pin!(self.troubled.notified()));
+            match select(select(timer, troubled), over).await {
+                Either::Right(_) => return,
+                Either::Left(_) if is_used => {
+                    let fetched = self.fetches.outcome(Arc::clone(&self).fetch()).await;
+                    if matches!(fetched, Some(Ok(()))) {
+                        self.state().suspects.clear();
+                    }
+                }
+                Either::Left(_) => (),
+            }
+        }
+    }
+}
+
+/// Of several failures the one that a person has to mend.
+fn keep_worst(kept: &mut Option<StoreError>, error: StoreError) {
+    if kept.as_ref().is_none_or(StoreError::is_passing) {
+        *kept = Some(error);
+    }
+}
+
+/// Asks one node for its map, and whether the cluster is well.
+async fn ask(address: &Address, connection: &Arc<Connection>) -> StoreResult<Told> {
+    let command = |what: &str| {
+        let mut command = redis::cmd("CLUSTER");
+        command.arg(what);
+        command
+    };
+    let (info, slots) = (command("INFO"), command("SLOTS"));
+    let about = About::default();
+    let send = |command| connection.send(command, false, about, ANSWER);
+    let (info, slots) = join(send(&info), send(&slots)).await;
+    let slots = slots.map_err(|failed| no_cluster(failed.error))?;
+    let info = info
+        .map_err(|failed| failed.error)
+        .map(|info| reply::text(&info).unwrap_or_default())?;
+    let field = |name: &str| {
+        let mut lines = info.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+    };
+    if field("cluster_state").map(str::trim) != Some("ok") {
+        return Err(StoreError::new(
+            StoreErrorKind::NotDone,
+            format!("the cluster is down, as its node {address} says"),
+            CLUSTER_DOWN_REMEDY,
+        ));
+    }
+    let epoch = field("cluster_current_epoch").and_then(|epoch| epoch.trim().parse().ok());
+    match ranges(&slots, address) {
+        Some(ranges) => Ok(Told {
+            ranges,
+            epoch: epoch.unwrap_or(0),
+        }),
+        None => Err(StoreError::new(
+            StoreErrorKind::NotDone,
+            format!("the node {address} knows of no slot that a node has"),
+            "see whether it was reset, and is part of the cluster",
+        )),
+    }
+}
+
+/// What a server that is no cluster's node answers is no trouble that passes.
+fn no_cluster(error: StoreError) -> StoreError {
+    if !error.what.contains("cluster support disabled") {
+        return error;
+    }
+    StoreError::new(
+        StoreErrorKind::Misconfigured,
+        "this Redis is no node of a cluster",
+        "write redis:// in place of redis+cluster://",
+    )
+}
+
+impl Topology for Cluster {
+    fn slot(&self, key: &Key) -> Slot {
+        slot(&key.lock)
+    }
+
+    fn known(&self, slot: Slot) -> Option<Arc<Node>> {
+        self.state().owner(slot).cloned()
+    }
+
+    fn place(&self, key: &Key) -> u64 {
+        let place = self
+            .state()
+            .owners
+            .get(usize::from(slot(&key.lock)))
+            .copied();
+        u64::from(place.unwrap_or(NONE))
+    }
+
+    fn find(self: Arc<Self>, slot: Slot, within: Duration) -> StoreFuture<StoreResult<Arc<Node>>> {
+        Box::pin(async move {
+            let deadline = Instant::now() + within;
+            loop {
+                if let Some(known) = self.known(slot) {
+                    return Ok(known);
+                }
+                let fetching = self.fetches.outcome(Arc::clone(&self).fetch());
+                let failed = match timeout_at(deadline, fetching).await {
+                    Ok(Some(Ok(()))) => match self.known(slot) {
+                        Some(known) => return Ok(known),
+                        None => StoreError::new(
+                            StoreErrorKind::NotDone,
+                            format!("no node of the cluster has the lock's slot ({slot})"),
+                            CLUSTER_DOWN_REMEDY,
+                        ),
+                    },
+                    Ok(Some(Err(failed))) if failed.is_passing() => failed,
+                    Ok(Some(Err(failed))) => return Err(failed),
+                    Ok(None) | Err(_) => return Err(late()),
+                };
+                let pause = jittered(PAUSE);
+                if Instant::now() + pause >= deadline {
+                    return Err(failed);
+                }
+                sleep(pause).await;
+            }
+        })
+    }
+
+    fn turn(self: Arc<Self>, slot: Slot, from: &Arc<Node>, failed: &Failed, tries: u32) -> Turn {
+        let beside = |to: &Address| match to {
+            Address::Named(host, port) if host.is_empty() => {
+                Address::beside(None, *port, &from.address)
+            }
+            to => to.clone(),
+        };
+        match &failed.hint {
+            Hint::Moved(to) => {
+                let node = self.moved(slot, &beside(to));
+                self.fetch_soon();
+                match node {
+                    Some(node) => Turn::At {
+                        node,
+                        asking: false,
+                    },
+                    None => Turn::Again(jittered(PAUSE)),
+                }
+            }
+            Hint::Ask(to) => match self.node_at(&beside(to)) {
+                Some(node) => Turn::At { node, asking: true },
+                None => Turn::Again(jittered(PAUSE)),
+            },
+            Hint::Migrating => {
+                let pause = MIGRATING.saturating_mul(1 << tries.min(8));
+                Turn::Again(jittered(pause.min(LONGEST_MIGRATING)))
+            }
+            Hint::ClusterDown | Hint::NotServing | Hint::Unreachable => {
+                self.trouble(&from.address);
+                Turn::Again(jittered(PAUSE))
+            }
+            Hint::Silent => {
+                self.trouble(&from.address);
+                Turn::Tell
+            }
+            Hint::None => Turn::Tell,
+        }
+    }
+
+    fn shares_calls(&self, _node: &Node) -> bool {
+        // Those of one slot.
+        true
+    }
+
+    fn watch(self: Arc<Self>, notifications: &Notifications) {
+        self.state().notified.push(notifications.clone());
+        tokio::spawn(self.fetch_now_and_then(notifications.clone()));
+    }
+
+    fn forked(&self) -> Arc<dyn Topology> {
+        Arc::new(Self::new(
+            Arc::clone(&self.connector),
+            self.given.clone(),
+            Arc::clone(&self.shown),
+        ))
+    }
+}
