@@ -8,15 +8,19 @@
 
 pub mod child;
 pub mod clock;
+pub mod cluster;
 pub mod fault;
 pub mod lease;
 pub mod log;
 pub mod panics;
+pub mod ports;
 pub mod probe;
 pub mod proxy;
 pub mod queue;
 pub mod redis;
 pub mod refusal;
+pub mod sentinel;
+pub mod sets;
 pub mod stalls;
 pub mod steps;
 pub mod wait;

@@ -11,6 +11,7 @@ use redis::{Cmd, Connection, FromRedisValue, RedisResult};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::ports::ReservedPort;
 use super::wait;
 
 /// The failure on a machine without the server. Never a skip: a promise that was not
@@ -25,7 +26,11 @@ const START: Duration = Duration::from_secs(20);
 pub struct RedisServer {
     process: Option<Child>,
     port: u16,
+    /// Keeps the port for it while it is down.
+    reserved: Option<ReservedPort>,
     arguments: Vec<String>,
+    /// It is a sentinel, with these lines in its configuration besides.
+    sentinel: Option<String>,
     environment: Vec<(String, String)>,
     directory: TempDir,
     login: Option<(String, String)>,
@@ -48,31 +53,81 @@ impl RedisServer {
 
     /// With further environment, too.
     pub fn under(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut server = Self::new(arguments);
+        server.environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        server.started(|server| server.port = free_port())
+    }
+
+    /// With a port that no other test gets while it is down, and a bus port with it: for the
+    /// nodes of a cluster, and for what sentinels watch.
+    pub fn reserved(arguments: &[&str]) -> Self {
+        Self::new(arguments).started(Self::reserve)
+    }
+
+    /// A sentinel, with these lines in its configuration. It writes what it learns there, and
+    /// knows it again when it is restarted.
+    pub fn sentinel(lines: &str) -> Self {
+        let mut server = Self::new(&[]);
+        server.sentinel = Some(lines.to_owned());
+        server.started(Self::reserve)
+    }
+
+    fn new(arguments: &[&str]) -> Self {
         let mut server = Self {
             process: None,
-            port: free_port(),
+            port: 0,
+            reserved: None,
             arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
-            environment: environment
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
+            sentinel: None,
+            environment: Vec::new(),
             directory: tempfile::tempdir().expect("a temporary directory"),
             login: None,
         };
         if let Some(at) = arguments.iter().position(|text| *text == "--requirepass") {
             server.login = Some(("default".to_owned(), arguments[at + 1].to_owned()));
         }
-        // Another program may take the port between our check and the server's.
+        server
+    }
+
+    fn reserve(&mut self) {
+        let reserved = ReservedPort::new();
+        self.port = reserved.number();
+        self.reserved = Some(reserved);
+    }
+
+    /// Another program may take the port between our check and the server's.
+    fn started(mut self, choose_port: fn(&mut Self)) -> Self {
         for _ in 0..5 {
-            if server.launch() {
-                return server;
+            choose_port(&mut self);
+            if self.sentinel.is_some() {
+                self.configure_sentinel();
             }
-            server.port = free_port();
+            if self.launch() {
+                return self;
+            }
         }
         panic!(
             "redis-server did not start on five ports, one after the other; see its log in {:?}",
-            server.log()
+            self.log()
         );
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.directory.path().join("sentinel.conf")
+    }
+
+    fn configure_sentinel(&self) {
+        let lines = self.sentinel.as_deref().unwrap_or_default();
+        let text = format!(
+            "port {}\nbind 127.0.0.1\ndir {}\nlogfile {}\n{lines}\n",
+            self.port,
+            self.directory.path().display(),
+            self.log().display(),
+        );
+        std::fs::write(self.configuration(), text).expect("a file for the sentinel");
     }
 
     fn launch(&mut self) -> bool {
@@ -82,15 +137,22 @@ impl RedisServer {
     /// `false`: it ended before `met` was true.
     fn launch_until(&mut self, met: impl Fn(&Self) -> bool) -> bool {
         let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
-        let mut process = Command::new(program)
-            .args(["--port", &self.port.to_string()])
-            .args(["--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no"])
-            .arg("--dir")
-            .arg(self.directory.path())
-            .arg("--logfile")
-            .arg(self.log())
-            .args(&self.arguments)
+        let mut command = Command::new(program);
+        if self.sentinel.is_some() {
+            // The same program: a package without redis-sentinel will do.
+            command.arg(self.configuration()).arg("--sentinel");
+        } else {
+            command
+                .args(["--port", &self.port.to_string()])
+                .args(["--bind", "127.0.0.1"])
+                .args(["--save", "", "--appendonly", "no"])
+                .arg("--dir")
+                .arg(self.directory.path())
+                .arg("--logfile")
+                .arg(self.log())
+                .args(&self.arguments);
+        }
+        let mut process = command
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -210,6 +272,111 @@ impl RedisServer {
             "redis-server did not start again: {:?}",
             self.log()
         );
+    }
+}
+
+impl RedisServer {
+    /// Asks it to end (SIGTERM), and waits until it has: a master first waits for its
+    /// replicas, up to 10 seconds (`shutdown-timeout`).
+    pub fn terminate(&mut self) {
+        kill_process(self.pid(), Signal::TERM).expect("SIGTERM");
+        let process = self.process.as_mut().expect("the server runs");
+        wait::until("the server ends", START, || {
+            process.try_wait().expect("its state").is_some()
+        });
+        self.process = None;
+    }
+
+    /// From now on it keeps its data when it is killed and restarted. (What it writes to its
+    /// file survives its process, without a sync.)
+    pub fn keep_data(&mut self) {
+        let () = self.run("CONFIG SET appendfsync no");
+        let () = self.run("CONFIG SET appendonly yes");
+        wait::until("its data is in its file", START, || {
+            self.info("aof_rewrite_in_progress") + self.info("aof_rewrite_scheduled") == 0
+        });
+        let keep = ["--appendonly", "yes", "--appendfsync", "no"];
+        self.arguments.extend(keep.map(str::to_owned));
+    }
+
+    /// Starts it again at another port, after [`kill`](Self::kill): it has moved.
+    pub fn restart_elsewhere(&mut self) {
+        self.kill();
+        self.reserve();
+        self.restart();
+    }
+
+    /// A master loses its replicas for good, and a replica that it asks to come back is
+    /// refused; whatever is connected already goes on. What is written from now on reaches no
+    /// replica, for certain: a frozen one would read it from its socket when it wakes.
+    pub fn part_from_replicas(&mut self) {
+        let () = self.run("CONFIG SET requirepass parted");
+        self.login = Some(("default".to_owned(), "parted".to_owned()));
+        let _: i64 = self.run("CLIENT KILL TYPE replica");
+        wait::until("it has no replica", START, || {
+            self.info("connected_slaves") == 0
+        });
+    }
+
+    /// The same, and sentinels lose it, too: only clients that are connected already still
+    /// reach it.
+    pub fn cut_off(&mut self) {
+        self.part_from_replicas();
+        let list: String = self.run("CLIENT LIST");
+        for client in list.lines() {
+            let field = |name: &str| {
+                client
+                    .split(' ')
+                    .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+                    .unwrap_or_default()
+            };
+            if field("name").starts_with("sentinel") {
+                let _: i64 = self.run(&format!("CLIENT KILL ID {}", field("id")));
+            }
+        }
+        let _: i64 = self.run("CLIENT KILL TYPE pubsub");
+    }
+
+    /// Whether it says that it is a master. Where it does not answer, that is not known: a
+    /// server hangs up on its clients when sentinels make it another's replica.
+    pub fn is_master(&self) -> bool {
+        self.role().as_deref() == Some("master")
+    }
+
+    /// Whether it is a replica that has its master's data.
+    pub fn is_in_sync(&self) -> bool {
+        let info = self.try_run::<String>(&["INFO", "replication"]);
+        info.is_ok_and(|info| info.contains("master_link_status:up"))
+    }
+
+    /// Whether it is a replica, as it says itself.
+    pub fn is_replica(&self) -> bool {
+        self.role().as_deref() == Some("slave")
+    }
+
+    fn role(&self) -> Option<String> {
+        let role = self.try_run::<Vec<redis::Value>>(&["ROLE"]).ok()?;
+        redis::from_redis_value(role.into_iter().next()?).ok()
+    }
+
+    /// How many scripts of ours it was asked to run, by hash or by text.
+    pub fn scripts(&self) -> u64 {
+        self.calls("evalsha") + self.calls("eval")
+    }
+
+    /// How often it has answered with an error of that code.
+    pub fn errors(&self, code: &str) -> u64 {
+        let info: String = self.run("INFO errorstats");
+        info.lines()
+            .find_map(|line| line.strip_prefix(&format!("errorstat_{code}:count=")))
+            .map_or(0, |count| count.trim().parse().expect("a count"))
+    }
+
+    /// How many connections of lockers it has now: those for commands, by their name.
+    pub fn connections(&self) -> usize {
+        let list: String = self.run("CLIENT LIST TYPE normal");
+        let is_ours = |line: &&str| line.contains(" name=applock:");
+        list.lines().filter(is_ours).count()
     }
 }
 

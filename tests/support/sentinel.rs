@@ -1,0 +1,209 @@
+//! A real set of sentinels with a master and its replicas, on free ports, to be frozen, killed
+//! and failed over.
+
+use std::time::{Duration, Instant};
+
+use redis::Connection;
+
+use super::redis::RedisServer;
+use super::sets::Permit;
+use super::wait;
+
+/// What the sentinels call the master.
+pub const NAME: &str = "mm";
+
+/// However long they may take to agree on something on a busy machine.
+pub const SOON: Duration = Duration::from_secs(40);
+
+/// After so long without an answer the master counts as down: longer than a test, so that no
+/// busy machine makes them fail over.
+const PATIENT: Duration = Duration::from_secs(60);
+
+/// For a test in which the master is to be found dead: about 2.5 seconds until another is named.
+const QUICK: Duration = Duration::from_secs(1);
+
+/// What a set is made of.
+pub struct Layout<'a> {
+    pub replicas: usize,
+    pub sentinels: usize,
+    pub down_after: Duration,
+    /// Further arguments of each server.
+    pub arguments: &'a [&'a str],
+    /// Further lines of each sentinel's configuration.
+    pub lines: &'a str,
+}
+
+impl Default for Layout<'_> {
+    fn default() -> Self {
+        Self {
+            replicas: 2,
+            sentinels: 3,
+            down_after: PATIENT,
+            arguments: &[],
+            lines: "",
+        }
+    }
+}
+
+/// The master is the first of the servers, until a failover.
+pub struct SentinelSet {
+    pub servers: Vec<RedisServer>,
+    pub sentinels: Vec<RedisServer>,
+    down_after: Duration,
+    lines: String,
+    _permit: Permit,
+}
+
+impl SentinelSet {
+    /// A master, 2 replicas and 3 sentinels that take a busy machine for no failure.
+    pub fn start() -> Self {
+        Self::with(&Layout::default())
+    }
+
+    /// The same, of which a dead or frozen master is replaced within seconds.
+    pub fn quick() -> Self {
+        Self::with(&Layout {
+            down_after: QUICK,
+            ..Layout::default()
+        })
+    }
+
+    pub fn with(layout: &Layout<'_>) -> Self {
+        let permit = Permit::get();
+        let mut arguments = vec!["--repl-diskless-sync-delay", "0"];
+        arguments.extend(layout.arguments);
+        let servers: Vec<_> = (0..=layout.replicas)
+            .map(|_| RedisServer::reserved(&arguments))
+            .collect();
+        for replica in &servers[1..] {
+            let () = replica.run(&format!("REPLICAOF 127.0.0.1 {}", servers[0].port()));
+        }
+        // Before the sentinels look, so that they find the replicas at once.
+        for replica in &servers[1..] {
+            wait::until("the replicas have the data", SOON, || replica.is_in_sync());
+        }
+        let mut set = Self {
+            servers,
+            sentinels: Vec::new(),
+            down_after: layout.down_after,
+            lines: layout.lines.to_owned(),
+            _permit: permit,
+        };
+        for _ in 0..layout.sentinels {
+            set.add_sentinel();
+        }
+        set.until_known();
+        set
+    }
+
+    /// One more sentinel of the same master.
+    pub fn add_sentinel(&mut self) {
+        let quorum = 2;
+        let port = self.servers[0].port();
+        let lines = format!(
+            "sentinel monitor {NAME} 127.0.0.1 {port} {quorum}\n\
+             sentinel down-after-milliseconds {NAME} {}\n\
+             sentinel failover-timeout {NAME} 5000\n{}",
+            self.down_after.as_millis(),
+            self.lines
+        );
+        self.sentinels.push(RedisServer::sentinel(&lines));
+    }
+
+    /// Waits until each sentinel knows all others and all replicas.
+    pub fn until_known(&self) {
+        let (replicas, others) = (self.servers.len() - 1, self.sentinels.len() - 1);
+        for sentinel in &self.sentinels {
+            wait::until("a sentinel knows all", SOON, || {
+                let about: Vec<String> = sentinel.run(&format!("SENTINEL MASTER {NAME}"));
+                let is = |name: &str, value: usize| {
+                    about
+                        .chunks(2)
+                        .any(|pair| pair[0] == name && pair[1] == value.to_string())
+                };
+                is("num-slaves", replicas) && is("num-other-sentinels", others)
+            });
+        }
+    }
+
+    /// A URL that names all sentinels.
+    pub fn url(&self) -> String {
+        self.url_of(0..self.sentinels.len())
+    }
+
+    /// A URL that names these sentinels.
+    pub fn url_of(&self, sentinels: impl IntoIterator<Item = usize>) -> String {
+        let hosts: Vec<String> = sentinels
+            .into_iter()
+            .map(|at| format!("127.0.0.1:{}", self.sentinels[at].port()))
+            .collect();
+        format!("redis+sentinel://{}/{NAME}", hosts.join(","))
+    }
+
+    /// A question about the master to each sentinel, over a connection that is there already.
+    pub fn names(&self) -> Names {
+        let connections = self
+            .sentinels
+            .iter()
+            .map(|sentinel| sentinel.connect().expect("a connection to a sentinel"))
+            .collect();
+        Names {
+            connections,
+            ports: self.servers.iter().map(RedisServer::port).collect(),
+        }
+    }
+
+    /// Has a replica promoted though the master is well, and waits until a sentinel names it:
+    /// the new master, and when that was seen.
+    #[track_caller]
+    pub fn fail_over(&self) -> (usize, Instant) {
+        let mut names = self.names();
+        let before = names.all()[0].expect("there is a master");
+        wait::until("a failover begins", SOON, || {
+            let words = ["SENTINEL", "FAILOVER", NAME];
+            self.sentinels[0].try_run::<()>(&words).is_ok()
+        });
+        names.until_another(before)
+    }
+}
+
+/// Whom the sentinels name.
+pub struct Names {
+    connections: Vec<Connection>,
+    ports: Vec<u16>,
+}
+
+impl Names {
+    /// The place of the server that each sentinel names; `None`: another one, or no answer.
+    pub fn all(&mut self) -> Vec<Option<usize>> {
+        let mut ask = redis::cmd("SENTINEL");
+        ask.arg("get-master-addr-by-name").arg(NAME);
+        self.connections
+            .iter_mut()
+            .map(|connection| {
+                let (_, port): (String, u16) = ask.query(connection).ok()?;
+                self.ports.iter().position(|known| *known == port)
+            })
+            .collect()
+    }
+
+    /// Waits until the first of them names another server: that, and when it was seen.
+    #[track_caller]
+    pub fn until_another(&mut self, than: usize) -> (usize, Instant) {
+        let mut named = None;
+        wait::until("another master is named", SOON, || {
+            named = self.all().into_iter().flatten().find(|it| *it != than);
+            named.is_some()
+        });
+        (named.expect("it was seen"), Instant::now())
+    }
+
+    /// Waits until all of them name that server.
+    #[track_caller]
+    pub fn until_all(&mut self, server: usize) -> Instant {
+        wait::until("all sentinels name the new master", SOON, || {
+            self.all().into_iter().all(|named| named == Some(server))
+        });
+        Instant::now()
+    }
+}
