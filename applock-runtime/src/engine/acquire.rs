@@ -365,6 +365,10 @@ impl Actor {
             acquiring.notified = Some(grant);
             return;
         }
+        if grant.needs_proof {
+            self.poll_now(owner);
+            return;
+        }
         let from = acquiring.queued.and_then(|(sent, at)| {
             // A claim is never longer than the full lease: this is no grant of the store's.
             if grant.claim > acquiring.request.ttl {
@@ -392,7 +396,7 @@ impl Actor {
         };
         if acquiring.in_flight {
             acquiring.notified = Some(grant);
-        } else if !self.grant(grant.owner, Granted::unasked(&grant), sent) {
+        } else if grant.needs_proof || !self.grant(grant.owner, Granted::unasked(&grant), sent) {
             self.poll_now(grant.owner);
         }
     }

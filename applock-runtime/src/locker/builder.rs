@@ -185,6 +185,7 @@ pub struct Builder {
     prefix: String,
     instance: Option<String>,
     command_timeout: Duration,
+    replicas: url::AskedReplicas,
     clock: Arc<dyn Clock>,
 }
 
@@ -197,6 +198,7 @@ impl Default for Builder {
             prefix: DEFAULT_PREFIX.to_owned(),
             instance: None,
             command_timeout: COMMAND_TIMEOUT,
+            replicas: url::AskedReplicas::default(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -287,6 +289,37 @@ impl Builder {
         self
     }
 
+    /// How many replicas have to have each acquire, hand-over and heartbeat before it counts: none
+    /// unless set, or as the URL's `?replicas=` says. For Redis, whose replication is asynchronous: a
+    /// master that dies takes with it what its replicas have not got, and the one that is promoted
+    /// grants the lock again. An acquire that too few have is undone, and told as
+    /// [`Error::Unavailable`]; a heartbeat has failed, and is repeated until the lease ends.
+    ///
+    /// It protects fully only if it is the number of *all* replicas of a master that may be
+    /// promoted. Each acquire and each batch of heartbeats costs a `WAIT` (see the guide), for which
+    /// the user needs the right.
+    ///
+    /// ```
+    /// # use applock::AppLocker;
+    /// let builder = AppLocker::builder().store("redis://127.0.0.1:6379").replicas(1);
+    /// ```
+    pub fn replicas(mut self, count: u32) -> Self {
+        self.replicas.count = Some(count);
+        self
+    }
+
+    /// How long replicas may take to acknowledge a write, with [`replicas`](Self::replicas): 250
+    /// milliseconds unless set, from 1 to 800 milliseconds.
+    ///
+    /// ```
+    /// # use {applock::AppLocker, std::time::Duration};
+    /// let builder = AppLocker::builder().replicas(1).replica_timeout(Duration::from_millis(100));
+    /// ```
+    pub fn replica_timeout(mut self, longest: Duration) -> Self {
+        self.replicas.timeout = Some(longest);
+        self
+    }
+
     /// The clock by which leases are judged, for tests:
     /// a [`ManualClock`](crate::clock::ManualClock), the same one that the
     /// [`MemoryStore`] has.
@@ -336,9 +369,12 @@ impl Builder {
                 .transpose()?,
         };
         let store: Arc<dyn Store> = match self.store.clone().map(|source| source.0) {
-            Some(Source::Url(url)) => url::open(&url)?,
-            Some(Source::Memory(store)) => Arc::new(store),
-            None => url::open(&url_from_env()?).map_err(of_the_environment)?,
+            Some(Source::Url(url)) => url::open(&url, self.replicas)?,
+            Some(Source::Memory(store)) => {
+                url::check_replicas(self.replicas)?;
+                Arc::new(store)
+            }
+            None => url::open(&url_from_env()?, self.replicas).map_err(of_the_environment)?,
         };
         Ok(Self {
             ttl,

@@ -856,6 +856,7 @@ fn grant(granted: &Granted) -> Grant {
         at: view::unix(granted.acquired.micros / 1_000 * 1_000),
         micros: granted.acquired.micros,
         claim: Duration::from_nanos(granted.claim),
+        needs_proof: false,
     }
 }
 

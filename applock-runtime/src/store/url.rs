@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use redis::IntoConnectionInfo as _;
 
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use super::Store;
 use super::dir::DirStore;
 use super::memory::MemoryStore;
+use super::redis::acknowledge::Replicas;
 use super::redis::hosts::{self, Kind};
 use super::redis::{Dialer, RedisStore};
 
@@ -19,9 +21,11 @@ use super::redis::{Dialer, RedisStore};
 const KINDS: &str = "write redis://host:6379, rediss://host:6379, redis+sentinel://host:26379/mymaster, \
      redis+cluster://host:6379, dir:/var/lock/app or memory:";
 
-/// The store that a URL names. Does no I/O.
-pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
+/// The store that a URL names, where `replicas` is not what the URL itself says. Does no I/O.
+pub(crate) fn open(url: &str, replicas: AskedReplicas) -> Result<Arc<dyn Store>> {
     let url = url.trim();
+    let (url, replicas) = &take_replicas(url, replicas)?;
+    let replicas = replicas.checked(url)?;
     let bad = |reason: &str, remedy: &str| Err(Error::invalid("url", masked(url), reason, remedy));
     let Some((scheme, rest)) = scheme(url) else {
         return bad(
@@ -54,9 +58,12 @@ pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
         "http" | "https" | "tcp" => bad("no store speaks this scheme", KINDS),
         _ if REDIS.contains(&scheme) => {
             let (dialer, shown) = redis_server(scheme, url, url)?;
+            let dialer = Arc::new(dialer.with_replicas(replicas));
             Ok(Arc::new(RedisStore::over(dialer, shown)))
         }
-        _ if let Some((kind, plain)) = hosts::kind(scheme) => several_hosts(kind, plain, url, rest),
+        _ if let Some((kind, plain)) = hosts::kind(scheme) => {
+            several_hosts(kind, plain, url, rest, replicas)
+        }
         _ => bad(&format!("the scheme {scheme:?} is not known"), KINDS),
     }
 }
@@ -91,8 +98,116 @@ fn memory_store(name: &str) -> MemoryStore {
     stores.entry(name.to_owned()).or_default().clone()
 }
 
+/// What the user has asked for about replicas, part by part.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AskedReplicas {
+    pub(crate) count: Option<u32>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl AskedReplicas {
+    /// What that comes to, for the store that `url` names. `None`: no write waits for a replica.
+    fn checked(self, url: &str) -> Result<Option<Replicas>> {
+        let bad = |what, given: String, reason: &str, remedy: &str| {
+            Err(Error::invalid(what, given, reason, remedy))
+        };
+        let Some(count) = self.count.filter(|count| *count > 0) else {
+            return match self.timeout {
+                Some(given) => bad(
+                    "replica_timeout",
+                    format!("{given:?}"),
+                    "no write waits for a replica, so there is no time-out of it",
+                    "say how many replicas have to have a write, too: replicas = 1",
+                ),
+                None => Ok(None),
+            };
+        };
+        let scheme = scheme(url).map(|(scheme, _)| scheme);
+        if scheme.is_none_or(|scheme| !REDIS.contains(&scheme) && hosts::kind(scheme).is_none()) {
+            return bad(
+                "replicas",
+                count.to_string(),
+                "this store has no replicas",
+                "leave it out; it is for Redis",
+            );
+        }
+        if count > Replicas::MOST {
+            return bad(
+                "replicas",
+                count.to_string(),
+                "no server has so many",
+                "write how many replicas of a master may be promoted, such as 1",
+            );
+        }
+        let timeout = self.timeout.unwrap_or(Replicas::TIMEOUT);
+        if timeout < Duration::from_millis(1) || timeout > Replicas::LONGEST {
+            return bad(
+                "replica_timeout",
+                format!("{timeout:?}"),
+                "it is from 1 ms to 800 ms: the whole step has one second",
+                "write one between these, such as 250ms, or leave it out",
+            );
+        }
+        Ok(Some(Replicas { count, timeout }))
+    }
+}
+
+/// Refuses them for a store in memory.
+pub(crate) fn check_replicas(asked: AskedReplicas) -> Result<()> {
+    asked.checked("memory:").map(drop)
+}
+
+/// Takes `replicas` and `replica_timeout` out of a URL. They stand before what was asked for
+/// elsewhere.
+fn take_replicas(url: &str, mut asked: AskedReplicas) -> Result<(String, AskedReplicas)> {
+    let (before, fragment) = match url.split_once('#') {
+        Some((before, fragment)) => (before, format!("#{fragment}")),
+        None => (url, String::new()),
+    };
+    let Some((address, query)) = before.split_once('?') else {
+        return Ok((url.to_owned(), asked));
+    };
+    let mut others = Vec::new();
+    for parameter in query.split('&') {
+        match parameter.split_once('=') {
+            Some(("replicas", count)) => {
+                asked.count = Some(count.parse().map_err(|_| {
+                    Error::invalid(
+                        "url",
+                        masked(url),
+                        "its parameter `replicas` is no number",
+                        "write how many replicas have to have each write, as in ?replicas=1",
+                    )
+                })?);
+            }
+            Some(("replica_timeout", length)) => {
+                asked.timeout = Some(humantime::parse_duration(length).map_err(|_| {
+                    Error::invalid(
+                        "url",
+                        masked(url),
+                        "its parameter `replica_timeout` is no length of time",
+                        "write it with its unit, as in ?replicas=1&replica_timeout=250ms",
+                    )
+                })?);
+            }
+            _ => others.push(parameter),
+        }
+    }
+    let query = match others.as_slice() {
+        [] => String::new(),
+        others => format!("?{}", others.join("&")),
+    };
+    Ok((format!("{address}{query}{fragment}"), asked))
+}
+
 /// A store behind sentinels, or a cluster.
-fn several_hosts(kind: Kind, plain: &str, url: &str, rest: &str) -> Result<Arc<dyn Store>> {
+fn several_hosts(
+    kind: Kind,
+    plain: &str,
+    url: &str,
+    rest: &str,
+    replicas: Option<Replicas>,
+) -> Result<Arc<dyn Store>> {
     let parsed = hosts::parse(kind, plain, rest)
         .map_err(|(reason, remedy)| Error::invalid("url", masked(url), reason, remedy))?;
     let mut shown = masked(url);
@@ -102,13 +217,14 @@ fn several_hosts(kind: Kind, plain: &str, url: &str, rest: &str) -> Result<Arc<d
     }
     let shown: Arc<str> = shown.into();
     let (servers, _) = redis_server(plain, &parsed.server, url)?;
+    let servers = Arc::new(servers.with_replicas(replicas));
     match kind {
         Kind::Sentinel => {
             let (scheme, _) = parsed.sentinel.split_once(':').unwrap_or_default();
             let (sentinels, _) = redis_server(scheme, &parsed.sentinel, url)?;
             Ok(Arc::new(RedisStore::behind_sentinels(
                 servers,
-                sentinels,
+                Arc::new(sentinels),
                 parsed.hosts,
                 parsed.name.into(),
                 shown,
@@ -124,7 +240,7 @@ fn several_hosts(kind: Kind, plain: &str, url: &str, rest: &str) -> Result<Arc<d
 
 /// What dials the server of a plain URL, and the URL as messages show it. `given` is the URL that
 /// the user wrote, of which that one may be a part.
-fn redis_server(scheme: &str, url: &str, given: &str) -> Result<(Arc<Dialer>, Arc<str>)> {
+fn redis_server(scheme: &str, url: &str, given: &str) -> Result<(Dialer, Arc<str>)> {
     let bad =
         |reason: String, remedy: &str| Err(Error::invalid("url", masked(given), reason, remedy));
     const EXAMPLE: &str = "write redis://user:password@host:6379/0";
@@ -219,7 +335,7 @@ fn redis_server(scheme: &str, url: &str, given: &str) -> Result<(Arc<Dialer>, Ar
         shown = shown.replacen("***@", &format!("{}:***@", parsed.username()), 1);
     }
     match url.into_connection_info().and_then(Dialer::new) {
-        Ok(dialer) => Ok((Arc::new(dialer), shown.into())),
+        Ok(dialer) => Ok((dialer, shown.into())),
         // Without its details, which may be a part of the URL.
         Err(error) => bad(format!("it can't be used ({:?})", error.kind()), EXAMPLE),
     }
@@ -309,7 +425,7 @@ mod tests {
     use super::*;
 
     fn refusal(url: &str) -> String {
-        open(url).unwrap_err().to_string()
+        open(url, AskedReplicas::default()).unwrap_err().to_string()
     }
 
     #[test]
@@ -398,7 +514,7 @@ mod tests {
     #[test]
     fn no_message_shows_a_secret_wherever_it_stands() {
         for url in SECRETS {
-            let shown = match open(url) {
+            let shown = match open(url, AskedReplicas::default()) {
                 Ok(store) => format!("{store:?} {}", store.describe()),
                 Err(error) => format!("{error} {error:?}"),
             };
@@ -411,7 +527,7 @@ mod tests {
             "valkeys://hunter2:@host/0#insecure",
         ] {
             assert!(
-                open(url)
+                open(url, AskedReplicas::default())
                     .map_or_else(
                         |error| error.to_string(),
                         |store| store.describe().to_string()
@@ -444,13 +560,16 @@ mod tests {
             ("redis://:secret@host", "redis://:***@host"),
             ("redis://secret@host", "redis://***@host"),
         ] {
-            assert_eq!(&*open(url).unwrap().describe(), expected);
+            assert_eq!(
+                &*open(url, AskedReplicas::default()).unwrap().describe(),
+                expected
+            );
         }
     }
 
     #[test]
     fn one_memory_url_is_one_store() {
-        assert!(open("memory:").is_ok());
-        assert!(open("memory:one").is_ok());
+        assert!(open("memory:", AskedReplicas::default()).is_ok());
+        assert!(open("memory:one", AskedReplicas::default()).is_ok());
     }
 }

@@ -110,6 +110,7 @@ pub(crate) fn grant(granted: &Granted) -> Grant {
         at: unix(granted.acquired.micros),
         micros: micros_of(granted.acquired.at),
         claim: Duration::from_nanos(granted.claim),
+        needs_proof: false,
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) fn grant(owner: OwnerId, passed: Duration) -> Grant {
         at: SystemTime::UNIX_EPOCH,
         micros: SERVER + u64::try_from(passed.as_micros()).unwrap(),
         claim: CLAIM,
+        needs_proof: false,
     }
 }
 

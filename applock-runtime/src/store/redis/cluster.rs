@@ -113,6 +113,7 @@ struct State {
 }
 
 /// A map, as one node tells it.
+#[derive(Clone, PartialEq, Eq)]
 struct Told {
     ranges: Vec<Range>,
     epoch: u64,
@@ -272,20 +273,21 @@ impl Cluster {
                 .map(|(address, connection)| ask(address, connection))
                 .collect();
             let mut until = Instant::now() + ANSWER;
-            let mut best: Option<Told> = None;
+            let mut maps: Vec<Told> = Vec::new();
             while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
                 match answer {
                     Ok(told) => {
-                        if best.as_ref().is_none_or(|best| told.epoch > best.epoch) {
-                            best = Some(told);
-                        }
+                        maps.push(told);
                         until = until.min(Instant::now() + STRAGGLERS);
                     }
                     Err(error) => keep_worst(&mut failed, error),
                 }
             }
             drop(answers);
-            match best {
+            // Of one epoch, the map of more: right after a promotion some have not heard of it.
+            let votes = |told: &Told| maps.iter().filter(|other| *other == told).count();
+            let best = maps.iter().max_by_key(|told| (told.epoch, votes(told)));
+            match best.cloned() {
                 Some(told) if told.epoch >= self.state().epoch => {
                     self.adopt(told);
                     return Ok(());

@@ -32,7 +32,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, select};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2};
 use redis::{
@@ -46,6 +46,7 @@ use crate::key::Key;
 use crate::shown::shown;
 use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreFuture, StoreResult};
 
+use super::acknowledge::{Acknowledgements, Replicas};
 use super::address::Address;
 use super::error::{Classified, ConnectionState, Hint, classify, is_unreadable, no_redis};
 
@@ -56,6 +57,11 @@ pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
 
     /// The same for a connection that subscribes.
     fn subscribe(&self, to: &Address) -> StoreFuture<RedisResult<PubSub>>;
+
+    /// How many replicas of a server have to have what is written to it.
+    fn replicas(&self) -> Option<Replicas> {
+        None
+    }
 }
 
 /// The longest that one dial may take, from the name's resolution to the login.
@@ -83,6 +89,7 @@ pub(crate) struct Dialer {
     client: Client,
     /// In RESP2, whatever the URL says: the crate's subscriptions speak it.
     subscriber: Client,
+    replicas: Option<Replicas>,
 }
 
 /// The client for another server, of which only the address differs.
@@ -126,7 +133,13 @@ impl Dialer {
         Ok(Self {
             client: Client::open(info.clone().set_redis_settings(login))?,
             subscriber: Client::open(info.set_redis_settings(older))?,
+            replicas: None,
         })
+    }
+
+    /// The same, for servers that so many replicas have to have each write of.
+    pub(crate) fn with_replicas(self, replicas: Option<Replicas>) -> Self {
+        Self { replicas, ..self }
     }
 }
 
@@ -148,6 +161,10 @@ impl Connector for Dialer {
         let client = client_at(&self.subscriber, to);
         Box::pin(async move { client?.get_async_pubsub().await })
     }
+
+    fn replicas(&self) -> Option<Replicas> {
+        self.replicas
+    }
 }
 
 /// The connection to one server.
@@ -159,6 +176,7 @@ pub(super) struct Connection {
     lifetime: Lifetime,
     /// The server does not serve any more.
     retired: watch::Sender<bool>,
+    acknowledgements: Arc<Acknowledgements>,
     state: Mutex<DialState>,
 }
 
@@ -288,6 +306,7 @@ impl Connection {
             shown,
             lifetime,
             retired: watch::Sender::new(false),
+            acknowledgements: Arc::default(),
             state: Mutex::default(),
         }
     }
@@ -346,8 +365,24 @@ impl Connection {
         state.unasked = true;
     }
 
-    /// Dials, and asks the server what it is, by `HELLO`, which needs no right.
+    /// How many replicas have to have what is written here.
+    pub(super) fn replicas(&self) -> Option<Replicas> {
+        self.connector.replicas()
+    }
+
+    /// Dials, and asks the server what it is, by `HELLO`, which needs no right. Where writes have to
+    /// be acknowledged, also whether it can be asked for that: before anything is written.
     async fn connect(&self) -> RedisResult<(MultiplexedConnection, bool)> {
+        let (mut connection, is_single) = self.connect_and_ask().await?;
+        if self.replicas().is_some() {
+            let mut none = redis::cmd("WAIT");
+            none.arg(0).arg(1);
+            none.query_async::<Value>(&mut connection).await?;
+        }
+        Ok((connection, is_single))
+    }
+
+    async fn connect_and_ask(&self) -> RedisResult<(MultiplexedConnection, bool)> {
         let mut connection = self.connector.connect(&self.address).await?;
         if self.state().unasked {
             return Ok((connection, false));
@@ -392,6 +427,31 @@ impl Connection {
         about: About<'_>,
         within: Duration,
     ) -> Result<Value, Failed> {
+        let sent = self.exchange(command, asking, None, about, within).await?;
+        Ok(sent.0)
+    }
+
+    /// The same for a write that has to be acknowledged by replicas, where the user has asked for
+    /// that: with the answer comes whether it was.
+    pub(super) async fn send_acknowledged(
+        self: &Arc<Self>,
+        command: &Cmd,
+        asking: bool,
+        about: About<'_>,
+        within: Duration,
+    ) -> Result<(Value, StoreResult<()>), Failed> {
+        let wanted = self.replicas();
+        self.exchange(command, asking, wanted, about, within).await
+    }
+
+    async fn exchange(
+        self: &Arc<Self>,
+        command: &Cmd,
+        asking: bool,
+        wanted: Option<Replicas>,
+        about: About<'_>,
+        within: Duration,
+    ) -> Result<(Value, StoreResult<()>), Failed> {
         let deadline = Instant::now() + within;
         let known = self.state().live.clone();
         let mut live = match known {
@@ -405,11 +465,28 @@ impl Connection {
                 }
             },
         };
+        let handle = live.connection.clone();
         let answer = async {
             if asking {
                 ask(&mut live.connection, command).await
             } else {
                 command.query_async(&mut live.connection).await
+            }
+        };
+        let answer = async {
+            match wanted {
+                None => answer.await.map(|value| (value, Ok(()))),
+                Some(wanted) => {
+                    let within = deadline.saturating_duration_since(Instant::now());
+                    // Polled in this order, so the call has left first.
+                    let sent = &self.acknowledgements;
+                    let (answer, acknowledged) = join(
+                        answer,
+                        sent.of_what_was_sent(handle, live.epoch, wanted, within),
+                    )
+                    .await;
+                    answer.map(|value| (value, acknowledged))
+                }
             }
         };
         let answer = timeout_at(deadline, answer);

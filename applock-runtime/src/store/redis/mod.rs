@@ -20,6 +20,7 @@
 //! | [`flight`] | work that is done once for all that want it |
 //! | [`node`] | one server: its connection and its subscription |
 //! | [`connection`] | the one connection for commands to a server, supervised |
+//! | [`acknowledge`] | writes that count only once replicas have them |
 //! | [`subscription`] | the connection that hears of a server's grants |
 //! | [`hosts`], [`address`] | URLs of several hosts; where a server is |
 //! | [`error`] | what an error lets us conclude (rule R9) |
@@ -50,6 +51,7 @@
 //! - *A server that is not there.* Every command has a deadline of ours, and none is queued for
 //!   later: a caller that has given up must not be granted a lock.
 
+pub(crate) mod acknowledge;
 mod address;
 mod cluster;
 mod connection;

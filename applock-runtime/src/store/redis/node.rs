@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Cmd, Value};
 use tokio::time::Instant;
 
-use crate::store::Acquire;
+use crate::store::{Acquire, StoreResult};
 
 use super::address::Address;
 use super::connection::{About, Connection, Connector, Failed, Lifetime};
@@ -55,28 +55,43 @@ impl Node {
     /// failover), sends it again with its text. A server that does not know a script has
     /// carried out nothing of it, so the second try is safe; both share one deadline.
     ///
-    /// `asking`: the server may carry it out for a slot that it is only about to get.
+    /// `asking`: the server may carry it out for a slot that it is only about to get. With the
+    /// answer comes whether enough replicas have what was written, if that was asked for.
     pub(super) async fn run(
         &self,
         call: &ScriptCall,
         asking: bool,
         about: About<'_>,
         within: Duration,
-    ) -> Result<Value, Failed> {
+    ) -> Result<(Value, StoreResult<()>), Failed> {
         let started = Instant::now();
-        let answer = self
-            .connection
-            .send(call.by_hash(), asking, about, within)
-            .await;
+        let answer = self.send(call, call.by_hash(), asking, about, within).await;
         match answer {
             // It has restarted, was flushed, or is another.
             Err(failed) if failed.is_unknown_script => {
                 let left = within.saturating_sub(started.elapsed());
-                let command = call.by_text();
-                self.connection.send(&command, asking, about, left).await
+                self.send(call, &call.by_text(), asking, about, left).await
             }
             answer => answer,
         }
+    }
+
+    async fn send(
+        &self,
+        call: &ScriptCall,
+        command: &Cmd,
+        asking: bool,
+        about: About<'_>,
+        within: Duration,
+    ) -> Result<(Value, StoreResult<()>), Failed> {
+        let connection = &self.connection;
+        if call.is_acknowledged {
+            return connection
+                .send_acknowledged(command, asking, about, within)
+                .await;
+        }
+        let answer = connection.send(command, asking, about, within).await?;
+        Ok((answer, Ok(())))
     }
 
     /// Checks the server's eviction policy, once, after the first lock was granted. A task of

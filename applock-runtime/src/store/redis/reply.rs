@@ -190,6 +190,7 @@ pub(crate) fn released(value: &Value) -> StoreResult<Released> {
                         at: self::at(unsigned(at)?)?,
                         micros: unsigned(micros)?,
                         claim: self::claim(unsigned(claim)?)?,
+                        needs_proof: false,
                     }),
                 }),
                 _ => None,
@@ -220,6 +221,7 @@ pub(crate) fn grant(message: &str) -> Option<(Key, Grant)> {
         at: at(micros / 1000)?,
         micros,
         claim: self::claim(claim)?,
+        needs_proof: false,
     };
     Some((Key::of_lock(lock), grant))
 }

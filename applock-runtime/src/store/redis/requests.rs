@@ -84,6 +84,7 @@ pub(crate) fn acquire(requests: &[&Acquire], channel: &str, run: Option<&str>) -
     // A tail is as long as eight other words.
     let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, requests.len() * 12);
     call.says_subscribed = run.is_some();
+    call.is_acknowledged = true;
     for request in requests {
         call.sides(&request.key);
     }
@@ -106,6 +107,7 @@ pub(crate) fn acquire(requests: &[&Acquire], channel: &str, run: Option<&str>) -
 /// Sends heartbeats. Neither queue nor waiters: a heartbeat must be the cheapest step.
 pub(crate) fn renew(beats: &[&Renew]) -> ScriptCall {
     let mut call = ScriptCall::new(&RENEW, beats.len() * 2, beats.len() * 3);
+    call.is_acknowledged = true;
     for beat in beats {
         call.lock(&beat.key).side(&beat.key, Side::Fence);
     }

@@ -48,6 +48,8 @@ pub(crate) struct ScriptCall {
     command: Cmd,
     /// It tells the server that our process has subscribed there.
     pub(super) says_subscribed: bool,
+    /// What it writes counts only once replicas have it, where the user has asked for that.
+    pub(super) is_acknowledged: bool,
 }
 
 impl ScriptCall {
@@ -60,6 +62,7 @@ impl ScriptCall {
             script,
             command,
             says_subscribed: false,
+            is_acknowledged: false,
         }
     }
 

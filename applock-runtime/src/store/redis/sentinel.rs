@@ -71,6 +71,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often a silent subscription is tested, and how long the answer may take.
 const PING: Duration = Duration::from_secs(2);
 
+/// For so long an older master is not believed, whoever names it.
+const OLDER_FOR_GOOD: Duration = Duration::from_secs(60);
+
 /// No set has so many: what tells of more is no sentinel.
 const MOST_SENTINELS: usize = 64;
 
@@ -105,8 +108,12 @@ struct State {
     peers: Vec<Arc<Peer>>,
     /// The server that serves, with the one connection to it.
     master: Option<Arc<Node>>,
+    /// There was one before: whoever comes now is another, or has a new connection.
+    has_served: bool,
     /// The highest epoch that a sentinel has named a master with.
     epoch: u64,
+    /// Since when only lower ones are told.
+    older_since: Option<Instant>,
     /// The engines that are told of another master.
     notified: Vec<Notifications>,
     /// A person was told that no sentinel answers, or that they name a replica.
@@ -246,8 +253,11 @@ impl Sentinels {
             });
         };
         let mut state = self.state();
-        // Sentinels that were set up anew count from nothing again: then all say so.
-        if named.epoch < state.epoch && words.len() < peers.len() {
+        // Those that answer may be cut off from the ones that have agreed on a newer master. Sentinels
+        // that were set up anew count from nothing again: then all say so, or say so for long.
+        let is_older = named.epoch < state.epoch;
+        let since = *state.older_since.get_or_insert_with(Instant::now);
+        if is_older && words.len() < peers.len() && since.elapsed() < OLDER_FOR_GOOD {
             return Err(StoreError::new(
                 StoreErrorKind::NotDone,
                 "the sentinels that answer name the master of before the last failover",
@@ -255,6 +265,7 @@ impl Sentinels {
             ));
         }
         state.epoch = named.epoch;
+        state.older_since = None;
         Ok(named.clone())
     }
 
@@ -283,7 +294,7 @@ impl Sentinels {
         node.connection.open(DIAL).await?;
         is_master(&node).await?;
         let mut state = self.state();
-        let is_another = before.is_some() || state.master.is_some();
+        let is_another = std::mem::replace(&mut state.has_served, true);
         state.master = Some(Arc::clone(&node));
         state.notified.retain(|engine| !engine.is_closed());
         let engines = state.notified.clone();

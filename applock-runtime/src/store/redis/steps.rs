@@ -62,6 +62,8 @@ pub(super) trait Request: Sized {
 /// The answer to a call, with the node that gave it.
 pub(super) struct Answered {
     pub(super) value: Value,
+    /// Whether enough replicas have what was written, where that was asked for.
+    acknowledged: StoreResult<()>,
     node: Arc<Node>,
     /// The call that it answers.
     call: ScriptCall,
@@ -113,10 +115,17 @@ impl Request for Acquire {
     /// The first request that has to wait opens the subscription: a process without waiters needs
     /// no second connection.
     fn answers(some: &[&Self], said: Answered) -> Vec<StoreResult<Acquired>> {
-        let Answered { value, node, call } = said;
+        let Answered {
+            value,
+            acknowledged,
+            node,
+            call,
+        } = said;
         each(some, value, |request, said| {
             let acquired = reply::acquired(&request.key, said, call.says_subscribed)?;
             match (&acquired, &request.notifications) {
+                // The engine gives it back: the outcome is 'unknown'.
+                (Acquired::Granted { .. }, _) if acknowledged.is_err() => acknowledged.clone()?,
                 (Acquired::Granted { token, .. }, _) => node.check_eviction(request, *token),
                 (Acquired::Queued(_), Some(notifications)) => {
                     node.subscriber.start(&node.connection, notifications);
@@ -151,7 +160,14 @@ impl Request for Renew {
 
     fn answers(some: &[&Self], said: Answered) -> Vec<StoreResult<bool>> {
         match reply::flags(&said.value, some.len()) {
-            Ok(flags) => flags.into_iter().map(Ok).collect(),
+            Ok(flags) => {
+                // A 'not held' is true wherever else it is.
+                let read = |held| match &said.acknowledged {
+                    Err(error) if held => Err(error.clone()),
+                    _ => Ok(held),
+                };
+                flags.into_iter().map(read).collect()
+            }
             Err(error) => some.iter().map(|_| Err(error.clone())).collect(),
         }
     }
@@ -181,7 +197,14 @@ impl Request for Release {
     }
 
     fn answers(some: &[&Self], said: Answered) -> Vec<StoreResult<Released>> {
-        each(some, said.value, |_, said| reply::released(said))
+        let needs_proof = said.node.connection.replicas().is_some();
+        each(some, said.value, |_, said| {
+            let mut released = reply::released(said)?;
+            if let Some(grant) = &mut released.next {
+                grant.needs_proof = needs_proof;
+            }
+            Ok(released)
+        })
     }
 }
 
@@ -209,7 +232,14 @@ impl RedisStore {
             let left = deadline.saturating_duration_since(Instant::now());
             let call = call(&node);
             let failed = match node.run(&call, asking, about, left).await {
-                Ok(value) => return Ok(Answered { value, node, call }),
+                Ok((value, acknowledged)) => {
+                    return Ok(Answered {
+                        value,
+                        acknowledged,
+                        node,
+                        call,
+                    });
+                }
                 Err(failed) => failed,
             };
             let pause = match Arc::clone(&self.topology).turn(slot, &node, &failed, tries) {

@@ -280,7 +280,8 @@ async fn hear(
             None => return,
             Some(Some(message)) => {
                 let text: Option<String> = message.get_payload().ok();
-                if let Some((key, grant)) = text.as_deref().and_then(reply::grant) {
+                if let Some((key, mut grant)) = text.as_deref().and_then(reply::grant) {
+                    grant.needs_proof = connection.replicas().is_some();
                     let _ = notifications.send(Notification::Granted(key, grant));
                 }
             }

@@ -1,0 +1,142 @@
+//! Writes that count only once replicas have them: `replicas = n`.
+//!
+//! Replication is asynchronous. A master that dies right after its 'yes' takes the write with it,
+//! and the replica that is promoted grants the lock again. Where the user asks for it, a `WAIT` is
+//! sent behind acquires and heartbeats, and one that fewer than `n` replicas have acknowledged does
+//! not count: an acquire is undone, a heartbeat has failed. Redis says of `WAIT` what it is worth: it
+//! makes a loss unlikely, not impossible, unless `n` are all replicas that may be promoted.
+//!
+//! `WAIT` blocks its connection, and covers all that the connection has written before. So one of
+//! them serves all calls that leave at the same moment.
+//!
+//! # The dangers
+//!
+//! - *A `WAIT` on another connection than the write's*: a new connection has written nothing, and is
+//!   told at once that all replicas have that. Here it goes over the very connection.
+//! - *A `WAIT` before the write.* Whoever joins has sent its call already.
+//! - *Counting the replicas that are there.* While one is gone, the rest would be enough. The number
+//!   is the user's.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::Shared;
+use redis::aio::MultiplexedConnection;
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+use crate::shown::message;
+use crate::store::{StoreError, StoreErrorKind, StoreResult};
+
+/// How many replicas have to have a write, and how long that may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Replicas {
+    pub(crate) count: u32,
+    pub(crate) timeout: Duration,
+}
+
+impl Replicas {
+    /// How long it may take unless told otherwise.
+    pub(crate) const TIMEOUT: Duration = Duration::from_millis(250);
+
+    /// The longest: what comes after a command's own time-out is of no use.
+    pub(crate) const LONGEST: Duration = Duration::from_millis(800);
+
+    /// No server has so many.
+    pub(crate) const MOST: u32 = 100;
+}
+
+/// The server looks at its time-outs each tenth of a second.
+const SERVER_TICK: Duration = Duration::from_millis(100);
+
+type Wait = Shared<Pin<Box<dyn Future<Output = StoreResult<()>> + Send>>>;
+
+/// The acknowledgement that is about to be asked for over a connection.
+#[derive(Default)]
+pub(super) struct Acknowledgements {
+    /// With the number of its connection. Its `WAIT` has not left.
+    open: Mutex<Option<(u64, Wait)>>,
+}
+
+impl std::fmt::Debug for Acknowledgements {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Acknowledgements")
+    }
+}
+
+impl Acknowledgements {
+    fn open(&self) -> MutexGuard<'_, Option<(u64, Wait)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether enough replicas have what the caller has sent over that connection before this. The
+    /// connection's number is `epoch`; the answer comes within `within`.
+    pub(super) async fn of_what_was_sent(
+        self: &Arc<Self>,
+        mut connection: MultiplexedConnection,
+        epoch: u64,
+        wanted: Replicas,
+        within: Duration,
+    ) -> StoreResult<()> {
+        let wait = {
+            let mut open = self.open();
+            match &*open {
+                Some((of, wait)) if *of == epoch => wait.clone(),
+                _ => {
+                    let this = Arc::clone(self);
+                    let longest = wanted
+                        .timeout
+                        .min(within.saturating_sub(SERVER_TICK))
+                        .max(Duration::from_millis(1));
+                    let asking = async move {
+                        // All calls of this moment are sent first.
+                        yield_now().await;
+                        // Whoever sends from here on asks by itself.
+                        this.open().take();
+                        ask(&mut connection, wanted.count, longest).await
+                    };
+                    let wait: Wait = asking.boxed().shared();
+                    *open = Some((epoch, wait.clone()));
+                    wait
+                }
+            }
+        };
+        wait.await
+    }
+}
+
+/// Asks the server how many replicas have what this connection has written.
+async fn ask(
+    connection: &mut MultiplexedConnection,
+    count: u32,
+    longest: Duration,
+) -> StoreResult<()> {
+    let mut command = redis::cmd("WAIT");
+    let millis = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+    command.arg(count).arg(millis.max(1));
+    let answer = timeout(
+        longest + SERVER_TICK * 2,
+        command.query_async::<i64>(connection),
+    );
+    let remedy = "see whether the replicas are up; what was granted is given back";
+    match answer.await {
+        Ok(Ok(acknowledged)) if acknowledged >= i64::from(count) => Ok(()),
+        Ok(Ok(acknowledged)) => Err(StoreError::new(
+            StoreErrorKind::Unknown,
+            format!("the write is on {acknowledged} of {count} replicas"),
+            remedy,
+        )),
+        // Also `UNBLOCKED`, behind a yes of a master that is demoted at this moment.
+        Ok(Err(error)) => Err(StoreError::new(
+            StoreErrorKind::Unknown,
+            format!(
+                "the server does not say on how many replicas the write is ({})",
+                message(&error.to_string())
+            ),
+            remedy,
+        )),
+        Err(_) => Err(StoreError::late(StoreErrorKind::Unknown)),
+    }
+}
