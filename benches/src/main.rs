@@ -34,6 +34,7 @@ mod report;
 #[allow(dead_code, unreachable_pub, clippy::expect_used, reason = "tests")]
 #[path = "../../tests/support"]
 mod support {
+    pub mod ports;
     pub mod redis;
     pub mod wait;
 }
