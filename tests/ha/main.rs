@@ -5,4 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod after;
+mod sentinel_failover;
+mod sentinel_watch;
+mod sentinel_zombie;
 mod servers;

@@ -46,7 +46,12 @@ pub fn lockers(url: &str, count: usize) -> Vec<AppLocker> {
 
 /// How many waiters are in the queue at the server.
 pub fn queue_length(server: &RedisServer) -> usize {
-    server.run(&format!("ZCARD {{{KEY}}}:queue"))
+    length_of(server, KEY)
+}
+
+/// The same of another lock.
+pub fn length_of(server: &RedisServer, key: &str) -> usize {
+    server.run(&format!("ZCARD {{{key}}}:queue"))
 }
 
 #[track_caller]

@@ -501,6 +501,8 @@ impl Topology for Cluster {
     fn find(self: Arc<Self>, slot: Slot, within: Duration) -> StoreFuture<StoreResult<Arc<Node>>> {
         Box::pin(async move {
             let deadline = Instant::now() + within;
+            // Why the last try came to nothing, and not only that the time was over in the next.
+            let mut cause = None;
             loop {
                 if let Some(known) = self.known(slot) {
                     return Ok(known);
@@ -517,12 +519,13 @@ impl Topology for Cluster {
                     },
                     Ok(Some(Err(failed))) if failed.is_passing() => failed,
                     Ok(Some(Err(failed))) => return Err(failed),
-                    Ok(None) | Err(_) => return Err(late()),
+                    Ok(None) | Err(_) => return Err(cause.unwrap_or_else(late)),
                 };
                 let pause = jittered(PAUSE);
                 if Instant::now() + pause >= deadline {
                     return Err(failed);
                 }
+                cause = Some(failed);
                 sleep(pause).await;
             }
         })

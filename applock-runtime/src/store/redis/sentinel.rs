@@ -425,10 +425,11 @@ impl Sentinels {
             let Some(peer) = peers.get(turn % peers.len().max(1)) else {
                 continue;
             };
-            if let Ok((Some(named), _)) = peer.ask(&self.name).await
-                && named.master != master.address
-            {
-                self.look_again();
+            if let Ok((Some(named), others)) = peer.ask(&self.name).await {
+                self.learn(others);
+                if named.master != master.address {
+                    self.look_again();
+                }
             }
         }
     }
@@ -508,7 +509,12 @@ async fn is_master(node: &Node) -> StoreResult<()> {
     let answer = match node.connection.send(&role, false, about, DIAL).await {
         Ok(Value::Array(parts)) => parts.first().and_then(reply::text),
         Ok(_) => None,
-        Err(failed) if failed.error.kind == StoreErrorKind::Denied => return Ok(()),
+        // Not so where it is the login that fails: that has ended the connection.
+        Err(failed)
+            if failed.error.kind == StoreErrorKind::Denied && !node.connection.is_over() =>
+        {
+            return Ok(());
+        }
         Err(failed) => return Err(failed.error),
     };
     match answer.as_deref() {
@@ -551,6 +557,8 @@ impl Topology for Sentinels {
     fn find(self: Arc<Self>, slot: Slot, within: Duration) -> StoreFuture<StoreResult<Arc<Node>>> {
         Box::pin(async move {
             let deadline = Instant::now() + within;
+            // Why the last try came to nothing, and not only that the time was over in the next.
+            let mut cause = None;
             loop {
                 if let Some(known) = self.known(slot) {
                     return Ok(known);
@@ -560,12 +568,13 @@ impl Topology for Sentinels {
                     Ok(Some(Ok(node))) => return Ok(node),
                     Ok(Some(Err(failed))) if failed.is_passing() => failed,
                     Ok(Some(Err(failed))) => return Err(failed),
-                    Ok(None) | Err(_) => return Err(late()),
+                    Ok(None) | Err(_) => return Err(cause.unwrap_or_else(late)),
                 };
                 let pause = jittered(PAUSE);
                 if Instant::now() + pause >= deadline {
                     return Err(failed);
                 }
+                cause = Some(failed);
                 sleep(pause).await;
             }
         })

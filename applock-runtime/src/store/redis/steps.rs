@@ -227,7 +227,11 @@ impl RedisStore {
             let left = deadline.saturating_duration_since(Instant::now());
             let (node, asking) = match sent_to.take().or_else(|| self.known(slot)) {
                 Some(known) => known,
-                None => (Arc::clone(&self.topology).find(slot, left).await?, false),
+                None => match Arc::clone(&self.topology).find(slot, left).await {
+                    Ok(found) => (found, false),
+                    Err(late) if late.is_late() => return Err(cause.unwrap_or(late)),
+                    Err(failed) => return Err(failed),
+                },
             };
             let left = deadline.saturating_duration_since(Instant::now());
             let call = call(&node);
