@@ -70,7 +70,7 @@ impl AppLocker {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a bad URL. No I/O.
+    /// [`Error::Invalid`] for a bad URL. No I/O, but for the files that the URL names for TLS.
     ///
     /// ```
     /// let locker = applock::AppLocker::from_env()?;
@@ -310,7 +310,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] that names the value that can't be used. No I/O.
+    /// [`Error::Invalid`] that names the value that can't be used. Does no I/O, but that it reads
+    /// the files that a `rediss://` URL names (`?ca=`, `?cert=`, `?key=`), and blocks for that.
     ///
     /// ```
     /// # use {applock::{AppLocker, Error}, std::time::Duration};
@@ -336,9 +337,9 @@ impl Builder {
                 .transpose()?,
         };
         let store: Arc<dyn Store> = match self.store.clone().map(|source| source.0) {
-            Some(Source::Url(url)) => url::open(&url)?,
+            Some(Source::Url(url)) => url::open(&url, instance.as_deref())?,
             Some(Source::Memory(store)) => Arc::new(store),
-            None => url::open(&url_from_env()?).map_err(of_the_environment)?,
+            None => url::open(&url_from_env()?, instance.as_deref()).map_err(of_the_environment)?,
         };
         Ok(Self {
             ttl,

@@ -12,13 +12,16 @@ use crate::error::{Error, Result};
 use super::Store;
 use super::dir::DirStore;
 use super::memory::MemoryStore;
-use super::redis::RedisStore;
+#[cfg(feature = "tls")]
+use super::redis::tls::{Mistake, Tls, TlsOptions};
+use super::redis::{Dialer, RedisStore};
 
 /// What a URL may begin with, for messages.
 const KINDS: &str = "write redis://host:6379, rediss://host:6379, dir:/var/lock/app or memory:";
 
-/// The store that a URL names. Does no I/O.
-pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
+/// The store that a URL names, for an instance that a person may have named. Reads the files that
+/// the URL names for TLS, and does no other I/O.
+pub(crate) fn open(url: &str, instance: Option<&str>) -> Result<Arc<dyn Store>> {
     let url = url.trim();
     let bad = |reason: &str, remedy: &str| Err(Error::invalid("url", masked(url), reason, remedy));
     let Some((scheme, rest)) = scheme(url) else {
@@ -54,7 +57,7 @@ pub(crate) fn open(url: &str) -> Result<Arc<dyn Store>> {
             "write redis:// and the address of a single server",
         ),
         "http" | "https" | "tcp" => bad("no store speaks this scheme", KINDS),
-        _ if REDIS.contains(&scheme) => redis_store(scheme, url),
+        _ if REDIS.contains(&scheme) => redis_store(scheme, url, instance),
         _ => bad(&format!("the scheme {scheme:?} is not known"), KINDS),
     }
 }
@@ -89,7 +92,7 @@ fn memory_store(name: &str) -> MemoryStore {
     stores.entry(name.to_owned()).or_default().clone()
 }
 
-fn redis_store(scheme: &str, url: &str) -> Result<Arc<dyn Store>> {
+fn redis_store(scheme: &str, url: &str, instance: Option<&str>) -> Result<Arc<dyn Store>> {
     let bad =
         |reason: String, remedy: &str| Err(Error::invalid("url", masked(url), reason, remedy));
     const EXAMPLE: &str = "write redis://user:password@host:6379/0";
@@ -143,7 +146,15 @@ fn redis_store(scheme: &str, url: &str) -> Result<Arc<dyn Store>> {
     }
     // Neither a name nor a value is quoted: a secret may have come into either.
     for (at, (name, value)) in (1..).zip(parsed.query_pairs()) {
+        // One that a secret has not come into: it is a word of ours.
+        if !is_tls && matches!(&*name, "ca" | "cert" | "key") {
+            return bad(
+                format!("its parameter ?{name}= is about TLS, which {scheme}:// does not speak"),
+                "write rediss://, or leave the parameter out",
+            );
+        }
         let is_known = match &*name {
+            "ca" | "cert" | "key" => true,
             "protocol" => matches!(&*value, "2" | "resp2" | "3" | "resp3"),
             "db" if unix => value.parse::<u32>().is_ok(),
             "user" | "pass" => unix,
@@ -152,7 +163,9 @@ fn redis_store(scheme: &str, url: &str) -> Result<Arc<dyn Store>> {
         if !is_known {
             return bad(
                 format!("its parameter number {at} is not known, or has a value that is not"),
-                if unix {
+                if is_tls {
+                    "those there are, are ?ca=FILE, ?cert=FILE, ?key=FILE and ?protocol=resp3"
+                } else if unix {
                     "those there are, are ?db=0, ?user=…, ?pass=… and ?protocol=resp3"
                 } else {
                     "the one there is, is ?protocol=resp3"
@@ -169,12 +182,6 @@ fn redis_store(scheme: &str, url: &str) -> Result<Arc<dyn Store>> {
             "leave that out; in a password a # is written %23",
         );
     }
-    #[cfg(feature = "tls")]
-    if is_tls {
-        // rustls panics where no provider has been chosen. If the program has chosen
-        // one already, that one stays.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
     let mut shown = masked(url);
     // A URL that can be read has its user's name there; without a password it may be one.
     if parsed
@@ -183,14 +190,57 @@ fn redis_store(scheme: &str, url: &str) -> Result<Arc<dyn Store>> {
     {
         shown = shown.replacen("***@", &format!("{}:***@", parsed.username()), 1);
     }
-    let store = url
-        .into_connection_info()
-        .and_then(|info| RedisStore::new(info, shown.into()));
-    match store {
-        Ok(store) => Ok(Arc::new(store)),
-        // Without its details, which may be a part of the URL.
-        Err(error) => bad(format!("it can't be used ({:?})", error.kind()), EXAMPLE),
+    let mut plain = parsed.clone();
+    if is_tls {
+        plain.set_fragment(None);
+        // TLS is ours: to the crate it is a connection without.
+        let _ = plain.set_scheme("redis");
     }
+    let dialer = match plain.into_connection_info() {
+        Ok(info) => Dialer::new(&info, instance),
+        // Without its details, which may be a part of the URL.
+        Err(error) => return bad(format!("it can't be used ({:?})", error.kind()), EXAMPLE),
+    };
+    #[cfg(feature = "tls")]
+    let dialer = match is_tls {
+        true => match tls_options(&parsed).and_then(Tls::new) {
+            Ok(tls) => dialer.through(Arc::new(tls)),
+            Err((what, remedy)) => return bad(what, remedy),
+        },
+        false => dialer,
+    };
+    Ok(Arc::new(RedisStore::over(Arc::new(dialer), shown.into())))
+}
+
+/// What a URL says of TLS.
+#[cfg(feature = "tls")]
+fn tls_options(url: &url::Url) -> std::result::Result<TlsOptions, Mistake> {
+    let mut options = TlsOptions {
+        insecure: url.fragment() == Some("insecure"),
+        ..TlsOptions::default()
+    };
+    for (name, value) in url.query_pairs() {
+        let (file, parameter) = match &*name {
+            "ca" => (&mut options.ca, "ca"),
+            "cert" => (&mut options.cert, "cert"),
+            "key" => (&mut options.key, "key"),
+            _ => continue,
+        };
+        // Danger: the key itself, in place of its file. Only what begins as a path is shown.
+        if !Path::new(&*value).is_absolute() || value.contains(char::is_control) {
+            return Err((
+                format!("its parameter ?{parameter}= does not name the whole path of a file"),
+                "write it as in ?ca=/etc/ssl/redis-ca.pem",
+            ));
+        }
+        if file.replace(value.into_owned().into()).is_some() {
+            return Err((
+                format!("its parameter ?{parameter}= is there twice"),
+                "write it once; one file may hold several certificates",
+            ));
+        }
+    }
+    Ok(options)
 }
 
 /// A URL as messages show it, also one that can't be read: no user, no password, no parameter, and
@@ -271,7 +321,7 @@ mod tests {
     use super::*;
 
     fn refusal(url: &str) -> String {
-        open(url).unwrap_err().to_string()
+        open(url, None).unwrap_err().to_string()
     }
 
     #[test]
@@ -359,7 +409,7 @@ mod tests {
     #[test]
     fn no_message_shows_a_secret_wherever_it_stands() {
         for url in SECRETS {
-            let shown = match open(url) {
+            let shown = match open(url, None) {
                 Ok(store) => format!("{store:?} {}", store.describe()),
                 Err(error) => format!("{error} {error:?}"),
             };
@@ -372,7 +422,7 @@ mod tests {
             "valkeys://hunter2:@host/0#insecure",
         ] {
             assert!(
-                open(url)
+                open(url, None)
                     .map_or_else(
                         |error| error.to_string(),
                         |store| store.describe().to_string()
@@ -405,13 +455,13 @@ mod tests {
             ("redis://:secret@host", "redis://:***@host"),
             ("redis://secret@host", "redis://***@host"),
         ] {
-            assert_eq!(&*open(url).unwrap().describe(), expected);
+            assert_eq!(&*open(url, None).unwrap().describe(), expected);
         }
     }
 
     #[test]
     fn one_memory_url_is_one_store() {
-        assert!(open("memory:").is_ok());
-        assert!(open("memory:one").is_ok());
+        assert!(open("memory:", None).is_ok());
+        assert!(open("memory:one", None).is_ok());
     }
 }

@@ -25,33 +25,21 @@
 //! - *A fleet that dials in step* after a restart of the server. Pauses grow, and are random.
 //! - *An old connection's error that ends the new one.* Each connection has a number (`epoch`).
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::{MultiplexedConnection, PubSub};
-use redis::io::tcp::{TcpSettings, socket2};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, RedisResult,
-    ServerErrorKind, Value,
-};
+use futures_util::future::join;
+use redis::aio::PubSub;
+use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::key::Key;
 use crate::shown::shown;
-use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreFuture, StoreResult};
+use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreResult};
 
-use super::error::{Classified, ConnectionState, classify, is_unreadable, no_redis};
-
-/// Makes connections. A test puts a simulated network in its place.
-pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
-    /// Dials, authenticates, and spawns the connection's driver.
-    fn connect(&self) -> StoreFuture<RedisResult<MultiplexedConnection>>;
-
-    /// The same for a connection that subscribes.
-    fn subscribe(&self) -> StoreFuture<RedisResult<PubSub>>;
-}
+use super::dial::{Connector, Dialled, set_name};
+use super::error::{Classified, ConnectionState, classify, is_final, is_unreadable, no_redis};
 
 /// The longest that one dial may take, from the name's resolution to the login.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -64,63 +52,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// So many time-outs in a row mean that the connection leads nowhere. One may be a slow
 /// command.
 const TIMEOUTS: u32 = 2;
-
-/// Unacknowledged data for so long, and the kernel gives the connection up
-/// (`TCP_USER_TIMEOUT`, tcp(7)): four command time-outs.
-const USER_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// An idle connection is probed so often, so that firewalls do not forget it.
-const KEEPALIVE: Duration = Duration::from_secs(15);
-
-/// Connections over TCP, TLS or a Unix socket.
-#[derive(Debug)]
-pub(super) struct Dialer {
-    client: Client,
-    /// In RESP2, whatever the URL says: the crate's subscriptions speak it.
-    subscriber: Client,
-}
-
-impl Dialer {
-    pub(super) fn new(info: ConnectionInfo) -> RedisResult<Self> {
-        let keepalive = socket2::TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE / 3);
-        let settings = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(keepalive);
-        #[cfg(any(target_os = "linux", target_os = "android", target_os = "fuchsia"))]
-        let settings = settings.set_user_timeout(USER_TIMEOUT);
-        // Not `CLIENT SETINFO`: one round trip more for each dial, and the crate drops its
-        // answer, also where that says why the server hangs up.
-        let login = info.redis_settings().clone().set_skip_set_lib_name();
-        let info = info.set_tcp_settings(settings);
-        let older = login.clone().set_protocol(ProtocolVersion::RESP2);
-        Ok(Self {
-            client: Client::open(info.clone().set_redis_settings(login))?,
-            subscriber: Client::open(info.set_redis_settings(older))?,
-        })
-    }
-}
-
-impl Connector for Dialer {
-    fn connect(&self) -> StoreFuture<RedisResult<MultiplexedConnection>> {
-        let client = self.client.clone();
-        Box::pin(async move {
-            // Deadlines are ours: the crate's would not say what was late.
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(None)
-                .set_response_timeout(None);
-            client
-                .get_multiplexed_async_connection_with_config(&config)
-                .await
-        })
-    }
-
-    fn subscribe(&self) -> StoreFuture<RedisResult<PubSub>> {
-        let client = self.subscriber.clone();
-        Box::pin(async move { client.get_async_pubsub().await })
-    }
-}
 
 /// The connection to one server.
 #[derive(Debug)]
@@ -157,7 +88,7 @@ struct DialState {
 #[derive(Clone, Debug)]
 struct Live {
     /// A handle: clones share one socket, and their commands travel in the order they are sent.
-    connection: MultiplexedConnection,
+    connection: Dialled,
     /// Its number: see [`DialState::epoch`].
     epoch: u64,
     /// Commands in a row without an answer in time.
@@ -256,26 +187,36 @@ impl Connection {
         state.unasked = true;
     }
 
-    /// Dials, and asks the server what it is, by `HELLO`, which needs no right.
-    async fn connect(&self) -> RedisResult<(MultiplexedConnection, bool)> {
+    /// Dials, and asks the server what it is, by `HELLO`, which needs no right. In the same round
+    /// trip the connection gets its name, where the user may give it one.
+    async fn connect(&self) -> RedisResult<(Dialled, bool)> {
         let mut connection = self.connector.connect().await?;
         if self.state().unasked {
             return Ok((connection, false));
         }
-        let answer = redis::cmd("HELLO")
-            .query_async::<Value>(&mut connection)
-            .await;
-        match answer {
+        let naming = {
+            let (name, mut connection) = (self.connector.name(), connection.commands.clone());
+            async move {
+                if let Some(name) = name {
+                    // For people: a refusal is no news.
+                    let _ = set_name(&name).exec_async(&mut connection).await;
+                }
+            }
+        };
+        let asking = async {
+            let hello = redis::cmd("HELLO");
+            hello.query_async::<Value>(&mut connection.commands).await
+        };
+        match join(asking, naming).await.0 {
             Ok(about) => Ok((connection, is_standalone(&about))),
             Err(error)
-                if !is_unreadable(&error)
-                    && (error.is_io_error() || error.is_connection_dropped()) =>
+                if !is_final(&error) && (error.is_io_error() || error.is_connection_dropped()) =>
             {
                 self.state().unasked = true;
                 Ok((self.connector.connect().await?, false))
             }
             // What answers does not speak the protocol.
-            Err(error) if is_unreadable(&error) => Err(error),
+            Err(error) if is_final(&error) => Err(error),
             // It does not know the command, or wants a password first.
             Err(_) => Ok((connection, false)),
         }
@@ -283,7 +224,11 @@ impl Connection {
 
     /// A connection of its own, that subscribes. No time-out here.
     pub(super) async fn subscription(&self) -> RedisResult<PubSub> {
-        self.connector.subscribe().await
+        let name = match self.state().unasked {
+            true => None,
+            false => self.connector.name(),
+        };
+        self.connector.subscribe(name).await
     }
 
     /// Sends one command, once, and waits for its answer, no longer than `within` from now, the
@@ -307,7 +252,7 @@ impl Connection {
                 Err(_) => return Err(Failed::of(unanswered(StoreErrorKind::NotDone))),
             },
         };
-        match timeout_at(deadline, command.query_async(&mut live.connection)).await {
+        match timeout_at(deadline, command.query_async(&mut live.connection.commands)).await {
             Ok(Ok(value)) => {
                 self.answered(live.epoch);
                 Ok(value)
@@ -492,11 +437,15 @@ fn is_standalone(about: &Value) -> bool {
 
 /// No answer in time. The kind says whether the command may have left.
 fn unanswered(kind: StoreErrorKind) -> StoreError {
-    StoreError::new(
-        kind,
-        "no answer in time",
-        "see whether the server is overloaded or the network is cut",
-    )
+    let remedy = match kind {
+        // Not one answer has come over this connection.
+        StoreErrorKind::NotDone => {
+            "see whether the server is overloaded, the network is cut, or something that is no Redis \
+             has that port"
+        }
+        _ => "see whether the server is overloaded or the network is cut",
+    };
+    StoreError::new(kind, "no answer in time", remedy)
 }
 
 #[cfg(test)]

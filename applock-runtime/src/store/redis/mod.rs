@@ -43,12 +43,15 @@
 //!   later: a caller that has given up must not be granted a lock.
 
 mod connection;
+mod dial;
 mod error;
 mod eviction;
 pub(crate) mod reply;
 pub(crate) mod requests;
 pub(crate) mod script;
 mod subscription;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -56,14 +59,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::{ConnectionInfo, Value};
+use redis::Value;
 use tokio::time::Instant;
 
 use crate::info::LockInfo;
 use crate::key::Key;
 
-pub(crate) use connection::Connector;
-use connection::{About, Connection, Dialer};
+use connection::{About, Connection};
+#[cfg(test)]
+pub(crate) use dial::Dialled;
+pub(crate) use dial::{Connector, Dialer};
 use script::ScriptCall;
 use subscription::Subscriber;
 
@@ -100,12 +105,7 @@ impl fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// `shown` is the URL without its password.
-    pub(crate) fn new(info: ConnectionInfo, shown: Arc<str>) -> Result<Self, redis::RedisError> {
-        Ok(Self::over(Arc::new(Dialer::new(info)?), shown))
-    }
-
-    /// Over connections that `connector` makes: those of a simulated network, in a test.
+    /// Over connections that `connector` makes. `shown` is the URL without its password.
     pub(crate) fn over(connector: Arc<dyn Connector>, shown: Arc<str>) -> Self {
         Self {
             connection: Arc::new(Connection::new(connector, Arc::clone(&shown))),
