@@ -4,6 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -122,7 +123,9 @@ fn what_is_no_redis_is_told_at_once_and_in_one_line() {
                 let url = format!("redis://{login}{address}{rest}");
                 let locker = AppLocker::builder().store(&url).build().unwrap();
                 let lock = locker.lock("job").wait_forever();
-                let error = lock.acquire_blocking().unwrap_err();
+                let (tell, told) = mpsc::channel();
+                thread::spawn(move || tell.send(lock.acquire_blocking()));
+                let error = told.recv_timeout(SOON).expect(like).unwrap_err();
                 let shown = error.to_string();
                 assert!(matches!(error, Error::Misconfigured(_)), "{shown}");
                 assert!(shown.contains("there is no Redis"), "{shown}");

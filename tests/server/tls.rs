@@ -5,10 +5,11 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use applock::{AppLocker, Error};
+use applock::{AppLocker, Error, LockGuard};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, date_time_ymd,
@@ -131,15 +132,20 @@ impl TlsServer {
     }
 }
 
+/// What a caller gets that would wait for ever, without a wait.
+#[track_caller]
+fn at_once(locker: &AppLocker) -> Result<LockGuard, Error> {
+    let lock = locker.lock("job").wait_forever();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(lock.acquire_blocking()));
+    told.recv_timeout(SOON).expect("an answer at once")
+}
+
 /// What a caller gets that would wait for ever: at once, in one line.
 #[track_caller]
 fn told(url: &str) -> String {
     let locker = AppLocker::builder().store(url).build().unwrap();
-    let error = locker
-        .lock("job")
-        .wait_forever()
-        .acquire_blocking()
-        .unwrap_err();
+    let error = at_once(&locker).unwrap_err();
     let shown = error.to_string();
     assert!(matches!(error, Error::Misconfigured(_)), "{shown}");
     assert!(!shown.contains('\n') && shown.contains("; "), "{shown}");
@@ -293,7 +299,7 @@ fn a_client_certificate_that_the_server_wants_is_asked_for() {
             ("key", "client.key"),
         ]);
         let locker = AppLocker::builder().store(&url).build().unwrap();
-        let wait = || locker.lock("job").wait_forever().acquire_blocking();
+        let wait = || at_once(&locker);
         let error = wait().unwrap_err();
         let shown = error.to_string();
         assert!(matches!(error, Error::Misconfigured(_)), "{shown}");
