@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::error::Error;
 use crate::store::Notification;
 
-use super::core::{Actor, Completion, Parts};
+use super::core::{Actor, Completion, Parts, keep_list};
 use super::mailbox::Command;
 use super::state::EntryState;
 use super::unfinished::Unfinished;
@@ -168,19 +168,22 @@ impl Actor {
         }
         match done {
             Completion::Acquired(owners, sent, outcomes) => {
-                for (owner, outcome) in owners.into_iter().zip(outcomes) {
-                    self.acquired(owner, sent, outcome);
+                for (owner, outcome) in owners.iter().zip(outcomes) {
+                    self.acquired(*owner, sent, outcome);
                 }
+                keep_list(&mut self.outbox.acquires, owners);
             }
             Completion::Renewed(owners, sent, outcomes) => {
-                for (owner, outcome) in owners.into_iter().zip(outcomes) {
-                    self.renewed(owner, sent, outcome);
+                for (owner, outcome) in owners.iter().zip(outcomes) {
+                    self.renewed(*owner, sent, outcome);
                 }
+                keep_list(&mut self.outbox.renewals, owners);
             }
             Completion::Released(owners, sent, outcomes) => {
-                for (owner, outcome) in owners.into_iter().zip(outcomes) {
-                    self.released(owner, sent, outcome);
+                for (owner, outcome) in owners.iter().zip(outcomes) {
+                    self.released(*owner, sent, outcome);
                 }
+                keep_list(&mut self.outbox.releases, owners);
             }
             // If the holder is of this very process, its heartbeat finds the loss at once.
             Completion::Forced(key) => self.heartbeat_for(&key),

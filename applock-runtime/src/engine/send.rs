@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::store::{OwnerId, Release, Renew};
 
-use super::core::{Actor, Completion, Outbox};
+use super::core::{Actor, InFlight};
 use super::lease_time::{Sent, heartbeat_timeout, margin};
 use super::state::EntryState;
 
@@ -55,46 +55,47 @@ impl Actor {
 
     /// Sends what is in the outbox. `true`: something left.
     pub(super) fn flush(&mut self) -> bool {
-        let outbox = std::mem::take(&mut self.outbox);
-        let Outbox {
-            acquires,
-            renewals,
-            releases,
-        } = outbox;
-        let any = !(acquires.is_empty() && renewals.is_empty() && releases.is_empty());
-        if !acquires.is_empty() {
-            self.send_acquires(acquires);
+        let mut any = false;
+        if !self.outbox.acquires.is_empty() {
+            let owners = std::mem::take(&mut self.outbox.acquires);
+            self.send_acquires(owners);
+            any = true;
         }
-        if !renewals.is_empty() {
-            self.send_renewals(renewals);
+        if !self.outbox.renewals.is_empty() {
+            let owners = std::mem::take(&mut self.outbox.renewals);
+            self.send_renewals(owners);
+            any = true;
         }
-        if !releases.is_empty() {
-            self.send_releases(releases);
+        if !self.outbox.releases.is_empty() {
+            let owners = std::mem::take(&mut self.outbox.releases);
+            self.send_releases(owners);
+            any = true;
         }
         any
     }
 
     /// The acquires of this moment, of waiters and of callers that do not wait. They leave
     /// in the order of the outbox, so waiters are queued in the order of their arrival.
-    fn send_acquires(&mut self, owners: Vec<OwnerId>) {
+    fn send_acquires(&mut self, mut owners: Vec<OwnerId>) {
         // The lease is judged from here: before the request leaves (rule R1).
         let sent = Sent::now(&*self.parts.clock);
         let mut batch = Vec::with_capacity(owners.len());
         let mut timeout = Duration::ZERO;
-        let mut asked = Vec::with_capacity(owners.len());
-        for owner in owners {
-            let entry = self.entries.get(&owner).map(|entry| &entry.state);
-            if let Some(EntryState::Acquiring(acquiring)) = entry {
-                let ttl = acquiring.request.ttl;
-                // An answer that comes after the lease's end is of no use.
-                timeout = timeout.max(ttl - margin(ttl));
-                batch.push(acquiring.store_request(&self.notifications));
-                asked.push(owner);
-            }
-        }
+        // An entry may have gone since.
+        owners.retain(|owner| {
+            let entry = self.entries.get(owner).map(|entry| &entry.state);
+            let Some(EntryState::Acquiring(acquiring)) = entry else {
+                return false;
+            };
+            let ttl = acquiring.request.ttl;
+            // An answer that comes after the lease's end is of no use.
+            timeout = timeout.max(ttl - margin(ttl));
+            batch.push(acquiring.store_request(&self.notifications));
+            true
+        });
         let answer =
             Arc::clone(&self.parts.store).acquire(batch, timeout.min(self.parts.command_timeout));
-        self.spawn(async move { Completion::Acquired(asked, sent, answer.await) });
+        self.start(InFlight::Acquire(owners, sent, answer));
     }
 
     /// The heartbeats of this moment.
@@ -104,11 +105,15 @@ impl Actor {
         // as a long one, nor a long one give up as early.
         let mut batches: BTreeMap<Duration, (Vec<OwnerId>, Vec<Renew>)> = BTreeMap::new();
         let command_timeout = self.parts.command_timeout;
+        // Most often one batch has them all.
+        let count = owners.len();
         for owner in owners {
             if let Some(EntryState::Holding(holding)) = self.state(owner) {
                 let lease = &holding.lease;
                 let timeout = heartbeat_timeout(holding.term, command_timeout);
-                let (asked, batch) = batches.entry(timeout).or_default();
+                let (asked, batch) = batches
+                    .entry(timeout)
+                    .or_insert_with(|| (Vec::with_capacity(count), Vec::with_capacity(count)));
                 batch.push(Renew {
                     key: lease.key.clone(),
                     owner,
@@ -121,29 +126,30 @@ impl Actor {
         }
         for (timeout, (asked, batch)) in batches {
             let answer = Arc::clone(&self.parts.store).renew(batch, timeout);
-            self.spawn(async move { Completion::Renewed(asked, sent, answer.await) });
+            self.start(InFlight::Renew(asked, sent, answer));
         }
     }
 
     /// The releases of this moment. One with no lease is of an orphan, or of a place in the
     /// queue.
-    fn send_releases(&mut self, owners: Vec<OwnerId>) {
+    fn send_releases(&mut self, mut owners: Vec<OwnerId>) {
         let sent = Sent::now(&*self.parts.clock);
         let mut batch = Vec::with_capacity(owners.len());
-        let mut asked = Vec::with_capacity(owners.len());
-        for owner in owners {
-            if let Some(EntryState::Releasing(releasing)) = self.state(owner) {
-                batch.push(Release {
-                    key: releasing.key.clone(),
-                    owner,
-                    token: releasing.lease.as_ref().map(|lease| lease.token),
-                    remember: releasing.remember,
-                    keep: releasing.lease.as_ref().and_then(|lease| lease.keep()),
-                });
-                asked.push(owner);
-            }
-        }
+        owners.retain(|owner| {
+            let entry = self.entries.get(owner).map(|entry| &entry.state);
+            let Some(EntryState::Releasing(releasing)) = entry else {
+                return false;
+            };
+            batch.push(Release {
+                key: releasing.key.clone(),
+                owner: *owner,
+                token: releasing.lease.as_ref().map(|lease| lease.token),
+                remember: releasing.remember,
+                keep: releasing.lease.as_ref().and_then(|lease| lease.keep()),
+            });
+            true
+        });
         let answer = Arc::clone(&self.parts.store).release(batch, self.parts.command_timeout);
-        self.spawn(async move { Completion::Released(asked, sent, answer.await) });
+        self.start(InFlight::Release(owners, sent, answer));
     }
 }
