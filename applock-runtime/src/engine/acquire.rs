@@ -477,6 +477,7 @@ impl Actor {
             ttl: acquiring.request.ttl,
             remember: acquiring.request.remember,
             acquired_at: granted.at,
+            since: now,
             at_least: acquiring.request.at_least,
             cap,
             identity: Arc::clone(&acquiring.request.identity),

@@ -63,6 +63,8 @@ impl Parts {
 /// The engine's whole state. See the [module](self).
 pub(super) struct Actor {
     pub(super) parts: Arc<Parts>,
+    /// When the event came that is acted upon: see [`now`](Actor::now).
+    moment: Moment,
     /// The process that this thread is of.
     pub(super) process: u32,
     pub(super) unfinished: Arc<Unfinished>,
@@ -241,6 +243,7 @@ impl Actor {
     ) -> Self {
         let (notifications, notified) = mpsc::unbounded_channel();
         Self {
+            moment: parts.clock.now(),
             parts,
             process: std::process::id(),
             waiters: Waiters::default(),
@@ -265,8 +268,16 @@ impl Actor {
         }
     }
 
+    /// When the event came that is acted upon: one reading of the clock for all of it. So it may
+    /// be a little old, which is safe: a request is judged from it, and leaves later (rule R1); and
+    /// whether a lease counts, its holder finds out by a reading of its own.
     pub(super) fn now(&self) -> Moment {
-        self.parts.clock.now()
+        self.moment
+    }
+
+    /// Reads the clock, for the event that is acted upon next.
+    pub(super) fn tick(&mut self) {
+        self.moment = self.parts.clock.now();
     }
 
     /// All owner ids, sorted: what is done to all of them is done in the same order in each

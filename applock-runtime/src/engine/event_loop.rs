@@ -43,6 +43,7 @@ impl Actor {
             while !self.abandoned {
                 match self.commands.poll_recv(context) {
                     Poll::Ready(Some(command)) => {
+                        self.tick();
                         self.command(command);
                         moved = true;
                     }
@@ -51,15 +52,20 @@ impl Actor {
                 }
             }
             while let Poll::Ready(Some(done)) = self.inflight.poll_next_unpin(context) {
+                self.tick();
                 self.completed(done);
                 moved = true;
             }
             while let Poll::Ready(Some(notice)) = self.notified.poll_recv(context) {
+                self.tick();
                 match notice {
                     Notification::Granted(key, grant) => self.notified(&key, grant),
                     Notification::Poll => self.poll_all(),
                 }
                 moved = true;
+            }
+            if !moved {
+                self.tick();
             }
             moved |= self.due();
             self.check_wall_clock();

@@ -78,7 +78,7 @@ impl Actor {
     /// in the order of the outbox, so waiters are queued in the order of their arrival.
     fn send_acquires(&mut self, mut owners: Vec<OwnerId>) {
         // The lease is judged from here: before the request leaves (rule R1).
-        let sent = Sent::now(&*self.parts.clock);
+        let sent = Sent::at(self.now(), &*self.parts.clock);
         let mut batch = Vec::with_capacity(owners.len());
         let mut timeout = Duration::ZERO;
         // An entry may have gone since.
@@ -100,7 +100,7 @@ impl Actor {
 
     /// The heartbeats of this moment.
     fn send_renewals(&mut self, owners: Vec<OwnerId>) {
-        let sent = Sent::now(&*self.parts.clock);
+        let sent = Sent::at(self.now(), &*self.parts.clock);
         // One batch for each time-out: a short lease must not wait as long for its answer
         // as a long one, nor a long one give up as early.
         let mut batches: BTreeMap<Duration, (Vec<OwnerId>, Vec<Renew>)> = BTreeMap::new();
@@ -133,7 +133,7 @@ impl Actor {
     /// The releases of this moment. One with no lease is of an orphan, or of a place in the
     /// queue.
     fn send_releases(&mut self, mut owners: Vec<OwnerId>) {
-        let sent = Sent::now(&*self.parts.clock);
+        let sent = Sent::at(self.now(), &*self.parts.clock);
         let mut batch = Vec::with_capacity(owners.len());
         owners.retain(|owner| {
             let entry = self.entries.get(owner).map(|entry| &entry.state);
