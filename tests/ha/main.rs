@@ -6,6 +6,8 @@
 mod support;
 
 mod after;
+mod cluster_failover;
+mod cluster_migration;
 mod sentinel_failover;
 mod sentinel_watch;
 mod sentinel_zombie;

@@ -9,7 +9,13 @@
 //! `role:master`, asked each millisecond.
 
 /// The servers that the tests start.
-#[allow(dead_code, unreachable_pub, clippy::expect_used, clippy::unwrap_used, reason = "tests")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
 #[path = "../../../tests/support"]
 mod support {
     pub mod cluster;
@@ -307,7 +313,10 @@ fn gap_over_a_cluster_failover() -> Result<f64> {
             let () = cluster.nodes[replica].run("CLUSTER FAILOVER");
         }
         // The one of both that was renewed last.
-        let left = nodes.iter_mut().filter_map(|node| time_left(node, &key)).max();
+        let left = nodes
+            .iter_mut()
+            .filter_map(|node| time_left(node, &key))
+            .max();
         if let Some(left) = left {
             least = least.min(Duration::from_millis(u64::try_from(left)?));
             at_the_end = Some(left);
@@ -370,7 +379,10 @@ fn told_of_a_lost_write() -> Result<f64> {
     let mut set = SentinelSet::quick();
     let locker = AppLocker::connect_blocking(set.url())?;
     // The connection is there before the replicas are parted.
-    locker.lock("first").acquire_blocking()?.release_blocking()?;
+    locker
+        .lock("first")
+        .acquire_blocking()?
+        .release_blocking()?;
     let mut others = connections(&set.servers[1..])?;
     set.servers[0].part_from_replicas();
     let held = locker.lock("lost").ttl(LONG).acquire_blocking()?;
@@ -394,7 +406,10 @@ fn waiter_after_a_promotion() -> Result<f64> {
     let mut others = connections(&set.servers[1..])?;
     set.servers[0].kill();
     until("a promotion", || others.iter_mut().position(is_master))?;
-    ensure!(held.verify_blocking().is_ok_and(|held| held), "the lock was lost");
+    ensure!(
+        held.verify_blocking().is_ok_and(|held| held),
+        "the lock was lost"
+    );
     held.release_blocking()?;
     let released = Instant::now();
     match waiting.join() {
@@ -451,7 +466,10 @@ fn p99_beside_a_frozen_node() -> Result<f64> {
             cycles.push(begun.elapsed());
         }
         cycles.sort_unstable();
-        cycles.get(cycles.len() * 99 / 100).copied().context("there are some")
+        cycles
+            .get(cycles.len() * 99 / 100)
+            .copied()
+            .context("there are some")
     };
     let beside = |locker: AppLocker, over: Arc<AtomicBool>| {
         let theirs = theirs.clone();
@@ -495,7 +513,9 @@ fn server_time_of_heartbeats() -> Result<f64> {
     let before = all(&cluster)?;
     sleep(window);
     let idle = all(&cluster)? - before;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     let ttl = Duration::from_secs(15);
     let guards = runtime.block_on(async {
         let mut guards = Vec::new();
@@ -540,7 +560,9 @@ fn cycles_with_acknowledgement() -> Result<f64> {
 
 /// Cycles of 64 callers a second.
 fn cycles(locker: &AppLocker) -> Result<f64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     let length = Duration::from_secs(2);
     runtime.block_on(async {
         let local = tokio::task::LocalSet::new();
