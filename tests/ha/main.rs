@@ -8,6 +8,7 @@ mod support;
 mod after;
 mod cluster_failover;
 mod cluster_migration;
+mod cluster_nodes;
 mod cluster_slots;
 mod cluster_waiters;
 mod sentinel_failover;
