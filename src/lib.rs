@@ -85,7 +85,8 @@
 //!
 //! # Features
 //!
-//! - `tls` (off by default): `rediss://`, through rustls.
+//! - `tls` (off by default): `rediss://`, through rustls, with `?ca=FILE`, `?cert=FILE&key=FILE` and
+//!   `#insecure`.
 //!
 //! A facade: everything here is re-exported from `applock-runtime` and
 //! `applock-macros`.

@@ -373,6 +373,8 @@ impl fmt::Display for LockInfo {
 pub struct LastHolding {
     /// The lock's key.
     pub key: Arc<str>,
+    /// The function that held it, with its module, if it was a `#[singleton]`.
+    pub function: Option<String>,
     /// The owner id of that acquisition.
     pub owner_id: String,
     /// The holder's instance id.
@@ -431,6 +433,7 @@ impl fmt::Debug for LastHolding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LastHolding")
             .field("key", &shown(&self.key))
+            .field("function", &self.function.as_ref().map(shown))
             .field("owner_id", &shown(&self.owner_id))
             .field("instance_id", &shown(&self.instance_id))
             .field("host", &shown(&self.host))
@@ -453,6 +456,9 @@ impl fmt::Display for LastHolding {
         )?;
         if !is_generated(&self.instance_id) {
             write!(f, " (instance {})", shown(&self.instance_id))?;
+        }
+        if let Some(function) = &self.function {
+            write!(f, ", function {}", shown(function))?;
         }
         write!(f, " from {}", humantime::format_rfc3339_seconds(self.from))?;
         if let Some(until) = self.until {

@@ -51,6 +51,8 @@ async fn the_function_that_holds_is_named_whether_it_was_granted_at_once_or_wait
         let lock = locker.lock("who");
         let by_hand = lock.acquire().await.unwrap();
         assert_eq!(lock.info().await.unwrap().unwrap().function(), None);
+        let last = lock.last_holding().await.unwrap().unwrap();
+        assert_eq!(last.function, None, "{}", locker.store());
         let runs = || {
             let (end, may_end) = oneshot::channel();
             let locker = locker.clone();
@@ -87,6 +89,11 @@ async fn the_function_that_holds_is_named_whether_it_was_granted_at_once_or_wait
             );
             end.send(()).unwrap();
             run.await.unwrap().unwrap();
+            // Also when it is over.
+            let last = lock.last_holding().await.unwrap().unwrap();
+            assert_eq!(last.function.as_deref(), Some(FUNCTION), "{last}");
+            let named = format!(", function {FUNCTION} from ");
+            assert!(last.to_string().contains(&named), "{last}");
         }
     }
 }

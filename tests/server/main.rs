@@ -8,6 +8,7 @@ mod support;
 mod black_hole;
 mod busy_script;
 mod can_not_save;
+mod client_names;
 mod connection_loss;
 mod eviction;
 mod failed_heartbeat;

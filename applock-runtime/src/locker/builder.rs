@@ -70,7 +70,7 @@ impl AppLocker {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a bad URL. No I/O.
+    /// [`Error::Invalid`] for a bad URL. No I/O, but for the files that the URL names for TLS.
     ///
     /// ```
     /// let locker = applock::AppLocker::from_env()?;
@@ -343,7 +343,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] that names the value that can't be used. No I/O.
+    /// [`Error::Invalid`] that names the value that can't be used. Does no I/O, but that it reads
+    /// the files that a `rediss://` URL names (`?ca=`, `?cert=`, `?key=`), and blocks for that.
     ///
     /// ```
     /// # use {applock::{AppLocker, Error}, std::time::Duration};
@@ -368,13 +369,17 @@ impl Builder {
                 .map(|name| check_instance(INSTANCE_VARIABLE, name))
                 .transpose()?,
         };
+        let asked = url::Asked {
+            replicas: self.replicas,
+            instance: instance.as_deref(),
+        };
         let store: Arc<dyn Store> = match self.store.clone().map(|source| source.0) {
-            Some(Source::Url(url)) => url::open(&url, self.replicas)?,
+            Some(Source::Url(url)) => url::open(&url, asked)?,
             Some(Source::Memory(store)) => {
                 url::check_replicas(self.replicas)?;
                 Arc::new(store)
             }
-            None => url::open(&url_from_env()?, self.replicas).map_err(of_the_environment)?,
+            None => url::open(&url_from_env()?, asked).map_err(of_the_environment)?,
         };
         Ok(Self {
             ttl,

@@ -20,7 +20,7 @@ use turmoil::net::TcpStream;
 use crate::clock::{Clock, Moment, Sleep};
 use crate::key::Key;
 use crate::store::StoreFuture;
-use crate::store::redis::{Address, Connector};
+use crate::store::redis::{Address, Connector, Dialled};
 
 use super::history::{History, OwnerNumber, What};
 use super::server::data::Data;
@@ -241,7 +241,7 @@ impl Dialler {
 }
 
 impl Connector for Dialler {
-    fn connect(&self, _to: &Address) -> StoreFuture<RedisResult<MultiplexedConnection>> {
+    fn connect(&self, _to: &Address) -> StoreFuture<RedisResult<Dialled>> {
         let info = RedisConnectionInfo::default().set_protocol(self.protocol);
         let cut = Arc::clone(&self.cut);
         let given_up = Arc::clone(&self.given_up);
@@ -260,11 +260,11 @@ impl Connector for Dialler {
                     () = driver => (),
                 }
             });
-            Ok(connection)
+            Ok(connection.into())
         })
     }
 
-    fn subscribe(&self, _to: &Address) -> StoreFuture<RedisResult<PubSub>> {
+    fn subscribe(&self, _to: &Address, _: Option<String>) -> StoreFuture<RedisResult<PubSub>> {
         // As the real one does.
         self.listen(ProtocolVersion::RESP2)
     }

@@ -15,17 +15,29 @@ use super::dir::DirStore;
 use super::memory::MemoryStore;
 use super::redis::acknowledge::Replicas;
 use super::redis::hosts::{self, Kind};
+#[cfg(feature = "tls")]
+use super::redis::tls::{Mistake, Tls, TlsOptions};
 use super::redis::{Dialer, RedisStore};
 
 /// What a URL may begin with, for messages.
 const KINDS: &str = "write redis://host:6379, rediss://host:6379, redis+sentinel://host:26379/mymaster, \
      redis+cluster://host:6379, dir:/var/lock/app or memory:";
 
-/// The store that a URL names, where `replicas` is not what the URL itself says. Does no I/O.
-pub(crate) fn open(url: &str, replicas: AskedReplicas) -> Result<Arc<dyn Store>> {
+/// What the user has said beside the URL.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked<'a> {
+    /// Where the URL itself does not say.
+    pub(crate) replicas: AskedReplicas,
+    /// The name that a person gave this instance.
+    pub(crate) instance: Option<&'a str>,
+}
+
+/// The store that a URL names. Reads the files that the URL names for TLS, and does no other I/O.
+pub(crate) fn open(url: &str, asked: Asked<'_>) -> Result<Arc<dyn Store>> {
     let url = url.trim();
-    let (url, replicas) = &take_replicas(url, replicas)?;
+    let (url, replicas) = &take_replicas(url, asked.replicas)?;
     let replicas = replicas.checked(url)?;
+    let instance = asked.instance;
     let bad = |reason: &str, remedy: &str| Err(Error::invalid("url", masked(url), reason, remedy));
     let Some((scheme, rest)) = scheme(url) else {
         return bad(
@@ -57,12 +69,12 @@ pub(crate) fn open(url: &str, replicas: AskedReplicas) -> Result<Arc<dyn Store>>
         }
         "http" | "https" | "tcp" => bad("no store speaks this scheme", KINDS),
         _ if REDIS.contains(&scheme) => {
-            let (dialer, shown) = redis_server(scheme, url, url)?;
+            let (dialer, shown) = redis_server(scheme, url, url, instance)?;
             let dialer = Arc::new(dialer.with_replicas(replicas));
             Ok(Arc::new(RedisStore::over(dialer, shown)))
         }
         _ if let Some((kind, plain)) = hosts::kind(scheme) => {
-            several_hosts(kind, plain, url, rest, replicas)
+            several_hosts((kind, plain), url, rest, replicas, instance)
         }
         _ => bad(&format!("the scheme {scheme:?} is not known"), KINDS),
     }
@@ -202,11 +214,11 @@ fn take_replicas(url: &str, mut asked: AskedReplicas) -> Result<(String, AskedRe
 
 /// A store behind sentinels, or a cluster.
 fn several_hosts(
-    kind: Kind,
-    plain: &str,
+    (kind, plain): (Kind, &str),
     url: &str,
     rest: &str,
     replicas: Option<Replicas>,
+    instance: Option<&str>,
 ) -> Result<Arc<dyn Store>> {
     let parsed = hosts::parse(kind, plain, rest)
         .map_err(|(reason, remedy)| Error::invalid("url", masked(url), reason, remedy))?;
@@ -216,12 +228,12 @@ fn several_hosts(
         shown = shown.replace("/***", &format!("/{}", crate::shown::shown(&parsed.name)));
     }
     let shown: Arc<str> = shown.into();
-    let (servers, _) = redis_server(plain, &parsed.server, url)?;
+    let (servers, _) = redis_server(plain, &parsed.server, url, instance)?;
     let servers = Arc::new(servers.with_replicas(replicas));
     match kind {
         Kind::Sentinel => {
             let (scheme, _) = parsed.sentinel.split_once(':').unwrap_or_default();
-            let (sentinels, _) = redis_server(scheme, &parsed.sentinel, url)?;
+            let (sentinels, _) = redis_server(scheme, &parsed.sentinel, url, instance)?;
             Ok(Arc::new(RedisStore::behind_sentinels(
                 servers,
                 Arc::new(sentinels),
@@ -240,7 +252,12 @@ fn several_hosts(
 
 /// What dials the server of a plain URL, and the URL as messages show it. `given` is the URL that
 /// the user wrote, of which that one may be a part.
-fn redis_server(scheme: &str, url: &str, given: &str) -> Result<(Dialer, Arc<str>)> {
+fn redis_server(
+    scheme: &str,
+    url: &str,
+    given: &str,
+    instance: Option<&str>,
+) -> Result<(Dialer, Arc<str>)> {
     let bad =
         |reason: String, remedy: &str| Err(Error::invalid("url", masked(given), reason, remedy));
     const EXAMPLE: &str = "write redis://user:password@host:6379/0";
@@ -294,7 +311,15 @@ fn redis_server(scheme: &str, url: &str, given: &str) -> Result<(Dialer, Arc<str
     }
     // Neither a name nor a value is quoted: a secret may have come into either.
     for (at, (name, value)) in (1..).zip(parsed.query_pairs()) {
+        // One that a secret has not come into: it is a word of ours.
+        if !is_tls && matches!(&*name, "ca" | "cert" | "key") {
+            return bad(
+                format!("its parameter ?{name}= is about TLS, which {scheme}:// does not speak"),
+                "write rediss://, or leave the parameter out",
+            );
+        }
         let is_known = match &*name {
+            "ca" | "cert" | "key" => true,
             "protocol" => matches!(&*value, "2" | "resp2" | "3" | "resp3"),
             "db" if unix => value.parse::<u32>().is_ok(),
             "user" | "pass" => unix,
@@ -303,7 +328,9 @@ fn redis_server(scheme: &str, url: &str, given: &str) -> Result<(Dialer, Arc<str
         if !is_known {
             return bad(
                 format!("its parameter number {at} is not known, or has a value that is not"),
-                if unix {
+                if is_tls {
+                    "those there are, are ?ca=FILE, ?cert=FILE, ?key=FILE and ?protocol=resp3"
+                } else if unix {
                     "those there are, are ?db=0, ?user=…, ?pass=… and ?protocol=resp3"
                 } else {
                     "the one there is, is ?protocol=resp3"
@@ -320,12 +347,6 @@ fn redis_server(scheme: &str, url: &str, given: &str) -> Result<(Dialer, Arc<str
             "leave that out; in a password a # is written %23",
         );
     }
-    #[cfg(feature = "tls")]
-    if is_tls {
-        // rustls panics where no provider has been chosen. If the program has chosen
-        // one already, that one stays.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
     let mut shown = masked(url);
     // A URL that can be read has its user's name there; without a password it may be one.
     if parsed
@@ -334,11 +355,57 @@ fn redis_server(scheme: &str, url: &str, given: &str) -> Result<(Dialer, Arc<str
     {
         shown = shown.replacen("***@", &format!("{}:***@", parsed.username()), 1);
     }
-    match url.into_connection_info().and_then(Dialer::new) {
-        Ok(dialer) => Ok((dialer, shown.into())),
-        // Without its details, which may be a part of the URL.
-        Err(error) => bad(format!("it can't be used ({:?})", error.kind()), EXAMPLE),
+    let mut plain = parsed.clone();
+    if is_tls {
+        plain.set_fragment(None);
+        // TLS is ours: to the crate it is a connection without.
+        let _ = plain.set_scheme("redis");
     }
+    let dialer = match plain.into_connection_info() {
+        Ok(info) => Dialer::new(&info, instance),
+        // Without its details, which may be a part of the URL.
+        Err(error) => return bad(format!("it can't be used ({:?})", error.kind()), EXAMPLE),
+    };
+    #[cfg(feature = "tls")]
+    let dialer = match is_tls {
+        true => match tls_options(&parsed).and_then(Tls::new) {
+            Ok(tls) => dialer.through(Arc::new(tls)),
+            Err((what, remedy)) => return bad(what, remedy),
+        },
+        false => dialer,
+    };
+    Ok((dialer, shown.into()))
+}
+
+/// What a URL says of TLS.
+#[cfg(feature = "tls")]
+fn tls_options(url: &url::Url) -> std::result::Result<TlsOptions, Mistake> {
+    let mut options = TlsOptions {
+        insecure: url.fragment() == Some("insecure"),
+        ..TlsOptions::default()
+    };
+    for (name, value) in url.query_pairs() {
+        let (file, parameter) = match &*name {
+            "ca" => (&mut options.ca, "ca"),
+            "cert" => (&mut options.cert, "cert"),
+            "key" => (&mut options.key, "key"),
+            _ => continue,
+        };
+        // Danger: the key itself, in place of its file. Only what begins as a path is shown.
+        if !Path::new(&*value).is_absolute() || value.contains(char::is_control) {
+            return Err((
+                format!("its parameter ?{parameter}= does not name the whole path of a file"),
+                "write it as in ?ca=/etc/ssl/redis-ca.pem",
+            ));
+        }
+        if file.replace(value.into_owned().into()).is_some() {
+            return Err((
+                format!("its parameter ?{parameter}= is there twice"),
+                "write it once; one file may hold several certificates",
+            ));
+        }
+    }
+    Ok(options)
 }
 
 /// A URL as messages show it, also one that can't be read: no user, no password, no parameter, and
@@ -425,7 +492,7 @@ mod tests {
     use super::*;
 
     fn refusal(url: &str) -> String {
-        open(url, AskedReplicas::default()).unwrap_err().to_string()
+        open(url, Asked::default()).unwrap_err().to_string()
     }
 
     #[test]
@@ -514,7 +581,7 @@ mod tests {
     #[test]
     fn no_message_shows_a_secret_wherever_it_stands() {
         for url in SECRETS {
-            let shown = match open(url, AskedReplicas::default()) {
+            let shown = match open(url, Asked::default()) {
                 Ok(store) => format!("{store:?} {}", store.describe()),
                 Err(error) => format!("{error} {error:?}"),
             };
@@ -527,7 +594,7 @@ mod tests {
             "valkeys://hunter2:@host/0#insecure",
         ] {
             assert!(
-                open(url, AskedReplicas::default())
+                open(url, Asked::default())
                     .map_or_else(
                         |error| error.to_string(),
                         |store| store.describe().to_string()
@@ -560,16 +627,13 @@ mod tests {
             ("redis://:secret@host", "redis://:***@host"),
             ("redis://secret@host", "redis://***@host"),
         ] {
-            assert_eq!(
-                &*open(url, AskedReplicas::default()).unwrap().describe(),
-                expected
-            );
+            assert_eq!(&*open(url, Asked::default()).unwrap().describe(), expected);
         }
     }
 
     #[test]
     fn one_memory_url_is_one_store() {
-        assert!(open("memory:", AskedReplicas::default()).is_ok());
-        assert!(open("memory:one", AskedReplicas::default()).is_ok());
+        assert!(open("memory:", Asked::default()).is_ok());
+        assert!(open("memory:one", Asked::default()).is_ok());
     }
 }

@@ -160,6 +160,7 @@ fn last_holding<W: Shown>(holding: &Holding<W>, now: StoreTime) -> LastHolding {
     };
     LastHolding {
         key: Arc::clone(&who.key),
+        function: who.function.as_deref().map(str::to_owned),
         owner_id: owner_id(holding),
         instance_id: who.identity.instance.clone(),
         host: who.identity.host.clone(),

@@ -36,7 +36,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use applock::{AppLocker, LockGuard};
 use redis::Connection;
 
-use crate::support::cluster::{Cluster, Takes};
+use crate::support::cluster::Cluster;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{Layout, SentinelSet};
 

@@ -246,7 +246,7 @@ fn a_subscriber_receives_what_is_published() {
     for protocol in BOTH {
         let talk = |_, dialler: Dialler| async move {
             let mut subscriber = dialler.listen(dialler.protocol).await?;
-            let mut publisher = dialler.connect(&Address::Given).await?;
+            let mut publisher = dialler.connect(&Address::Given).await?.commands;
             assert_eq!(publisher.publish::<_, _, u32>("a", "early").await?, 0);
             subscriber.subscribe("a").await?;
             subscriber.subscribe(&["b", "c"]).await?;
@@ -281,7 +281,7 @@ fn a_subscriber_receives_what_is_published() {
 fn a_subscription_ends_with_its_connection() {
     for protocol in BOTH {
         let talk = |world: Rc<World>, dialler: Dialler| async move {
-            let mut publisher = dialler.connect(&Address::Given).await?;
+            let mut publisher = dialler.connect(&Address::Given).await?.commands;
             for reset in [false, true] {
                 let mut subscriber = dialler.listen(dialler.protocol).await?;
                 subscriber.subscribe("a").await?;
@@ -290,7 +290,7 @@ fn a_subscription_ends_with_its_connection() {
                     world.resets[0].notify_waiters();
                     let messages = subscriber.into_on_message();
                     assert_eq!(messages.count().await, 1);
-                    publisher = dialler.connect(&Address::Given).await?;
+                    publisher = dialler.connect(&Address::Given).await?.commands;
                 } else {
                     drop(subscriber);
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -313,7 +313,7 @@ fn a_connection_that_the_network_cut_off_counts_as_subscribed() {
             drop(subscriber);
             tokio::time::sleep(Duration::from_secs(5)).await;
             turmoil::repair(host_name(0), SERVER);
-            let mut publisher = dialler.connect(&Address::Given).await?;
+            let mut publisher = dialler.connect(&Address::Given).await?.commands;
             // What is sent there now shows that no client reads it.
             assert_eq!(publisher.publish::<_, _, u32>("a", "one").await?, 1);
             tokio::time::sleep(Duration::from_secs(1)).await;

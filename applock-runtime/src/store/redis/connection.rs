@@ -27,42 +27,26 @@
 //! - *A yes of a master that was replaced.* A connection that is retired answers nothing any more:
 //!   what comes later is 'unknown'.
 
-use std::fmt;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{Either, join, select};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub};
-use redis::io::tcp::{TcpSettings, socket2};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion,
-    RedisResult, ServerErrorKind, Value,
-};
+use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::key::Key;
 use crate::shown::shown;
-use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreFuture, StoreResult};
+use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreResult};
 
 use super::acknowledge::{Acknowledgements, Replicas};
 use super::address::Address;
-use super::error::{Classified, ConnectionState, Hint, classify, is_unreadable, no_redis};
-
-/// Makes connections. A test puts a simulated network in its place.
-pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
-    /// Dials, authenticates, and spawns the connection's driver.
-    fn connect(&self, to: &Address) -> StoreFuture<RedisResult<MultiplexedConnection>>;
-
-    /// The same for a connection that subscribes.
-    fn subscribe(&self, to: &Address) -> StoreFuture<RedisResult<PubSub>>;
-
-    /// How many replicas of a server have to have what is written to it.
-    fn replicas(&self) -> Option<Replicas> {
-        None
-    }
-}
+use super::dial::{Connector, Dialled, set_name};
+use super::error::{
+    Classified, ConnectionState, Hint, classify, is_final, is_unreadable, no_redis,
+};
 
 /// The longest that one dial may take, from the name's resolution to the login.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -75,97 +59,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// So many time-outs in a row mean that the connection leads nowhere. One may be a slow
 /// command.
 const TIMEOUTS: u32 = 2;
-
-/// Unacknowledged data for so long, and the kernel gives the connection up
-/// (`TCP_USER_TIMEOUT`, tcp(7)): four command time-outs.
-const USER_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// An idle connection is probed so often, so that firewalls do not forget it.
-const KEEPALIVE: Duration = Duration::from_secs(15);
-
-/// Connections over TCP, TLS or a Unix socket.
-#[derive(Debug)]
-pub(crate) struct Dialer {
-    client: Client,
-    /// In RESP2, whatever the URL says: the crate's subscriptions speak it.
-    subscriber: Client,
-    replicas: Option<Replicas>,
-}
-
-/// The client for another server, of which only the address differs.
-fn client_at(client: &Client, address: &Address) -> RedisResult<Client> {
-    let Address::Named(host, port) = address else {
-        return Ok(client.clone());
-    };
-    let (host, port) = (host.to_string(), *port);
-    let info = client.get_connection_info().clone();
-    let address = match info.addr() {
-        ConnectionAddr::TcpTls {
-            insecure,
-            tls_params,
-            ..
-        } => ConnectionAddr::TcpTls {
-            host,
-            port,
-            insecure: *insecure,
-            tls_params: tls_params.clone(),
-        },
-        _ => ConnectionAddr::Tcp(host, port),
-    };
-    Client::open(info.set_addr(address))
-}
-
-impl Dialer {
-    pub(crate) fn new(info: ConnectionInfo) -> RedisResult<Self> {
-        let keepalive = socket2::TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE / 3);
-        let settings = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(keepalive);
-        #[cfg(any(target_os = "linux", target_os = "android", target_os = "fuchsia"))]
-        let settings = settings.set_user_timeout(USER_TIMEOUT);
-        // Not `CLIENT SETINFO`: one round trip more for each dial, and the crate drops its
-        // answer, also where that says why the server hangs up.
-        let login = info.redis_settings().clone().set_skip_set_lib_name();
-        let info = info.set_tcp_settings(settings);
-        let older = login.clone().set_protocol(ProtocolVersion::RESP2);
-        Ok(Self {
-            client: Client::open(info.clone().set_redis_settings(login))?,
-            subscriber: Client::open(info.set_redis_settings(older))?,
-            replicas: None,
-        })
-    }
-
-    /// The same, for servers that so many replicas have to have each write of.
-    pub(crate) fn with_replicas(self, replicas: Option<Replicas>) -> Self {
-        Self { replicas, ..self }
-    }
-}
-
-impl Connector for Dialer {
-    fn connect(&self, to: &Address) -> StoreFuture<RedisResult<MultiplexedConnection>> {
-        let client = client_at(&self.client, to);
-        Box::pin(async move {
-            // Deadlines are ours: the crate's would not say what was late.
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(None)
-                .set_response_timeout(None);
-            client?
-                .get_multiplexed_async_connection_with_config(&config)
-                .await
-        })
-    }
-
-    fn subscribe(&self, to: &Address) -> StoreFuture<RedisResult<PubSub>> {
-        let client = client_at(&self.subscriber, to);
-        Box::pin(async move { client?.get_async_pubsub().await })
-    }
-
-    fn replicas(&self) -> Option<Replicas> {
-        self.replicas
-    }
-}
 
 /// The connection to one server.
 #[derive(Debug)]
@@ -222,7 +115,7 @@ struct DialState {
 #[derive(Clone, Debug)]
 struct Live {
     /// A handle: clones share one socket, and their commands travel in the order they are sent.
-    connection: MultiplexedConnection,
+    connection: Dialled,
     /// Its number: see [`DialState::epoch`].
     epoch: u64,
     /// Commands in a row without an answer in time.
@@ -372,35 +265,45 @@ impl Connection {
 
     /// Dials, and asks the server what it is, by `HELLO`, which needs no right. Where writes have to
     /// be acknowledged, also whether it can be asked for that: before anything is written.
-    async fn connect(&self) -> RedisResult<(MultiplexedConnection, bool)> {
+    async fn connect(&self) -> RedisResult<(Dialled, bool)> {
         let (mut connection, is_single) = self.connect_and_ask().await?;
         if self.replicas().is_some() {
             let mut none = redis::cmd("WAIT");
             none.arg(0).arg(1);
-            none.query_async::<Value>(&mut connection).await?;
+            none.query_async::<Value>(&mut connection.commands).await?;
         }
         Ok((connection, is_single))
     }
 
-    async fn connect_and_ask(&self) -> RedisResult<(MultiplexedConnection, bool)> {
+    /// In the same round trip the connection gets its name, where the user may give it one.
+    async fn connect_and_ask(&self) -> RedisResult<(Dialled, bool)> {
         let mut connection = self.connector.connect(&self.address).await?;
         if self.state().unasked {
             return Ok((connection, false));
         }
-        let answer = redis::cmd("HELLO")
-            .query_async::<Value>(&mut connection)
-            .await;
-        match answer {
+        let naming = {
+            let (name, mut connection) = (self.connector.name(), connection.commands.clone());
+            async move {
+                if let Some(name) = name {
+                    // For people: a refusal is no news.
+                    let _ = set_name(&name).exec_async(&mut connection).await;
+                }
+            }
+        };
+        let asking = async {
+            let hello = redis::cmd("HELLO");
+            hello.query_async::<Value>(&mut connection.commands).await
+        };
+        match join(asking, naming).await.0 {
             Ok(about) => Ok((connection, is_standalone(&about))),
             Err(error)
-                if !is_unreadable(&error)
-                    && (error.is_io_error() || error.is_connection_dropped()) =>
+                if !is_final(&error) && (error.is_io_error() || error.is_connection_dropped()) =>
             {
                 self.state().unasked = true;
                 Ok((self.connector.connect(&self.address).await?, false))
             }
             // What answers does not speak the protocol.
-            Err(error) if is_unreadable(&error) => Err(error),
+            Err(error) if is_final(&error) => Err(error),
             // It does not know the command, or wants a password first.
             Err(_) => Ok((connection, false)),
         }
@@ -408,7 +311,11 @@ impl Connection {
 
     /// A connection of its own, that subscribes. No time-out here.
     pub(super) async fn subscription(&self) -> RedisResult<PubSub> {
-        self.connector.subscribe(&self.address).await
+        let name = match self.state().unasked {
+            true => None,
+            false => self.connector.name(),
+        };
+        self.connector.subscribe(&self.address, name).await
     }
 
     /// Sends one command, once, and waits for its answer, no longer than `within` from now, the
@@ -465,12 +372,12 @@ impl Connection {
                 }
             },
         };
-        let handle = live.connection.clone();
+        let handle = live.connection.commands.clone();
         let answer = async {
             if asking {
-                ask(&mut live.connection, command).await
+                ask(&mut live.connection.commands, command).await
             } else {
-                command.query_async(&mut live.connection).await
+                command.query_async(&mut live.connection.commands).await
             }
         };
         let answer = async {

@@ -74,6 +74,16 @@ pub(super) fn classify(error: RedisError) -> Classified {
     use ConnectionState::{Good, Redial};
     use StoreErrorKind::{Misconfigured, NotDone, Unknown};
 
+    if let Some(Refused { kind, what, remedy }) = Refused::of(&error) {
+        return Classified {
+            error: StoreError::new(*kind, what, remedy),
+            connection: Redial,
+            hint: match kind {
+                Unknown => Hint::Silent,
+                _ => Hint::None,
+            },
+        };
+    }
     let said = Said::of(&error);
     let text = &*said.0;
     let code = code_of(&error, text);
@@ -183,7 +193,7 @@ pub(super) fn classify(error: RedisError) -> Classified {
         _ if error.is_io_error() || error.is_connection_dropped() => (
             Unknown,
             format!("the connection failed ({text})"),
-            "see whether the server and the network are up",
+            "see whether the server and the network are up, and whether it is a Redis",
             Redial,
         ),
         _ if text.contains("max number of clients") => (
@@ -281,11 +291,66 @@ fn hint(error: &RedisError, code: &str) -> Hint {
     }
 }
 
+/// What our own end of a connection found out, as an I/O error passes it through the redis crate:
+/// what answers is no Redis, or a certificate is wrong.
+#[derive(Clone, Debug)]
+pub(super) struct Refused {
+    pub(super) kind: StoreErrorKind,
+    pub(super) what: String,
+    pub(super) remedy: &'static str,
+}
+
+impl Refused {
+    /// What can't mend itself, found before any command was carried out.
+    pub(super) fn misconfigured(what: String, remedy: &'static str) -> Self {
+        Self {
+            kind: StoreErrorKind::Misconfigured,
+            what,
+            remedy,
+        }
+    }
+
+    /// What is in an error of that kind.
+    pub(super) fn of(error: &RedisError) -> Option<&Self> {
+        io_error(error)?.get_ref()?.downcast_ref()
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Of a kind that makes the redis crate give the connection up.
+impl From<Refused> for std::io::Error {
+    fn from(refused: Refused) -> Self {
+        Self::new(std::io::ErrorKind::ConnectionAborted, refused)
+    }
+}
+
+/// The I/O error in an error. The crate's source of an error is its own pointer to it.
+fn io_error(error: &RedisError) -> Option<&std::io::Error> {
+    type Shared = std::sync::Arc<dyn std::error::Error + Send + Sync>;
+    let source = std::error::Error::source(error)?;
+    source.downcast_ref().or_else(|| {
+        let shared = source.downcast_ref::<Shared>()?;
+        shared.downcast_ref()
+    })
+}
+
+/// Whether an error is certain to come again: what answers is no Redis that we can use.
+pub(super) fn is_final(error: &RedisError) -> bool {
+    let refused = Refused::of(error).map(|refused| refused.kind);
+    refused == Some(StoreErrorKind::Misconfigured) || is_unreadable(error)
+}
+
 /// Whether an answer was none of Redis's protocol.
 pub(super) fn is_unreadable(error: &RedisError) -> bool {
     let is_odd = |error: &std::io::Error| error.kind() == std::io::ErrorKind::InvalidData;
-    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref());
-    error.kind() == ErrorKind::Parse || io.is_some_and(is_odd)
+    error.kind() == ErrorKind::Parse || io_error(error).is_some_and(is_odd)
 }
 
 /// The error where the first answer of a connection was none of Redis's: nothing was done.

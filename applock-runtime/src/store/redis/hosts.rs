@@ -88,8 +88,7 @@ pub(crate) fn parse(kind: Kind, plain: &str, rest: &str) -> Result<Hosts, Wrong>
         return wrong("it has no host");
     };
 
-    let mut server_query = url::form_urlencoded::Serializer::new(String::new());
-    let mut sentinel_query = url::form_urlencoded::Serializer::new(String::new());
+    let mut others = Vec::new();
     let (mut user, mut password, mut sentinel_tls, mut id) = (None, None, true, None);
     let query = query.unwrap_or_default();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -101,12 +100,7 @@ pub(crate) fn parse(kind: Kind, plain: &str, rest: &str) -> Result<Hosts, Wrong>
                 sentinel_tls = value == "yes";
             }
             // The rest is a server's, and is checked there, in its order.
-            _ => {
-                server_query.append_pair(&name, &value);
-                if name != "protocol" {
-                    sentinel_query.append_pair(&name, &value);
-                }
-            }
+            _ => others.push((name, value)),
         }
     }
 
@@ -136,10 +130,23 @@ pub(crate) fn parse(kind: Kind, plain: &str, rest: &str) -> Result<Hosts, Wrong>
         ));
     }
     let fragment = fragment.map_or_else(String::new, |part| format!("#{part}"));
-    let url = |plain: &str, login: &str, database: &str, query: String| {
-        let query = match query.as_str() {
-            "" => query,
-            _ => format!("?{query}"),
+    // Of a sentinel only what is about TLS.
+    let is_about_tls = |name: &str| matches!(name, "ca" | "cert" | "key");
+    let url = |plain: &str, login: &str, database: &str, is_sentinel: bool| {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        for (name, value) in &others {
+            if !is_sentinel || sentinel_tls && is_about_tls(name) {
+                query.append_pair(name, value);
+            }
+        }
+        let query = match query.finish() {
+            query if query.is_empty() => query,
+            query => format!("?{query}"),
+        };
+        let fragment = if is_sentinel && !sentinel_tls {
+            ""
+        } else {
+            &fragment
         };
         format!("{plain}://{login}{first}/{database}{query}{fragment}")
     };
@@ -158,8 +165,8 @@ pub(crate) fn parse(kind: Kind, plain: &str, rest: &str) -> Result<Hosts, Wrong>
         }
     };
     Ok(Hosts {
-        server: url(plain, &login, database, server_query.finish()),
-        sentinel: url(sentinel_plain, &sentinel_login, "", sentinel_query.finish()),
+        server: url(plain, &login, database, false),
+        sentinel: url(sentinel_plain, &sentinel_login, "", true),
         hosts: addresses,
         name,
     })

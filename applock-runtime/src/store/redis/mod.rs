@@ -55,6 +55,7 @@ pub(crate) mod acknowledge;
 mod address;
 mod cluster;
 mod connection;
+mod dial;
 mod error;
 mod eviction;
 mod flight;
@@ -67,6 +68,8 @@ mod sentinel;
 mod slots;
 mod steps;
 mod subscription;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 mod topology;
 
 use std::fmt;
@@ -81,8 +84,9 @@ use crate::key::Key;
 pub(crate) use address::Address;
 use cluster::Cluster;
 use connection::About;
-pub(crate) use connection::Connector;
-pub(crate) use connection::Dialer;
+#[cfg(test)]
+pub(crate) use dial::Dialled;
+pub(crate) use dial::{Connector, Dialer};
 use node::Node;
 use script::ScriptCall;
 use sentinel::Sentinels;

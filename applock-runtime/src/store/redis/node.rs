@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use crate::store::{Acquire, StoreResult};
 
 use super::address::Address;
-use super::connection::{About, Connection, Connector, Failed, Lifetime};
+use super::connection::{About, Connection, Failed, Lifetime};
+use super::dial::Connector;
 use super::eviction;
 use super::script::ScriptCall;
 use super::subscription::Subscriber;

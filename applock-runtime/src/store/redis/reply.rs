@@ -460,6 +460,7 @@ fn last_holding(
         .and_then(at);
     Some(LastHolding {
         key: key.lock.clone(),
+        function: Some(last.function).filter(|text| !text.is_empty()),
         owner_id: last.owner,
         instance_id: last.instance,
         host: last.host,

@@ -42,7 +42,8 @@ use crate::store::{
 };
 
 use super::address::Address;
-use super::connection::{About, Connection, Connector, Failed, Lifetime};
+use super::connection::{About, Connection, Failed, Lifetime};
+use super::dial::Connector;
 use super::error::Hint;
 use super::flight::Flight;
 use super::node::Node;

@@ -9,7 +9,8 @@ use crate::key::Key;
 use crate::store::{Notifications, StoreError, StoreErrorKind, StoreFuture, StoreResult};
 
 use super::address::Address;
-use super::connection::{Connector, Failed, Lifetime};
+use super::connection::{Failed, Lifetime};
+use super::dial::Connector;
 use super::node::Node;
 
 /// The hash slot of a key in a cluster. Everywhere else there is one slot.

@@ -7,6 +7,7 @@ use std::thread;
 
 use redis::IntoConnectionInfo as _;
 
+use super::super::dial::Dialer;
 use super::*;
 
 /// How long a command may take that is answered at once.
@@ -47,7 +48,7 @@ async fn a_connection_that_answers_nothing_is_dialled_anew() {
             thread::spawn(move || answer(client.unwrap(), silenced_by));
         }
     });
-    let dialer = Dialer::new(url.into_connection_info().unwrap()).unwrap();
+    let dialer = Dialer::new(&url.into_connection_info().unwrap(), None);
     let connection = Arc::new(Connection::new(
         Arc::new(dialer),
         Address::Given,
@@ -100,7 +101,7 @@ fn late_server() -> (String, std::sync::mpsc::Sender<()>, Arc<AtomicU32>) {
 }
 
 fn connection_to(url: String) -> Arc<Connection> {
-    let dialer = Dialer::new(url.into_connection_info().unwrap()).unwrap();
+    let dialer = Dialer::new(&url.into_connection_info().unwrap(), None);
     Arc::new(Connection::new(
         Arc::new(dialer),
         Address::Given,
