@@ -6,6 +6,11 @@
 mod support;
 
 mod after;
+mod cluster_failover;
+mod cluster_migration;
+mod cluster_nodes;
+mod cluster_slots;
+mod cluster_waiters;
 mod sentinel_failover;
 mod sentinel_watch;
 mod sentinel_zombie;

@@ -207,6 +207,9 @@ impl Cluster {
     }
 
     /// Makes a replica a master, and waits until it says so; when that was seen.
+    ///
+    /// Not twice for a shard, unless by [`Takes::Power`]: the others vote for it again only after twice
+    /// the node timeout, and till then its master holds its clients back.
     #[track_caller]
     pub fn promote(&self, replica: usize, takes: Takes) -> Instant {
         let how = match takes {

@@ -354,8 +354,17 @@ impl Cluster {
             }
         }
         let replicas = state.replicas.clone();
-        let is_needed =
-            |address: &Address| replicas.contains(address) || self.given.contains(address);
+        let with_slots: Vec<Address> = state
+            .nodes
+            .iter()
+            .flatten()
+            .map(|node| node.address.clone())
+            .collect();
+        // A node that serves is asked over the connection that its steps have.
+        let is_needed = |address: &Address| {
+            !with_slots.contains(address)
+                && (replicas.contains(address) || self.given.contains(address))
+        };
         state.others.retain(|address, _| is_needed(address));
         state.notified.retain(|engine| !engine.is_closed());
         let engines = state.notified.clone();

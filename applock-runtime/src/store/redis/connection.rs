@@ -405,11 +405,16 @@ impl Connection {
             },
         };
         let Some(answer) = answer else {
-            return Err(Failed::unanswered(StoreError::new(
+            let error = StoreError::new(
                 StoreErrorKind::Unknown,
                 "another server has come to serve the lock while this one was asked",
                 "",
-            )));
+            );
+            // The other one can be asked at once.
+            return Err(Failed {
+                redialled: true,
+                ..Failed::unanswered(error)
+            });
         };
         match answer {
             Ok(Ok(value)) => {

@@ -26,6 +26,7 @@ use crate::store::{
     StoreResult,
 };
 
+use super::address::Address;
 use super::connection::About;
 use super::node::Node;
 use super::script::ScriptCall;
@@ -87,6 +88,22 @@ fn each<Q: Request>(
             .iter()
             .map(|_| Err(reply::unreadable(&other)))
             .collect(),
+    }
+}
+
+/// Passwords and rights are a node's own: which of several has refused is told with them.
+fn naming(node: &Node, error: StoreError) -> StoreError {
+    match (error.kind, &node.address) {
+        (StoreErrorKind::Denied, Address::Named(..)) => StoreError {
+            what: StoreError::new(
+                error.kind,
+                format!("{} (the node {})", error.what, node.address),
+                error.remedy,
+            )
+            .what,
+            ..error
+        },
+        _ => error,
     }
 }
 
@@ -247,7 +264,7 @@ impl RedisStore {
                 Err(failed) => failed,
             };
             let pause = match Arc::clone(&self.topology).turn(slot, &node, &failed, tries) {
-                Turn::Tell => return Err(failed.into()),
+                Turn::Tell => return Err(naming(&node, failed.into())),
                 Turn::Again(pause) => pause,
                 Turn::At { node, asking } => {
                     sent_to = Some((node, asking));
