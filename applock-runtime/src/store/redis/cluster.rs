@@ -19,7 +19,7 @@
 //! - *A master that nobody talks to is replaced.* No error would tell: the map is also fetched now
 //!   and then.
 //! - *A frozen master.* It refuses nothing, so its first silence has the map fetched; from then on
-//!   until all is well again each tenth of a second.
+//!   again and again, until all is well for some time.
 //! - *A yes of a master that was replaced.* A node that has lost its slots is retired, and what it
 //!   answers then does not count.
 //! - *A storm.* One task fetches the map, for all steps that want it.
@@ -60,8 +60,9 @@ const STRAGGLERS: Duration = Duration::from_millis(20);
 /// So many nodes are asked for it at a time.
 const ASKED: usize = 3;
 
-/// How often the map is fetched while a node is in trouble, and while none is.
-const IN_TROUBLE: Duration = Duration::from_millis(100);
+/// How often the map is fetched while a node is in trouble, and while none is. The first is what a
+/// holder waits for at a promotion, on the average half of it.
+const IN_TROUBLE: Duration = Duration::from_millis(60);
 const IN_PEACE: Duration = Duration::from_secs(30);
 
 /// For so long after the last failure a node counts as being in trouble.
@@ -105,13 +106,17 @@ struct State {
     epoch: u64,
     /// When the map was fetched last.
     fetched: Option<Instant>,
-    /// Nodes that have not answered since: they are asked for the map last.
-    suspects: Vec<Address>,
+    /// Nodes that did not answer, and when: for some time they are asked for the map only where no
+    /// other one answers, for each would be waited for.
+    suspects: HashMap<Address, Instant>,
     /// The last failure of a node.
     trouble: Option<Instant>,
     /// The engines that are told of slots that have moved.
     notified: Vec<Notifications>,
 }
+
+/// A node, and the connection over which the map may be asked for.
+type Asked = (Address, Arc<Connection>);
 
 /// A map, as one node tells it.
 #[derive(Clone, PartialEq, Eq)]
@@ -182,7 +187,7 @@ impl Cluster {
                 others: HashMap::new(),
                 epoch: 0,
                 fetched: None,
-                suspects: Vec::new(),
+                suspects: HashMap::new(),
                 trouble: None,
                 notified: Vec::new(),
             }),
@@ -213,10 +218,9 @@ impl Cluster {
     /// Notes that a node has failed, and has the map fetched.
     fn trouble(self: &Arc<Self>, node: &Address) {
         let mut state = self.state();
-        state.trouble = Some(Instant::now());
-        if !state.suspects.contains(node) {
-            state.suspects.push(node.clone());
-        }
+        let now = Instant::now();
+        state.trouble = Some(now);
+        state.suspects.insert(node.clone(), now);
         drop(state);
         self.fetch_soon();
     }
@@ -228,8 +232,8 @@ impl Cluster {
     }
 
     /// The connections over which the map may be asked for, the best first: to masters, to
-    /// replicas, to the URL's hosts; those that did not answer last are the last.
-    fn to_be_asked(&self) -> Vec<(Address, Arc<Connection>)> {
+    /// replicas, to the URL's hosts; and apart from these those that did not answer last.
+    fn to_be_asked(&self) -> (Vec<Asked>, Vec<Asked>) {
         let mut state = self.state();
         let nodes = state.nodes.iter().flatten();
         let mut all: Vec<_> = nodes
@@ -253,8 +257,10 @@ impl Cluster {
             });
             all.push((address, Arc::clone(connection)));
         }
-        all.sort_by_key(|(address, _)| state.suspects.contains(address));
-        all
+        state.suspects.retain(|_, at| at.elapsed() < TROUBLE);
+        let is_suspect = |(address, _): &(Address, _)| state.suspects.contains_key(address);
+        let (suspects, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_suspect);
+        (others, suspects)
     }
 
     /// Fetches the map once: asks some nodes, and where none of them tells a good one, others.
@@ -266,16 +272,29 @@ impl Cluster {
             sleep(pause).await;
         }
         self.state().fetched = Some(Instant::now());
-        let all = self.to_be_asked();
+        let (others, suspects) = self.to_be_asked();
         let (mut failed, mut older) = (None, None);
-        for some in all.chunks(ASKED) {
-            let mut answers: FuturesUnordered<_> = some
-                .iter()
-                .map(|(address, connection)| ask(address, connection))
-                .collect();
+        let mut has_answered = false;
+        let groups = others.chunks(ASKED).map(|some| (some, false));
+        for (some, is_suspect) in groups.chain(suspects.chunks(ASKED).map(|some| (some, true))) {
+            if is_suspect && has_answered {
+                break;
+            }
+            let mut answers: FuturesUnordered<_> =
+                some.iter()
+                    .map(|(address, connection)| async move {
+                        (address, ask(address, connection).await)
+                    })
+                    .collect();
+            let mut silent: Vec<&Address> = some.iter().map(|(address, _)| address).collect();
             let mut until = Instant::now() + ANSWER;
             let mut maps: Vec<Told> = Vec::new();
-            while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
+            while let Ok(Some((from, answer))) = timeout_at(until, answers.next()).await {
+                let is_late = answer.as_ref().is_err_and(StoreError::is_late);
+                if !is_late {
+                    silent.retain(|address| *address != from);
+                    has_answered = true;
+                }
                 match answer {
                     Ok(told) => {
                         maps.push(told);
@@ -285,6 +304,12 @@ impl Cluster {
                 }
             }
             drop(answers);
+            if maps.is_empty() {
+                let now = Instant::now();
+                let mut state = self.state();
+                let silent = silent.into_iter().map(|address| (address.clone(), now));
+                state.suspects.extend(silent);
+            }
             // Of one epoch, the map of more: right after a promotion some have not heard of it.
             let votes = |told: &Told| maps.iter().filter(|other| *other == told).count();
             let best = maps.iter().max_by_key(|told| (told.epoch, votes(told)));
@@ -420,10 +445,7 @@ impl Cluster {
             match select(select(timer, troubled), over).await {
                 Either::Right(_) => return,
                 Either::Left(_) if is_used => {
-                    let fetched = self.fetches.outcome(Arc::clone(&self).fetch()).await;
-                    if matches!(fetched, Some(Ok(()))) {
-                        self.state().suspects.clear();
-                    }
+                    let _ = self.fetches.outcome(Arc::clone(&self).fetch()).await;
                 }
                 Either::Left(_) => (),
             }
@@ -569,6 +591,16 @@ impl Topology for Cluster {
                 Turn::Again(jittered(pause.min(LONGEST_MIGRATING)))
             }
             Hint::ClusterDown | Hint::NotServing | Hint::Unreachable => {
+                // It was replaced meanwhile.
+                if let Some(node) = self.known(slot)
+                    && from.connection.is_over()
+                    && node.address != from.address
+                {
+                    return Turn::At {
+                        node,
+                        asking: false,
+                    };
+                }
                 self.trouble(&from.address);
                 Turn::Again(jittered(PAUSE))
             }

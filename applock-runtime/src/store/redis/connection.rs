@@ -363,7 +363,7 @@ impl Connection {
         let known = self.state().live.clone();
         let mut live = match known {
             Some(live) => live,
-            None => match timeout_at(deadline, self.live()).await {
+            None => match timeout_at(deadline, self.live_or_retired()).await {
                 Ok(Ok(live)) => live,
                 Ok(Err(error)) => return Err(Failed::unsent(error)),
                 Err(_) => {
@@ -496,6 +496,18 @@ impl Connection {
         }
     }
 
+    /// The same, but no longer than the server serves: the dial of one that is frozen may take as
+    /// long as the caller has, while another one serves already.
+    async fn live_or_retired(self: &Arc<Self>) -> StoreResult<Live> {
+        if self.lifetime == Lifetime::Program {
+            return self.live().await;
+        }
+        match select(pin!(self.live()), pin!(self.until_retired())).await {
+            Either::Left((live, _)) => live,
+            Either::Right(_) => Err(ended()),
+        }
+    }
+
     /// The live connection, or that of the dial under way, which it begins if there is none.
     async fn live(self: &Arc<Self>) -> StoreResult<Live> {
         let dialled = {
@@ -504,11 +516,7 @@ impl Connection {
                 return Ok(live.clone());
             }
             if state.is_spent || self.is_retired() {
-                return Err(StoreError::new(
-                    StoreErrorKind::NotDone,
-                    "the connection to the server has ended",
-                    "",
-                ));
+                return Err(ended());
             }
             let (tell, dialled) = oneshot::channel();
             state.waiting.push(tell);
@@ -594,6 +602,15 @@ impl Drop for Dialling<'_> {
         state.dialling = false;
         state.waiting.clear();
     }
+}
+
+/// Nothing is sent there any more.
+fn ended() -> StoreError {
+    StoreError::new(
+        StoreErrorKind::NotDone,
+        "the connection to the server has ended",
+        "",
+    )
 }
 
 /// Sends a command behind `ASKING`, in one write, and gives its own answer.

@@ -81,6 +81,10 @@ const MOST_SENTINELS: usize = 64;
 /// What a sentinel publishes when another server has become master.
 const SWITCH: &str = "+switch-master";
 
+/// What the one sentinel that leads a failover publishes first. It names the new master from then
+/// on; its own [`SWITCH`] follows a second later, and that of the others after about 70 ms.
+const PROMOTED: &str = "+promoted-slave";
+
 /// The sentinels of one master.
 pub(super) struct Sentinels {
     /// Dials servers.
@@ -379,6 +383,8 @@ impl Sentinels {
         let subscribing = async {
             let mut subscription = peer.connection.subscription().await?;
             subscription.subscribe(SWITCH).await?;
+            // The right to this one may be missing: it only comes sooner.
+            let _ = subscription.subscribe(PROMOTED).await;
             RedisResult::Ok(subscription.split())
         };
         let subscribed = timeout(PING, subscribing).await;
@@ -395,8 +401,7 @@ impl Sentinels {
                 Either::Right(_) | Either::Left((Ok(None), _)) => return Ok(()),
                 Either::Left((Ok(Some(message)), _)) => {
                     let text: String = message.get_payload().unwrap_or_default();
-                    // The master's name, its old address, its new one.
-                    if text.split(' ').next() == Some(&*self.name) {
+                    if is_about(&text, &self.name) {
                         self.look_again();
                     }
                 }
@@ -496,6 +501,16 @@ fn address_of(host: Option<String>, port: Option<String>) -> Option<Address> {
     Some(Address::Named(host.into(), port?.parse().ok()?))
 }
 
+/// Whether an event is of the master of that name: `NAME old-ip old-port new-ip new-port`, or of a
+/// replica of it: `slave … @ NAME ip port`.
+fn is_about(event: &str, name: &str) -> bool {
+    let of = match event.rsplit_once(" @ ") {
+        Some((_, of)) => of,
+        None => event,
+    };
+    of.split(' ').next() == Some(name)
+}
+
 /// The address in what a sentinel says of another one.
 fn address_in(about: &Value) -> Option<Address> {
     let mut fields = reply::fields(about)?;
@@ -581,9 +596,13 @@ impl Topology for Sentinels {
         })
     }
 
-    fn turn(self: Arc<Self>, _: Slot, _: &Arc<Node>, failed: &Failed, _tries: u32) -> Turn {
+    fn turn(self: Arc<Self>, slot: Slot, _: &Arc<Node>, failed: &Failed, _tries: u32) -> Turn {
         match failed.hint {
-            // Nothing was done. Its connection has ended, so the sentinels are asked.
+            // Nothing was done. Its connection has ended, so the sentinels are asked, unless they
+            // have named another meanwhile.
+            Hint::Unreachable | Hint::NotServing if self.known(slot).is_some() => {
+                Turn::Again(Duration::ZERO)
+            }
             Hint::Unreachable | Hint::NotServing => Turn::Again(jittered(PAUSE)),
             // It may be dead; the sentinels may know that already.
             Hint::Silent => {
