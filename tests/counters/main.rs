@@ -8,6 +8,7 @@
 mod support;
 
 mod allocations;
+mod clock;
 mod server;
 #[cfg(target_os = "linux")]
 mod system_calls;

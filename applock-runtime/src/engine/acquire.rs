@@ -465,6 +465,7 @@ impl Actor {
     /// is dropped, and releases the lock (rule R6).
     fn grant(&mut self, owner: OwnerId, granted: Granted, sent: Sent) -> bool {
         let now = self.now();
+        let (clock, process) = (Arc::clone(&self.parts.clock), self.process);
         let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
             return false;
         };
@@ -474,17 +475,14 @@ impl Actor {
         if now >= until {
             return false;
         }
-        let Some(EntryState::Acquiring(mut acquiring)) = self.remove(owner) else {
-            return false;
-        };
-        self.leave_queue(&acquiring, !granted.is_claim);
         let Some(mailbox) = acquiring.mailbox.upgrade() else {
             // No handle of the engine is left, so no caller waits for the lock.
-            let orphan = ReleasingEntry::orphan(&acquiring.request, now);
-            self.end(owner, orphan);
+            if let Some(EntryState::Acquiring(acquiring)) = self.remove(owner) {
+                self.leave_queue(&acquiring, !granted.is_claim);
+                self.end(owner, ReleasingEntry::orphan(&acquiring.request, now));
+            }
             return true;
         };
-        let clock = Arc::clone(&self.parts.clock);
         let terms = Terms {
             key: acquiring.request.key.clone(),
             owner,
@@ -492,10 +490,11 @@ impl Actor {
             ttl: acquiring.request.ttl,
             remember: acquiring.request.remember,
             acquired_at: granted.at,
+            since: now,
             at_least: acquiring.request.at_least,
             cap,
             identity: Arc::clone(&acquiring.request.identity),
-            process: self.process,
+            process,
         };
         let lease = Arc::new(Lease::new(terms, clock, sent, until));
         let waited = now.saturating_since(acquiring.since);
@@ -509,10 +508,13 @@ impl Actor {
         } else {
             HoldingEntry::new(held, sent.at, acquiring.unknown)
         };
-        self.put(owner, EntryState::Holding(holding));
+        let before = self.put(owner, EntryState::Holding(holding));
         self.arm_holding(owner);
-        let held = Held::new(lease, mailbox, self.parts.store.describe(), waited);
-        acquiring.answer(Ok(held));
+        if let Some(EntryState::Acquiring(mut acquiring)) = before {
+            self.leave_queue(&acquiring, !granted.is_claim);
+            let held = Held::new(lease, mailbox, self.parts.store.describe(), waited);
+            acquiring.answer(Ok(held));
+        }
         true
     }
 }

@@ -11,20 +11,24 @@
 //! What a step means belongs in `acquire`, `hold` and `release`, and when it is due in
 //! `event_loop`; nothing here knows a rule of locking.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{Unconstrained, unconstrained};
 
 use crate::clock::{Clock, Moment, Sleep};
 use crate::error::{Loss, Result};
 use crate::store::{
-    Acquired, Identity, Notification, Notifications, OwnerId, Released, Store, StoreResult,
+    Acquired, Identity, Notification, Notifications, OwnerId, Released, Store, StoreFuture,
+    StoreResult,
 };
 
 use super::farewell::Leaving;
@@ -59,6 +63,8 @@ impl Parts {
 /// The engine's whole state. See the [module](self).
 pub(super) struct Actor {
     pub(super) parts: Arc<Parts>,
+    /// When the event came that is acted upon: see [`now`](Actor::now).
+    moment: Moment,
     /// The process that this thread is of.
     pub(super) process: u32,
     pub(super) unfinished: Arc<Unfinished>,
@@ -78,10 +84,9 @@ pub(super) struct Actor {
     pub(super) watching: usize,
     /// The entries whose caller's thread waits at its end.
     pub(super) left: HashMap<OwnerId, Leaving, BuildHasherDefault<IdHasher>>,
-    /// The entries that have a timer, the earliest first.
-    pub(super) timers: BTreeSet<(Moment, OwnerId)>,
+    pub(super) timers: Timers,
     /// The batches that the store has not answered.
-    pub(super) inflight: FuturesUnordered<Pin<Box<dyn Future<Output = Completion> + Send>>>,
+    pub(super) inflight: FuturesUnordered<Unconstrained<InFlight>>,
     pub(super) outbox: Outbox,
     /// Releases that nobody waits for, and that the store has failed: they wait for its next
     /// answer. Some may have gone meanwhile.
@@ -97,10 +102,29 @@ pub(super) struct Actor {
     pub(super) wall_checked: Option<Sent>,
 }
 
+/// The entries that have a timer, the earliest first.
+pub(super) type Timers = BTreeSet<(Moment, OwnerId)>;
+
 /// A row of the table: an entry, and its one timer.
 pub(super) struct TableEntry {
     pub(super) wake: Option<Moment>,
     pub(super) state: EntryState,
+}
+
+impl TableEntry {
+    /// Sets, moves or clears the timer.
+    pub(super) fn set_timer(&mut self, timers: &mut Timers, owner: OwnerId, at: Option<Moment>) {
+        if self.wake == at {
+            return;
+        }
+        if let Some(known) = self.wake {
+            timers.remove(&(known, owner));
+        }
+        if let Some(at) = at {
+            timers.insert((at, owner));
+        }
+        self.wake = at;
+    }
 }
 
 /// The owner ids whose next step leaves with the next batch.
@@ -109,6 +133,17 @@ pub(super) struct Outbox {
     pub(super) acquires: Vec<OwnerId>,
     pub(super) renewals: Vec<OwnerId>,
     pub(super) releases: Vec<OwnerId>,
+}
+
+/// The longest list of owner ids that is kept for the next batch.
+const KEPT_LIST: usize = 1_024;
+
+/// Keeps the list of a batch that is answered for the next one of its kind.
+pub(super) fn keep_list(list: &mut Vec<OwnerId>, mut answered: Vec<OwnerId>) {
+    if list.capacity() == 0 && answered.capacity() <= KEPT_LIST {
+        answered.clear();
+        *list = answered;
+    }
 }
 
 /// Owner ids are random, or count up in tests: there is nothing to mix.
@@ -127,6 +162,36 @@ impl Hasher for IdHasher {
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+/// What is under way: a batch, with its owner ids and when it left, or a request of an operator.
+pub(super) enum InFlight {
+    Acquire(Vec<OwnerId>, Sent, StoreFuture<Vec<StoreResult<Acquired>>>),
+    Renew(Vec<OwnerId>, Sent, StoreFuture<Vec<StoreResult<bool>>>),
+    Release(Vec<OwnerId>, Sent, StoreFuture<Vec<StoreResult<Released>>>),
+    Other(StoreFuture<Completion>),
+}
+
+impl Future for InFlight {
+    type Output = Completion;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Completion> {
+        Poll::Ready(match self.get_mut() {
+            Self::Acquire(owners, sent, answer) => {
+                let outcomes = ready!(answer.as_mut().poll(context));
+                Completion::Acquired(std::mem::take(owners), *sent, outcomes)
+            }
+            Self::Renew(owners, sent, answer) => {
+                let outcomes = ready!(answer.as_mut().poll(context));
+                Completion::Renewed(std::mem::take(owners), *sent, outcomes)
+            }
+            Self::Release(owners, sent, answer) => {
+                let outcomes = ready!(answer.as_mut().poll(context));
+                Completion::Released(std::mem::take(owners), *sent, outcomes)
+            }
+            Self::Other(work) => ready!(work.as_mut().poll(context)),
+        })
     }
 }
 
@@ -179,6 +244,7 @@ impl Actor {
         let (notifications, notified) = mpsc::unbounded_channel();
         parts.store.watch(&notifications);
         Self {
+            moment: parts.clock.now(),
             parts,
             process: std::process::id(),
             waiters: Waiters::default(),
@@ -192,7 +258,7 @@ impl Actor {
             held: 0,
             watching: 0,
             left: HashMap::default(),
-            timers: BTreeSet::new(),
+            timers: Timers::new(),
             inflight: FuturesUnordered::new(),
             outbox: Outbox::default(),
             parked: Vec::new(),
@@ -203,8 +269,16 @@ impl Actor {
         }
     }
 
+    /// When the event came that is acted upon: one reading of the clock for all of it. So it may
+    /// be a little old, which is safe: a request is judged from it, and leaves later (rule R1); and
+    /// whether a lease counts, its holder finds out by a reading of its own.
     pub(super) fn now(&self) -> Moment {
-        self.parts.clock.now()
+        self.moment
+    }
+
+    /// Reads the clock, for the event that is acted upon next.
+    pub(super) fn tick(&mut self) {
+        self.moment = self.parts.clock.now();
     }
 
     /// All owner ids, sorted: what is done to all of them is done in the same order in each
@@ -220,25 +294,26 @@ impl Actor {
         self.entries.get_mut(&owner).map(|entry| &mut entry.state)
     }
 
-    /// Sets an entry's state, old or new. Its timer is off then: the step that follows arms
-    /// it.
-    pub(super) fn put(&mut self, owner: OwnerId, state: EntryState) {
+    /// Sets an entry's state, old or new, and gives back the one that it had. Its timer is off
+    /// then: the step that follows arms it.
+    pub(super) fn put(&mut self, owner: OwnerId, state: EntryState) -> Option<EntryState> {
         if matches!(state, EntryState::Holding(_)) && self.next_wall_check.is_none() {
             self.next_wall_check = Some(self.now() + WALL_CHECK);
             self.wall_checked = Some(Sent::now(&*self.parts.clock));
         }
-        self.wake(owner, None);
         self.held += usize::from(state.is_held());
         self.watching += usize::from(state.is_watch());
-        match self.entries.get_mut(&owner) {
-            Some(entry) => {
-                self.held -= usize::from(entry.state.is_held());
-                self.watching -= usize::from(entry.state.is_watch());
-                entry.state = state;
+        match self.entries.entry(owner) {
+            Entry::Occupied(mut row) => {
+                let row = row.get_mut();
+                row.set_timer(&mut self.timers, owner, None);
+                self.held -= usize::from(row.state.is_held());
+                self.watching -= usize::from(row.state.is_watch());
+                Some(std::mem::replace(&mut row.state, state))
             }
-            None => {
-                let entry = TableEntry { wake: None, state };
-                self.entries.insert(owner, Box::new(entry));
+            Entry::Vacant(row) => {
+                row.insert(Box::new(TableEntry { wake: None, state }));
+                None
             }
         }
     }
@@ -246,11 +321,11 @@ impl Actor {
     /// Takes an entry out of the table, with its timer. It still counts as unfinished: the
     /// caller puts it back in another state, or counts it off.
     pub(super) fn remove(&mut self, owner: OwnerId) -> Option<EntryState> {
-        self.wake(owner, None);
-        let state = self.entries.remove(&owner)?.state;
-        self.held -= usize::from(state.is_held());
-        self.watching -= usize::from(state.is_watch());
-        Some(state)
+        let mut row = self.entries.remove(&owner)?;
+        row.set_timer(&mut self.timers, owner, None);
+        self.held -= usize::from(row.state.is_held());
+        self.watching -= usize::from(row.state.is_watch());
+        Some(row.state)
     }
 
     /// Ends an entry: there is nothing left to do for it, here or at the store.
@@ -287,13 +362,7 @@ impl Actor {
     /// Sets, moves or clears the entry's one timer.
     pub(super) fn wake(&mut self, owner: OwnerId, at: Option<Moment>) {
         if let Some(entry) = self.entries.get_mut(&owner) {
-            if let Some(known) = entry.wake.take() {
-                self.timers.remove(&(known, owner));
-            }
-            if let Some(at) = at {
-                self.timers.insert((at, owner));
-                entry.wake = Some(at);
-            }
+            entry.set_timer(&mut self.timers, owner, at);
         }
     }
 
@@ -313,9 +382,13 @@ impl Actor {
     /// waiter that came first is queued first. Polled unconstrained: where tokio's budget
     /// for one poll is used up, it would wake the requests that it had put off in the
     /// opposite order.
+    pub(super) fn start(&mut self, request: InFlight) {
+        self.inflight.push(unconstrained(request));
+    }
+
+    /// Starts what is no batch.
     pub(super) fn spawn(&mut self, future: impl Future<Output = Completion> + Send + 'static) {
-        self.inflight
-            .push(Box::pin(tokio::task::unconstrained(future)));
+        self.start(InFlight::Other(Box::pin(future)));
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::error::Error;
 use crate::store::Notification;
 
-use super::core::{Actor, Completion, Parts};
+use super::core::{Actor, Completion, Parts, keep_list};
 use super::mailbox::Command;
 use super::state::EntryState;
 use super::unfinished::Unfinished;
@@ -43,6 +43,7 @@ impl Actor {
             while !self.abandoned {
                 match self.commands.poll_recv(context) {
                     Poll::Ready(Some(command)) => {
+                        self.tick();
                         self.command(command);
                         moved = true;
                     }
@@ -51,10 +52,12 @@ impl Actor {
                 }
             }
             while let Poll::Ready(Some(done)) = self.inflight.poll_next_unpin(context) {
+                self.tick();
                 self.completed(done);
                 moved = true;
             }
             while let Poll::Ready(Some(notice)) = self.notified.poll_recv(context) {
+                self.tick();
                 match notice {
                     Notification::Granted(key, grant) => self.notified(&key, grant),
                     Notification::Poll => self.poll_all(),
@@ -64,6 +67,9 @@ impl Actor {
                     }
                 }
                 moved = true;
+            }
+            if !moved {
+                self.tick();
             }
             moved |= self.due();
             self.check_wall_clock();
@@ -172,19 +178,22 @@ impl Actor {
         }
         match done {
             Completion::Acquired(owners, sent, outcomes) => {
-                for (owner, outcome) in owners.into_iter().zip(outcomes) {
-                    self.acquired(owner, sent, outcome);
+                for (owner, outcome) in owners.iter().zip(outcomes) {
+                    self.acquired(*owner, sent, outcome);
                 }
+                keep_list(&mut self.outbox.acquires, owners);
             }
             Completion::Renewed(owners, sent, outcomes) => {
-                for (owner, outcome) in owners.into_iter().zip(outcomes) {
-                    self.renewed(owner, sent, outcome);
+                for (owner, outcome) in owners.iter().zip(outcomes) {
+                    self.renewed(*owner, sent, outcome);
                 }
+                keep_list(&mut self.outbox.renewals, owners);
             }
             Completion::Released(owners, sent, outcomes) => {
-                for (owner, outcome) in owners.into_iter().zip(outcomes) {
-                    self.released(owner, sent, outcome);
+                for (owner, outcome) in owners.iter().zip(outcomes) {
+                    self.released(*owner, sent, outcome);
                 }
+                keep_list(&mut self.outbox.releases, owners);
             }
             // If the holder is of this very process, its heartbeat finds the loss at once.
             Completion::Forced(key) => self.heartbeat_for(&key),

@@ -30,7 +30,7 @@ use crate::store::{OwnerId, StoreResult};
 
 use super::backoff;
 use super::core::Actor;
-use super::lease::{Lease, Validity};
+use super::lease::Lease;
 use super::lease_time::{Sent, heartbeat_interval, valid_until};
 use super::state::{EntryState, ReleasingEntry};
 
@@ -40,7 +40,7 @@ impl Actor {
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
-        if !holding.in_flight && now >= holding.due && holding.wants_heartbeat() {
+        if !holding.in_flight && now >= holding.due && holding.wants_heartbeat(now) {
             self.heartbeat(owner);
         }
         self.arm_holding(owner);
@@ -50,6 +50,7 @@ impl Actor {
     /// `verify` that have come until now are answered by it; one in flight would not do,
     /// for it left before they asked.
     pub(super) fn heartbeat(&mut self, owner: OwnerId) {
+        let now = self.now();
         let Some(EntryState::Holding(holding)) = self.state(owner) else {
             return;
         };
@@ -57,7 +58,7 @@ impl Actor {
             holding.again = true;
             return;
         }
-        if !holding.lease.is_valid() {
+        if !holding.lease.is_valid_at(now) {
             // Whoever wants it, an operator or a caller of `verify`: a heartbeat would lengthen, at
             // the store, the lease of a holder that has been told that it is over.
             for reply in holding.asking.drain(..).chain(holding.asked.drain(..)) {
@@ -100,12 +101,15 @@ impl Actor {
     /// first. Logs, once, that the lease is over. The end is armed even while a heartbeat
     /// is in flight: an answer that never comes must not delay the loss (rule R4).
     pub(super) fn arm_holding(&mut self, owner: OwnerId) {
-        let Some(EntryState::Holding(holding)) = self.state(owner) else {
+        let now = self.now();
+        let Some(row) = self.entries.get_mut(&owner) else {
+            return;
+        };
+        let EntryState::Holding(holding) = &mut row.state else {
             return;
         };
         let lease = &holding.lease;
-        let validity = lease.validity();
-        if validity == Validity::Over {
+        if !lease.is_valid_at(now) {
             if !holding.loss_logged {
                 holding.loss_logged = true;
                 if let Some(loss) = lease.loss().filter(|loss| *loss != Loss::Shutdown) {
@@ -116,16 +120,16 @@ impl Actor {
                 }
             }
             // It stays until its holder lets go: only then may it be cleaned up (R5).
-            self.wake(owner, None);
+            row.set_timer(&mut self.timers, owner, None);
             return;
         }
         let end = lease.valid_until();
-        let next = if !holding.in_flight && holding.wants_heartbeat_if(validity) {
+        let next = if !holding.in_flight && holding.wants_heartbeat(now) {
             holding.due.min(end)
         } else {
             end
         };
-        self.wake(owner, Some(next));
+        row.set_timer(&mut self.timers, owner, Some(next));
     }
 
     /// The store has answered a heartbeat that left at `sent`. What waited for that answer
@@ -133,8 +137,8 @@ impl Actor {
     /// meanwhile, another heartbeat.
     pub(super) fn renewed(&mut self, owner: OwnerId, sent: Sent, outcome: StoreResult<bool>) {
         let now = self.now();
-        let store = self.parts.store.describe();
-        let Some(EntryState::Holding(holding)) = self.state(owner) else {
+        let entry = self.entries.get_mut(&owner).map(|entry| &mut entry.state);
+        let Some(EntryState::Holding(holding)) = entry else {
             return;
         };
         holding.in_flight = false;
@@ -151,7 +155,7 @@ impl Actor {
                 holding.failures = 0;
                 holding.term = lease.ttl;
                 holding.due = sent.at + backoff::jittered_interval(heartbeat_interval(lease.ttl));
-                Ok(lease.extend(sent, valid_until(sent.at, lease.ttl)))
+                Ok(lease.extend(now, sent, valid_until(sent.at, lease.ttl)))
             }
             Ok(false) => {
                 lease.lose(Loss::Taken);
@@ -182,17 +186,15 @@ impl Actor {
             let answer = match &verdict {
                 Ok(held) => Ok(*held),
                 Err(_) if !lease.is_valid() => Ok(false),
-                Err(error) => Err(error
-                    .clone()
-                    .into_error(Arc::clone(&store), Some(Arc::clone(&lease.key.lock)))),
+                Err(error) => Err(error.clone().into_error(
+                    self.parts.store.describe(),
+                    Some(Arc::clone(&lease.key.lock)),
+                )),
             };
             // A caller may have stopped waiting.
             let _ = reply.send(answer);
         }
-        let Some(EntryState::Holding(holding)) = self.state(owner) else {
-            return;
-        };
-        if holding.release.is_some() || !lease.is_valid() {
+        if holding.release.is_some() || !lease.is_valid_at(now) {
             // The lock is released or lost: there is nothing left to ask the store.
             for reply in holding.asked.drain(..) {
                 let _ = reply.send(Ok(false));
@@ -201,7 +203,7 @@ impl Actor {
         if let Some(reply) = holding.release.take() {
             let unknown = holding.unknown;
             self.end(owner, ReleasingEntry::held(lease, reply, now, unknown));
-        } else if (holding.again || !holding.asked.is_empty()) && lease.is_valid() {
+        } else if (holding.again || !holding.asked.is_empty()) && lease.is_valid_at(now) {
             self.heartbeat(owner);
             self.arm_holding(owner);
         } else if holding.due <= now {
@@ -218,9 +220,9 @@ impl Actor {
         lease: &Arc<Lease>,
         reply: Option<oneshot::Sender<Result<()>>>,
     ) {
-        lease.release();
         let owner = lease.owner;
         let now = self.now();
+        lease.release(now);
         match self.state(owner) {
             Some(EntryState::Holding(holding)) if holding.in_flight => {
                 // A release never overtakes a heartbeat in flight. If there are two

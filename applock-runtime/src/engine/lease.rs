@@ -90,6 +90,8 @@ pub(crate) struct Terms {
     pub(crate) ttl: Duration,
     pub(crate) remember: Duration,
     pub(crate) acquired_at: SystemTime,
+    /// When the answer arrived.
+    pub(crate) since: Moment,
     pub(crate) at_least: Option<Duration>,
     pub(crate) cap: Option<Moment>,
     pub(crate) identity: Arc<Identity>,
@@ -111,7 +113,7 @@ impl Lease {
             ttl: terms.ttl,
             remember: terms.remember,
             acquired_at: terms.acquired_at,
-            since: clock.now(),
+            since: terms.since,
             at_least: terms.at_least,
             cap: terms.cap,
             identity: terms.identity,
@@ -131,11 +133,7 @@ impl Lease {
     /// The end by the clock comes first: a suspect lease that has run out is over, whatever
     /// the wall clock says.
     pub(crate) fn validity(&self) -> Validity {
-        match self.valid_now() {
-            None => Validity::Over,
-            Some(now) if self.is_suspect_at(now) => Validity::Suspect,
-            Some(_) => Validity::Valid,
-        }
+        self.validity_at(self.clock.now())
     }
 
     fn is_suspect_at(&self, now: Moment) -> bool {
@@ -157,9 +155,20 @@ impl Lease {
         }
     }
 
+    /// The same at a moment that was just read. Reads the wall clock.
+    pub(crate) fn validity_at(&self, now: Moment) -> Validity {
+        if !self.is_valid_at(now) {
+            Validity::Over
+        } else if self.is_suspect_at(now) {
+            Validity::Suspect
+        } else {
+            Validity::Valid
+        }
+    }
+
     /// Whether the lease still counts. Reads the clock; no I/O.
     pub(crate) fn is_valid(&self) -> bool {
-        self.valid_now().is_some()
+        self.is_valid_at(self.clock.now())
     }
 
     /// Whether it was copied by a fork: the lock is held by the parent, whose engine sends the
@@ -169,16 +178,16 @@ impl Lease {
         self.process != std::process::id()
     }
 
-    /// The present moment, if the lease still counts.
-    fn valid_now(&self) -> Option<Moment> {
+    /// The same at a moment that was just read: one that is a little old never ends a lease too
+    /// early.
+    pub(crate) fn is_valid_at(&self, now: Moment) -> bool {
         loop {
             let until = self.valid_until.load(Ordering::Acquire);
             if until == OVER {
-                return None;
+                return false;
             }
-            let now = self.clock.now();
             if now.nanos() < until {
-                return Some(now);
+                return true;
             }
             // It ran out: over for good, so that an answer that comes late cannot bring it
             // back (rule R4). If the engine has extended it just now, judge it again.
@@ -187,7 +196,7 @@ impl Lease {
                 _ => Loss::Expired,
             };
             if self.end(until, loss) {
-                return None;
+                return false;
             }
         }
     }
@@ -200,13 +209,13 @@ impl Lease {
 
     /// Moves the lease's end, forward only. `false`: it was over, and stays over (rule R4).
     ///
-    /// `sent` is when the heartbeat left. Answers may overtake one another, so the later of
+    /// `now` is when the answer came, `sent` when the heartbeat left. Answers may overtake one another, so the later of
     /// two ends counts, and the lead of the wall clock goes with the heartbeat that left
     /// last.
-    pub(crate) fn extend(&self, sent: Sent, until: Moment) -> bool {
+    pub(crate) fn extend(&self, now: Moment, sent: Sent, until: Moment) -> bool {
         let until = self.cap.map_or(until, |cap| until.min(cap));
         loop {
-            if !self.is_valid() {
+            if !self.is_valid_at(now) {
                 return false;
             }
             let known = self.valid_until.load(Ordering::Acquire);
@@ -247,8 +256,8 @@ impl Lease {
 
     /// The holder lets go. A lease that has run out is lost, also if no reader has seen it
     /// yet.
-    pub(crate) fn release(&self) {
-        self.is_valid();
+    pub(crate) fn release(&self, now: Moment) {
+        self.is_valid_at(now);
         let _ = self
             .loss
             .compare_exchange(0, RELEASED, Ordering::AcqRel, Ordering::Acquire);
@@ -323,9 +332,10 @@ impl Lease {
 
     /// How long the lease still counts with no further heartbeat.
     pub(crate) fn remaining(&self) -> Duration {
-        match self.valid_now() {
-            Some(now) => self.valid_until().saturating_since(now),
-            None => Duration::ZERO,
+        let now = self.clock.now();
+        match self.is_valid_at(now) {
+            true => self.valid_until().saturating_since(now),
+            false => Duration::ZERO,
         }
     }
 
@@ -391,6 +401,7 @@ mod tests {
             ttl,
             remember: ttl * 10,
             acquired_at: SystemTime::UNIX_EPOCH,
+            since: clock.now(),
             at_least: Some(ttl * 2),
             cap: None,
             identity: Arc::new(Identity {
@@ -426,7 +437,7 @@ mod tests {
         let sent = Sent::now(&clock);
         clock.advance(Duration::from_secs(10));
         // No check has seen it yet: the late answer itself must not revive it.
-        assert!(!lease.extend(sent, clock.now() + Duration::from_secs(10)));
+        assert!(!lease.extend(clock.now(), sent, clock.now() + Duration::from_secs(10)));
         assert!(!lease.is_valid());
         assert!(!lease.lose(Loss::Taken));
         assert_eq!(lease.loss(), Some(Loss::Expired));
@@ -437,7 +448,7 @@ mod tests {
         let clock = ManualClock::new();
         let lease = lease(&clock, Duration::from_secs(10));
         clock.advance(Duration::from_secs(10));
-        lease.release();
+        lease.release(clock.now());
         assert_eq!(lease.loss(), Some(Loss::Expired));
     }
 
@@ -446,7 +457,11 @@ mod tests {
         let clock = ManualClock::new();
         let lease = lease(&clock, Duration::from_secs(10));
         let before = lease.valid_until();
-        assert!(lease.extend(Sent::now(&clock), before - Duration::from_secs(5)));
+        assert!(lease.extend(
+            clock.now(),
+            Sent::now(&clock),
+            before - Duration::from_secs(5)
+        ));
         assert_eq!(lease.valid_until(), before);
     }
 
@@ -484,7 +499,7 @@ mod tests {
         lease.cap = Some(cap);
         assert!(!lease.is_capped());
         let sent = Sent::now(&clock);
-        assert!(lease.extend(sent, clock.now() + Duration::from_secs(20)));
+        assert!(lease.extend(clock.now(), sent, clock.now() + Duration::from_secs(20)));
         assert_eq!(lease.valid_until(), cap);
         assert!(lease.is_capped());
     }
@@ -508,7 +523,7 @@ mod tests {
         let lease = lease(&clock, Duration::from_secs(10));
         assert!(lease.lose(Loss::Taken));
         assert!(!lease.lose(Loss::Shutdown));
-        lease.release();
+        lease.release(clock.now());
         assert_eq!(lease.loss(), Some(Loss::Taken));
     }
 
@@ -534,7 +549,7 @@ mod tests {
             assert!(!lease.asks_first());
             let mut woken = pin!(lease.changed.notified());
             assert!(!woken.as_mut().enable());
-            assert!(lease.extend(Sent::now(&clock), clock.now()));
+            assert!(lease.extend(clock.now(), Sent::now(&clock), clock.now()));
             assert!(woken.as_mut().enable());
         }
     }
@@ -547,9 +562,9 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         clock.advance_wall(Duration::from_secs(600));
         let late = Sent::now(&clock);
-        assert!(lease.extend(late, clock.now()));
+        assert!(lease.extend(clock.now(), late, clock.now()));
         // Its answer was overtaken; and it left before the jump.
-        assert!(lease.extend(early, clock.now()));
+        assert!(lease.extend(clock.now(), early, clock.now()));
         assert_eq!(lease.validity(), Validity::Valid);
     }
 
@@ -576,7 +591,7 @@ mod tests {
         assert_eq!(info.held_for(), Some(Duration::from_secs(1)));
         assert_eq!(info.heartbeat_age(), Some(Duration::from_secs(1)));
         assert_eq!(info.remaining(), Some(lease.remaining()));
-        lease.release();
+        lease.release(clock.now());
         assert!(lease.lost_error().is_none(), "let go, and not lost");
     }
 }

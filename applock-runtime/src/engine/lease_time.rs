@@ -95,7 +95,11 @@ pub(crate) struct Sent {
 impl Sent {
     /// Reads both clocks. Called before the request is handed to the store.
     pub(crate) fn now(clock: &dyn Clock) -> Self {
-        let at = clock.now();
+        Self::at(clock.now(), clock)
+    }
+
+    /// The same where the lease's clock was just read. Reads the wall clock.
+    pub(crate) fn at(at: Moment, clock: &dyn Clock) -> Self {
         Self {
             at,
             lead: wall_lead(clock, at),

@@ -201,9 +201,6 @@ impl Actor {
             return;
         };
         releasing.answer(outcome);
-        let Some(EntryState::Releasing(releasing)) = self.state(owner) else {
-            return;
-        };
         match releasing.late_acquire_until.take().filter(|end| *end > now) {
             // Released; but an earlier try of its acquire may take the lock anew: it is an
             // orphan now.

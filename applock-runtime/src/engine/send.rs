@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::store::{OwnerId, Release, Renew};
 
-use super::core::{Actor, Completion, Outbox, Parts};
+use super::core::{Actor, InFlight};
 use super::lease_time::{Sent, heartbeat_timeout, margin};
 use super::state::EntryState;
 
@@ -55,121 +55,130 @@ impl Actor {
 
     /// Sends what is in the outbox. `true`: something left.
     pub(super) fn flush(&mut self) -> bool {
-        let outbox = std::mem::take(&mut self.outbox);
-        let Outbox {
-            acquires,
-            renewals,
-            releases,
-        } = outbox;
-        let any = !(acquires.is_empty() && renewals.is_empty() && releases.is_empty());
-        if !acquires.is_empty() {
-            self.send_acquires(acquires);
+        let mut any = false;
+        if !self.outbox.acquires.is_empty() {
+            let owners = std::mem::take(&mut self.outbox.acquires);
+            self.send_acquires(owners);
+            any = true;
         }
-        if !renewals.is_empty() {
-            self.send_renewals(renewals);
+        if !self.outbox.renewals.is_empty() {
+            let owners = std::mem::take(&mut self.outbox.renewals);
+            self.send_renewals(owners);
+            any = true;
         }
-        if !releases.is_empty() {
-            self.send_releases(releases);
+        if !self.outbox.releases.is_empty() {
+            let owners = std::mem::take(&mut self.outbox.releases);
+            self.send_releases(owners);
+            any = true;
         }
         any
     }
 
     /// The acquires of this moment, of waiters and of callers that do not wait. They leave
     /// in the order of the outbox, so waiters are queued in the order of their arrival.
-    fn send_acquires(&mut self, owners: Vec<OwnerId>) {
+    fn send_acquires(&mut self, mut owners: Vec<OwnerId>) {
         // The lease is judged from here: before the request leaves (rule R1).
-        let sent = Sent::now(&*self.parts.clock);
-        let mut batches = Batches::new();
+        let sent = Sent::at(self.now(), &*self.parts.clock);
+        let mut batch = Vec::with_capacity(owners.len());
         let mut timeout = Duration::ZERO;
-        for owner in owners {
-            let entry = self.entries.get(&owner).map(|entry| &entry.state);
-            if let Some(EntryState::Acquiring(acquiring)) = entry {
-                let ttl = acquiring.request.ttl;
-                // An answer that comes after the lease's end is of no use.
-                timeout = timeout.max(ttl - margin(ttl));
-                let place = self.parts.store.place(&acquiring.request.key);
-                batches.add(place, owner, acquiring.store_request(&self.notifications));
-            }
-        }
+        // An entry may have gone since.
+        owners.retain(|owner| {
+            let entry = self.entries.get(owner).map(|entry| &entry.state);
+            let Some(EntryState::Acquiring(acquiring)) = entry else {
+                return false;
+            };
+            let ttl = acquiring.request.ttl;
+            // An answer that comes after the lease's end is of no use.
+            timeout = timeout.max(ttl - margin(ttl));
+            batch.push(acquiring.store_request(&self.notifications));
+            true
+        });
         let timeout = timeout.min(self.parts.command_timeout);
-        for (asked, batch) in batches.all() {
-            let answer = Arc::clone(&self.parts.store).acquire(batch, timeout);
-            self.spawn(async move { Completion::Acquired(asked, sent, answer.await) });
+        let parts = Arc::clone(&self.parts);
+        for (owners, batch) in apart(owners, batch, |it| parts.store.place(&it.key)) {
+            let answer = Arc::clone(&parts.store).acquire(batch, timeout);
+            self.start(InFlight::Acquire(owners, sent, answer));
         }
     }
 
     /// The heartbeats of this moment.
     fn send_renewals(&mut self, owners: Vec<OwnerId>) {
-        let sent = Sent::now(&*self.parts.clock);
+        let sent = Sent::at(self.now(), &*self.parts.clock);
         // One batch for each time-out: a short lease must not wait as long for its answer
         // as a long one, nor a long one give up as early.
-        let mut batches = Batches::new();
-        let Parts {
-            store,
-            command_timeout,
-            ..
-        } = &*Arc::clone(&self.parts);
+        let mut batches: BTreeMap<(Duration, u64), (Vec<OwnerId>, Vec<Renew>)> = BTreeMap::new();
+        let parts = Arc::clone(&self.parts);
+        // Most often one batch has them all.
+        let count = owners.len();
         for owner in owners {
             if let Some(EntryState::Holding(holding)) = self.state(owner) {
                 let lease = &holding.lease;
-                let timeout = heartbeat_timeout(holding.term, *command_timeout);
-                let renew = Renew {
+                let timeout = heartbeat_timeout(holding.term, parts.command_timeout);
+                let (asked, batch) = batches
+                    .entry((timeout, parts.store.place(&lease.key)))
+                    .or_insert_with(|| (Vec::with_capacity(count), Vec::with_capacity(count)));
+                batch.push(Renew {
                     key: lease.key.clone(),
                     owner,
                     token: lease.token,
                     ttl: lease.ttl,
                     remember: lease.remember,
-                };
-                batches.add((timeout, store.place(&lease.key)), owner, renew);
+                });
+                asked.push(owner);
             }
         }
-        for ((timeout, _), (asked, batch)) in batches.0 {
+        for ((timeout, _), (asked, batch)) in batches {
             let answer = Arc::clone(&self.parts.store).renew(batch, timeout);
-            self.spawn(async move { Completion::Renewed(asked, sent, answer.await) });
+            self.start(InFlight::Renew(asked, sent, answer));
         }
     }
 
     /// The releases of this moment. One with no lease is of an orphan, or of a place in the
     /// queue.
-    fn send_releases(&mut self, owners: Vec<OwnerId>) {
-        let sent = Sent::now(&*self.parts.clock);
-        let mut batches = Batches::new();
+    fn send_releases(&mut self, mut owners: Vec<OwnerId>) {
+        let sent = Sent::at(self.now(), &*self.parts.clock);
+        let mut batch = Vec::with_capacity(owners.len());
+        owners.retain(|owner| {
+            let entry = self.entries.get(owner).map(|entry| &entry.state);
+            let Some(EntryState::Releasing(releasing)) = entry else {
+                return false;
+            };
+            batch.push(Release {
+                key: releasing.key.clone(),
+                owner: *owner,
+                token: releasing.lease.as_ref().map(|lease| lease.token),
+                remember: releasing.remember,
+                keep: releasing.lease.as_ref().and_then(|lease| lease.keep()),
+            });
+            true
+        });
         let parts = Arc::clone(&self.parts);
-        for owner in owners {
-            if let Some(EntryState::Releasing(releasing)) = self.state(owner) {
-                let release = Release {
-                    key: releasing.key.clone(),
-                    owner,
-                    token: releasing.lease.as_ref().map(|lease| lease.token),
-                    remember: releasing.remember,
-                    keep: releasing.lease.as_ref().and_then(|lease| lease.keep()),
-                };
-                batches.add(parts.store.place(&releasing.key), owner, release);
-            }
-        }
-        for (asked, batch) in batches.all() {
+        for (owners, batch) in apart(owners, batch, |it| parts.store.place(&it.key)) {
             let answer = Arc::clone(&parts.store).release(batch, parts.command_timeout);
-            self.spawn(async move { Completion::Released(asked, sent, answer.await) });
+            self.start(InFlight::Release(owners, sent, answer));
         }
     }
 }
 
-/// Requests of one moment, and whose they are, apart where they must not wait for one another: a
-/// node of a cluster that is frozen must not keep the answers of the others back.
-struct Batches<K, Q>(BTreeMap<K, (Vec<OwnerId>, Vec<Q>)>);
-
-impl<K: Ord, Q> Batches<K, Q> {
-    fn new() -> Self {
-        Self(BTreeMap::new())
-    }
-
-    fn add(&mut self, apart: K, owner: OwnerId, request: Q) {
-        let (owners, batch) = self.0.entry(apart).or_default();
-        owners.push(owner);
-        batch.push(request);
-    }
-
-    fn all(self) -> impl Iterator<Item = (Vec<OwnerId>, Vec<Q>)> {
-        self.0.into_values()
-    }
+/// Requests of one moment, and whose they are, apart by the places of their locks, for answers of
+/// one batch wait for one another: a node of a cluster that is frozen must not keep those of the
+/// others back. Most often there is one place.
+fn apart<Q>(
+    owners: Vec<OwnerId>,
+    batch: Vec<Q>,
+    place: impl Fn(&Q) -> u64,
+) -> impl Iterator<Item = (Vec<OwnerId>, Vec<Q>)> {
+    let first = batch.first().map(&place);
+    let mut several: BTreeMap<u64, (Vec<OwnerId>, Vec<Q>)> = BTreeMap::new();
+    let one = if batch.iter().all(|it| Some(place(it)) == first) {
+        Some((owners, batch))
+    } else {
+        for (owner, request) in owners.into_iter().zip(batch) {
+            let (owners, batch) = several.entry(place(&request)).or_default();
+            owners.push(owner);
+            batch.push(request);
+        }
+        None
+    };
+    one.into_iter().chain(several.into_values())
 }

@@ -178,16 +178,11 @@ impl HoldingEntry {
 
     /// Whether a heartbeat has anything to gain. A lease that reaches the cap of `at_most`
     /// cannot be moved further; a suspect one has to be confirmed nevertheless.
-    pub(super) fn wants_heartbeat(&self) -> bool {
-        self.wants_heartbeat_if(self.lease.validity())
-    }
-
-    /// The same, where the validity was just read: reading it costs two clock reads.
-    pub(super) fn wants_heartbeat_if(&self, validity: Validity) -> bool {
-        match validity {
-            Validity::Valid => !self.lease.is_capped(),
-            Validity::Suspect => true,
-            Validity::Over => false,
+    pub(super) fn wants_heartbeat(&self, now: Moment) -> bool {
+        if self.lease.is_capped() {
+            self.lease.validity_at(now) == Validity::Suspect
+        } else {
+            self.lease.is_valid_at(now)
         }
     }
 
@@ -201,7 +196,7 @@ impl HoldingEntry {
     /// pause: it must not be drawn into a storm.
     pub(super) fn may_leave_at(&self, now: Moment) -> bool {
         let soon = now + self.earliness();
-        !self.in_flight && self.failures == 0 && soon >= self.due && self.wants_heartbeat()
+        !self.in_flight && self.failures == 0 && soon >= self.due && self.wants_heartbeat(now)
     }
 }
 

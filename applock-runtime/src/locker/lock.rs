@@ -1,6 +1,6 @@
 //! Lock: which key, and how to take it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::blocking::block_on;
@@ -44,6 +44,8 @@ use super::shared::AppLocker;
 pub struct Lock {
     locker: AppLocker,
     options: LockOptions,
+    /// The key that the options make, once it was asked for.
+    resolved: OnceLock<Key>,
 }
 
 impl AppLocker {
@@ -62,7 +64,11 @@ impl AppLocker {
 
 impl Lock {
     pub(crate) fn new(locker: AppLocker, options: LockOptions) -> Self {
-        Self { locker, options }
+        Self {
+            locker,
+            options,
+            resolved: OnceLock::new(),
+        }
     }
 
     /// A lock inside the application: `QUEUE:{app}:{name}`. Replaces a key set before.
@@ -75,6 +81,7 @@ impl Lock {
     /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options = self.options.name(name);
+        self.resolved = OnceLock::new();
         self
     }
 
@@ -88,6 +95,7 @@ impl Lock {
     /// ```
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.options = self.options.key(key.into());
+        self.resolved = OnceLock::new();
         self
     }
 
@@ -484,7 +492,11 @@ impl Lock {
     }
 
     pub(crate) fn resolve(&self) -> Result<Key> {
-        self.options.resolve(self.locker.prefix())
+        if let Some(key) = self.resolved.get() {
+            return Ok(key.clone());
+        }
+        let key = self.options.resolve(self.locker.prefix())?;
+        Ok(self.resolved.get_or_init(|| key).clone())
     }
 
     /// Takes the lock as this says, but for `wait`.
@@ -543,5 +555,22 @@ impl Lock {
             })
             .await?;
         Ok(LockGuard::new(held))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_was_asked_for_its_key_and_is_refined_then_has_another() {
+        let locker = AppLocker::in_memory();
+        let key = |lock: &Lock| lock.resolve().unwrap().lock.to_string();
+        let lock = locker.lock("billing");
+        assert_eq!(key(&lock), "QUEUE:billing");
+        let named = lock.clone().name("tenant-7");
+        assert_eq!(key(&named), "QUEUE:billing:tenant-7");
+        assert_eq!(key(&named.key("legacy")), "legacy");
+        assert_eq!(key(&lock), "QUEUE:billing");
     }
 }

@@ -8,6 +8,7 @@
 //! store's. Danger: a key written after an argument is taken for an argument, so the caller
 //! writes all keys first, as many as it announced.
 
+use std::cell::Cell;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
@@ -42,6 +43,16 @@ pub(super) fn millis(length: Duration) -> u64 {
 /// How many words stand before the keys: the command, the script, the number of keys.
 const HEADER: usize = 3;
 
+/// Calls of one or two locks are written into the buffers of the one before. Longer calls, and
+/// those with long words, have their own: what is kept is never large.
+const KEPT_WORDS: usize = 48;
+const KEPT_BYTES: usize = 4_096;
+
+thread_local! {
+    /// The buffers of this thread's last call.
+    static SPARE: Cell<Option<Cmd>> = const { Cell::new(None) };
+}
+
 /// A call that is being written: first all of its keys, then the arguments.
 pub(crate) struct ScriptCall {
     script: &'static Script,
@@ -56,7 +67,10 @@ impl ScriptCall {
     /// Of exactly so many keys, and about so many arguments (which sizes the buffer).
     pub(super) fn new(script: &'static Script, keys: usize, arguments: usize) -> Self {
         let count = HEADER + keys + arguments;
-        let mut command = Cmd::with_capacity(count, count * 32);
+        let spare = SPARE.try_with(Cell::take).ok().flatten();
+        let mut command = spare
+            .filter(|_| count <= KEPT_WORDS)
+            .unwrap_or_else(|| Cmd::with_capacity(count, count * 32));
         command.arg("EVALSHA").arg(&*script.hash).arg(keys);
         Self {
             script,
@@ -147,6 +161,22 @@ impl ScriptCall {
     }
 }
 
+impl Drop for ScriptCall {
+    fn drop(&mut self) {
+        let mut command = std::mem::take(&mut self.command);
+        let bytes = command.args_iter().map(|argument| match argument {
+            Arg::Simple(bytes) => bytes.len(),
+            _ => 0,
+        });
+        let (words, bytes) = (command.args_iter().len(), bytes.sum::<usize>());
+        if words <= KEPT_WORDS && bytes <= KEPT_BYTES {
+            command.clear();
+            // A thread that ends has no use for it.
+            let _ = SPARE.try_with(|spare| spare.set(Some(command)));
+        }
+    }
+}
+
 /// Writes a comma in place of the first byte.
 struct CommaFirst<W> {
     inner: W,
@@ -165,5 +195,46 @@ impl<W: io::Write> io::Write for CommaFirst<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use super::*;
+
+    static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new("return 1"));
+
+    fn words(call: &ScriptCall) -> usize {
+        call.by_hash().args_iter().len()
+    }
+
+    #[test]
+    fn a_call_has_nothing_of_the_one_before_and_what_is_kept_is_never_large() {
+        let is_kept = || {
+            let kept = SPARE.take();
+            let is_kept = kept.is_some();
+            SPARE.set(kept);
+            is_kept
+        };
+        let mut first = ScriptCall::new(&SCRIPT, 1, 1);
+        first.text("key").text("argument");
+        assert_eq!(words(&first), HEADER + 2);
+        drop(first);
+        assert!(is_kept());
+        let mut second = ScriptCall::new(&SCRIPT, 1, 0);
+        assert!(!is_kept());
+        second.text("other");
+        assert_eq!(words(&second), HEADER + 1);
+        second.text(&"x".repeat(KEPT_BYTES));
+        drop(second);
+        assert!(!is_kept());
+        let mut long = ScriptCall::new(&SCRIPT, 0, KEPT_WORDS);
+        for _ in 0..KEPT_WORDS {
+            long.text("x");
+        }
+        drop(long);
+        assert!(!is_kept());
     }
 }
