@@ -1,7 +1,7 @@
 //! A driver from the outside: started, told to go, listened to, ended.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,23 @@ pub(crate) struct Driver {
 impl Driver {
     /// Starts it, with the words of its mode.
     pub(crate) fn start(who: &Contestant, url: &str, mode: &[String]) -> Result<Self> {
-        let mut child = who
-            .command()?
+        Self::spawn(who.command()?, url, mode)
+    }
+
+    /// The same under a program that watches it, and that ends when it ends.
+    pub(crate) fn start_under(
+        mut watcher: Command,
+        who: &Contestant,
+        url: &str,
+        mode: &[String],
+    ) -> Result<Self> {
+        let command = who.command()?;
+        watcher.arg(command.get_program()).args(command.get_args());
+        Self::spawn(watcher, url, mode)
+    }
+
+    fn spawn(mut command: Command, url: &str, mode: &[String]) -> Result<Self> {
+        let mut child = command
             .args(["--url", url, "--key", "bench"])
             .args(mode)
             .stdin(Stdio::piped())
@@ -71,6 +86,13 @@ impl Driver {
             Some(why) => bail!(why),
             None => Ok(report),
         }
+    }
+
+    /// Waits until it has ended by itself, as it does after its report.
+    pub(crate) fn ended(mut self) -> Result<()> {
+        let status = self.child.wait()?;
+        anyhow::ensure!(status.success(), "it ended with {status}");
+        Ok(())
     }
 
     fn line(&self, longest: Duration) -> Result<String> {

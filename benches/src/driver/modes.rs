@@ -35,9 +35,10 @@ pub(crate) fn run<P: Peer>(options: &DriverOptions) -> Result<Report> {
         match options.mode {
             Mode::Cycle => {
                 ready()?;
-                let start = Instant::now();
+                let (start, used) = (Instant::now(), processor_time());
                 let mut times = times::<P>(lock, start + longest).await?;
                 let mut report = counted(times.len() as u64, start);
+                report.cpu_seconds = processor_time() - used;
                 report.quarter = quantile(&mut times, 0.25);
                 Ok(report)
             }

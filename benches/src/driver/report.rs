@@ -24,7 +24,7 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     /// Of all workers, in any order.
     pub(crate) sections: Vec<Section>,
-    /// Processor time of this process while it held.
+    /// Processor time of this process while it held, or while one caller went through its cycles.
     pub(crate) cpu_seconds: f64,
     /// By how much its memory grew until it held.
     pub(crate) bytes: u64,

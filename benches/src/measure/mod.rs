@@ -1,5 +1,6 @@
 //! The measurements. Each is a file; what they share is here.
 
+mod counts;
 mod crowd;
 mod cycle;
 mod hand_over;
@@ -171,6 +172,11 @@ pub(crate) const ALL: &[Measurement] = &[
         name: "server",
         what: "run time of the server's main thread by cycle",
         run: server::run,
+    },
+    Measurement {
+        name: "counts",
+        what: "system calls and allocations by cycle, where strace and valgrind are installed",
+        run: counts::run,
     },
     Measurement {
         name: "hand-over",

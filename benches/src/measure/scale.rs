@@ -8,6 +8,7 @@ use super::held::{self, TTL};
 use super::race::{Contest, contend, cycles, rounds, start};
 use super::{Bench, Found, OURS, Turns};
 use crate::figures::{quantile, short};
+use crate::peers::Role;
 use crate::report::{Goal, Table};
 
 /// At most so many processes wait.
@@ -15,6 +16,9 @@ const PROCESSES: u32 = 50;
 
 /// Locks held at a time where their bytes are counted.
 const COUNTED: u32 = 1_000;
+
+/// In seconds.
+const HOUR: f64 = 3_600.0;
 
 /// How long acquiring them may take.
 const ACQUIRED: Duration = Duration::from_secs(30);
@@ -147,6 +151,21 @@ pub(crate) fn bytes(bench: &mut Bench) -> Result<Found> {
         if let Some(why) = &outcome.note {
             table.note(who, why);
         }
+    }
+    let annotated = bench
+        .contestants
+        .iter()
+        .position(|it| it.role == Role::Again);
+    if let Some(who) = annotated {
+        cycles(bench, who, &["once"])?;
+        let (left, for_seconds) = bench.commands.memory()?;
+        let after = if for_seconds > HOUR { left } else { 0 };
+        found.goals.push(Goal {
+            what: "bytes left an hour after the last use of a name made of arguments",
+            goal: "0",
+            reached: format!("{after} ({left} for {} s)", short(for_seconds)),
+            met: after == 0,
+        });
     }
     found.tables.push(table);
     Ok(found)
