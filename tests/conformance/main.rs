@@ -1,6 +1,7 @@
 //! One suite for every store: each case is a promise from the list of behaviours
 //! that lock libraries are tested for (sections 2.1 to 2.10 and 2.12 to 2.16),
-//! with the number of its line beside it, and runs on `redis://`, `dir:` and `memory:`.
+//! with the number of its line beside it, and runs on `redis://`, `redis+cluster://`,
+//! `redis+sentinel://`, `dir:` and `memory:`.
 //! Lines that are not about stores, or about one of them, have test files of their own
 //! ([`BESIDE`]).
 //!
@@ -147,6 +148,22 @@ macro_rules! conformance {
                 cases!(crate::store::RedisPlace::fresh(), $section, $outside);
                 cases!(crate::store::RedisPlace::fragile(), $section, $fragile);
                 cases!(crate::store::RedisPlace::fresh(), $section, $processes);
+            })*
+        }
+        mod cluster_store {
+            $(mod $section {
+                cases!(crate::store::RedisPlace::in_cluster(), $section, $every);
+                cases!(crate::store::RedisPlace::in_cluster(), $section, $outside);
+                cases!(crate::store::RedisPlace::in_fragile_cluster(), $section, $fragile);
+                cases!(crate::store::RedisPlace::in_cluster(), $section, $processes);
+            })*
+        }
+        mod sentinel_store {
+            $(mod $section {
+                cases!(crate::store::RedisPlace::behind_sentinels(), $section, $every);
+                cases!(crate::store::RedisPlace::behind_sentinels(), $section, $outside);
+                cases!(crate::store::RedisPlace::behind_fragile_sentinels(), $section, $fragile);
+                cases!(crate::store::RedisPlace::behind_sentinels(), $section, $processes);
             })*
         }
         mod dir_store {
@@ -463,7 +480,7 @@ fn every_case_runs_for_every_store_or_says_why_not() {
         .filter_map(|line| line.strip_suffix(": test"))
         .collect();
     for case in all_cases() {
-        for store in ["redis", "dir", "memory"] {
+        for store in ["redis", "cluster", "sentinel", "dir", "memory"] {
             let test = format!("{store}_store::{}::{}", case.section, case.name);
             let runs = tests.contains(test.as_str());
             match store::lacking(store, case.need) {

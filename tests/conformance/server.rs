@@ -1,30 +1,34 @@
-//! The Redis server that most tests share, with a key prefix each.
+//! The servers that most tests share, with a key prefix each.
 
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
-use crate::support::redis::RedisServer;
+use crate::store::Servers;
 
-/// Starts it. A static is never dropped, so a small companion ends the server when this
+/// Sees to it that they end. A static is never dropped, so a small companion ends them when this
 /// process ends, however it ends: its standard input closes then.
-pub(crate) fn of_all_tests() -> RedisServer {
-    static COMPANION: OnceLock<Child> = OnceLock::new();
-    let server = RedisServer::start();
-    let process = server
-        .run::<String>("INFO server")
-        .lines()
-        .find_map(|line| line.strip_prefix("process_id:").map(str::to_owned))
-        .expect("its process id");
-    let directory: Vec<String> = server.run("CONFIG GET dir");
+pub(crate) fn of_all_tests(servers: Servers) -> Servers {
+    static COMPANIONS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+    let all = servers.all();
+    let processes = all.iter().map(|server| server.id().to_string());
+    let directories = all
+        .iter()
+        .map(|server| server.directory().display().to_string());
     let companion = Command::new("sh")
         .arg("-c")
-        .arg("read -r never; kill -9 \"$1\"; rm -f \"$2/redis.log\"; rmdir \"$2\"")
-        .args(["companion", &process, &directory[1]])
+        .arg(
+            "read -r never; count=$1; shift; \
+             while [ \"$count\" -gt 0 ]; do kill -9 \"$1\"; shift; count=$((count - 1)); done; \
+             rm -rf \"$@\"",
+        )
+        .args(["companion", &all.len().to_string()])
+        .args(processes)
+        .args(directories)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("sh");
-    COMPANION.set(companion).expect("it is started once");
-    server
+    COMPANIONS.lock().unwrap().push(companion);
+    servers
 }

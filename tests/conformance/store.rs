@@ -4,15 +4,17 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use applock::clock::ManualClock;
 use applock::{AppLocker, Builder, MemoryStore};
 use tempfile::TempDir;
 
+use crate::support::cluster::{self, Cluster};
 use crate::support::redis::RedisServer;
+use crate::support::sentinel::{self, SentinelSet};
 
 /// A lease that is meant to run out, its heart not beating.
 pub(crate) const SHORT: Duration = Duration::from_millis(250);
@@ -164,61 +166,159 @@ fn unique() -> String {
     format!("conformance-{}-{count}:", std::process::id())
 }
 
-enum Server {
-    Shared(&'static RedisServer),
-    /// To be frozen and killed.
-    Own(std::sync::Arc<std::sync::Mutex<RedisServer>>),
+/// The servers of a place.
+pub(crate) enum Servers {
+    One(RedisServer),
+    Cluster(Cluster),
+    Sentinel(SentinelSet),
 }
 
-/// A prefix of its own on a real server.
+impl Servers {
+    fn url(&self) -> String {
+        match self {
+            Self::One(server) => server.url(),
+            Self::Cluster(cluster) => cluster.url(),
+            Self::Sentinel(set) => set.url(),
+        }
+    }
+
+    /// Those that serve. No failover happens here.
+    pub(crate) fn masters(&self) -> &[RedisServer] {
+        match self {
+            Self::One(server) => std::slice::from_ref(server),
+            Self::Cluster(cluster) => cluster.masters(),
+            Self::Sentinel(set) => &set.servers[..1],
+        }
+    }
+
+    fn masters_mut(&mut self) -> &mut [RedisServer] {
+        match self {
+            Self::One(server) => std::slice::from_mut(server),
+            Self::Cluster(cluster) => &mut cluster.nodes,
+            Self::Sentinel(set) => &mut set.servers[..1],
+        }
+    }
+
+    /// All processes.
+    pub(crate) fn all(&self) -> Vec<&RedisServer> {
+        match self {
+            Self::One(server) => vec![server],
+            Self::Cluster(cluster) => cluster.nodes.iter().collect(),
+            Self::Sentinel(set) => set.servers.iter().chain(&set.sentinels).collect(),
+        }
+    }
+
+    /// The one that serves a key.
+    fn of(&self, key: &str) -> &RedisServer {
+        match self {
+            Self::Cluster(cluster) => cluster.master_of(key),
+            _ => &self.masters()[0],
+        }
+    }
+}
+
+enum Access {
+    Shared(&'static Servers),
+    /// To be frozen and killed.
+    Own(Arc<Mutex<Servers>>),
+}
+
+/// A prefix of its own on a real server, on a cluster, or behind sentinels.
 pub(crate) struct RedisPlace {
-    server: Server,
+    servers: Access,
     prefix: String,
 }
 
 impl RedisPlace {
     /// On the server of all tests.
     pub(crate) fn fresh() -> Self {
-        static SERVER: LazyLock<RedisServer> = LazyLock::new(crate::server::of_all_tests);
-        Self {
-            server: Server::Shared(&SERVER),
-            prefix: unique(),
-        }
+        static SERVER: LazyLock<Servers> =
+            LazyLock::new(|| crate::server::of_all_tests(Servers::One(RedisServer::start())));
+        Self::shared(&SERVER)
     }
 
     /// On a server of its own.
     pub(crate) fn fragile() -> Self {
+        Self::own(Servers::One(RedisServer::start()))
+    }
+
+    /// On the cluster of all tests.
+    pub(crate) fn in_cluster() -> Self {
+        static CLUSTER: LazyLock<Servers> =
+            LazyLock::new(|| crate::server::of_all_tests(Servers::Cluster(Cluster::start())));
+        Self::shared(&CLUSTER)
+    }
+
+    /// On a cluster of its own. It needs no replicas, for none is to take over.
+    pub(crate) fn in_fragile_cluster() -> Self {
+        Self::own(Servers::Cluster(Cluster::with(&cluster::Layout {
+            replicas_each: 0,
+            ..cluster::Layout::default()
+        })))
+    }
+
+    /// Behind the sentinels of all tests.
+    pub(crate) fn behind_sentinels() -> Self {
+        static SET: LazyLock<Servers> =
+            LazyLock::new(|| crate::server::of_all_tests(Servers::Sentinel(SentinelSet::start())));
+        Self::shared(&SET)
+    }
+
+    /// Behind sentinels of its own, of a master without replicas.
+    pub(crate) fn behind_fragile_sentinels() -> Self {
+        Self::own(Servers::Sentinel(SentinelSet::with(&sentinel::Layout {
+            replicas: 0,
+            ..sentinel::Layout::default()
+        })))
+    }
+
+    fn shared(servers: &'static Servers) -> Self {
         Self {
-            server: Server::Own(std::sync::Arc::new(RedisServer::start().into())),
+            servers: Access::Shared(servers),
             prefix: unique(),
         }
     }
 
-    pub(crate) fn with<T>(&self, ask: impl FnOnce(&RedisServer) -> T) -> T {
-        match &self.server {
-            Server::Shared(server) => ask(server),
-            Server::Own(server) => ask(&server.lock().unwrap()),
+    fn own(servers: Servers) -> Self {
+        Self {
+            servers: Access::Own(Arc::new(servers.into())),
+            prefix: unique(),
         }
+    }
+
+    fn with_all<T>(&self, ask: impl FnOnce(&Servers) -> T) -> T {
+        match &self.servers {
+            Access::Shared(servers) => ask(servers),
+            Access::Own(servers) => ask(&servers.lock().unwrap()),
+        }
+    }
+
+    /// At the only server of a place that has one.
+    pub(crate) fn with<T>(&self, ask: impl FnOnce(&RedisServer) -> T) -> T {
+        self.with_all(|servers| {
+            let Servers::One(server) = servers else {
+                panic!("several servers");
+            };
+            ask(server)
+        })
+    }
+
+    /// Runs a command on a key, at the server that serves it.
+    fn on<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        self.with_all(|servers| servers.of(words[1]).try_run(words).unwrap())
     }
 
     /// How many scripts the server has run, or was asked to.
     pub(crate) fn scripts_run(&self) -> u64 {
-        let stats: String = self.with(|server| server.run("INFO commandstats"));
-        let calls = |name: &str| {
-            stats
-                .lines()
-                .find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")))
-                .map_or(0, |rest| {
-                    rest.split_once(',').unwrap().0.parse::<u64>().unwrap()
-                })
-        };
-        calls("evalsha") + calls("eval")
+        self.with(RedisServer::scripts)
     }
 
     pub(crate) fn keys(&self) -> Vec<String> {
         let pattern = format!("*{}*", self.prefix);
+        let of =
+            |server: &RedisServer| -> Vec<String> { server.try_run(&["KEYS", &pattern]).unwrap() };
         let mut keys: Vec<String> =
-            self.with(|server| server.try_run(&["KEYS", &pattern]).unwrap());
+            self.with_all(|servers| servers.masters().iter().flat_map(of).collect());
         keys.sort();
         keys
     }
@@ -227,7 +327,7 @@ impl RedisPlace {
 impl Place for RedisPlace {
     fn builder(&self) -> Builder {
         AppLocker::builder()
-            .store(self.with(RedisServer::url))
+            .store(self.url())
             .key_prefix(&self.prefix)
     }
 
@@ -236,11 +336,11 @@ impl Place for RedisPlace {
     }
 
     fn url(&self) -> String {
-        self.with(RedisServer::url)
+        self.with_all(Servers::url)
     }
 
     fn forget(&self, key: &str) {
-        let gone: i64 = self.with(|server| server.try_run(&["DEL", key]).unwrap());
+        let gone: i64 = self.on(&["DEL", key]);
         assert_eq!(gone, 1, "{key:?} was not there");
     }
 
@@ -249,22 +349,20 @@ impl Place for RedisPlace {
     }
 
     fn spoil(&self, key: &str) {
-        self.with(|server| {
-            let _: i64 = server.try_run(&["DEL", key]).unwrap();
-            let _: i64 = server.try_run(&["RPUSH", key, "garbage"]).unwrap();
-        });
+        let _: i64 = self.on(&["DEL", key]);
+        let _: i64 = self.on(&["RPUSH", key, "garbage"]);
     }
 
     fn contents(&self) -> String {
         let mut text = String::new();
         for key in self.keys() {
-            let kind: String = self.with(|server| server.try_run(&["TYPE", &key]).unwrap());
+            let kind: String = self.on(&["TYPE", &key]);
             let read: &[&str] = match kind.as_str() {
                 "hash" => &["HGETALL", &key],
                 "list" => &["LRANGE", &key, "0", "-1"],
                 _ => &["GET", &key],
             };
-            let value: redis::Value = self.with(|server| server.try_run(read).unwrap());
+            let value: redis::Value = self.on(read);
             writeln!(text, "{key} {value:?}").unwrap();
         }
         text
@@ -274,7 +372,7 @@ impl Place for RedisPlace {
         let (mut locks, mut stays_for_ever) = (0, 0);
         for key in self.keys() {
             locks += usize::from(key.starts_with(&self.prefix));
-            let left: i64 = self.with(|server| server.try_run(&["PTTL", &key]).unwrap());
+            let left: i64 = self.on(&["PTTL", &key]);
             stays_for_ever += usize::from(left == -1);
         }
         Leftovers {
@@ -284,19 +382,23 @@ impl Place for RedisPlace {
     }
 
     fn stall(&self) -> Stalled {
-        let Server::Own(server) = &self.server else {
+        let Access::Own(servers) = &self.servers else {
             panic!("list this case under `fragile`: it freezes its server");
         };
-        server.lock().unwrap().freeze();
-        let server = std::sync::Arc::clone(server);
-        Stalled(Some(Box::new(move || server.lock().unwrap().thaw())))
+        let all = |act: fn(&RedisServer), servers: &Mutex<Servers>| {
+            servers.lock().unwrap().masters().iter().for_each(act);
+        };
+        all(RedisServer::freeze, servers);
+        let servers = Arc::clone(servers);
+        Stalled(Some(Box::new(move || all(RedisServer::thaw, &servers))))
     }
 
     fn ruin(&self) {
-        let Server::Own(server) = &self.server else {
+        let Access::Own(servers) = &self.servers else {
             panic!("list this case under `fragile`: it kills its server");
         };
-        server.lock().unwrap().kill();
+        let mut servers = servers.lock().unwrap();
+        servers.masters_mut().iter_mut().for_each(RedisServer::kill);
     }
 }
 

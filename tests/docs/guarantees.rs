@@ -84,7 +84,8 @@ fn every_file_of_a_program_is_one_of_its_modules() {
 #[test]
 fn every_fault_has_its_row() {
     let rows = rows();
-    for fault in (1..=47).map(|number| format!("F{number}")) {
+    let faults = (1..=47).chain(49..=50);
+    for fault in faults.map(|number| format!("F{number}")) {
         assert!(rows.iter().any(|(name, _)| *name == fault), "{fault}");
     }
 }

@@ -33,6 +33,19 @@ fn until_subscribed(server: &RedisServer, count: usize) {
     });
 }
 
+/// So many processes have subscribed at the node, and its queue says so: they are notified.
+fn until_all_are_known(node: &RedisServer, key: &str, count: usize) {
+    until_subscribed(node, count);
+    wait::until("the queue knows that they have subscribed", SOON, || {
+        let run: String = node.run("INFO server");
+        let run = run.lines().find_map(|line| line.strip_prefix("run_id:"));
+        let run = run.expect("a run id").to_owned();
+        let fields: Vec<String> = node.run(&format!("HGETALL {{{key}}}:waiters"));
+        let of_a_process = fields.chunks(2).filter(|pair| pair[0].starts_with('@'));
+        of_a_process.filter(|pair| pair[1].ends_with(&run)).count() == count
+    });
+}
+
 #[test]
 fn there_is_one_subscription_at_each_node_at_which_a_caller_waits() {
     let cluster = Cluster::start();
@@ -96,13 +109,7 @@ fn a_waiter_that_died_is_skipped_at_once() {
     let waiter = impatient(cluster.url());
     let thread = waiting(&waiter.lock(&*app).wait(LIMIT), 0);
     until_length(node, &key, 3);
-    until_subscribed(node, 3);
-    // Told by which run of the server they were: all have asked again since they subscribed.
-    wait::until("the queue knows that they have subscribed", SOON, || {
-        let fields: Vec<String> = node.run(&format!("HGETALL {{{key}}}:waiters"));
-        let of_a_process = fields.chunks(2).filter(|pair| pair[0].starts_with('@'));
-        of_a_process.filter(|pair| !pair[1].ends_with(" 0")).count() == 3
-    });
+    until_all_are_known(node, &key, 3);
     for child in &mut dead {
         child.kill();
     }
@@ -129,7 +136,8 @@ fn waiters_keep_their_order_over_a_failover() {
     }
     cluster.promote(3, Takes::Over);
     first_yes(&guard);
-    until_length(&cluster.nodes[3], &key, 8);
+    until_all_are_known(&cluster.nodes[3], &key, 3);
+    assert_eq!(length_of(&cluster.nodes[3], &key), 8);
     guard.release_blocking().unwrap();
     assert_in_order(&joined(threads), 0..8);
 
@@ -156,6 +164,7 @@ fn waiters_keep_their_order_over_a_failover() {
     }
     cluster.promote(4, Takes::Power);
     first_yes(&guard);
+    until_all_are_known(&cluster.nodes[4], &key, 3);
     until_length(&cluster.nodes[4], &key, 5);
     guard.release_blocking().unwrap();
     assert_in_order(&joined(threads), 0..5);

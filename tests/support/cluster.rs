@@ -129,6 +129,18 @@ impl Cluster {
         self.until_well();
     }
 
+    /// The masters that it begins with.
+    pub fn masters(&self) -> &[RedisServer] {
+        &self.nodes[..self.masters]
+    }
+
+    /// The master that a key begins at.
+    pub fn master_of(&self, key: &str) -> &RedisServer {
+        let slot = usize::from(self.slot(key));
+        let at = (0..self.masters).find(|at| self.slots_of(*at).contains(&slot));
+        &self.nodes[at.expect("every slot has a master")]
+    }
+
     /// The slots that a master begins with.
     pub fn slots_of(&self, master: usize) -> RangeInclusive<usize> {
         let first = |at: usize| at * SLOTS / self.masters;

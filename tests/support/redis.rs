@@ -156,19 +156,24 @@ impl RedisServer {
                 .arg(self.log())
                 .args(&self.arguments);
         }
-        let mut process = command
+        let process = command
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{error}: {MISSING}"));
+        // It ends with the test also where it never answers.
+        self.process = Some(process);
         let mut ended = false;
         wait::until("redis-server answers", START, || {
+            let process = self.process.as_mut().expect("it was started");
             ended = process.try_wait().expect("its state").is_some();
             ended || met(self)
         });
-        self.process = Some(process);
+        if ended {
+            self.process = None;
+        }
         !ended
     }
 
@@ -242,6 +247,11 @@ impl RedisServer {
             .text(key)
             .unwrap_or_else(|| panic!("there is no {key}"));
         text["token"].as_u64().unwrap_or_else(|| panic!("{text}"))
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").id()
     }
 
     fn pid(&self) -> Pid {

@@ -121,11 +121,15 @@ impl Actor {
         }
     }
 
-    /// The same for such locks: another server has come to serve them.
+    /// Another server has come to serve such locks. All their waiters ask there, in the order of
+    /// their arrival: it knows them, if at all, by the channel on which they heard the old one, and
+    /// would pass over those that it does not reach.
     pub(super) fn poll_where(&mut self, is_meant: &dyn Fn(&Key) -> bool) {
         for lock in self.waiters.keys() {
             if is_meant(&Key::of_lock(&lock)) {
-                self.poll_for(&lock);
+                for waiter in self.waiters.of(&lock) {
+                    self.poll_now(waiter);
+                }
             }
         }
     }

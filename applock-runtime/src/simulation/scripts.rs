@@ -436,6 +436,10 @@ impl<S: ScriptServer> Pair<S> {
     }
 
     fn acquire(&mut self, which: usize) {
+        if self.rng.u32(..16) == 0 {
+            // As a waiter that comes from another node: there its process listens elsewhere.
+            self.owners[which].1 = self.rng.usize(..self.peers.len());
+        }
         let (owner, process, known) = self.owners[which];
         let ttls = self.server.ttls();
         let drawn = ttls[self.rng.usize(..ttls.len())];

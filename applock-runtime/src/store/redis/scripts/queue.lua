@@ -211,6 +211,13 @@ local function note_end(fence, state, remember)
     end
 end
 
+-- A process has a waiter less. Forgets it with its last one.
+local function part(waiters, channel)
+    if redis.call('HINCRBY', waiters, '#' .. channel, -1) <= 0 then
+        redis.call('HDEL', waiters, '#' .. channel, '@' .. channel)
+    end
+end
+
 -- Puts a request into the queue, or leaves it where it stands, and notes that its process has
 -- polled. `ticket`: '0', or that of a place it had and the server has lost.
 -- Answers: how many stand before it; 1 if it is new there; its ticket, '0' if that is the one it
@@ -224,14 +231,19 @@ local function join(queue, waiters, owner, ttl, fence_ttl, tail, ticket, channel
         last = last and tonumber(last)
         ticket = last and last >= tonumber(micros) and whole(last + 1) or micros
     end
+    local before = string.match(redis.call('HGET', waiters, owner) or '', '^%d+ %d+ (%S+) ')
     redis.call('HSET', waiters, owner, ttl .. ' ' .. fence_ttl .. ' ' .. channel .. ' ' .. tail,
         '@' .. channel, now .. ' ' .. run)
     redis.call('PEXPIRE', waiters, QUEUE_LIFE)
     local new = redis.call('ZADD', queue, 'NX', ticket, owner)
     redis.call('PEXPIRE', queue, QUEUE_LIFE)
     local waiting = redis.call('ZCARD', queue)
-    if new == 1 then
+    if new == 1 or before ~= channel then
         redis.call('HINCRBY', waiters, '#' .. channel, 1)
+    end
+    if new == 0 and before and before ~= channel then
+        -- It has come from another node, where its process listens on another channel.
+        part(waiters, before)
     end
     local ahead = new == 1 and is_last and waiting - 1 or redis.call('ZRANK', queue, owner)
     if new == 0 then
@@ -244,8 +256,8 @@ end
 -- Forgets a waiter that has left the queue, and its process if it was the last one of that.
 local function forget(waiters, owner, channel)
     redis.call('HDEL', waiters, owner)
-    if channel and redis.call('HINCRBY', waiters, '#' .. channel, -1) <= 0 then
-        redis.call('HDEL', waiters, '#' .. channel, '@' .. channel)
+    if channel then
+        part(waiters, channel)
     end
 end
 
