@@ -215,6 +215,7 @@ impl Sentinels {
         let mut words: Vec<Named> = Vec::new();
         let mut strangers = 0;
         let mut refused = None;
+        let mut failed = None;
         let mut told = Vec::new();
         while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
             match answer {
@@ -224,7 +225,7 @@ impl Sentinels {
                 }
                 Ok((None, _)) => strangers += 1,
                 Err(error) if !error.is_passing() => refused = Some(error),
-                Err(_) => (),
+                Err(error) => failed = Some(error),
             }
             if words.len() > peers.len() / 2 {
                 until = until.min(Instant::now() + STRAGGLERS);
@@ -248,8 +249,19 @@ impl Sentinels {
                 ),
                 None => StoreError::new(
                     StoreErrorKind::NotDone,
-                    "no sentinel answers",
-                    "see whether the sentinels that the URL names are up, and can be reached",
+                    match failed {
+                        Some(StoreError { what, .. }) => format!("no sentinel answers: {what}"),
+                        None => "no sentinel answers".to_owned(),
+                    },
+                    match self.sentinels.is_encrypted() {
+                        false => {
+                            "see whether the sentinels that the URL names are up, and can be reached"
+                        }
+                        true => {
+                            "see whether the sentinels that the URL names are up, can be reached, and \
+                             speak TLS (if not, add ?sentinel_tls=no)"
+                        }
+                    },
                 ),
             });
         };
