@@ -1,8 +1,8 @@
 //! The master that sentinels name.
 //!
 //! A set of sentinels watches a master and its replicas, agrees on when the master is gone, and
-//! promotes a replica ('High availability with Redis Sentinel' in Redis's documentation). Whoever
-//! writes asks them which server is the master. A lock has to ask more often than that:
+//! promotes a replica ('High availability with Redis Sentinel' in Redis's documentation). A client
+//! that writes asks them which server is the master. A lock has to ask more often than that:
 //!
 //! - *The address of a moment ago is never dialled again* ([`Lifetime::Connection`]). A master that
 //!   was killed and started again is empty, and grants every lock.
@@ -72,7 +72,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often a silent subscription is tested, and how long the answer may take.
 const PING: Duration = Duration::from_secs(2);
 
-/// For so long an older master is not believed, whoever names it.
+/// For so long an older master is not believed, whichever sentinel names it.
 const OLDER_FOR_GOOD: Duration = Duration::from_secs(60);
 
 /// No set has so many: what tells of more is no sentinel.
@@ -109,7 +109,7 @@ struct State {
     peers: Vec<Arc<Peer>>,
     /// The server that serves, with the one connection to it.
     master: Option<Arc<Node>>,
-    /// There was one before: whoever comes now is another, or has a new connection.
+    /// There was one before: the one that comes now is another, or has a new connection.
     has_served: bool,
     /// The highest epoch that a sentinel has named a master with.
     epoch: u64,
