@@ -12,9 +12,9 @@
 //! }
 //! ```
 //!
-//! A scheduled job, which every server's scheduler calls: one runs it, and the others leave it
-//! to that one. `at_least` is longer than the servers' clocks differ, so that a short job does
-//! not run a second time where it is a little later.
+//! This is a scheduled job. The scheduler of every server calls it; one server runs it, and the
+//! others skip it. `at_least` is longer than the servers' clocks differ: without it, a server
+//! whose clock is a little behind would run a short job a second time.
 //!
 //! The lock is a lease in a store: it is renewed by a heartbeat while the body runs, and
 //! free within its ttl when the process dies. A caller that does not get it is told who
@@ -60,20 +60,21 @@
 //! # Stores
 //!
 //! `redis://` and `rediss://` exclude all processes that use one Redis server (6.2 or
-//! later, or Valkey); `dir:PATH` those of one machine that use one directory; `memory:`
-//! the tasks and threads of one process.
+//! later, or Valkey); `redis+sentinel://…/NAME` those that use the master `NAME` of some sentinels;
+//! `redis+cluster://` those that use one cluster; `dir:PATH` those of one machine that use one
+//! directory; `memory:` the tasks and threads of one process.
 //!
 //! # How a process ends
 //!
 //! For a planned end (`SIGTERM`), call
-//! [`drain`], which lets what runs end, or [`shutdown`], which cancels it.
+//! [`drain`], which lets running bodies end, or [`shutdown`], which cancels them.
 //!
 //! When `main` returns, its thread waits up to half a second for the releases that were
-//! left behind (a job that Ctrl-C has cancelled in a `select!`), for the default locker too. A lock
-//! stays taken for its ttl where no code of its holder runs any more: after `process::exit` or
-//! `abort` in the middle of a body, after a signal that kills (`SIGKILL`; `SIGTERM` and Ctrl-C too,
-//! if the program does not handle them), and of a guard that is never dropped, be it in a `static`,
-//! in a thread that still runs when `main` returns, or given to `mem::forget`. Where the system has
+//! left behind (a job that Ctrl-C has cancelled in a `select!`), for the default locker too. But a lock
+//! stays taken for its ttl if no code of its holder can run any more. That is so after `process::exit` or
+//! `abort` in the middle of a body, and after a signal that kills (`SIGKILL`; `SIGTERM` and Ctrl-C too,
+//! if the program does not handle them). It is also so if a guard is never dropped: one in a `static`, in
+//! a thread that still runs when `main` returns, or given to `mem::forget`. Where the system has
 //! no destructors for the main thread's locals (musl, Windows), `main` does not wait: call `drain`
 //! or `shutdown` there.
 //!
@@ -85,7 +86,7 @@
 //!
 //! # Features
 //!
-//! - `tls` (off by default): `rediss://`, through rustls, with `?ca=FILE`, `?cert=FILE&key=FILE` and
+//! - `tls` (off by default): `rediss://`, `rediss+sentinel://` and `rediss+cluster://`, through rustls, with `?ca=FILE`, `?cert=FILE&key=FILE` and
 //!   `#insecure`.
 //!
 //! A facade: everything here is re-exported from `applock-runtime` and

@@ -96,9 +96,9 @@ mod value;
 /// order, as `wait` says, or are busy; a `fn` never waits for its turn, for it would block the
 /// call that has it.
 ///
-/// Whether a call is made by the holder is known by tokio's task, and by the thread outside of
-/// tasks: other tasks that a body's own runtime or `LocalSet` polls are not called by it, and
-/// take the lock as everyone does, or wait. Sync code that merely runs on the holder's thread,
+/// AppLock knows a call by the holder by its tokio task, and outside of tasks by its thread. Other
+/// tasks that a body's own runtime or `LocalSet` polls are other callers: they take the lock if it
+/// is free, or wait, or are refused. Sync code that merely runs on the holder's thread,
 /// such as work that rayon has stolen, can't be told from a call. It is refused like one, and
 /// would run under the lock with `reentrant`.
 ///
@@ -119,8 +119,8 @@ mod value;
 /// over before the future runs. Likewise, by the type and not by how it is written, what
 /// returns a future, a stream, or the handle of a task or thread, alone or in a `Result`,
 /// `Option` or `Vec`: its work would go on when the lock is released. Await or join it in the
-/// body. The compiler is not asked about types of your own, nor about `impl Trait`: do not hand
-/// out in them what is to run under the lock.
+/// body. Types of your own and `impl Trait` are not checked: do not hand out in them what is to run
+/// under the lock.
 ///
 /// # What it expands to
 ///

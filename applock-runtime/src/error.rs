@@ -41,7 +41,7 @@ pub enum Error {
     #[error("busy: {0}")]
     Busy(LockInfo),
 
-    /// The lease ended while the work was going on: whatever the work did after
+    /// The lease ended while the work was going on: what the work did after
     /// that may have overlapped with another holder.
     #[error(
         "lost: the lock {:?} (token {token}) is ours no longer: {reason}. What ran under it was told to stop",
@@ -205,8 +205,8 @@ impl fmt::Display for StoreFault {
     }
 }
 
-/// A cause that the message tells is no source: who prints the whole chain, as `anyhow` does,
-/// would print it twice.
+/// A cause that the message tells is no source: a program that prints the whole chain, as `anyhow`
+/// does, would print it twice.
 impl StdError for StoreFault {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         let source = self.source.as_deref()?;

@@ -30,7 +30,7 @@ fn sentinels_that_die_one_by_one_cost_no_holder_its_lock_and_without_any_none_co
     }
     drop(take(&holder.lock("another")));
     let error = refused_connection(&set.url());
-    assert_unavailable(&error, &["no sentinel answers"]);
+    assert_unavailable(&error, &["no sentinel answers: nothing answers there"]);
     // Nor is a new connection made to a master of which nobody says that it is one.
     let _: i64 = set.servers[0].run("CLIENT KILL TYPE normal");
     let error = refusal(&holder);

@@ -112,5 +112,9 @@ async fn who_prints_the_whole_chain_prints_no_cause_twice() {
             causes.iter().all(|cause| !told.contains(cause)),
             "{told}: {causes:?}"
         );
+        assert!(
+            !(told.contains("refused)") && causes.concat().contains("refused")),
+            "{told}: {causes:?}"
+        );
     }
 }

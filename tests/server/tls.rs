@@ -449,4 +449,13 @@ fn a_server_without_tls_is_told() {
         matches!(error, Error::Unavailable(_) | Error::Misconfigured(_)),
         "{error}"
     );
+    says(&error.to_string(), &["TLS", "write redis://"]);
+}
+
+#[test]
+fn a_server_that_wants_tls_is_guessed_where_it_hangs_up() {
+    let server = TlsServer::start();
+    let url = format!("redis://127.0.0.1:{}", server.port);
+    let error = AppLocker::connect_blocking(url).unwrap_err();
+    says(&error.to_string(), &["TLS", "write rediss://"]);
 }

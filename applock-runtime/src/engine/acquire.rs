@@ -267,7 +267,9 @@ impl Actor {
                     acquiring.in_trouble = true;
                     tracing::warn!(
                         key = %acquiring.request.key, owner = %owner.simple(),
-                        reason = %error.what, "waiting for a store that fails; trying on"
+                        reason = %error.what,
+                        remedy = (!error.remedy.is_empty()).then_some(error.remedy),
+                        "waiting for a store that fails; trying on"
                     );
                 }
                 let pause = backoff::retry(acquiring.failures);

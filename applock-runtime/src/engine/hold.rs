@@ -59,7 +59,7 @@ impl Actor {
             return;
         }
         if !holding.lease.is_valid_at(now) {
-            // Whoever wants it, an operator or a caller of `verify`: a heartbeat would lengthen, at
+            // Neither for an operator nor for a caller of `verify`: a heartbeat would lengthen, at
             // the store, the lease of a holder that has been told that it is over.
             for reply in holding.asking.drain(..).chain(holding.asked.drain(..)) {
                 let _ = reply.send(Ok(false));

@@ -32,7 +32,7 @@ const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
 
 impl AppLocker {
     /// Connects to the store that `url` names: `redis://`, `rediss://` (feature
-    /// `tls`), `dir:PATH` or `memory:`.
+    /// `tls`), `redis+sentinel://`, `redis+cluster://`, `dir:PATH` or `memory:`.
     ///
     /// # Errors
     ///
@@ -211,8 +211,8 @@ const SHORTEST_TIMEOUT: Duration = Duration::from_millis(5);
 const LONGEST_INSTANCE: usize = 256;
 
 impl Builder {
-    /// The store: a URL (`redis://`, `rediss://`, `dir:`, `memory:`), or a
-    /// [`MemoryStore`]. Without it, the one that `APPLOCK_URL` names, or
+    /// The store: a URL (`redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`, `dir:`,
+    /// `memory:`), or a [`MemoryStore`]. Without it, the one that `APPLOCK_URL` names, or
     /// `redis://127.0.0.1:6379`.
     ///
     /// ```
@@ -291,13 +291,14 @@ impl Builder {
 
     /// How many replicas have to have each acquire, hand-over and heartbeat before it counts: none
     /// unless set, or as the URL's `?replicas=` says. For Redis, whose replication is asynchronous: a
-    /// master that dies takes with it what its replicas have not got, and the one that is promoted
-    /// grants the lock again. An acquire that too few have is undone, and told as
-    /// [`Error::Unavailable`]; a heartbeat has failed, and is repeated until the lease ends.
+    /// master that dies takes with it what its replicas have not got, and the replica that is promoted
+    /// grants the lock again. If too few replicas have an acquire, it is undone, and its caller gets
+    /// [`Error::Unavailable`]; if too few have a heartbeat, it has failed, and is repeated until the
+    /// lease ends.
     ///
     /// It protects fully only if it is the number of *all* replicas of a master that may be
-    /// promoted. Each acquire and each batch of heartbeats costs a `WAIT` (see the guide), for which
-    /// the user needs the right.
+    /// promoted. Each acquire and each batch of heartbeats costs a `WAIT`, for which the Redis user
+    /// needs the right.
     ///
     /// ```
     /// # use applock::AppLocker;

@@ -55,8 +55,8 @@ impl LockGuard {
         }
     }
 
-    /// Whether the lease counts still, by this machine's clock: the answer that holds
-    /// with no answer from the store. No I/O; reads the clocks.
+    /// Whether the lease still counts, by this machine's clock. It needs no answer from the
+    /// store. No I/O; reads the clocks.
     ///
     /// Where the wall clock has jumped ahead by more than a second since the last
     /// heartbeat, as after a pause of a virtual machine whose other clocks were paused

@@ -214,9 +214,9 @@ impl Lock {
     /// [`Error::Busy`](crate::Error::Busy). `run_blocking` never waits for its turn: it would
     /// block the call that has it.
     ///
-    /// Which code is called by the holder is known by tokio's task, and by the thread outside
-    /// of tasks. Sync code that merely runs on the holder's thread, such as work that rayon has
-    /// stolen, can't be told from a call: that is why it has to be asked for.
+    /// AppLock knows a call by the holder by its tokio task, and outside of tasks by its
+    /// thread. Sync code that merely runs on the holder's thread, such as work that rayon has
+    /// stolen, can't be told from a call: that is why `reentrant` is off unless asked for.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -10,7 +10,7 @@ use crate::error::Error;
 /// How a return type of a `#[singleton]` function tells its caller that the body did
 /// not run: the lock is busy, or could not be had.
 ///
-/// `Result` tells the [`Error`]; `()` and `Option` are silent (`None`). Implement it
+/// A `Result` carries the [`Error`]; `()` and `Option` (`None`) say nothing. Implement it
 /// for a return type of your own:
 ///
 /// ```

@@ -269,6 +269,13 @@ fn redis_server(
             "turn on applock's feature `tls`, or write redis:// for a connection without it",
         );
     }
+    if url == given && !scheme.contains("unix") && names_several_hosts(url) {
+        return bad(
+            "it names several hosts, and its scheme is for one".into(),
+            "write redis+sentinel://host:26379,host:26379/mymaster for sentinels, or \
+             redis+cluster://host:6379,host:6379 for a cluster",
+        );
+    }
     let parsed = match url::Url::parse(url) {
         Ok(parsed) => parsed,
         Err(error) => return bad(format!("it can't be read ({error})"), EXAMPLE),
@@ -328,13 +335,16 @@ fn redis_server(
         if !is_known {
             return bad(
                 format!("its parameter number {at} is not known, or has a value that is not"),
-                if is_tls {
-                    "those there are, are ?ca=FILE, ?cert=FILE, ?key=FILE and ?protocol=resp3"
-                } else if unix {
-                    "those there are, are ?db=0, ?user=…, ?pass=… and ?protocol=resp3"
-                } else {
-                    "the one there is, is ?protocol=resp3"
-                },
+                &format!(
+                    "those there are, are {}?replicas=1, ?replica_timeout=250ms and ?protocol=resp3",
+                    if is_tls {
+                        "?ca=FILE, ?cert=FILE, ?key=FILE, "
+                    } else if unix {
+                        "?db=0, ?user=…, ?pass=…, "
+                    } else {
+                        ""
+                    }
+                ),
             );
         }
     }
@@ -375,6 +385,14 @@ fn redis_server(
         false => dialer,
     };
     Ok((dialer, shown.into()))
+}
+
+/// Whether a comma stands where a plain URL has its one host.
+fn names_several_hosts(url: &str) -> bool {
+    let (_, rest) = url.split_once("://").unwrap_or_default();
+    let (_, hosts) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let end = hosts.find(['/', '?', '#']).unwrap_or(hosts.len());
+    hosts[..end].contains(',')
 }
 
 /// What a URL says of TLS.
@@ -510,6 +528,9 @@ mod tests {
                 "redis://localhost?timeout=5",
                 "parameter number 1 is not known",
             ),
+            ("redis://localhost?timeout=5", "?replicas=1"),
+            ("redis://h1:1,h2:2", "several hosts"),
+            ("redis://user:a,b@h1,h2/0", "redis+cluster://"),
             ("redis://localhost#tls", "a # part"),
             ("redis+sentinel://localhost", "which master"),
             ("redis+sentinel://h1,h2:x/mm", "host number 2"),
@@ -531,7 +552,7 @@ mod tests {
     }
 
     /// A secret at every place of a URL that can't be used, or that can.
-    const SECRETS: [&str; 44] = [
+    const SECRETS: [&str; 45] = [
         "hunter2",
         "hunter2@host:6379",
         "hunter2:@host:6379",
@@ -548,6 +569,7 @@ mod tests {
         "redis://user:hunter2@host:99999",
         "redis://user:hunter2@host:0",
         "redis://user:hunter2@",
+        "redis://user:hunter2@h1,h2,hunter2@h3",
         "redis://:hunter2@host/abc",
         "redis://hunter2@host/abc",
         "redis://hunter2:@host/abc",
@@ -629,6 +651,12 @@ mod tests {
         ] {
             assert_eq!(&*open(url, Asked::default()).unwrap().describe(), expected);
         }
+    }
+
+    #[test]
+    fn a_comma_elsewhere_than_between_hosts_is_no_second_host() {
+        assert!(open("redis://user:a,b@host/0", Asked::default()).is_ok());
+        assert!(!names_several_hosts("redis://host/0?a=b,c#d,e"));
     }
 
     #[test]

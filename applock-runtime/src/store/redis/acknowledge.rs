@@ -13,7 +13,7 @@
 //!
 //! - *A `WAIT` on another connection than the write's*: a new connection has written nothing, and is
 //!   told at once that all replicas have that. Here it goes over the very connection.
-//! - *A `WAIT` before the write.* Whoever joins has sent its call already.
+//! - *A `WAIT` before the write.* A caller that joins has sent its call already.
 //! - *Counting the replicas that are there.* While one is gone, the rest would be enough. The number
 //!   is the user's.
 
@@ -93,7 +93,7 @@ impl Acknowledgements {
                     let asking = async move {
                         // All calls of this moment are sent first.
                         yield_now().await;
-                        // Whoever sends from here on asks by itself.
+                        // A caller that sends from here on asks by itself.
                         this.open().take();
                         ask(&mut connection, wanted.count, longest).await
                     };

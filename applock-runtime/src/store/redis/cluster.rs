@@ -87,7 +87,7 @@ pub(super) struct Cluster {
     shown: Arc<str>,
     /// Fetches of the map.
     fetches: Arc<Flight<StoreResult<()>>>,
-    /// A node is in trouble: whoever fetches the map now and then does so at once.
+    /// A node is in trouble: the task that fetches the map now and then does so at once.
     troubled: Notify,
     state: Mutex<State>,
 }

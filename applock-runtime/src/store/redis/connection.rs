@@ -234,8 +234,28 @@ impl Connection {
     pub(super) async fn open(self: &Arc<Self>, within: Duration) -> StoreResult<()> {
         match timeout(within, self.live()).await {
             Ok(live) => live.map(drop),
-            Err(_) => Err(StoreError::late(StoreErrorKind::NotDone)),
+            Err(_) => Err(self.late()),
         }
+    }
+
+    /// No connection in time.
+    fn late(&self) -> StoreError {
+        let late = StoreError::late(StoreErrorKind::NotDone);
+        if self.state().epoch > 0 {
+            return late;
+        }
+        // Nothing has ever answered here. A Redis without TLS is as silent to a handshake.
+        let remedy = match self.connector.is_encrypted() {
+            true => {
+                "see whether the server is overloaded, the network is cut, or what listens there speaks \
+                 no TLS: then write redis:// in place of rediss://"
+            }
+            false => {
+                "see whether the server is overloaded, the network is cut, or something that is no Redis \
+                 listens there"
+            }
+        };
+        StoreError { remedy, ..late }
     }
 
     /// What the log calls the server.
@@ -367,8 +387,7 @@ impl Connection {
                 Ok(Ok(live)) => live,
                 Ok(Err(error)) => return Err(Failed::unsent(error)),
                 Err(_) => {
-                    let error = StoreError::late(StoreErrorKind::NotDone);
-                    return Err(Failed::unsent(error));
+                    return Err(Failed::unsent(self.late()));
                 }
             },
         };
@@ -530,7 +549,7 @@ impl Connection {
         };
         match dialled.await {
             Ok(outcome) => outcome,
-            Err(_) => Err(StoreError::late(StoreErrorKind::NotDone)),
+            Err(_) => Err(self.late()),
         }
     }
 
@@ -551,7 +570,7 @@ impl Connection {
                 }
                 Err(error)
             }
-            Err(_) => Err(StoreError::late(StoreErrorKind::NotDone)),
+            Err(_) => Err(self.late()),
         };
         std::mem::forget(unfinished);
         let (outcome, waiting) = {

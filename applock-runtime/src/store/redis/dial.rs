@@ -39,6 +39,11 @@ pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
     /// The same for a connection that subscribes; by what name it is to be seen.
     fn subscribe(&self, to: &Address, name: Option<String>) -> StoreFuture<RedisResult<PubSub>>;
 
+    /// Whether it speaks TLS with the servers.
+    fn is_encrypted(&self) -> bool {
+        false
+    }
+
     /// How many replicas of a server have to have what is written to it.
     fn replicas(&self) -> Option<Replicas> {
         None
@@ -197,6 +202,11 @@ impl Connector for Dialer {
         })
     }
 
+    #[cfg(feature = "tls")]
+    fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     fn replicas(&self) -> Option<Replicas> {
         self.replicas
     }
@@ -341,13 +351,29 @@ impl Watched {
     /// No answer at all, and the end.
     fn hung_up(&self) -> io::Error {
         #[cfg(feature = "tls")]
-        if let Some(refused) = self.session.as_ref().and_then(Session::hung_up) {
-            return refused.into();
-        }
+        #[cfg(feature = "tls")]
+        let is_encrypted = match &self.session {
+            Some(session) => {
+                if let Some(refused) = session.hung_up() {
+                    return refused.into();
+                }
+                true
+            }
+            None => false,
+        };
+        #[cfg(not(feature = "tls"))]
+        let is_encrypted = false;
         Refused {
             kind: StoreErrorKind::Unknown,
             what: "the server hung up without any answer".to_owned(),
-            remedy: "see whether it is up, and whether it is a Redis at all",
+            remedy: match is_encrypted {
+                true => "see whether it is up, and whether it is a Redis at all",
+                // So does Redis where it is spoken to without.
+                false => {
+                    "see whether it is up, whether it is a Redis at all, and whether it wants TLS: \
+                     then write rediss:// in place of redis://"
+                }
+            },
         }
         .into()
     }

@@ -88,6 +88,7 @@ pub(super) fn classify(error: RedisError) -> Classified {
     let text = &*said.0;
     let code = code_of(&error, text);
     let hint = hint(&error, code);
+    let is_refusal = error.is_connection_refusal();
     let (kind, what, remedy, connection): (_, String, &'static str, _) = match code {
         "NOPERM" => denied_right(text),
         "LOADING" => (
@@ -178,7 +179,7 @@ pub(super) fn classify(error: RedisError) -> Classified {
         // A server that asks for a password answers a command as long as ours with this, and
         // hangs up, before it comes to say NOAUTH.
         _ if text.contains("unauthenticated") => no_password(),
-        _ if error.is_connection_refusal() => (
+        _ if is_refusal => (
             NotDone,
             "nothing answers there (connection refused)".into(),
             "start Redis, or put its address into the URL",
@@ -228,8 +229,13 @@ pub(super) fn classify(error: RedisError) -> Classified {
             Good,
         ),
     };
+    let told = StoreError::new(kind, what, remedy);
     Classified {
-        error: StoreError::new(kind, what, remedy).caused_by(said),
+        // Of these two the message says all that the cause would.
+        error: match is_refusal || error.is_timeout() {
+            true => told,
+            false => told.caused_by(said),
+        },
         connection,
         hint,
     }

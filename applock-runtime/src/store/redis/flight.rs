@@ -1,5 +1,5 @@
-//! Work that is done once for all that want it at the same moment: one task does it, and whoever
-//! comes meanwhile gets what it comes to (the 'single flight' of Go's `singleflight` package).
+//! Work that is done once for all that want it at the same moment: one task does it, and a
+//! caller that comes meanwhile gets its outcome (the 'single flight' of Go's `singleflight` package).
 //!
 //! A task of its own does it, so that a caller that gives up does not stop what others wait for.
 //! If the task is dropped (the engine's runtime has ended), the next call begins anew.

@@ -1,8 +1,8 @@
 //! The master that sentinels name.
 //!
 //! A set of sentinels watches a master and its replicas, agrees on when the master is gone, and
-//! promotes a replica ('High availability with Redis Sentinel' in Redis's documentation). Whoever
-//! writes asks them which server is the master. A lock has to ask more often than that:
+//! promotes a replica ('High availability with Redis Sentinel' in Redis's documentation). A client
+//! that writes asks them which server is the master. A lock has to ask more often than that:
 //!
 //! - *The address of a moment ago is never dialled again* ([`Lifetime::Connection`]). A master that
 //!   was killed and started again is empty, and grants every lock.
@@ -72,7 +72,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often a silent subscription is tested, and how long the answer may take.
 const PING: Duration = Duration::from_secs(2);
 
-/// For so long an older master is not believed, whoever names it.
+/// For so long an older master is not believed, whichever sentinel names it.
 const OLDER_FOR_GOOD: Duration = Duration::from_secs(60);
 
 /// No set has so many: what tells of more is no sentinel.
@@ -113,7 +113,7 @@ struct State {
     peers: Vec<Arc<Peer>>,
     /// The server that serves, with the one connection to it.
     master: Option<Arc<Node>>,
-    /// There was one before: whoever comes now is another, or has a new connection.
+    /// There was one before: the one that comes now is another, or has a new connection.
     has_served: bool,
     /// The highest epoch that a sentinel has named a master with.
     epoch: u64,
@@ -219,6 +219,7 @@ impl Sentinels {
         let mut words: Vec<Named> = Vec::new();
         let mut strangers = 0;
         let mut refused = None;
+        let mut failed = None;
         let mut told = Vec::new();
         while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
             match answer {
@@ -228,7 +229,7 @@ impl Sentinels {
                 }
                 Ok((None, _)) => strangers += 1,
                 Err(error) if !error.is_passing() => refused = Some(error),
-                Err(_) => (),
+                Err(error) => failed = Some(error),
             }
             if words.len() > peers.len() / 2 {
                 until = until.min(Instant::now() + STRAGGLERS);
@@ -252,8 +253,19 @@ impl Sentinels {
                 ),
                 None => StoreError::new(
                     StoreErrorKind::NotDone,
-                    "no sentinel answers",
-                    "see whether the sentinels that the URL names are up, and can be reached",
+                    match failed {
+                        Some(StoreError { what, .. }) => format!("no sentinel answers: {what}"),
+                        None => "no sentinel answers".to_owned(),
+                    },
+                    match self.sentinels.is_encrypted() {
+                        false => {
+                            "see whether the sentinels that the URL names are up, and can be reached"
+                        }
+                        true => {
+                            "see whether the sentinels that the URL names are up, can be reached, and \
+                             speak TLS (if not, add ?sentinel_tls=no)"
+                        }
+                    },
                 ),
             });
         };
