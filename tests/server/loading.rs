@@ -8,17 +8,21 @@ use crate::support::refusal::{assert_unavailable, refused_connection};
 use applock::AppLocker;
 
 const LOADING: Fault = Fault {
-    // Once there are keys, it takes its time with each.
+    // Once there are keys, it takes its time with each, and answers in between: after each key,
+    // and before Redis 7 after each 2 MiB.
     server: || {
         RedisServer::with(&[
             "--key-load-delay",
-            "200",
+            "2000",
             "--loading-process-events-interval-bytes",
             "1024",
+            "--rdbcompression",
+            "no",
         ])
     },
     begins: |server| {
-        let fill = "for i = 1, 20000 do redis.call('SET', i, i) end";
+        let fill = "local value = string.rep('x', 16384)
+                    for i = 1, 2000 do redis.call('SET', i, value) end";
         let () = server.try_run(&["EVAL", fill, "0"]).unwrap();
         let () = server.run("SAVE");
         server.restart_loading();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use applock::{AppLocker, Error};
 
 use crate::support::log;
-use crate::support::redis::RedisServer;
+use crate::support::redis::{self, RedisServer};
 use crate::support::wait;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -174,8 +174,7 @@ fn a_sentinels_port_is_told_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     };
-    let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
-    let mut sentinel = Command::new(program)
+    let mut sentinel = Command::new(redis::program())
         .arg(&config)
         .args(["--port", &port.to_string(), "--sentinel"])
         .stdin(Stdio::null())

@@ -8,6 +8,7 @@ use std::time::Duration;
 use applock::{AppLocker, Error, LockGuard};
 use futures_util::future::join_all;
 
+use crate::support::cluster::{Cluster, Layout};
 use crate::support::redis::RedisServer;
 use crate::support::wait;
 
@@ -124,13 +125,12 @@ async fn locks_behind_a_proxy_that_spreads_keys_exclude_one_another_also_in_batc
 /// F33
 #[tokio::test]
 async fn locks_of_a_cluster_with_one_shard_are_taken_and_released_together() {
-    let server = RedisServer::with(&["--cluster-enabled", "yes"]);
-    server.run::<()>("CLUSTER ADDSLOTSRANGE 0 16383");
-    wait::until("the cluster is up", SOON, || {
-        server
-            .run::<String>("CLUSTER INFO")
-            .contains("cluster_state:ok")
+    let cluster = Cluster::with(&Layout {
+        masters: 1,
+        replicas_each: 0,
+        ..Layout::default()
     });
+    let server = &cluster.nodes[0];
     excludes(&server.url()).await;
     let left: Vec<String> = server.run("KEYS QUEUE:*");
     assert!(left.is_empty(), "{left:?}");

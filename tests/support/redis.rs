@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use redis::{Cmd, Connection, FromRedisValue, RedisResult};
@@ -19,6 +19,52 @@ use super::wait;
 const MISSING: &str = "these tests need redis-server, which can't be started here.\n\
     Install it: apt-get install redis-server | dnf install redis | brew install redis\n\
     (scripts/test does so by itself), or set REDIS_SERVER to its path.";
+
+/// Options that a Redis before 7 calls otherwise, or (`None`) does not have and does not need.
+const BEFORE_7: [(&str, Option<&str>); 3] = [
+    ("--busy-reply-threshold", Some("--lua-time-limit")),
+    ("--enable-protected-configs", None),
+    ("--loading-process-events-interval-bytes", None),
+];
+
+/// The program that these tests start.
+pub fn program() -> String {
+    std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+/// Its major version: that of Redis, or of Valkey, which begins with 7. It is asked once.
+fn major_version() -> u32 {
+    static VERSION: OnceLock<u32> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let asked = Command::new(program()).arg("--version").output();
+        let output = asked.unwrap_or_else(|error| panic!("{error}: {MISSING}"));
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.split_whitespace()
+            .find_map(|word| word.strip_prefix("v=")?.split('.').next()?.parse().ok())
+            .unwrap_or_else(|| panic!("no version in {text:?}"))
+    })
+}
+
+/// The same options, by the names that this server knows.
+fn as_known_to(version: u32, arguments: &[String]) -> Vec<String> {
+    if version >= 7 {
+        return arguments.to_vec();
+    }
+    let mut known = Vec::new();
+    let mut is_left_out = false;
+    for word in arguments {
+        let renamed = BEFORE_7.iter().find(|(name, _)| name == word);
+        is_left_out = match renamed {
+            Some((_, name)) => name.is_none(),
+            None => is_left_out && !word.starts_with("--"),
+        };
+        if !is_left_out {
+            let name = renamed.and_then(|(_, name)| *name);
+            known.push(name.unwrap_or(word).to_owned());
+        }
+    }
+    known
+}
 
 /// How long a server may take to answer its first PING on a busy machine.
 const START: Duration = Duration::from_secs(20);
@@ -140,8 +186,7 @@ impl RedisServer {
 
     /// `false`: it ended before `met` was true.
     fn launch_until(&mut self, met: impl Fn(&Self) -> bool) -> bool {
-        let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
         if self.sentinel.is_some() {
             // The same program: a package without redis-sentinel will do.
             command.arg(self.configuration()).arg("--sentinel");
@@ -154,7 +199,7 @@ impl RedisServer {
                 .arg(self.directory.path())
                 .arg("--logfile")
                 .arg(self.log())
-                .args(&self.arguments);
+                .args(as_known_to(major_version(), &self.arguments));
         }
         let process = command
             .envs(self.environment.iter().map(|(name, value)| (name, value)))

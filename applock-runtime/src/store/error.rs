@@ -48,11 +48,15 @@ impl StoreError {
 
     /// No answer in time. The kind says whether the step may have left.
     pub(crate) fn late(kind: StoreErrorKind) -> Self {
-        Self::new(
-            kind,
-            LATE,
-            "see whether the server is overloaded or the network is cut",
-        )
+        let remedy = match kind {
+            // Nothing was sent, for not one answer has come over a connection.
+            StoreErrorKind::NotDone => {
+                "see whether the server is overloaded, the network is cut, or something that is no \
+                 Redis has that port"
+            }
+            _ => "see whether the server is overloaded or the network is cut",
+        };
+        Self::new(kind, LATE, remedy)
     }
 
     /// Whether that is all it says.
