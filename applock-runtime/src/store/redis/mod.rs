@@ -68,8 +68,8 @@ use script::ScriptCall;
 use subscription::Subscriber;
 
 use super::{
-    Acquire, Acquired, Inspection, QueuePosition, Release, Released, Renew, Store, StoreError,
-    StoreFuture, StoreResult,
+    Acquire, Acquired, Identity, Inspection, QueuePosition, Release, Released, Renew, Store,
+    StoreError, StoreFuture, StoreResult,
 };
 
 /// The most renewals in one script call. The server does nothing else meanwhile (about 3 µs
@@ -406,15 +406,16 @@ impl Store for RedisStore {
         self: Arc<Self>,
         key: Key,
         stale: Option<Duration>,
+        by: Arc<Identity>,
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         Box::pin(async move {
             let begun = Instant::now();
-            let call = requests::force_release(&key, stale);
+            let call = requests::force_release(&key, stale, &by);
             let mut answer = self.run(call, About::of(&key), within).await?;
             if reply::is_plain(&answer) {
                 // Nothing was done yet.
-                let call = requests::force_release_plain(&key);
+                let call = requests::force_release_plain(&key, &by);
                 let left = within.saturating_sub(begun.elapsed());
                 answer = self.run(call, About::of(&key), left).await?;
             }
