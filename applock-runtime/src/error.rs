@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use crate::info::LockInfo;
+use crate::info::{LastHolding, LockInfo};
 use crate::shown::{message, shown};
 
 /// What this crate's functions return.
@@ -40,6 +40,11 @@ pub enum Error {
     /// Another holder has the lock: who, and since when.
     #[error("busy: {0}")]
     Busy(LockInfo),
+
+    /// This tick has had its run ([`every`](crate::Lock::every), [`tick`](crate::Lock::tick)): who
+    /// ran it, when, and how it ended; it may go on still.
+    #[error("{}", .0.already_ran())]
+    AlreadyRan(Box<LastHolding>),
 
     /// The lease ended while the work was going on: what the work did after
     /// that may have overlapped with another holder.
@@ -281,6 +286,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy(holder) => f.debug_tuple("Busy").field(holder).finish(),
+            Self::AlreadyRan(run) => f.debug_tuple("AlreadyRan").field(run).finish(),
             Self::Lost { key, token, reason } => f
                 .debug_struct("Lost")
                 .field("key", &shown(key))
@@ -311,11 +317,13 @@ impl fmt::Debug for StoreFault {
 }
 
 /// For functions that return `std::io::Result`: busy becomes
-/// [`WouldBlock`](io::ErrorKind::WouldBlock), and this error is the source.
+/// [`WouldBlock`](io::ErrorKind::WouldBlock), 'already ran'
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists), and this error is the source.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Busy(_) => io::ErrorKind::WouldBlock,
+            Error::AlreadyRan(_) => io::ErrorKind::AlreadyExists,
             Error::Denied(_) => io::ErrorKind::PermissionDenied,
             Error::Invalid(_) => io::ErrorKind::InvalidInput,
             Error::Lost { .. } => io::ErrorKind::Interrupted,

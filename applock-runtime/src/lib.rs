@@ -22,7 +22,7 @@ mod store;
 pub use error::{Error, InvalidInput, Loss, Result, StoreFault};
 pub use info::{Ending, LastHolding, LockInfo};
 pub use locker::current::current;
-pub use locker::{AppLocker, Builder, Lock, LockGuard, StoreSource, URL_VARIABLE};
+pub use locker::{AppLocker, Builder, Lock, LockGuard, StoreSource, Tick, URL_VARIABLE};
 pub use singleton::{Refusal, drain, drain_blocking, init, shutdown, shutdown_blocking};
 pub use store::memory::MemoryStore;
 
@@ -30,7 +30,7 @@ pub use store::memory::MemoryStore;
 /// it.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::engine::lease_time::{MAX_TTL, MIN_TTL};
+    pub use crate::engine::lease_time::{MAX_EVERY, MAX_TTL, MIN_TTL};
     pub use crate::key::escaped;
     pub use crate::locker::LockOptions;
     pub use crate::locker::current::current_guard;

@@ -16,6 +16,7 @@ mod force_release;
 mod heartbeat;
 mod late_release;
 mod lost_lease;
+mod once_per_tick;
 mod release;
 mod remember;
 mod short_ttl;

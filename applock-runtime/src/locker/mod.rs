@@ -4,7 +4,7 @@
 //! Nothing here runs a body: that is done one floor up, in `singleton`.
 //!
 //! The files, from the top: `builder`, `lock` → `current` (the bodies that this thread runs) →
-//! `shared`, `options`, `guard`.
+//! `shared`, `options`, `guard`, `tick`.
 
 mod builder;
 pub(crate) mod current;
@@ -12,9 +12,11 @@ mod guard;
 mod lock;
 mod options;
 mod shared;
+mod tick;
 
 pub use builder::{Builder, StoreSource, URL_VARIABLE};
 pub use guard::LockGuard;
 pub use lock::Lock;
 pub use options::LockOptions;
 pub use shared::AppLocker;
+pub use tick::Tick;

@@ -116,12 +116,14 @@ impl Store for Puppet {
         Box::pin(std::future::ready(Ok(Inspection {
             holder: Some(Record::foreign("k".into(), "x", None).into()),
             last: None,
+            success: None,
         })))
     }
     fn force_release(
         self: Arc<Self>,
         _: Key,
         _: Option<Duration>,
+        _: Arc<Identity>,
         _: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         Box::pin(std::future::ready(Ok(true)))
@@ -193,6 +195,7 @@ impl Stage {
 
     fn request(&self, key: &str) -> AcquireRequest {
         AcquireRequest {
+            due: None,
             key: Key::whole(key).unwrap(),
             owner: OwnerId::new_v4(),
             ttl: TTL,
