@@ -128,7 +128,7 @@ fn a_blocking_job_runs_on_one_thread_and_is_refused_to_two() {
         assert_eq!(count(shown, ": indexed 10 pages"), 1, "{shown}");
         assert_eq!(count(shown, ": busy: "), 2, "{shown}");
         assert_eq!(count(shown, "under a lock taken by hand"), 1, "{shown}");
-        assert_eq!(count(shown, ": released; fencing token "), 1, "{shown}");
+        assert_eq!(count(shown, ": ended well; fencing token "), 1, "{shown}");
     });
 }
 

@@ -45,9 +45,10 @@ if count == 1 then
             -- What the new fence keeps of the old one: see `keep_of` in queue.lua.
             local line, kept = string.find(fence, '\n', 60, true), ''
             if state == 'ok' then
+                local third = line and string.find(fence, '\n', line + 1, true)
                 kept = '\n{"noted_at":' .. now .. ',"left":' .. redis.call('PTTL', KEYS[2]) .. ','
                     .. string.sub(fence, 2, (line or 0) - 1)
-                    .. (line and string.match(fence, '\n[^\n]*$', line + 1) or '')
+                    .. (third and string.sub(fence, third) or '')
             elseif line then
                 kept = string.sub(fence, line)
             end
@@ -86,9 +87,10 @@ else
                 .. ',"acquired_at":' .. now .. ARGV[arg + 3]
             local line, kept = string.find(old, '\n', 60, true), ''
             if state == 'ok' then
+                local third = line and string.find(old, '\n', line + 1, true)
                 kept = '\n{"noted_at":' .. now .. ',"left":' .. redis.call('PTTL', fence) .. ','
                     .. string.sub(old, 2, (line or 0) - 1)
-                    .. (line and string.match(old, '\n[^\n]*$', line + 1) or '')
+                    .. (third and string.sub(old, third) or '')
             elseif line then
                 kept = string.sub(old, line)
             end
