@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use crate::support::redis::RedisServer;
-use applock::{AppLocker, Error};
+use anyhow::Context as _;
+use applock::{AppLocker, Error, singleton};
 
 /// The words of the README's `ACL SETUSER`.
 fn rights() -> Vec<&'static str> {
@@ -128,4 +129,31 @@ async fn old_instances_with_a_plain_lock_and_new_ones_exclude_one_another() {
 
     server.run::<()>(plain);
     assert!(lock.force_release().await.expect("an answer"));
+}
+
+#[singleton(app = "told-apart", locker = locker, on_busy = error)]
+async fn job(locker: &AppLocker) -> anyhow::Result<()> {
+    anyhow::bail!("it failed by itself")
+}
+
+/// What the README's `match` tells apart.
+async fn kind(locker: &AppLocker) -> &'static str {
+    let outcome = job(locker).await.context("while the report was due");
+    let error = outcome.unwrap_err();
+    match error.downcast_ref::<Error>() {
+        Some(Error::Busy(_)) => "busy",
+        Some(_) => "refused",
+        None => "failed",
+    }
+}
+
+#[tokio::test]
+async fn behind_anyhow_and_a_context_a_caller_tells_busy_from_failure() {
+    let locker = AppLocker::in_memory();
+    assert_eq!(kind(&locker).await, "failed");
+    let guard = locker.lock("told-apart").acquire().await.unwrap();
+    assert_eq!(kind(&locker).await, "busy");
+    guard.release().await.unwrap();
+    locker.shutdown(Duration::from_secs(1)).await.unwrap();
+    assert_eq!(kind(&locker).await, "refused");
 }

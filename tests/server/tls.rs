@@ -449,7 +449,7 @@ fn a_server_without_tls_is_told() {
         matches!(error, Error::Unavailable(_) | Error::Misconfigured(_)),
         "{error}"
     );
-    says(&error.to_string(), &["TLS", "write redis://"]);
+    says(&error.to_string(), &["TLS", "write redis"]);
 }
 
 #[test]

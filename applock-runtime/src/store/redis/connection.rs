@@ -248,7 +248,7 @@ impl Connection {
         let remedy = match self.connector.is_encrypted() {
             true => {
                 "see whether the server is overloaded, the network is cut, or what listens there speaks \
-                 no TLS: then write redis:// in place of rediss://"
+                 no TLS: then write redis in place of rediss in the URL"
             }
             false => {
                 "see whether the server is overloaded, the network is cut, or something that is no Redis \
