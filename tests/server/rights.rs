@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::support::redis::RedisServer;
-use applock::{AppLocker, Ending, Error, Result, singleton};
+use applock::{AppLocker, Ending, Error, Lock, LockGuard, Result, singleton};
+use futures_util::future::{join_all, try_join_all};
 
 const PASSWORD: &str = "s3cret-of-lk";
 
@@ -261,6 +262,15 @@ async fn a_holding_that_can_not_be_marked_as_released_is_released() {
     assert!(!server.run::<bool>("EXISTS QUEUE:job"));
     let last = lock.last_holding().await.unwrap().unwrap();
     assert_eq!(last.ending, Ending::Expired);
+    // Of several that end in one call, each.
+    let locks: Vec<_> = (0..8)
+        .map(|at| lock.clone().name(format!("{at}")))
+        .collect();
+    let guards = try_join_all(locks.iter().map(Lock::acquire)).await.unwrap();
+    for told in join_all(guards.into_iter().map(LockGuard::release)).await {
+        assert_denied(&told.unwrap_err(), "setrange");
+    }
+    assert!(server.run::<Vec<String>>("KEYS QUEUE:*").is_empty());
 }
 
 #[tokio::test]

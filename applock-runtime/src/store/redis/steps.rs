@@ -225,6 +225,11 @@ impl Request for Release {
     }
 }
 
+/// The answers of a call for so many locks. An error of it is the error of every lock in it.
+fn to_each<T>(locks: usize, outcome: StoreResult<Vec<StoreResult<T>>>) -> Vec<StoreResult<T>> {
+    outcome.unwrap_or_else(|error| (0..locks).map(|_| Err(error.clone())).collect())
+}
+
 impl RedisStore {
     /// Sends one call for locks of one slot, to whichever node serves it. `call` writes it for that
     /// node, anew for each try.
@@ -303,7 +308,7 @@ impl RedisStore {
     ) -> Vec<StoreResult<Q::Answer>> {
         if let [request] = batch {
             let slot = self.topology.slot(request.key());
-            return self.call(slot, &[request], within).await;
+            return to_each(1, self.call(slot, &[request], within).await);
         }
         let slot = |request: &&Q| self.topology.slot(request.key());
         // The order inside of a slot is kept: waiters are queued in it.
@@ -348,41 +353,39 @@ impl RedisStore {
         some: &[&Q],
         within: Duration,
     ) -> Vec<StoreResult<Q::Answer>> {
-        let outcomes = self.call(slot, some, within).await;
-        if some.len() < 2 {
-            return outcomes;
-        }
-        let all = |is_meant: fn(&StoreError) -> bool| {
-            outcomes
-                .iter()
-                .all(|outcome| outcome.as_ref().is_err_and(is_meant))
-        };
-        let crosses = all(|error| &*error.what == error::CROSS_SLOT);
-        if !crosses && !all(|error| error.kind == StoreErrorKind::Denied) {
-            return outcomes;
+        let outcome = self.call(slot, some, within).await;
+        // A lock that was refused in an answer may have been released all the same.
+        let crosses = outcome
+            .as_ref()
+            .is_err_and(|error| &*error.what == error::CROSS_SLOT);
+        let is_denied = outcome
+            .as_ref()
+            .is_err_and(|error| error.kind == StoreErrorKind::Denied);
+        if some.len() < 2 || !(crosses || is_denied) {
+            return to_each(some.len(), outcome);
         }
         if crosses && let Some(node) = self.topology.known(slot) {
             node.connection.note_cluster();
         }
-        let one_by_one = some.chunks(1).map(|one| self.call(slot, one, within));
+        let one_by_one = some
+            .chunks(1)
+            .map(|one| async move { to_each(1, self.call(slot, one, within).await) });
         join_all(one_by_one).await.into_iter().flatten().collect()
     }
 
-    /// One call. An error of it is the error of every lock in it.
+    /// One call: the answer to each lock in it, or the error of the call as a whole.
     async fn call<Q: Request>(
         &self,
         slot: Slot,
         some: &[&Q],
         within: Duration,
-    ) -> Vec<StoreResult<Q::Answer>> {
+    ) -> StoreResult<Vec<StoreResult<Q::Answer>>> {
         let about = some
             .first()
             .map_or_else(About::default, |first| first.about());
         let call = |node: &Node| Q::call(some, node);
-        match self.step(slot, about, call, within).await {
-            Ok(answered) => Q::answers(some, answered),
-            Err(error) => some.iter().map(|_| Err(error.clone())).collect(),
-        }
+        let answered = self.step(slot, about, call, within).await?;
+        Ok(Q::answers(some, answered))
     }
 
     /// Names the foreign holders in answers to acquires.

@@ -25,7 +25,8 @@
 
 -- 33: the end of the state in the text of a lock or fence; a fence of that length was not there.
 -- How a holding ended is a courtesy: a server short of memory may refuse it. That the user lacks
--- the right is told; the lock is free all the same.
+-- the right is told (in the words of Redis before 7.2, or of later ones); the lock is free all the
+-- same.
 local count = #KEYS / 4
 local answers, is_done = {}, false
 if count == 1 then
@@ -39,7 +40,8 @@ if count == 1 then
                 redis.call('DEL', KEYS[2])
             elseif type(length) == 'number' then
                 redis.pcall('PEXPIRE', KEYS[2], ARGV[3])
-            elseif string.find(length.err, "can't run", 1, true) then
+            elseif string.find(length.err, "can't run", 1, true)
+                or string.find(length.err, 'ACL failure', 1, true) then
                 return redis.error_reply(length.err)
             end
             return 1
@@ -78,7 +80,8 @@ else
                 redis.call('DEL', fence)
             elseif type(length) == 'number' then
                 redis.pcall('PEXPIRE', fence, ARGV[3 * at])
-            elseif string.find(length.err, "can't run", 1, true) then
+            elseif string.find(length.err, "can't run", 1, true)
+                or string.find(length.err, 'ACL failure', 1, true) then
                 answers[at] = {-1, length.err}
             end
         end
