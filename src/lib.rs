@@ -86,15 +86,17 @@
 //! # Features
 //!
 //! - `tls` (off by default): `rediss://`, through rustls.
+//! - `serde` (off by default): `Serialize` for [`LockInfo`], [`LastHolding`], [`Ending`], [`Loss`] and
+//!   [`ErrorKind`], with names that stay.
 //!
 //! A facade: everything here is re-exported from `applock-runtime` and
 //! `applock-macros`.
 
 pub use applock_macros::singleton;
 pub use applock_runtime::{
-    AppLocker, Builder, Ending, Error, InvalidInput, LastHolding, Lock, LockGuard, LockInfo, Loss,
-    MemoryStore, Refusal, Result, StoreFault, StoreSource, URL_VARIABLE, clock, current, drain,
-    drain_blocking, init, shutdown, shutdown_blocking,
+    AppLocker, Builder, Ending, Error, ErrorKind, InvalidInput, LastHolding, Lock, LockGuard,
+    LockInfo, Loss, MemoryStore, Refusal, Result, StoreFault, StoreSource, URL_VARIABLE, clock,
+    current, drain, drain_blocking, init, shutdown, shutdown_blocking,
 };
 
 #[doc(hidden)]
