@@ -9,6 +9,7 @@ mod blocking;
 pub mod clock;
 mod engine;
 mod error;
+mod health;
 mod info;
 mod key;
 mod locker;
@@ -23,6 +24,7 @@ mod singleton;
 mod store;
 
 pub use error::{Error, ErrorKind, InvalidInput, Loss, Result, StoreFault};
+pub use health::Health;
 pub use info::{Ending, LastHolding, LockInfo};
 pub use locker::current::current;
 pub use locker::{AppLocker, Builder, Lock, LockGuard, StoreSource, URL_VARIABLE};

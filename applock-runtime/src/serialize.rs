@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 
 use crate::error::{ErrorKind, Loss};
+use crate::health::Health;
 use crate::info::{Ending, LastHolding, LockInfo};
 
 fn time(at: SystemTime) -> String {
@@ -136,6 +137,36 @@ impl Serialize for ErrorKind {
     }
 }
 
+#[derive(Serialize)]
+struct HealthFields {
+    is_alive: bool,
+    is_ready: bool,
+    is_closed: bool,
+    store_is_up: Option<bool>,
+    last_answer_age_ms: Option<u64>,
+    held: usize,
+    waiting: usize,
+    smallest_margin_ms: Option<u64>,
+}
+
+/// With the feature `serde`. Fields: `is_alive`, `is_ready`, `is_closed`, `store_is_up`,
+/// `last_answer_age_ms`, `held`, `waiting`, `smallest_margin_ms`: always all, `null` where not known.
+impl Serialize for Health {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        HealthFields {
+            is_alive: self.is_alive,
+            is_ready: self.is_ready(),
+            is_closed: self.is_closed,
+            store_is_up: self.store_is_up,
+            last_answer_age_ms: self.last_answer_age.map(millis),
+            held: self.held,
+            waiting: self.waiting,
+            smallest_margin_ms: self.smallest_margin.map(millis),
+        }
+        .serialize(to)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -201,6 +232,15 @@ mod tests {
                 .to_owned()
                 + r#""fencing_token":1,"from":"1970-01-01T00:00:00.000Z","#
                 + r#""until":"1970-01-01T00:00:01.000Z","ending":"expired"}"#
+        );
+    }
+
+    #[test]
+    fn the_fields_of_a_lockers_health_are_these() {
+        assert_eq!(
+            serde_json::to_string(&Health::IDLE).unwrap(),
+            r#"{"is_alive":true,"is_ready":true,"is_closed":false,"store_is_up":null,"#.to_owned()
+                + r#""last_answer_age_ms":null,"held":0,"waiting":0,"smallest_margin_ms":null}"#
         );
     }
 
