@@ -87,6 +87,8 @@
 //! # Features
 //!
 //! - `tls` (off by default): `rediss://`, through rustls.
+//! - `metrics` (off by default): counters and gauges on the facade of the crate `metrics`; the README
+//!   lists them.
 //! - `serde` (off by default): `Serialize` for [`LockInfo`], [`LastHolding`], [`Ending`], [`Loss`] and
 //!   [`ErrorKind`], with names that stay.
 //!

@@ -12,6 +12,9 @@ use crate::shown::shown;
 /// What stands before an application's name unless the builder says otherwise.
 pub(crate) const DEFAULT_PREFIX: &str = "QUEUE:";
 
+/// The application of the lock that a ping takes.
+pub(crate) const PING: &str = "applock-ping";
+
 /// The longest key, in bytes. Redis takes more, but a key travels with every
 /// heartbeat, and a 100 MB key stops the server for half a second.
 pub(crate) const MAX_KEY: usize = 65_535 + 1_024;

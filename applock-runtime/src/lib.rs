@@ -13,6 +13,7 @@ mod health;
 mod info;
 mod key;
 mod locker;
+mod measures;
 mod pattern;
 mod protocol;
 #[cfg(feature = "serde")]

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{Clock, Moment, Sleep};
 use crate::error::{Loss, Result};
+use crate::measures::Gauges;
 use crate::store::{
     Acquired, Identity, Notification, Notifications, OwnerId, Released, Store, StoreResult,
 };
@@ -96,6 +97,7 @@ pub(super) struct Actor {
     /// What the clocks showed at the last check.
     pub(super) wall_checked: Option<Sent>,
     pub(super) store_health: StoreHealth,
+    pub(super) gauges: Gauges,
 }
 
 /// A row of the table: an entry, and its one timer.
@@ -213,6 +215,7 @@ impl Actor {
             next_wall_check: None,
             wall_checked: None,
             store_health: StoreHealth::default(),
+            gauges: Gauges::default(),
         }
     }
 

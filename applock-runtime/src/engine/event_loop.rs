@@ -72,6 +72,7 @@ impl Actor {
             if moved {
                 continue;
             }
+            self.measure();
             if self.abandoned && self.entries.is_empty() && self.inflight.is_empty() {
                 return Poll::Ready(());
             }

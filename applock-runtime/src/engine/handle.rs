@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -126,6 +126,11 @@ impl Engine {
     /// The present moment of the clock that leases are judged by.
     pub(crate) fn now(&self) -> Moment {
         self.parts.clock.now()
+    }
+
+    /// What the wall clock shows, for people.
+    pub(crate) fn wall(&self) -> SystemTime {
+        self.parts.clock.wall()
     }
 
     /// Of [`here`](Self::here).

@@ -7,6 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use crate::health::Health;
+use crate::measures;
 use crate::store::StoreResult;
 
 use super::core::{Actor, Completion};
@@ -62,6 +63,16 @@ impl Actor {
         };
         // The caller may have stopped waiting.
         let _ = reply.try_send(health);
+    }
+
+    /// Tells the gauges what has changed.
+    pub(super) fn measure(&mut self) {
+        if measures::ENABLED {
+            let mut gauges = std::mem::take(&mut self.gauges);
+            let is_up = self.store_health.is_up;
+            gauges.tell(self.now(), self.held, is_up, || self.smallest_margin());
+            self.gauges = gauges;
+        }
     }
 
     /// How long until the first of the held leases ends.

@@ -9,7 +9,7 @@ use crate::engine::{AcquireRequest, Validity, Wait};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::info::LockInfo;
-use crate::key::Key;
+use crate::key::{Key, PING};
 use crate::pattern::Wanted;
 
 use super::current::{self, NOT_REENTRANT};
@@ -64,7 +64,7 @@ impl AppLocker {
     /// that takes writes. For a readiness probe; `docs/PROBES.md` in the repository says what
     /// belongs into which.
     ///
-    /// On a cluster it asks one of the masters. In metrics it does not count.
+    /// On a cluster it asks one of the masters. Metrics count it as no acquire.
     ///
     /// # Errors
     ///
@@ -146,9 +146,6 @@ impl AppLocker {
         block_on(self.locks(pattern))
     }
 }
-
-/// The application of the lock that a ping takes.
-const PING: &str = "applock-ping";
 
 /// Its lease, should its release be lost: no longer than a probe takes to come again.
 const PING_TTL: Duration = Duration::from_secs(5);

@@ -9,6 +9,7 @@ use crate::error::{Error, Loss};
 use crate::key::Function;
 use crate::locker::Lock;
 use crate::locker::current::Running;
+use crate::measures;
 use crate::shown::{millis, shown};
 
 /// How a run has ended.
@@ -34,6 +35,14 @@ impl Outcome {
             Self::Panicked => "panicked",
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
+        }
+    }
+
+    /// As a dashboard has it.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Returned => "ok",
+            other => other.name(),
         }
     }
 
@@ -112,6 +121,10 @@ impl Function {
     pub(crate) fn ended(self, running: &Running, outcome: Outcome) {
         let Self { module, name } = self;
         let (lease, key) = (running.guard.lease(), &running.key);
+        if measures::ENABLED {
+            let now = running.locker.engine().wall();
+            measures::ran(key.app(), outcome.label(), now);
+        }
         tracing::info!(
             %key,
             app = key.app().map(|app| display(shown(app))),
