@@ -56,7 +56,7 @@
 //! | what can go wrong | [`Error`] |
 //! | the guard of the singleton that code runs under | [`current`] |
 //! | probes: is the store there, is the thread alive | [`AppLocker::ping`], [`AppLocker::health`] |
-//! | tests without a server, in virtual time | [`MemoryStore`], [`clock::ManualClock`] |
+//! | tests without a server, in virtual time, each with a locker of its own | [`MemoryStore`], [`clock::ManualClock`], [`AppLocker::scope`]; `docs/TESTING.md` in the repository |
 //!
 //! # Stores
 //!
@@ -98,8 +98,8 @@
 pub use applock_macros::singleton;
 pub use applock_runtime::{
     AppLocker, Builder, Ending, Error, ErrorKind, Health, InvalidInput, LastHolding, Lock,
-    LockGuard, LockInfo, Loss, MemoryStore, Refusal, Result, StoreFault, StoreSource, URL_VARIABLE,
-    clock, current, drain, drain_blocking, init, shutdown, shutdown_blocking,
+    LockGuard, LockInfo, Loss, MemoryStore, Outage, Refusal, Result, StoreFault, StoreSource,
+    URL_VARIABLE, clock, current, drain, drain_blocking, init, shutdown, shutdown_blocking,
 };
 
 #[doc(hidden)]

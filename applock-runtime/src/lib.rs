@@ -30,7 +30,7 @@ pub use info::{Ending, LastHolding, LockInfo};
 pub use locker::current::current;
 pub use locker::{AppLocker, Builder, Lock, LockGuard, StoreSource, URL_VARIABLE};
 pub use singleton::{Refusal, drain, drain_blocking, init, shutdown, shutdown_blocking};
-pub use store::memory::MemoryStore;
+pub use store::memory::{MemoryStore, Outage};
 
 /// What expanded code calls. Not part of the public interface: any version may change
 /// it.

@@ -12,3 +12,4 @@ mod grafana;
 mod guarantees;
 mod readme;
 mod registry;
+mod testing;

@@ -16,6 +16,7 @@ use std::future::Future;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
@@ -98,6 +99,8 @@ pub(super) struct Actor {
     pub(super) wall_checked: Option<Sent>,
     pub(super) store_health: StoreHealth,
     pub(super) gauges: Gauges,
+    /// Answered as soon as nothing is left to do at this moment.
+    pub(super) settling: Vec<SyncSender<()>>,
 }
 
 /// A row of the table: an entry, and its one timer.
@@ -216,6 +219,7 @@ impl Actor {
             wall_checked: None,
             store_health: StoreHealth::default(),
             gauges: Gauges::default(),
+            settling: Vec::new(),
         }
     }
 

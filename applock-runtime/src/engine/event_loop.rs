@@ -77,6 +77,10 @@ impl Actor {
                 return Poll::Ready(());
             }
             if self.sleep(context).is_pending() {
+                for reply in self.settling.drain(..) {
+                    // The clock may have stopped waiting.
+                    let _ = reply.try_send(());
+                }
                 return Poll::Pending;
             }
         }
@@ -159,6 +163,7 @@ impl Actor {
             Command::Inspect(key, reply) => self.inspect(key, reply),
             Command::List(pattern, reply) => self.list(pattern, reply),
             Command::Health(reply) => self.health(&reply),
+            Command::Settle(reply) => self.settling.push(reply),
             Command::Force(key, stale, reply) => self.force(key, stale, reply),
             Command::Close {
                 bodies,

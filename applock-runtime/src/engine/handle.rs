@@ -23,7 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
 
-use crate::clock::Moment;
+use crate::clock::{Driven, Moment};
 use crate::error::Result;
 use crate::health::Health;
 use crate::info::LockInfo;
@@ -203,6 +203,12 @@ impl Engine {
             Ok(outcome) => outcome.map_err(failed)?,
             Err(_) => return Err(stopped(&self.store(), lock)),
         }
+        let weak = mailbox.downgrade();
+        self.parts.clock.attach(Driven::new(move || {
+            let (reply, settled) = std::sync::mpsc::sync_channel(1);
+            weak.upgrade()?.send(Command::Settle(reply)).ok()?;
+            Some(settled)
+        }));
         *running = Some(EngineThread {
             mailbox: mailbox.clone(),
             thread: thread.thread().id(),

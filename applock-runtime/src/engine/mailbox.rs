@@ -57,6 +57,8 @@ pub(super) enum Command {
     List(Arc<Pattern>, oneshot::Sender<Result<Vec<LockInfo>>>),
     /// The caller waits for a moment, on a plain thread or not.
     Health(std::sync::mpsc::SyncSender<Health>),
+    /// Answered when nothing is left to do at this moment: a test's clock waits for it.
+    Settle(std::sync::mpsc::SyncSender<()>),
     Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
     /// No more locks: bodies go on for so long, and within so long after that all is released.
     Close {
