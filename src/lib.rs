@@ -55,7 +55,8 @@
 //! | who holds a lock, and who held it last | [`LockInfo`], [`LastHolding`] |
 //! | what can go wrong | [`Error`] |
 //! | the guard of the singleton that code runs under | [`current`] |
-//! | tests without a server, in virtual time | [`MemoryStore`], [`clock::ManualClock`] |
+//! | probes: is the store there, is the thread alive | [`AppLocker::ping`], [`AppLocker::health`] |
+//! | tests without a server, in virtual time, each with a locker of its own | [`MemoryStore`], [`clock::ManualClock`], [`AppLocker::scope`]; `docs/TESTING.md` in the repository |
 //!
 //! # Stores
 //!
@@ -88,15 +89,19 @@
 //!
 //! - `tls` (off by default): `rediss://`, `rediss+sentinel://` and `rediss+cluster://`, through rustls, with `?ca=FILE`, `?cert=FILE&key=FILE` and
 //!   `#insecure`.
+//! - `metrics` (off by default): counters and gauges on the facade of the crate `metrics`; the README
+//!   lists them.
+//! - `serde` (off by default): `Serialize` for [`LockInfo`], [`LastHolding`], [`Ending`], [`Loss`] and
+//!   [`ErrorKind`], with names that stay.
 //!
 //! A facade: everything here is re-exported from `applock-runtime` and
 //! `applock-macros`.
 
 pub use applock_macros::singleton;
 pub use applock_runtime::{
-    AppLocker, Builder, Ending, Error, InvalidInput, LastHolding, Lock, LockGuard, LockInfo, Loss,
-    MemoryStore, Refusal, Result, StoreFault, StoreSource, Tick, URL_VARIABLE, clock, current,
-    drain, drain_blocking, init, shutdown, shutdown_blocking,
+    AppLocker, Builder, Ending, Error, ErrorKind, Health, InvalidInput, LastHolding, Lock,
+    LockGuard, LockInfo, Loss, MemoryStore, Outage, Refusal, Result, StoreFault, StoreSource, Tick,
+    URL_VARIABLE, clock, current, drain, drain_blocking, init, shutdown, shutdown_blocking,
 };
 
 #[doc(hidden)]
@@ -111,3 +116,8 @@ mod readme {}
 #[cfg(doctest)]
 #[doc = include_str!("../docs/MIGRATING.md")]
 mod migrating {}
+
+/// The code of the page on probes.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/PROBES.md")]
+mod probes {}

@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::{Add, Sub};
 use std::pin::Pin;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
@@ -105,6 +106,31 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
+
+    /// An engine goes by this clock from now on. For [`ManualClock::run_for`].
+    #[doc(hidden)]
+    fn attach(&self, engine: Driven) {
+        drop(engine);
+    }
+}
+
+/// An engine that goes by a clock, as the clock sees it.
+#[doc(hidden)]
+#[derive(Clone)]
+pub struct Driven(Arc<dyn Fn() -> Option<Receiver<()>> + Send + Sync>);
+
+impl Driven {
+    /// `settle` asks the engine to answer when it has nothing left to do at this moment. `None`: it
+    /// has ended.
+    pub(crate) fn new(settle: impl Fn() -> Option<Receiver<()>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(settle))
+    }
+}
+
+impl fmt::Debug for Driven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Driven")
+    }
 }
 
 /// The machine's clock.
@@ -189,7 +215,12 @@ struct Manual {
     /// How far the wall clock has run ahead.
     ahead: Duration,
     sleepers: Vec<(Moment, Waker)>,
+    /// The engines that go by it.
+    engines: Vec<Driven>,
 }
+
+/// How long an engine may take to do what is due: it was stopped, or a debugger holds it.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Where a [`ManualClock`] starts: away from zero, so that a test may ask for a
 /// moment before the start.
@@ -201,6 +232,7 @@ impl Default for Manual {
             now: Moment::from_origin(MANUAL_START),
             ahead: Duration::ZERO,
             sleepers: Vec::new(),
+            engines: Vec::new(),
         }
     }
 }
@@ -212,11 +244,74 @@ impl ManualClock {
         Self::default()
     }
 
-    /// Moves the clock forward and wakes every sleeper whose moment has come.
-    /// Does not wait for them to act.
+    /// Moves the clock forward at once, as a machine that was suspended finds it, and wakes every
+    /// sleeper whose moment has come. Does not wait for them to act: no heartbeat leaves in
+    /// between. See [`run_for`](Self::run_for).
     pub fn advance(&self, by: Duration) {
+        let to = self.now() + by;
+        self.set(to);
+    }
+
+    /// Lets time pass: moves the clock forward from each moment at which something is due to the
+    /// next, and lets every locker that goes by it do what is due. Returns when all have acted,
+    /// and have nothing left to do at the last moment. So heartbeats leave when they would, and
+    /// what becomes of a lease can be asked right after.
+    ///
+    /// With a [`MemoryStore`](crate::MemoryStore) the store's answers are included; those of a server take
+    /// real time. Code that is woken, such as a body whose lease is lost, runs on its own threads
+    /// and tasks: await that. Blocks, for as long as the lockers work. Not to be called on
+    /// a locker's own thread.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use applock::clock::ManualClock;
+    /// use applock::{AppLocker, MemoryStore};
+    ///
+    /// let clock = ManualClock::new();
+    /// let store = MemoryStore::with_clock(clock.clone());
+    /// let locker = AppLocker::builder().store(store).clock(clock.clone()).build()?;
+    /// let guard = locker.lock("reports").ttl(Duration::from_secs(60)).acquire_blocking()?;
+    /// clock.run_for(Duration::from_secs(3600));
+    /// assert!(guard.is_held(), "its heartbeats have kept it");
+    /// clock.advance(Duration::from_secs(60));
+    /// assert!(!guard.is_held(), "no heartbeat could leave");
+    /// # Ok::<(), applock::Error>(())
+    /// ```
+    pub fn run_for(&self, by: Duration) {
+        let end = self.now() + by;
+        loop {
+            self.settle();
+            let state = self.lock();
+            let due = state.sleepers.iter().map(|(at, _)| *at);
+            let next = due.filter(|at| *at <= end).min();
+            let is_over = next.is_none() && state.now >= end;
+            drop(state);
+            if is_over {
+                return;
+            }
+            self.set(next.unwrap_or(end));
+        }
+    }
+
+    /// Waits until every engine has done what is due.
+    fn settle(&self) {
+        let engines = self.lock().engines.clone();
+        let mut ended = Vec::new();
+        for engine in engines {
+            match engine.0() {
+                // One that does not answer in time is left alone: a test would hang.
+                Some(settled) => drop(settled.recv_timeout(SETTLED)),
+                None => ended.push(engine),
+            }
+        }
+        let has_ended = |one: &Driven| ended.iter().any(|other| Arc::ptr_eq(&one.0, &other.0));
+        self.lock().engines.retain(|engine| !has_ended(engine));
+    }
+
+    /// Wakes every sleeper whose moment has come then. Never goes back.
+    fn set(&self, to: Moment) {
         let mut state = self.lock();
-        state.now = state.now + by;
+        state.now = state.now.max(to);
         let now = state.now;
         let mut due = Vec::new();
         state.sleepers.retain(|(at, waker)| {
@@ -273,6 +368,10 @@ impl Clock for ManualClock {
             clock: self.clone(),
             at,
         })
+    }
+
+    fn attach(&self, engine: Driven) {
+        self.lock().engines.push(engine);
     }
 
     fn wall(&self) -> SystemTime {

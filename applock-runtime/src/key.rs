@@ -12,6 +12,9 @@ use crate::shown::shown;
 /// What stands before an application's name unless the builder says otherwise.
 pub(crate) const DEFAULT_PREFIX: &str = "QUEUE:";
 
+/// The application of the lock that a ping takes.
+pub(crate) const PING: &str = "applock-ping";
+
 /// The longest key, in bytes. Redis takes more, but a key travels with every
 /// heartbeat, and a 100 MB key stops the server for half a second.
 pub(crate) const MAX_KEY: usize = 65_535 + 1_024;
@@ -194,6 +197,11 @@ impl Side {
                 || plain.is_some_and(|lock| !lock.is_empty() && !lock.contains('}'))
         })
     }
+}
+
+/// Whether that key keeps something beside a lock.
+pub(crate) fn is_side(key: &str) -> bool {
+    Side::of(key).is_some()
 }
 
 /// Whether a part of the key alone decides its slot: what stands between the first `{` and the

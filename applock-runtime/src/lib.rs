@@ -9,22 +9,28 @@ mod blocking;
 pub mod clock;
 mod engine;
 mod error;
+mod health;
 mod info;
 mod key;
 mod locker;
+mod measures;
+mod pattern;
 mod protocol;
+#[cfg(feature = "serde")]
+mod serialize;
 mod shown;
 #[cfg(test)]
 mod simulation;
 mod singleton;
 mod store;
 
-pub use error::{Error, InvalidInput, Loss, Result, StoreFault};
+pub use error::{Error, ErrorKind, InvalidInput, Loss, Result, StoreFault};
+pub use health::Health;
 pub use info::{Ending, LastHolding, LockInfo};
 pub use locker::current::current;
 pub use locker::{AppLocker, Builder, Lock, LockGuard, StoreSource, Tick, URL_VARIABLE};
 pub use singleton::{Refusal, drain, drain_blocking, init, shutdown, shutdown_blocking};
-pub use store::memory::MemoryStore;
+pub use store::memory::{MemoryStore, Outage};
 
 /// What expanded code calls. Not part of the public interface: any version may change
 /// it.

@@ -8,6 +8,8 @@ mod support;
 
 mod configuration;
 mod examples;
+mod grafana;
 mod guarantees;
 mod readme;
 mod registry;
+mod testing;

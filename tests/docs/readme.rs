@@ -32,6 +32,7 @@ async fn everything(server: &RedisServer) -> Result<(), Error> {
     assert!(guard.verify().await?);
     assert!(lock.try_acquire().await?.is_none());
     assert!(lock.info().await?.is_some());
+    assert_eq!(locker.locks("*").await?.len(), 1);
     assert!(lock.last_holding().await?.is_some());
     guard.release().await?;
 

@@ -11,6 +11,7 @@ mod cluster_migration;
 mod cluster_nodes;
 mod cluster_slots;
 mod cluster_waiters;
+mod listing;
 mod replicas;
 mod sentinel_failover;
 mod sentinel_watch;

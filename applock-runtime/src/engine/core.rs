@@ -17,6 +17,7 @@ use std::future::Future;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use tokio::task::{Unconstrained, unconstrained};
 
 use crate::clock::{Clock, Moment, Sleep};
 use crate::error::{Loss, Result};
+use crate::measures::Gauges;
 use crate::store::{
     Acquired, Identity, Notification, Notifications, OwnerId, Released, Store, StoreFuture,
     StoreResult,
@@ -100,6 +102,10 @@ pub(super) struct Actor {
     pub(super) next_wall_check: Option<Moment>,
     /// What the clocks showed at the last check.
     pub(super) wall_checked: Option<Sent>,
+    pub(super) store_health: StoreHealth,
+    pub(super) gauges: Gauges,
+    /// Answered as soon as nothing is left to do at this moment.
+    pub(super) settling: Vec<SyncSender<()>>,
 }
 
 /// The entries that have a timer, the earliest first.
@@ -165,6 +171,13 @@ impl Hasher for IdHasher {
     }
 }
 
+/// What the answers have shown of the store.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StoreHealth {
+    pub(super) is_up: Option<bool>,
+    pub(super) answered: Option<Moment>,
+}
+
 /// What is under way: a batch, with its owner ids and when it left, or a request of an operator.
 pub(super) enum InFlight {
     Acquire(Vec<OwnerId>, Sent, StoreFuture<Vec<StoreResult<Acquired>>>),
@@ -201,7 +214,11 @@ pub(super) enum Completion {
     Acquired(Vec<OwnerId>, Sent, Vec<StoreResult<Acquired>>),
     Renewed(Vec<OwnerId>, Sent, Vec<StoreResult<bool>>),
     Released(Vec<OwnerId>, Sent, Vec<StoreResult<Released>>),
-    Forced(Arc<str>),
+    /// With whether the store has answered.
+    Forced(Arc<str>, bool),
+    /// The same of another request of an operator.
+    Asked(bool),
+    /// No store was asked.
     Nothing,
 }
 
@@ -212,7 +229,7 @@ impl Completion {
             Self::Acquired(_, _, outcomes) => outcomes.iter().any(Result::is_ok),
             Self::Renewed(_, _, outcomes) => outcomes.iter().any(Result::is_ok),
             Self::Released(_, _, outcomes) => outcomes.iter().any(Result::is_ok),
-            Self::Forced(_) | Self::Nothing => false,
+            Self::Forced(..) | Self::Asked(_) | Self::Nothing => false,
         }
     }
 }
@@ -266,6 +283,9 @@ impl Actor {
             alarm: None,
             next_wall_check: None,
             wall_checked: None,
+            store_health: StoreHealth::default(),
+            gauges: Gauges::default(),
+            settling: Vec::new(),
         }
     }
 

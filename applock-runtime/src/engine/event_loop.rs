@@ -78,10 +78,15 @@ impl Actor {
             if moved {
                 continue;
             }
+            self.measure();
             if self.abandoned && self.entries.is_empty() && self.inflight.is_empty() {
                 return Poll::Ready(());
             }
             if self.sleep(context).is_pending() {
+                for reply in self.settling.drain(..) {
+                    // The clock may have stopped waiting.
+                    let _ = reply.try_send(());
+                }
                 return Poll::Pending;
             }
         }
@@ -162,6 +167,9 @@ impl Actor {
             }
             Command::Sleep(length, reply) => self.sleep_for(length, reply),
             Command::Inspect(key, reply) => self.inspect(key, reply),
+            Command::List(pattern, reply) => self.list(pattern, reply),
+            Command::Health(reply) => self.health(&reply),
+            Command::Settle(reply) => self.settling.push(reply),
             Command::Force(key, stale, reply) => self.force(key, stale, reply),
             Command::Close {
                 bodies,
@@ -173,6 +181,7 @@ impl Actor {
 
     /// The store's answers, in the order of the batch.
     fn completed(&mut self, done: Completion) {
+        self.note(&done);
         if self.probe.is_some() && done.is_answered() {
             self.unpark();
         }
@@ -196,8 +205,8 @@ impl Actor {
                 keep_list(&mut self.outbox.releases, owners);
             }
             // If the holder is of this very process, its heartbeat finds the loss at once.
-            Completion::Forced(key) => self.heartbeat_for(&key),
-            Completion::Nothing => (),
+            Completion::Forced(key, _) => self.heartbeat_for(&key),
+            Completion::Asked(_) | Completion::Nothing => (),
         }
     }
 }

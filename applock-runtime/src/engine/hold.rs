@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 use crate::clock::Moment;
 use crate::error::{Error, Loss, Result};
 use crate::key::Key;
+use crate::measures;
 use crate::shown::millis;
 use crate::store::{OwnerId, StoreResult};
 
@@ -112,6 +113,8 @@ impl Actor {
         if !lease.is_valid_at(now) {
             if !holding.loss_logged {
                 holding.loss_logged = true;
+                holding.measure_end();
+                let lease = &holding.lease;
                 if let Some(loss) = lease.loss().filter(|loss| *loss != Loss::Shutdown) {
                     tracing::warn!(
                         key = %lease.key, owner = %owner.simple(), token = lease.token,
@@ -163,6 +166,7 @@ impl Actor {
             }
             Err(error) => {
                 // One failure is no loss: heartbeats go on until the lease's own end.
+                measures::heartbeat_failed();
                 if holding.failures == 0 && lease.is_valid() {
                     tracing::warn!(
                         key = %lease.key, owner = %owner.simple(), token = lease.token,
@@ -223,6 +227,9 @@ impl Actor {
         let owner = lease.owner;
         let now = self.now();
         lease.release(now);
+        if let Some(EntryState::Holding(holding)) = self.state(owner) {
+            holding.measure_end();
+        }
         match self.state(owner) {
             Some(EntryState::Holding(holding)) if holding.in_flight => {
                 // A release never overtakes a heartbeat in flight. If there are two

@@ -18,7 +18,10 @@ use tokio::task::unconstrained;
 
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Result};
+use crate::health::Health;
+use crate::info::LockInfo;
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::protocol::{Due, Outcome};
 use crate::store::{Identity, Inspection, OwnerId, StoreError, StoreErrorKind};
 
@@ -52,6 +55,11 @@ pub(super) enum Command {
     /// Answered after so long, for a caller without timers of its own.
     Sleep(Duration, oneshot::Sender<Result<()>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
+    List(Arc<Pattern>, oneshot::Sender<Result<Vec<LockInfo>>>),
+    /// The caller waits for a moment, on a plain thread or not.
+    Health(std::sync::mpsc::SyncSender<Health>),
+    /// Answered when nothing is left to do at this moment: a test's clock waits for it.
+    Settle(std::sync::mpsc::SyncSender<()>),
     Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
     /// No more locks: bodies go on for so long, and within so long after that all is released.
     Close {

@@ -1,4 +1,4 @@
-//! What an operator asks, or a careful holder: open, inspect, verify, release by force.
+//! What an operator asks, or a careful holder: open, inspect, list, verify, release by force.
 //!
 //! None of these is a step of an entry: open, inspect and force-release go to the store
 //! beside the entries, and answer their caller by themselves. Only `verify` concerns a
@@ -10,15 +10,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
 use crate::error::Result;
+use crate::info::LockInfo;
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::shown::shown;
 use crate::store::{Inspection, Store, StoreResult};
 
 use super::core::{Actor, Completion};
+use super::health::is_answer;
 use super::lease::Lease;
 use super::state::EntryState;
 
@@ -28,9 +31,10 @@ impl Actor {
         let opened = Arc::clone(&self.parts.store).open(self.parts.command_timeout);
         let store = self.parts.store.describe();
         self.spawn(async move {
-            let outcome = opened.await.map_err(|error| error.into_error(store, None));
-            let _ = reply.send(outcome);
-            Completion::Nothing
+            let outcome = opened.await;
+            let is_answered = is_answer(&outcome);
+            let _ = reply.send(outcome.map_err(|error| error.into_error(store, None)));
+            Completion::Asked(is_answered)
         });
     }
 
@@ -52,8 +56,39 @@ impl Actor {
         let reader = Arc::clone(&self.parts.store);
         self.spawn(async move {
             let outcome = read(&reader, &key, timeout).await;
+            let is_answered = is_answer(&outcome);
             let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
-            Completion::Nothing
+            Completion::Asked(is_answered)
+        });
+    }
+
+    /// Who holds which of those locks. It may take long, and ends with its caller.
+    pub(super) fn list(
+        &mut self,
+        pattern: Arc<Pattern>,
+        mut reply: oneshot::Sender<Result<Vec<LockInfo>>>,
+    ) {
+        let store = self.parts.store.describe();
+        let timeout = self.parts.command_timeout;
+        let reader = Arc::clone(&self.parts.store);
+        self.spawn(async move {
+            let listing = async {
+                let list = || Arc::clone(&reader).list(Arc::clone(&pattern), timeout);
+                match list().await {
+                    Err(error) if error.worth_another => list().await,
+                    outcome => outcome,
+                }
+            };
+            let listed = match select(pin!(listing), pin!(reply.closed())).await {
+                Either::Left((outcome, _)) => Some(outcome),
+                Either::Right(_) => None,
+            };
+            let Some(outcome) = listed else {
+                return Completion::Nothing;
+            };
+            let is_answered = is_answer(&outcome);
+            let _ = reply.send(outcome.map_err(|error| error.into_error(store, None)));
+            Completion::Asked(is_answered)
         });
     }
 
@@ -92,8 +127,9 @@ impl Actor {
                 Err(error) => Err(error),
             };
             let forced = Arc::clone(&lock);
+            let is_answered = is_answer(&outcome);
             let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
-            Completion::Forced(forced)
+            Completion::Forced(forced, is_answered)
         });
     }
 

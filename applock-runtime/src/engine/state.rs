@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::measures;
 use crate::store::{Acquire, Grant, Notifications};
 
 use super::backoff;
@@ -126,6 +127,8 @@ pub(super) struct HoldingEntry {
     pub(super) failures: u32,
     /// A loss is logged once.
     pub(super) loss_logged: bool,
+    /// Its end has been counted.
+    is_measured: bool,
     /// Callers of `verify` that the heartbeat in flight answers.
     pub(super) asking: Vec<oneshot::Sender<Result<bool>>>,
     /// Callers of `verify` that came while a heartbeat was in flight: it left before they
@@ -153,6 +156,7 @@ impl HoldingEntry {
             in_flight: false,
             failures: 0,
             loss_logged: false,
+            is_measured: false,
             asking: Vec::new(),
             asked: Vec::new(),
             unknown,
@@ -174,6 +178,14 @@ impl HoldingEntry {
             term: claim,
             due: (now + CONFIRM).min(sent + backoff::jittered_interval(heartbeat_interval(claim))),
             ..Self::new(lease, sent, unknown)
+        }
+    }
+
+    /// Counts its end, once: the holder has let go, or has lost the lease.
+    pub(super) fn measure_end(&mut self) {
+        if measures::ENABLED && !std::mem::replace(&mut self.is_measured, true) {
+            let lease = &self.lease;
+            measures::ended(lease.key.app(), lease.held_for(), lease.loss());
         }
     }
 

@@ -11,6 +11,7 @@ use crate::engine::lease_time::{COMMAND_TIMEOUT, DEFAULT_REMEMBER, DEFAULT_TTL, 
 use crate::engine::{Engine, Parts};
 use crate::error::{Error, Result};
 use crate::key::{DEFAULT_PREFIX, check_prefix};
+use crate::measures;
 use crate::shown::shown;
 use crate::store::memory::MemoryStore;
 use crate::store::{Identity, Store, url};
@@ -433,6 +434,7 @@ impl Builder {
             host: gethostname::gethostname().to_string_lossy().into_owned(),
             pid: std::process::id(),
         };
+        measures::describe();
         let engine = Engine::new(Parts {
             store,
             clock: self.clock,

@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::blocking::block_on;
 use crate::engine::lease_time::{MAX_TTL, check_length};
 use crate::engine::{AcquireRequest, Validity, Wait};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
+use crate::measures;
 
 use super::current::{self, NOT_REENTRANT};
 use super::guard::LockGuard;
@@ -659,8 +660,11 @@ impl Lock {
         if let Some(around) = current::find(&self.locker, &key)
             && around.guard.validity() != Validity::Over
         {
+            measures::Call::begin(key.app()).answered(Err(ErrorKind::Busy));
             return Err(around.busy(NOT_REENTRANT));
         }
+        let measured = measures::ENABLED.then(|| key.clone());
+        let call = measures::Call::begin(measured.as_ref().and_then(Key::app));
         let engine = self.locker.engine().here();
         let held = engine
             .acquire(AcquireRequest {
@@ -674,8 +678,12 @@ impl Lock {
                 at_least,
                 at_most,
             })
-            .await?;
-        Ok(LockGuard::new(held))
+            .await;
+        call.answered(match &held {
+            Ok(held) => Ok(held.waited()),
+            Err(error) => Err(error.kind()),
+        });
+        Ok(LockGuard::new(held?))
     }
 }
 

@@ -7,10 +7,13 @@ use crate::blocking::block_on;
 use crate::error::Result;
 use crate::locker::AppLocker;
 
+use super::scope;
+
 static DEFAULT: RwLock<Option<AppLocker>> = RwLock::new(None);
 
 /// Sets the process's default locker: that of every `#[singleton]` without a `locker`
-/// of its own. A later call replaces it for later calls. No I/O.
+/// of its own. A later call replaces it for later calls. No I/O. Tests that run at the same time
+/// rather give each its own: [`AppLocker::scope`].
 ///
 /// The default is never dropped. A thread that ends, `main` too, waits up to half a second for
 /// the releases that it has left behind (a future that was dropped), so a program that returns
@@ -50,7 +53,7 @@ pub fn init(locker: AppLocker) {
 /// # }
 /// ```
 pub async fn shutdown(within: Duration) -> Result<()> {
-    match default_locker() {
+    match process_default() {
         Ok(locker) => locker.shutdown(within).await,
         Err(_) => Ok(()),
     }
@@ -89,7 +92,7 @@ pub fn shutdown_blocking(within: Duration) -> Result<()> {
 /// # }
 /// ```
 pub async fn drain(within: Duration) -> Result<()> {
-    match default_locker() {
+    match process_default() {
         Ok(locker) => locker.drain(within).await,
         Err(_) => Ok(()),
     }
@@ -111,7 +114,12 @@ pub fn drain_blocking(within: Duration) -> Result<()> {
     block_on(drain(within))
 }
 
+/// The default of the code that asks: that of its scope, or the process's.
 pub(super) fn default_locker() -> Result<AppLocker> {
+    scope::innermost().map_or_else(process_default, Ok)
+}
+
+fn process_default() -> Result<AppLocker> {
     if let Some(locker) = &*DEFAULT.read().unwrap_or_else(PoisonError::into_inner) {
         return Ok(locker.clone());
     }

@@ -9,6 +9,7 @@ use crate::error::{Error, Loss};
 use crate::key::Function;
 use crate::locker::Lock;
 use crate::locker::current::Running;
+use crate::measures;
 use crate::protocol;
 use crate::shown::{millis, shown};
 
@@ -57,6 +58,14 @@ impl Outcome {
         match is_result::<T>() {
             true => Self::Unknown,
             false => Self::Returned,
+        }
+    }
+
+    /// As a dashboard has it.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Returned => "ok",
+            other => other.name(),
         }
     }
 
@@ -139,6 +148,10 @@ impl Function {
     pub(crate) fn ended(self, running: &Running, outcome: Outcome) {
         let Self { module, name } = self;
         let (lease, key) = (running.guard.lease(), &running.key);
+        if measures::ENABLED {
+            let now = running.locker.engine().wall();
+            measures::ran(key.app(), outcome.label(), now);
+        }
         tracing::info!(
             %key,
             app = key.app().map(|app| display(shown(app))),

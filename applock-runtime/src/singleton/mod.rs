@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `call` | one call of a `#[singleton]` function, as the macro builds it |
 //! | `default` | the process's default locker |
+//! | `scope` | `AppLocker::scope`: a default for the code inside |
 //! | `scoped` | `Lock::run` and `Lock::run_blocking` |
 //! | `run` | an async body: take the lock, drive the body, release the lock |
 //! | `blocking_run` | a sync body: the lock is taken before it, and released after it |
@@ -24,6 +25,7 @@ mod log;
 mod outlasting;
 mod refusal;
 mod run;
+mod scope;
 mod scoped;
 mod start;
 #[cfg(test)]

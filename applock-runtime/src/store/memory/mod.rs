@@ -16,7 +16,9 @@ use super::{
     Store, StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 use crate::clock::{Clock, SystemClock};
+use crate::info::LockInfo;
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::protocol::{
     Granted, LockState, Notify, Process, Reach, Releaser, Requester, StoreTime, Timing, Waiter,
     WhenBusy,
@@ -46,6 +48,31 @@ pub struct MemoryStore {
 struct Shared {
     clock: Arc<dyn Clock>,
     locks: Mutex<Locks>,
+    outage: Mutex<Option<Outage>>,
+}
+
+/// How a [`MemoryStore`] fails, for tests: see [`MemoryStore::fail_with`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outage {
+    /// It can't be reached, and nothing is carried out. As a server that is down.
+    Unreachable,
+    /// What it is asked to do is done, and the answers are lost. As a connection that breaks at the wrong
+    /// moment: nobody knows whether the lock was taken.
+    AnswersLost,
+    /// It refuses: as a server by which a right was taken away.
+    Denied,
+}
+
+impl Outage {
+    fn error(self) -> StoreError {
+        let (kind, what) = match self {
+            Self::Unreachable => (StoreErrorKind::NotDone, "the store can't be reached"),
+            Self::AnswersLost => (StoreErrorKind::Unknown, "the store's answer was lost"),
+            Self::Denied => (StoreErrorKind::Denied, "the store refuses this"),
+        };
+        StoreError::new(kind, what, "end it with MemoryStore::recover")
+    }
 }
 
 /// Of each lock that has a holder, has waiters, or is remembered.
@@ -108,7 +135,49 @@ impl MemoryStore {
             shared: Arc::new(Shared {
                 clock: Arc::new(clock),
                 locks: Mutex::default(),
+                outage: Mutex::default(),
             }),
+        }
+    }
+
+    /// From now on every command fails so, of every locker over this store, until
+    /// [`recover`](Self::recover). The locks stay as they are, and their leases run out.
+    ///
+    /// ```
+    /// use applock::{AppLocker, Error, MemoryStore, Outage};
+    ///
+    /// let store = MemoryStore::new();
+    /// let locker = AppLocker::builder().store(store.clone()).build()?;
+    /// store.fail_with(Outage::Unreachable);
+    /// assert!(matches!(locker.lock("reports").acquire_blocking(), Err(Error::Unavailable(_))));
+    /// store.recover();
+    /// locker.lock("reports").acquire_blocking()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn fail_with(&self, outage: Outage) {
+        *self.outage() = Some(outage);
+    }
+
+    /// Ends an outage.
+    pub fn recover(&self) {
+        *self.outage() = None;
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Option<Outage>> {
+        let outage = self.shared.outage.lock();
+        outage.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries one command out, unless the store fails.
+    fn answer<A>(&self, step: impl FnOnce() -> StoreResult<A>) -> StoreResult<A> {
+        let outage = *self.outage();
+        match outage {
+            None => step(),
+            Some(Outage::AnswersLost) => {
+                drop(step());
+                Err(Outage::AnswersLost.error())
+            }
+            Some(outage) => Err(outage.error()),
         }
     }
 
@@ -142,7 +211,7 @@ impl MemoryStore {
         let now = self.now();
         let answers: Vec<_> = batch
             .into_iter()
-            .map(|question| step(&mut locks, now, question))
+            .map(|question| self.answer(|| step(&mut locks, now, question)))
             .collect();
         Box::pin(ready(answers))
     }
@@ -150,7 +219,7 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn open(self: Arc<Self>, _within: Duration) -> StoreFuture<StoreResult<()>> {
-        Box::pin(ready(Ok(())))
+        Box::pin(ready(self.answer(|| Ok(()))))
     }
 
     fn acquire(
@@ -203,7 +272,22 @@ impl Store for MemoryStore {
         let locks = self.locks();
         let found = locks.states.get(&key.lock);
         let inspection = found.map(|lock| view::inspection(lock, self.now()));
-        Box::pin(ready(Ok(inspection.unwrap_or_default())))
+        Box::pin(ready(self.answer(|| Ok(inspection.unwrap_or_default()))))
+    }
+
+    fn list(
+        self: Arc<Self>,
+        pattern: Arc<Pattern>,
+        _within: Duration,
+    ) -> StoreFuture<StoreResult<Vec<LockInfo>>> {
+        let locks = self.locks();
+        let now = self.now();
+        let meant = locks.states.iter().filter(|(key, _)| pattern.fits(key));
+        let mut holders: Vec<LockInfo> = meant
+            .filter_map(|(_, lock)| view::inspection(lock, now).holder)
+            .collect();
+        holders.sort_by(|one, other| one.key().cmp(other.key()));
+        Box::pin(ready(self.answer(|| Ok(holders))))
     }
 
     fn force_release(
@@ -217,14 +301,16 @@ impl Store for MemoryStore {
         let now = self.now();
         let lock = locks.states.get_mut(&key.lock);
         let stale = stale.map(nanos);
-        let forced = lock.is_some_and(|lock| {
-            let by = Party {
-                who: Who::operator(&key, by),
-                notifications: None,
-            };
-            lock.force_release(stale, by, now, &TIMING, &mut Channels)
+        let forced = self.answer(|| {
+            Ok(lock.is_some_and(|lock| {
+                let by = Party {
+                    who: Who::operator(&key, by),
+                    notifications: None,
+                };
+                lock.force_release(stale, by, now, &TIMING, &mut Channels)
+            }))
         });
-        Box::pin(ready(Ok(forced)))
+        Box::pin(ready(forced))
     }
 
     fn describe(&self) -> Arc<str> {
