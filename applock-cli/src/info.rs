@@ -1,0 +1,51 @@
+//! `applock info`: who holds a lock, who waits for it, and how its last run ended.
+
+use serde::Serialize;
+
+use crate::args::{InfoArgs, StoreArgs};
+use crate::exit::{self, Failure};
+use crate::view::{Holder, Run};
+use crate::{input, view};
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    store: &'a str,
+    held: bool,
+    waiters: u64,
+    holder: Option<Holder<'a>>,
+    last: Option<Run<'a>>,
+}
+
+pub(crate) fn info(args: &InfoArgs, store: &StoreArgs) -> Result<u8, Failure> {
+    let locker = input::locker(store)?;
+    let lock = input::lock(&locker, &args.lock);
+    let holder = lock.info_blocking()?;
+    let last = lock.last_holding_blocking()?;
+    let code = if holder.is_some() { exit::OK } else { exit::NO };
+    if args.json {
+        let answer = Answer {
+            store: &locker.store(),
+            held: holder.is_some(),
+            waiters: holder.as_ref().and_then(|info| info.waiters()).unwrap_or(0),
+            holder: holder.as_ref().map(Holder::of),
+            last: last.as_ref().map(Run::of),
+        };
+        crate::print(view::json(&answer)?)?;
+        return Ok(code);
+    }
+    let mut text = String::new();
+    match &holder {
+        Some(info) => text.push_str(&format!("{info}\n")),
+        None => text.push_str("free\n"),
+    }
+    match &last {
+        Some(run) if holder.is_none() => {
+            text.push_str(&format!("last run: {}\n", view::run(run)));
+        }
+        Some(_) => {}
+        None if holder.is_none() => text.push_str("no run is remembered\n"),
+        None => {}
+    }
+    crate::print(text)?;
+    Ok(code)
+}

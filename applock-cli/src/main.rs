@@ -1,0 +1,95 @@
+//! The command `applock`: a program under a lock, and who holds which lock.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `args` | the command line, and what its help teaches |
+//! | `input` | its values, judged before anything is done |
+//! | `exit` | the exit codes, and the line that goes with them |
+//! | `run/` | a command under a lock: two processes that look after it |
+//! | `info`, `wait`, `release`, `check` | one file for each of the small commands |
+//! | `view` | how a holder and a run are shown: to people, and as JSON |
+
+mod args;
+mod check;
+mod exit;
+mod info;
+mod input;
+mod log;
+mod release;
+#[cfg(unix)]
+mod run;
+mod view;
+mod wait;
+
+use std::io::Write as _;
+
+use clap::CommandFactory as _;
+
+use args::{Cli, Command, Parsed, StoreArgs};
+use exit::Failure;
+
+fn main() {
+    let code = match args::parse() {
+        Ok(Parsed::Command(cli)) => carry_out(&cli),
+        Ok(Parsed::Text(text)) => print(text).map(|()| exit::OK),
+        Ok(Parsed::Usage(text)) => {
+            let _ = write!(std::io::stderr(), "{text}");
+            Ok(exit::USAGE)
+        }
+        Err(failure) => Err(failure),
+    };
+    let code = code.unwrap_or_else(|failure| {
+        say(&failure.text);
+        failure.code
+    });
+    std::process::exit(i32::from(code));
+}
+
+fn carry_out(cli: &Cli) -> Result<u8, Failure> {
+    let store = &cli.store;
+    match &cli.command {
+        Command::Run(args) => run_under_lock(args, store),
+        Command::Info(args) => info::info(args, store),
+        Command::Wait(args) => wait::wait(args, store),
+        Command::Release(args) => release::release(args, store),
+        Command::Check(args) => check::check(args, store),
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "applock", &mut script);
+            print(String::from_utf8_lossy(&script))?;
+            Ok(exit::OK)
+        }
+    }
+}
+
+#[cfg(unix)]
+fn run_under_lock(args: &args::RunArgs, store: &StoreArgs) -> Result<u8, Failure> {
+    run::run(args, store)
+}
+
+#[cfg(not(unix))]
+fn run_under_lock(_: &args::RunArgs, _: &StoreArgs) -> Result<u8, Failure> {
+    Err(Failure::new(
+        exit::FAILED,
+        "this system has no process groups, so no command can be run under a lock here",
+    ))
+}
+
+/// One line to standard error.
+fn say(text: impl std::fmt::Display) {
+    // Nobody may listen any more.
+    let _ = writeln!(std::io::stderr(), "applock: {text}");
+}
+
+/// To standard output. A reader that has heard enough (`| head`) is no failure.
+fn print(text: impl std::fmt::Display) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = write!(out, "{text}").and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
+            exit::FAILED,
+            format!("the output can't be written: {error}"),
+        )),
+        _ => Ok(()),
+    }
+}
