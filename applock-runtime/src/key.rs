@@ -196,6 +196,11 @@ impl Side {
     }
 }
 
+/// Whether that key keeps something beside a lock.
+pub(crate) fn is_side(key: &str) -> bool {
+    Side::of(key).is_some()
+}
+
 /// Whether a part of the key alone decides its slot: what stands between the first `{` and the
 /// first `}` after it, unless that is nothing.
 fn has_hash_tag(key: &str) -> bool {

@@ -12,6 +12,7 @@ mod error;
 mod info;
 mod key;
 mod locker;
+mod pattern;
 mod protocol;
 mod shown;
 #[cfg(test)]

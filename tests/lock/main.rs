@@ -15,6 +15,7 @@ mod fencing_tokens;
 mod force_release;
 mod heartbeat;
 mod late_release;
+mod listing;
 mod lost_lease;
 mod release;
 mod remember;

@@ -9,10 +9,10 @@ use applock::{AppLocker, Ending, Error, Result, singleton};
 const PASSWORD: &str = "s3cret-of-lk";
 
 /// All that a user needs for `redis://`, for every call there is.
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "evalsha", "eval", "time", "type", "exists", "pttl", "pexpire", "getrange", "mget", "set",
     "setrange", "del", "hget", "hset", "hincrby", "hdel", "zadd", "zrange", "zrank", "zcard",
-    "zrem", "zpopmin",
+    "zrem", "zpopmin", "scan",
 ];
 
 /// To be notified of a grant; without them waiters poll.
@@ -68,6 +68,7 @@ async fn everything(server: &RedisServer, url: &str) -> Result<()> {
     let () = server.run("SCRIPT FLUSH");
     assert!(guard.verify().await?);
     assert!(theirs.info().await?.is_some());
+    assert_eq!(other.locks("*").await?.len(), 1);
     assert!(
         !theirs
             .force_release_if_stale(Duration::from_secs(29))
@@ -148,6 +149,7 @@ async fn without(command: &str) -> Error {
             patient.acquire().await.unwrap_err()
         }
         // To say what stands there, and how many wait.
+        "scan" => locker.locks("*").await.unwrap_err(),
         "type" | "zcard" => locker.lock("job").info().await.unwrap_err(),
         // To leave the queue, or to be the next: a holding that is not ours any more.
         "zrem" => {
@@ -275,4 +277,27 @@ async fn a_right_taken_away_later_is_reported_and_given_again_is_used() {
     let () = server.run("ACL SETUSER lk +set");
     job(&locker, &mut ran).await.unwrap();
     assert!(ran);
+}
+
+/// Who lists and looks needs no right to write.
+const TO_READ: [&str; 8] = [
+    "evalsha", "eval", "time", "type", "pttl", "getrange", "zcard", "scan",
+];
+
+#[tokio::test]
+async fn a_user_that_can_only_read_lists_locks_and_waits_until_one_is_free() {
+    let (server, url) = server_for(&TO_READ, &KEYS);
+    let admin = AppLocker::connect(server.url()).await.unwrap();
+    let held = admin.lock("job").acquire().await.unwrap();
+    let () = server.run("SET QUEUE:foreign 1");
+    let reader = AppLocker::connect(url).await.unwrap();
+    let all = reader.locks("*").await.unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!(all[1].owner_id(), held.info().owner_id());
+    let lock = reader.lock("job");
+    assert!(!lock.until_free_within(Duration::ZERO).await.unwrap());
+    assert!(lock.last_holding().await.unwrap().is_some());
+    held.release().await.unwrap();
+    lock.until_free().await.unwrap();
+    assert_denied(&lock.acquire().await.unwrap_err(), "a reader");
 }

@@ -156,6 +156,7 @@ impl Actor {
             }
             Command::Sleep(length, reply) => self.sleep_for(length, reply),
             Command::Inspect(key, reply) => self.inspect(key, reply),
+            Command::List(pattern, reply) => self.list(pattern, reply),
             Command::Force(key, stale, reply) => self.force(key, stale, reply),
             Command::Close {
                 bodies,

@@ -22,8 +22,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
 
+use crate::clock::Moment;
 use crate::error::Result;
+use crate::info::LockInfo;
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::store::{Identity, Inspection, OwnerId, StoreError, StoreErrorKind};
 
 use super::core::Parts;
@@ -113,6 +116,11 @@ impl Engine {
         }
         let forked = || Box::new(Self::new(self.parts.forked()));
         self.forked.get_or_init(forked).here()
+    }
+
+    /// The present moment of the clock that leases are judged by.
+    pub(crate) fn now(&self) -> Moment {
+        self.parts.clock.now()
     }
 
     /// Of [`here`](Self::here).
@@ -267,6 +275,12 @@ impl Engine {
         let lock = key.clone();
         self.ask(Some(&lock), |reply| Command::Inspect(key, reply))
             .await
+    }
+
+    /// Who holds which of those locks.
+    pub(crate) async fn list(&self, pattern: Pattern) -> Result<Vec<LockInfo>> {
+        let pattern = Arc::new(pattern);
+        self.ask(None, |reply| Command::List(pattern, reply)).await
     }
 
     /// Takes a lock from its holder, if its last heartbeat is older than `stale`.

@@ -18,7 +18,9 @@ use tokio::task::unconstrained;
 
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Result};
+use crate::info::LockInfo;
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::store::{Identity, Inspection, OwnerId, StoreError, StoreErrorKind};
 
 use super::farewell::{Leaving, leave};
@@ -51,6 +53,7 @@ pub(super) enum Command {
     /// Answered after so long, for a caller without timers of its own.
     Sleep(Duration, oneshot::Sender<Result<()>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
+    List(Arc<Pattern>, oneshot::Sender<Result<Vec<LockInfo>>>),
     Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
     /// No more locks: bodies go on for so long, and within so long after that all is released.
     Close {

@@ -1,4 +1,4 @@
-//! What an operator asks, or a careful holder: open, inspect, verify, release by force.
+//! What an operator asks, or a careful holder: open, inspect, list, verify, release by force.
 //!
 //! None of these is a step of an entry: open, inspect and force-release go to the store
 //! beside the entries, and answer their caller by themselves. Only `verify` concerns a
@@ -10,11 +10,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
 use crate::error::Result;
+use crate::info::LockInfo;
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::shown::shown;
 use crate::store::{Inspection, Store, StoreResult};
 
@@ -53,6 +55,34 @@ impl Actor {
         self.spawn(async move {
             let outcome = read(&reader, &key, timeout).await;
             let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
+            Completion::Nothing
+        });
+    }
+
+    /// Who holds which of those locks. It may take long, and ends with its caller.
+    pub(super) fn list(
+        &mut self,
+        pattern: Arc<Pattern>,
+        mut reply: oneshot::Sender<Result<Vec<LockInfo>>>,
+    ) {
+        let store = self.parts.store.describe();
+        let timeout = self.parts.command_timeout;
+        let reader = Arc::clone(&self.parts.store);
+        self.spawn(async move {
+            let listing = async {
+                let list = || Arc::clone(&reader).list(Arc::clone(&pattern), timeout);
+                match list().await {
+                    Err(error) if error.worth_another => list().await,
+                    outcome => outcome,
+                }
+            };
+            let listed = match select(pin!(listing), pin!(reply.closed())).await {
+                Either::Left((outcome, _)) => Some(outcome),
+                Either::Right(_) => None,
+            };
+            if let Some(outcome) = listed {
+                let _ = reply.send(outcome.map_err(|error| error.into_error(store, None)));
+            }
             Completion::Nothing
         });
     }

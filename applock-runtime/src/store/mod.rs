@@ -9,7 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::info::LockInfo;
 use crate::key::Key;
+use crate::pattern::Pattern;
 
 pub(crate) mod dir;
 mod error;
@@ -84,6 +86,14 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// The holder of the lock, and its last holding. Changes nothing.
     fn inspect(self: Arc<Self>, key: Key, within: Duration)
     -> StoreFuture<StoreResult<Inspection>>;
+
+    /// Who holds which of those locks, by their keys. Changes nothing. Each command of it may take
+    /// `within`; all of them take as long as there are keys.
+    fn list(
+        self: Arc<Self>,
+        pattern: Arc<Pattern>,
+        within: Duration,
+    ) -> StoreFuture<StoreResult<Vec<LockInfo>>>;
 
     /// Ends whatever holding there is, if no heartbeat came for `stale` and for half of
     /// its ttl, for a heart beats each third (always, if `stale` is `None`). `false`:

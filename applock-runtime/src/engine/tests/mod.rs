@@ -18,8 +18,9 @@ use tokio::sync::oneshot;
 use crate::blocking::block_on;
 use crate::clock::{Clock, ManualClock};
 use crate::error::{Error, Loss};
-use crate::info::Record;
+use crate::info::{LockInfo, Record};
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::store::{
     Acquire, Acquired, Grant, Identity, Inspection, OwnerId, Release, Released, Renew, Store,
     StoreError, StoreErrorKind, StoreFuture, StoreResult,
@@ -117,6 +118,13 @@ impl Store for Puppet {
             holder: Some(Record::foreign("k".into(), "x", None).into()),
             last: None,
         })))
+    }
+    fn list(
+        self: Arc<Self>,
+        _: Arc<Pattern>,
+        _: Duration,
+    ) -> StoreFuture<StoreResult<Vec<LockInfo>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
     fn force_release(
         self: Arc<Self>,

@@ -9,7 +9,7 @@ use std::thread;
 
 use super::codec::{Damage, HEARTBEAT, HEARTBEAT_AT, MAX_RECORD, RecordFile};
 use super::error::{damaged, io_fault, misplaced};
-use super::file_names::Files;
+use super::file_names::{Files, Kind};
 use super::threads::CommitPermit;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
@@ -153,6 +153,27 @@ impl Directory {
                 error,
             )),
         }
+    }
+
+    /// The files of every lock that has a record, in no order.
+    pub(super) fn records(&self) -> StoreResult<Vec<Files>> {
+        let fault = |error| {
+            let doing = "list the lock directory";
+            io_fault(StoreErrorKind::NotDone, doing, &self.path, error)
+        };
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(fault)? {
+            let name = entry.map_err(fault)?.file_name();
+            let files = name
+                .to_str()
+                .and_then(|name| Files::named(&self.path, name));
+            all.extend(
+                files
+                    .filter(|(_, kind)| *kind == Kind::Record)
+                    .map(|(files, _)| files),
+            );
+        }
+        Ok(all)
     }
 
     /// Writes `record` in the place of what stands there. The caller holds the lock file.

@@ -75,7 +75,9 @@ use super::{
     Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreError, StoreErrorKind,
     StoreFuture, StoreResult,
 };
+use crate::info::LockInfo;
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::protocol::{
     Granted, Holding, LockState, Notify, Phase, Reach, Requester, StoreTime, Timing, WaitQueue,
     Waiter, WhenBusy,
@@ -90,6 +92,9 @@ const CLEANUP: Duration = Duration::from_millis(100);
 
 /// After how many new records a process that runs on cleans up again.
 const CLEANUP_EVERY: u32 = 1_000;
+
+/// How long a listing may take: of a directory with very many files.
+const LISTING: Duration = Duration::from_secs(30);
 
 /// How often it is written down that a process polls, while the lock is taken.
 const REFRESH: Duration = Duration::from_millis(300);
@@ -524,6 +529,25 @@ impl DirStore {
         Ok(view::inspection_with(&state, waiters, now))
     }
 
+    /// Who holds the locks of which the directory has a record. One that can't be read is an error,
+    /// for nobody knows whether it is one of those that are asked for.
+    fn list_some(&self, pattern: &Pattern) -> StoreResult<Vec<LockInfo>> {
+        let mut holders = Vec::new();
+        for files in self.directory.records()? {
+            let Some(found) = self.directory.read_any(&files)? else {
+                continue;
+            };
+            let key = &found.holding.who.key;
+            // A copy that was made by hand is no lock.
+            let is_lock = Files::of(self.directory.path(), key) == files;
+            if is_lock && pattern.fits(key) {
+                holders.extend(self.inspect_one(&Key::of_lock(key))?.holder);
+            }
+        }
+        holders.sort_by(|one, other| one.key().cmp(other.key()));
+        Ok(holders)
+    }
+
     /// A ticket for a request that comes in now. The requests of one engine race for the lock file
     /// on several threads; by their tickets they stand in the order in which they came in.
     fn next_ticket(&self) -> u64 {
@@ -733,6 +757,16 @@ impl Store for DirStore {
         within: Duration,
     ) -> StoreFuture<StoreResult<Inspection>> {
         self.once(key, within, |store, key, _| Ok(store.inspect_one(key)?))
+    }
+
+    fn list(
+        self: Arc<Self>,
+        pattern: Arc<Pattern>,
+        within: Duration,
+    ) -> StoreFuture<StoreResult<Vec<LockInfo>>> {
+        self.once(pattern, within.max(LISTING), |store, pattern, _| {
+            Ok(store.list_some(pattern)?)
+        })
     }
 
     fn force_release(

@@ -16,7 +16,9 @@ use super::{
     StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 use crate::clock::{Clock, SystemClock};
+use crate::info::LockInfo;
 use crate::key::Key;
+use crate::pattern::Pattern;
 use crate::protocol::{
     Granted, LockState, Notify, Process, Reach, Requester, StoreTime, Timing, Waiter, WhenBusy,
 };
@@ -198,6 +200,21 @@ impl Store for MemoryStore {
         let found = locks.states.get(&key.lock);
         let inspection = found.map(|lock| view::inspection(lock, self.now()));
         Box::pin(ready(Ok(inspection.unwrap_or_default())))
+    }
+
+    fn list(
+        self: Arc<Self>,
+        pattern: Arc<Pattern>,
+        _within: Duration,
+    ) -> StoreFuture<StoreResult<Vec<LockInfo>>> {
+        let locks = self.locks();
+        let now = self.now();
+        let meant = locks.states.iter().filter(|(key, _)| pattern.fits(key));
+        let mut holders: Vec<LockInfo> = meant
+            .filter_map(|(_, lock)| view::inspection(lock, now).holder)
+            .collect();
+        holders.sort_by(|one, other| one.key().cmp(other.key()));
+        Box::pin(ready(Ok(holders)))
     }
 
     fn force_release(

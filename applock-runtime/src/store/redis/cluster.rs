@@ -133,6 +133,23 @@ impl State {
         self.nodes.get(usize::from(place))?.as_ref()
     }
 
+    /// The nodes that serve the slots; or a slot of which no node is known.
+    fn masters(&self) -> Result<Vec<Arc<Node>>, Slot> {
+        let mut masters: Vec<Arc<Node>> = Vec::new();
+        let mut last = NONE;
+        for slot in 0..SLOTS {
+            let slot = Slot::try_from(slot).unwrap_or_default();
+            let owner = self.owner(slot).ok_or(slot)?;
+            let place = self.owners.get(usize::from(slot)).copied();
+            // Slots stand in long rows of one master.
+            if place != Some(last) && !masters.iter().any(|known| Arc::ptr_eq(known, owner)) {
+                masters.push(Arc::clone(owner));
+            }
+            last = place.unwrap_or(NONE);
+        }
+        Ok(masters)
+    }
+
     fn is_troubled(&self) -> bool {
         self.trouble.is_some_and(|at| at.elapsed() < TROUBLE)
     }
@@ -524,6 +541,21 @@ impl Topology for Cluster {
                     return Err(failed);
                 }
                 sleep(pause).await;
+            }
+        })
+    }
+
+    fn all(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<Vec<Arc<Node>>>> {
+        Box::pin(async move {
+            let deadline = Instant::now() + within;
+            loop {
+                let missing = match self.state().masters() {
+                    Ok(masters) => return Ok(masters),
+                    Err(missing) => missing,
+                };
+                // What is known of the others is fetched with it.
+                let left = deadline.saturating_duration_since(Instant::now());
+                Arc::clone(&self).find(missing, left).await?;
             }
         })
     }

@@ -259,6 +259,16 @@ pub(super) struct Failed {
 }
 
 impl Failed {
+    /// The answer came, and can't be read.
+    pub(super) fn of_answer(error: StoreError) -> Self {
+        Self {
+            hint: Hint::None,
+            error,
+            redialled: false,
+            is_unknown_script: false,
+        }
+    }
+
     /// No command has left, for there is no connection.
     fn unsent(error: StoreError) -> Self {
         Self {

@@ -24,6 +24,7 @@
 //! | [`subscription`] | the connection that hears of a server's grants |
 //! | [`hosts`], [`address`] | URLs of several hosts; where a server is |
 //! | [`error`] | what an error lets us conclude (rule R9) |
+//! | [`listing`] | which locks there are |
 //! | [`eviction`] | a warning where the server may evict locks |
 //! | this file | the store's methods |
 //!
@@ -59,6 +60,7 @@ mod error;
 mod eviction;
 mod flight;
 pub(crate) mod hosts;
+mod listing;
 mod node;
 pub(crate) mod reply;
 pub(crate) mod requests;
@@ -77,6 +79,7 @@ use tokio::time::Instant;
 
 use crate::info::LockInfo;
 use crate::key::Key;
+use crate::pattern::Pattern;
 
 pub(crate) use address::Address;
 use cluster::Cluster;
@@ -253,6 +256,14 @@ impl Store for RedisStore {
             }
             Ok(inspection)
         })
+    }
+
+    fn list(
+        self: Arc<Self>,
+        pattern: Arc<Pattern>,
+        within: Duration,
+    ) -> StoreFuture<StoreResult<Vec<LockInfo>>> {
+        Box::pin(async move { self.holders(&pattern, within).await })
     }
 
     fn force_release(

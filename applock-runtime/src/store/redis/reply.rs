@@ -241,6 +241,24 @@ pub(super) fn fields(value: &Value) -> Option<HashMap<String, String>> {
     }
 }
 
+/// The answer to SCAN: the cursor for the next one, and keys. A key that is no text is no lock's.
+pub(super) fn scanned(value: &Value) -> StoreResult<(String, Vec<String>)> {
+    let read = || -> Option<(String, Vec<String>)> {
+        let [cursor, keys] = array(value)? else {
+            return None;
+        };
+        let cursor = text(cursor)?;
+        let is_number = !cursor.is_empty() && cursor.bytes().all(|byte| byte.is_ascii_digit());
+        let key = |key: &Value| match key {
+            Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+            other => text(other),
+        };
+        let keys = array(keys)?.iter().filter_map(key).collect();
+        is_number.then_some((cursor, keys))
+    };
+    read().ok_or_else(|| unreadable(value))
+}
+
 /// The answer of `renew.lua`: one flag for each lock. As a whole or not at all: a flag that is
 /// missing would make another lock's flag this lock's.
 pub(crate) fn flags(value: &Value, count: usize) -> StoreResult<Vec<bool>> {

@@ -179,6 +179,17 @@ pub(super) fn read_python_info(key: &Key) -> Cmd {
     command
 }
 
+/// Asks for the next keys of a node. The server looks at a bounded number.
+pub(super) fn scan(cursor: &str, pattern: &str) -> Cmd {
+    let mut command = redis::cmd("SCAN");
+    command.arg(cursor).arg("MATCH").arg(pattern);
+    command.arg("COUNT").arg(A_SCAN);
+    command
+}
+
+/// How many keys the server looks at in one SCAN: about 100 µs, in which it serves nobody else.
+const A_SCAN: usize = 500;
+
 #[cfg(test)]
 mod tests {
     use crate::protocol::{MAX_TOKEN, Timing};

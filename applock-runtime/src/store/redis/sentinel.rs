@@ -571,6 +571,11 @@ impl Topology for Sentinels {
         })
     }
 
+    fn all(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<Vec<Arc<Node>>>> {
+        let master = self.find(0, within);
+        Box::pin(async move { Ok(vec![master.await?]) })
+    }
+
     fn turn(self: Arc<Self>, _: Slot, _: &Arc<Node>, failed: &Failed, _tries: u32) -> Turn {
         match failed.hint {
             // Nothing was done. Its connection has ended, so the sentinels are asked.

@@ -32,6 +32,10 @@ pub(super) trait Topology: Send + Sync + fmt::Debug + 'static {
     /// than `within`.
     fn find(self: Arc<Self>, slot: Slot, within: Duration) -> StoreFuture<StoreResult<Arc<Node>>>;
 
+    /// All nodes that have locks: together they serve each slot. Where they are not known, asks, no
+    /// longer than `within`.
+    fn all(self: Arc<Self>, within: Duration) -> StoreFuture<StoreResult<Vec<Arc<Node>>>>;
+
     /// What a failure means for the step, and for what is known of the nodes. `tries` is how
     /// often the step has been sent.
     fn turn(self: Arc<Self>, slot: Slot, from: &Arc<Node>, failed: &Failed, tries: u32) -> Turn;
@@ -102,6 +106,11 @@ impl Topology for Single {
     fn find(self: Arc<Self>, _: Slot, _: Duration) -> StoreFuture<StoreResult<Arc<Node>>> {
         let node = Arc::clone(&self.node);
         Box::pin(async move { Ok(node) })
+    }
+
+    fn all(self: Arc<Self>, _: Duration) -> StoreFuture<StoreResult<Vec<Arc<Node>>>> {
+        let node = Arc::clone(&self.node);
+        Box::pin(async move { Ok(vec![node]) })
     }
 
     fn turn(self: Arc<Self>, _: Slot, _: &Arc<Node>, _: &Failed, _: u32) -> Turn {
