@@ -55,6 +55,7 @@
 //! | who holds a lock, and who held it last | [`LockInfo`], [`LastHolding`] |
 //! | what can go wrong | [`Error`] |
 //! | the guard of the singleton that code runs under | [`current`] |
+//! | probes: is the store there, is the thread alive | [`AppLocker::ping`], [`AppLocker::health`] |
 //! | tests without a server, in virtual time | [`MemoryStore`], [`clock::ManualClock`] |
 //!
 //! # Stores
@@ -86,15 +87,17 @@
 //! # Features
 //!
 //! - `tls` (off by default): `rediss://`, through rustls.
+//! - `serde` (off by default): `Serialize` for [`LockInfo`], [`LastHolding`], [`Ending`], [`Loss`] and
+//!   [`ErrorKind`], with names that stay.
 //!
 //! A facade: everything here is re-exported from `applock-runtime` and
 //! `applock-macros`.
 
 pub use applock_macros::singleton;
 pub use applock_runtime::{
-    AppLocker, Builder, Ending, Error, InvalidInput, LastHolding, Lock, LockGuard, LockInfo, Loss,
-    MemoryStore, Refusal, Result, StoreFault, StoreSource, URL_VARIABLE, clock, current, drain,
-    drain_blocking, init, shutdown, shutdown_blocking,
+    AppLocker, Builder, Ending, Error, ErrorKind, Health, InvalidInput, LastHolding, Lock,
+    LockGuard, LockInfo, Loss, MemoryStore, Refusal, Result, StoreFault, StoreSource, URL_VARIABLE,
+    clock, current, drain, drain_blocking, init, shutdown, shutdown_blocking,
 };
 
 #[doc(hidden)]
@@ -109,3 +112,8 @@ mod readme {}
 #[cfg(doctest)]
 #[doc = include_str!("../docs/MIGRATING.md")]
 mod migrating {}
+
+/// The code of the page on probes.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/PROBES.md")]
+mod probes {}

@@ -100,6 +100,63 @@ pub enum Error {
     },
 }
 
+/// Which [`Error`] it is, without what it carries: for labels, for logs, and for programs that read
+/// its [`name`](Self::name).
+///
+/// ```
+/// # use applock::{AppLocker, ErrorKind};
+/// # let locker = AppLocker::in_memory();
+/// let _guard = locker.lock("reports").acquire_blocking()?;
+/// let refused = locker.lock("reports").acquire_blocking().unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::Busy);
+/// assert_eq!(refused.kind().to_string(), "busy");
+/// # Ok::<(), applock::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// [`Error::Busy`]
+    Busy,
+    /// [`Error::Lost`]
+    Lost,
+    /// [`Error::NotHeld`]
+    NotHeld,
+    /// [`Error::Unavailable`]
+    Unavailable,
+    /// [`Error::Denied`]
+    Denied,
+    /// [`Error::Misconfigured`]
+    Misconfigured,
+    /// [`Error::Invalid`]
+    Invalid,
+    /// [`Error::Closed`]
+    Closed,
+}
+
+impl ErrorKind {
+    /// One word, which never changes: `busy`, `lost`, `not_held`, `unavailable`, `denied`,
+    /// `misconfigured`, `invalid`, `closed`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Lost => "lost",
+            Self::NotHeld => "not_held",
+            Self::Unavailable => "unavailable",
+            Self::Denied => "denied",
+            Self::Misconfigured => "misconfigured",
+            Self::Invalid => "invalid",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// How a lease was lost.
 ///
 /// ```
@@ -126,6 +183,20 @@ pub enum Loss {
     /// The locker's background thread has stopped: a clock, a waker or a log subscriber
     /// that it called has panicked.
     Stopped,
+}
+
+impl Loss {
+    /// One word, which never changes: `expired`, `taken`, `at_most`, `shutdown`, `stopped`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Taken => "taken",
+            Self::AtMost => "at_most",
+            Self::Shutdown => "shutdown",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 impl fmt::Display for Loss {
@@ -255,6 +326,21 @@ impl Error {
             reason: reason.into(),
             remedy: remedy.into(),
         }))
+    }
+
+    /// Which error it is, without what it carries.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Busy(_) => ErrorKind::Busy,
+            Self::Lost { .. } => ErrorKind::Lost,
+            Self::NotHeld { .. } => ErrorKind::NotHeld,
+            Self::Unavailable(_) => ErrorKind::Unavailable,
+            Self::Denied(_) => ErrorKind::Denied,
+            Self::Misconfigured(_) => ErrorKind::Misconfigured,
+            Self::Invalid(_) => ErrorKind::Invalid,
+            Self::Closed { .. } => ErrorKind::Closed,
+        }
     }
 
     /// Who holds the lock, if this is [`Error::Busy`].

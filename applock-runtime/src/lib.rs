@@ -9,18 +9,22 @@ mod blocking;
 pub mod clock;
 mod engine;
 mod error;
+mod health;
 mod info;
 mod key;
 mod locker;
 mod pattern;
 mod protocol;
+#[cfg(feature = "serde")]
+mod serialize;
 mod shown;
 #[cfg(test)]
 mod simulation;
 mod singleton;
 mod store;
 
-pub use error::{Error, InvalidInput, Loss, Result, StoreFault};
+pub use error::{Error, ErrorKind, InvalidInput, Loss, Result, StoreFault};
+pub use health::Health;
 pub use info::{Ending, LastHolding, LockInfo};
 pub use locker::current::current;
 pub use locker::{AppLocker, Builder, Lock, LockGuard, StoreSource, URL_VARIABLE};

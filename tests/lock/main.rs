@@ -13,6 +13,7 @@ mod events;
 mod exclusion;
 mod fencing_tokens;
 mod force_release;
+mod health;
 mod heartbeat;
 mod late_release;
 mod listing;

@@ -69,6 +69,7 @@ async fn everything(server: &RedisServer, url: &str) -> Result<()> {
     assert!(guard.verify().await?);
     assert!(theirs.info().await?.is_some());
     assert_eq!(other.locks("*").await?.len(), 1);
+    other.ping().await?;
     assert!(
         !theirs
             .force_release_if_stale(Duration::from_secs(29))

@@ -95,6 +95,7 @@ pub(super) struct Actor {
     pub(super) next_wall_check: Option<Moment>,
     /// What the clocks showed at the last check.
     pub(super) wall_checked: Option<Sent>,
+    pub(super) store_health: StoreHealth,
 }
 
 /// A row of the table: an entry, and its one timer.
@@ -130,13 +131,24 @@ impl Hasher for IdHasher {
     }
 }
 
+/// What the answers have shown of the store.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StoreHealth {
+    pub(super) is_up: Option<bool>,
+    pub(super) answered: Option<Moment>,
+}
+
 /// What has come back: the answers to a batch with its owner ids and when it left, or a
 /// request of an operator, which has answered its caller by itself.
 pub(super) enum Completion {
     Acquired(Vec<OwnerId>, Sent, Vec<StoreResult<Acquired>>),
     Renewed(Vec<OwnerId>, Sent, Vec<StoreResult<bool>>),
     Released(Vec<OwnerId>, Sent, Vec<StoreResult<Released>>),
-    Forced(Arc<str>),
+    /// With whether the store has answered.
+    Forced(Arc<str>, bool),
+    /// The same of another request of an operator.
+    Asked(bool),
+    /// No store was asked.
     Nothing,
 }
 
@@ -147,7 +159,7 @@ impl Completion {
             Self::Acquired(_, _, outcomes) => outcomes.iter().any(Result::is_ok),
             Self::Renewed(_, _, outcomes) => outcomes.iter().any(Result::is_ok),
             Self::Released(_, _, outcomes) => outcomes.iter().any(Result::is_ok),
-            Self::Forced(_) | Self::Nothing => false,
+            Self::Forced(..) | Self::Asked(_) | Self::Nothing => false,
         }
     }
 }
@@ -200,6 +212,7 @@ impl Actor {
             alarm: None,
             next_wall_check: None,
             wall_checked: None,
+            store_health: StoreHealth::default(),
         }
     }
 

@@ -157,6 +157,7 @@ impl Actor {
             Command::Sleep(length, reply) => self.sleep_for(length, reply),
             Command::Inspect(key, reply) => self.inspect(key, reply),
             Command::List(pattern, reply) => self.list(pattern, reply),
+            Command::Health(reply) => self.health(&reply),
             Command::Force(key, stale, reply) => self.force(key, stale, reply),
             Command::Close {
                 bodies,
@@ -168,6 +169,7 @@ impl Actor {
 
     /// The store's answers, in the order of the batch.
     fn completed(&mut self, done: Completion) {
+        self.note(&done);
         if self.probe.is_some() && done.is_answered() {
             self.unpark();
         }
@@ -188,8 +190,8 @@ impl Actor {
                 }
             }
             // If the holder is of this very process, its heartbeat finds the loss at once.
-            Completion::Forced(key) => self.heartbeat_for(&key),
-            Completion::Nothing => (),
+            Completion::Forced(key, _) => self.heartbeat_for(&key),
+            Completion::Asked(_) | Completion::Nothing => (),
         }
     }
 }

@@ -14,6 +14,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use tokio::task::unconstrained;
 
 use crate::clock::Moment;
 use crate::error::Result;
+use crate::health::Health;
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
@@ -61,6 +63,9 @@ struct EngineThread {
 
 /// How long a drain whose time is over may still take: as a shutdown that is given so long.
 const AFTER_A_DRAIN: Duration = Duration::from_secs(1);
+
+/// How long a probe waits for the thread: one that takes longer sends no heartbeats in time.
+const PROBE: Duration = Duration::from_millis(250);
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -281,6 +286,33 @@ impl Engine {
     pub(crate) async fn list(&self, pattern: Pattern) -> Result<Vec<LockInfo>> {
         let pattern = Arc::new(pattern);
         self.ask(None, |reply| Command::List(pattern, reply)).await
+    }
+
+    /// How the engine is: no I/O. Blocks until the thread answers, which takes some microseconds, and
+    /// for [`PROBE`] at the most; a thread that does not answer stands still.
+    pub(crate) fn health(&self) -> Health {
+        let here = self.here();
+        if refuse_on_engine(&here.store(), None).is_err() {
+            // It would wait for itself; but it is alive.
+            return Health::IDLE;
+        }
+        let running = here.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mailbox = running.as_ref().map(|running| running.mailbox.clone());
+        drop(running);
+        let Some(mailbox) = mailbox.filter(|mailbox| !mailbox.is_closed()) else {
+            return Health::IDLE;
+        };
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        let sent = mailbox.send(Command::Health(reply));
+        drop(mailbox);
+        match sent.map(|()| answer.recv_timeout(PROBE)) {
+            Ok(Ok(health)) => health,
+            Ok(Err(RecvTimeoutError::Disconnected)) | Err(_) => Health::IDLE,
+            Ok(Err(RecvTimeoutError::Timeout)) => Health {
+                is_alive: false,
+                ..Health::IDLE
+            },
+        }
     }
 
     /// Takes a lock from its holder, if its last heartbeat is older than `stale`.

@@ -18,6 +18,7 @@ use tokio::task::unconstrained;
 
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
@@ -54,6 +55,8 @@ pub(super) enum Command {
     Sleep(Duration, oneshot::Sender<Result<()>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
     List(Arc<Pattern>, oneshot::Sender<Result<Vec<LockInfo>>>),
+    /// The caller waits for a moment, on a plain thread or not.
+    Health(std::sync::mpsc::SyncSender<Health>),
     Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
     /// No more locks: bodies go on for so long, and within so long after that all is released.
     Close {

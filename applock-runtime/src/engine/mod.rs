@@ -75,7 +75,7 @@
 //! Each imports from those before it, and none in a circle: `lease_time`, `lease`;
 //! `backoff`, `unfinished`, `farewell`, `waiters`; `mailbox` (commands, and the handle of a held lock);
 //! `state` (the three entries); `core` (the table, its timers and its outbox); `acquire`,
-//! `hold`, `release`, `send`, `shutdown`, `operator`, `wall_clock` (what happens);
+//! `hold`, `release`, `send`, `shutdown`, `health`, `operator`, `wall_clock` (what happens);
 //! `event_loop` (when); `handle` (the thread).
 
 mod acquire;
@@ -84,6 +84,7 @@ mod core;
 mod event_loop;
 mod farewell;
 mod handle;
+mod health;
 mod hold;
 mod lease;
 pub(crate) mod lease_time;

@@ -21,6 +21,7 @@ use crate::shown::shown;
 use crate::store::{Inspection, Store, StoreResult};
 
 use super::core::{Actor, Completion};
+use super::health::is_answer;
 use super::lease::Lease;
 use super::state::EntryState;
 
@@ -30,9 +31,10 @@ impl Actor {
         let opened = Arc::clone(&self.parts.store).open(self.parts.command_timeout);
         let store = self.parts.store.describe();
         self.spawn(async move {
-            let outcome = opened.await.map_err(|error| error.into_error(store, None));
-            let _ = reply.send(outcome);
-            Completion::Nothing
+            let outcome = opened.await;
+            let is_answered = is_answer(&outcome);
+            let _ = reply.send(outcome.map_err(|error| error.into_error(store, None)));
+            Completion::Asked(is_answered)
         });
     }
 
@@ -54,8 +56,9 @@ impl Actor {
         let reader = Arc::clone(&self.parts.store);
         self.spawn(async move {
             let outcome = read(&reader, &key, timeout).await;
+            let is_answered = is_answer(&outcome);
             let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
-            Completion::Nothing
+            Completion::Asked(is_answered)
         });
     }
 
@@ -80,10 +83,12 @@ impl Actor {
                 Either::Left((outcome, _)) => Some(outcome),
                 Either::Right(_) => None,
             };
-            if let Some(outcome) = listed {
-                let _ = reply.send(outcome.map_err(|error| error.into_error(store, None)));
-            }
-            Completion::Nothing
+            let Some(outcome) = listed else {
+                return Completion::Nothing;
+            };
+            let is_answered = is_answer(&outcome);
+            let _ = reply.send(outcome.map_err(|error| error.into_error(store, None)));
+            Completion::Asked(is_answered)
         });
     }
 
@@ -121,8 +126,9 @@ impl Actor {
                 Err(error) => Err(error),
             };
             let forced = Arc::clone(&lock);
+            let is_answered = is_answer(&outcome);
             let _ = reply.send(outcome.map_err(|error| error.into_error(store, Some(lock))));
-            Completion::Forced(forced)
+            Completion::Forced(forced, is_answered)
         });
     }
 

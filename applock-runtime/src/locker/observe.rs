@@ -1,11 +1,15 @@
-//! To be seen: which locks are held, and when one is free.
+//! To be seen: which locks are held, when one is free, and how the locker is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocking::block_on;
-use crate::engine::Validity;
+use crate::engine::lease_time::MIN_TTL;
+use crate::engine::{AcquireRequest, Validity, Wait};
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::info::LockInfo;
+use crate::key::Key;
 use crate::pattern::Wanted;
 
 use super::current::{self, NOT_REENTRANT};
@@ -55,6 +59,78 @@ impl AppLocker {
         }
     }
 
+    /// Whether locks can be taken: takes one that is nobody's (`applock-ping:INSTANCE`, under the
+    /// locker's prefix) and releases it, so it asks for each right that this needs, and for a server
+    /// that takes writes. For a readiness probe; `docs/PROBES.md` in the repository says what
+    /// belongs into which.
+    ///
+    /// On a cluster it asks one of the masters. In metrics it does not count.
+    ///
+    /// # Errors
+    ///
+    /// Why not: [`Error::Unavailable`], [`Error::Denied`], [`Error::Misconfigured`]; and
+    /// [`Error::Closed`] after a drain or a shutdown has begun. Two round trips, each up to the
+    /// command time-out (1 second). Cancellation safe: the lock is released.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
+    /// locker.ping().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn ping(&self) -> Result<()> {
+        let engine = self.engine().here();
+        let key = Key::of(self.prefix(), PING, Some(self.instance_id()))?;
+        let taken = engine
+            .acquire(AcquireRequest {
+                key,
+                owner: engine.new_owner(),
+                ttl: PING_TTL,
+                remember: MIN_TTL,
+                identity: Arc::clone(engine.identity()),
+                wait: Wait::Not,
+                at_least: None,
+                at_most: None,
+            })
+            .await;
+        match taken {
+            Ok(held) => held.release().await,
+            // A process of the same name does the same at this moment: the store has answered.
+            Err(Error::Busy(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// [`ping`](Self::ping) for plain threads: blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`ping`](Self::ping).
+    ///
+    /// ```
+    /// # let locker = applock::AppLocker::in_memory();
+    /// locker.ping_blocking()?;
+    /// # Ok::<(), applock::Error>(())
+    /// ```
+    pub fn ping_blocking(&self) -> Result<()> {
+        block_on(self.ping())
+    }
+
+    /// How this locker is, as far as it knows: no I/O, and nothing is sent to the store. For a
+    /// liveness probe: it asks the locker's background thread, which answers within microseconds,
+    /// and waits a quarter of a second for it at the most. Starts no thread.
+    ///
+    /// ```
+    /// # let locker = applock::AppLocker::in_memory();
+    /// assert!(locker.health().is_alive);
+    /// ```
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.engine().health()
+    }
+
     /// [`locks`](Self::locks) for plain threads: blocks.
     ///
     /// # Errors
@@ -70,6 +146,12 @@ impl AppLocker {
         block_on(self.locks(pattern))
     }
 }
+
+/// The application of the lock that a ping takes.
+const PING: &str = "applock-ping";
+
+/// Its lease, should its release be lost: no longer than a probe takes to come again.
+const PING_TTL: Duration = Duration::from_secs(5);
 
 /// Between two looks at a lock that is held: the first pause, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
