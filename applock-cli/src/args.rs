@@ -55,10 +55,13 @@ pub(crate) struct StoreArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(RunArgs),
+    Ls(LsArgs),
     Info(InfoArgs),
     Wait(WaitArgs),
     Release(ReleaseArgs),
     Check(CheckArgs),
+    Watch(WatchArgs),
+    Doctor(DoctorArgs),
     Completions(CompletionsArgs),
 }
 
@@ -144,10 +147,84 @@ pub(crate) struct RunArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+const LS: &str = "\
+Examples:
+  applock ls
+  applock ls 'QUEUE:billing:*'
+  applock ls --json | jq -r '.[] | select(.heartbeat_age_ms > 30000) | .key'
+
+The pattern is a glob for the whole key: * any text, ? one character, [a-c] one of these. Only locks
+under the prefix are listed. A user that may only read is enough; Redis is read with SCAN, a cluster
+at each of its masters. A last heartbeat in red is older than half of the lease.
+
+Exit codes: 0, also if there is none; 69, 77, 78 as ever.";
+
+/// Who holds what: since when, the last heartbeat, the time left, who waits
+#[derive(Clone, Debug, Args)]
+#[command(after_help = LS)]
+pub(crate) struct LsArgs {
+    /// Which keys [without it: all]
+    #[arg(value_name = "PATTERN", default_value = "*", hide_default_value = true)]
+    pub(crate) pattern: String,
+    /// For programs: one JSON array of holders
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const WATCH: &str = "\
+Examples:
+  applock watch
+  applock watch 'QUEUE:billing:*' --interval 200ms
+  applock watch --json | jq -c 'select(.event == \"expired\")'
+
+A line for each change: held, kept (at_least), released, expired, forced, over (the next one has it),
+silent (no heartbeat for half of the lease), waiting, unavailable, available. It looks once an
+--interval: a lock that is taken and released between two looks is not seen. Ends by Ctrl-C.";
+
+/// A line for each change
+#[derive(Clone, Debug, Args)]
+#[command(after_help = WATCH)]
+pub(crate) struct WatchArgs {
+    /// Which keys [without it: all]
+    #[arg(value_name = "PATTERN", default_value = "*", hide_default_value = true)]
+    pub(crate) pattern: String,
+    /// How often to look
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub(crate) interval: String,
+    /// For programs: a JSON object for each change
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const DOCTOR: &str = "\
+Examples:
+  applock doctor
+  applock doctor redis+sentinel://sentinel-1:26379,sentinel-2:26379/mymaster
+  applock doctor --json | jq '.[] | select(.level != \"ok\")'
+
+It looks at each server that has locks: whether it is reached, its version, its role, its clock, what
+it evicts, what survives a restart, its replicas, each right that a lock needs, and how long an answer
+takes. It takes a lock of its own and releases it, and leaves nothing behind.
+
+Exit codes: 0 all is well, 1 something is to be mended; 69, 77, 78 as ever.";
+
+/// Is the store fit for locks? Each finding with its remedy
+#[derive(Clone, Debug, Args)]
+#[command(after_help = DOCTOR)]
+pub(crate) struct DoctorArgs {
+    /// The store, in place of --url and APPLOCK_URL
+    #[arg(value_name = "URL")]
+    pub(crate) store: Option<String>,
+    /// For programs: one JSON array of findings
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 const INFO: &str = "\
 Examples:
   applock info --app reports
   applock info --app reports --json | jq .holder.host
+  applock info --app reports >/dev/null && echo 'it runs just now'
 
 Exit codes: 0 held, 1 free; 69, 77, 78 as ever.";
 

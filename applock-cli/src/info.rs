@@ -1,19 +1,17 @@
 //! `applock info`: who holds a lock, who waits for it, and how its last run ended.
 
+use applock_runtime::{LastHolding, LockInfo};
 use serde::Serialize;
 
 use crate::args::{InfoArgs, StoreArgs};
 use crate::exit::{self, Failure};
-use crate::view::{Holder, Run};
 use crate::{input, view};
 
 #[derive(Serialize)]
-struct Answer<'a> {
-    store: &'a str,
+struct Answer {
     held: bool,
-    waiters: u64,
-    holder: Option<Holder<'a>>,
-    last: Option<Run<'a>>,
+    holder: Option<LockInfo>,
+    last: Option<LastHolding>,
 }
 
 pub(crate) fn info(args: &InfoArgs, store: &StoreArgs) -> Result<u8, Failure> {
@@ -23,13 +21,8 @@ pub(crate) fn info(args: &InfoArgs, store: &StoreArgs) -> Result<u8, Failure> {
     let last = lock.last_holding_blocking()?;
     let code = if holder.is_some() { exit::OK } else { exit::NO };
     if args.json {
-        let answer = Answer {
-            store: &locker.store(),
-            held: holder.is_some(),
-            waiters: holder.as_ref().and_then(|info| info.waiters()).unwrap_or(0),
-            holder: holder.as_ref().map(Holder::of),
-            last: last.as_ref().map(Run::of),
-        };
+        let held = holder.is_some();
+        let answer = Answer { held, holder, last };
         crate::print(view::json(&answer)?)?;
         return Ok(code);
     }

@@ -6,20 +6,24 @@
 //! | `input` | its values, judged before anything is done |
 //! | `exit` | the exit codes, and the line that goes with them |
 //! | `run/` | a command under a lock: two processes that look after it |
-//! | `info`, `wait`, `release`, `check` | one file for each of the small commands |
-//! | `view` | how a holder and a run are shown: to people, and as JSON |
+//! | `info`, `ls`, `wait`, `watch`, `release`, `check` | one file for each of the small commands |
+//! | `doctor/` | whether a store is fit for locks |
+//! | `view` | how people are shown holders, runs, lengths and tables |
 
 mod args;
 mod check;
+mod doctor;
 mod exit;
 mod info;
 mod input;
 mod log;
+mod ls;
 mod release;
 #[cfg(unix)]
 mod run;
 mod view;
 mod wait;
+mod watch;
 
 use std::io::Write as _;
 
@@ -49,6 +53,9 @@ fn carry_out(cli: &Cli) -> Result<u8, Failure> {
     let store = &cli.store;
     match &cli.command {
         Command::Run(args) => run_under_lock(args, store),
+        Command::Ls(args) => ls::ls(args, store),
+        Command::Watch(args) => watch::watch(args, store),
+        Command::Doctor(args) => doctor::doctor(args, store),
         Command::Info(args) => info::info(args, store),
         Command::Wait(args) => wait::wait(args, store),
         Command::Release(args) => release::release(args, store),
@@ -92,4 +99,17 @@ fn print(text: impl std::fmt::Display) -> Result<(), Failure> {
         )),
         _ => Ok(()),
     }
+}
+
+/// The same for a command that has no end of its own: when nobody reads any more, it ends.
+fn print_on(text: impl std::fmt::Display) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = write!(out, "{text}").and_then(|()| out.flush());
+    written.map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => std::process::exit(i32::from(exit::OK)),
+        _ => Failure::new(
+            exit::FAILED,
+            format!("the output can't be written: {error}"),
+        ),
+    })
 }

@@ -1,97 +1,14 @@
-//! How a holder and a run are shown: in a few lines to people, as JSON to programs.
-//!
-//! The JSON is a promise: docs/ON_CALL.md lists its fields, and a test compares them. Fields may be
-//! added; none changes its meaning.
+//! How holders and runs are shown to people: dates, lengths, colours, tables. What programs read is
+//! the library's own JSON.
 
+use std::io::IsTerminal as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use applock_runtime::__private::shown_text;
-use applock_runtime::{LastHolding, LockInfo};
+use applock_runtime::LastHolding;
 use serde::Serialize;
 
 use crate::exit::{self, Failure};
-
-/// A holder.
-#[derive(Debug, Serialize)]
-pub(crate) struct Holder<'a> {
-    /// Another program's key.
-    foreign: bool,
-    /// `at_least` keeps the lock, and nothing runs.
-    kept: bool,
-    owner: &'a str,
-    token: Option<u64>,
-    app: Option<&'a str>,
-    name: Option<&'a str>,
-    function: Option<&'a str>,
-    instance: &'a str,
-    host: &'a str,
-    pid: Option<u32>,
-    acquired_at: Option<String>,
-    held_ms: Option<u64>,
-    heartbeat_age_ms: Option<u64>,
-    remaining_ms: Option<u64>,
-    ttl_ms: Option<u64>,
-}
-
-impl<'a> Holder<'a> {
-    pub(crate) fn of(info: &'a LockInfo) -> Self {
-        Self {
-            foreign: info.is_foreign(),
-            kept: info.ended_at().is_some(),
-            owner: info.owner_id(),
-            token: info.fencing_token(),
-            app: info.application(),
-            name: info.name(),
-            function: info.function(),
-            instance: info.instance_id(),
-            host: info.host(),
-            pid: info.pid(),
-            acquired_at: info.acquired_at().map(date_ms),
-            held_ms: info.held_for().map(millis),
-            heartbeat_age_ms: info.heartbeat_age().map(millis),
-            remaining_ms: info.remaining().map(millis),
-            ttl_ms: info.ttl().map(millis),
-        }
-    }
-}
-
-/// A run.
-#[derive(Debug, Serialize)]
-pub(crate) struct Run<'a> {
-    owner: &'a str,
-    token: u64,
-    instance: &'a str,
-    host: &'a str,
-    pid: Option<u32>,
-    from: String,
-    until: Option<String>,
-    /// How it ended, in words: `released`, `expired`…; `still held`.
-    ending: String,
-}
-
-impl<'a> Run<'a> {
-    pub(crate) fn of(run: &'a LastHolding) -> Self {
-        Self {
-            owner: &run.owner_id,
-            token: run.fencing_token,
-            instance: &run.instance_id,
-            host: &run.host,
-            pid: run.pid,
-            from: date_ms(run.from),
-            until: run.until.map(date_ms),
-            ending: run.ending.to_string(),
-        }
-    }
-}
-
-fn millis(length: Duration) -> u64 {
-    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A time for programs.
-fn date_ms(at: SystemTime) -> String {
-    humantime::format_rfc3339_millis(at).to_string()
-}
 
 /// A time for people.
 pub(crate) fn date(at: SystemTime) -> String {
@@ -153,4 +70,109 @@ pub(crate) fn json(answer: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string(answer)
         .map_err(|error| Failure::new(exit::FAILED, format!("no JSON: {error}")))?;
     Ok(text + "\n")
+}
+
+/// What a part of a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Plain,
+    Heading,
+    Good,
+    Warning,
+    Bad,
+}
+
+/// Colours, where standard output is a terminal that has them and `NO_COLOR` is not set
+/// (no-color.org).
+#[derive(Clone, Copy)]
+pub(crate) struct Paint(bool);
+
+impl Paint {
+    pub(crate) fn of_stdout() -> Self {
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self(std::io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb)
+    }
+
+    pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Plain => return text.to_owned(),
+            Tone::Heading => "1",
+            Tone::Good => "32",
+            Tone::Warning => "33",
+            Tone::Bad => "31",
+        };
+        if self.0 {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Rows in columns that are as wide as their widest cell. The first row is the heading.
+pub(crate) fn table(rows: &[Vec<(Tone, String)>], paint: Paint) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells
+            .map(|(_, text)| text.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (tone, text)) in row.iter().enumerate() {
+            line.push_str(&paint.paint(*tone, text));
+            if column + 1 < row.len() {
+                let width = widths.get(column).copied().unwrap_or(0);
+                let missing = width.saturating_sub(text.chars().count());
+                line.push_str(&" ".repeat(missing + 2));
+            }
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_has_two_units_at_the_most() {
+        for (seconds, expected) in [
+            (0.25, "0.2s"),
+            (9.96, "10.0s"),
+            (10.0, "10s"),
+            (125.0, "2m 5s"),
+            (3_600.0, "1h"),
+            (90_061.0, "1d 1h"),
+            (86_400.0 * 400.0, "400d"),
+        ] {
+            assert_eq!(length(Duration::from_secs_f64(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell_whatever_the_colour() {
+        let rows = vec![
+            vec![
+                (Tone::Heading, "KEY".into()),
+                (Tone::Heading, "HOLDER".into()),
+            ],
+            vec![(Tone::Bad, "a-long-one".into()), (Tone::Plain, "b".into())],
+        ];
+        assert_eq!(
+            table(&rows, Paint(false)),
+            "KEY         HOLDER\na-long-one  b\n"
+        );
+        let painted = table(&rows, Paint(true));
+        let bare = painted.replace("\u{1b}[31m", "").replace("\u{1b}[1m", "");
+        assert_eq!(bare.replace("\u{1b}[0m", ""), table(&rows, Paint(false)));
+        assert_ne!(painted, bare);
+    }
 }

@@ -1,30 +1,26 @@
 //! `applock wait`: until a lock is free, taking nothing.
 
-use std::time::{Duration, Instant};
-
 use crate::args::{StoreArgs, WaitArgs};
 use crate::exit::{self, Failure};
 use crate::input;
-
-/// Between two looks: the first pause, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) fn wait(args: &WaitArgs, store: &StoreArgs) -> Result<u8, Failure> {
     let longest = input::optional("--timeout", args.timeout.as_ref())?;
     let locker = input::locker(store)?;
     let lock = input::lock(&locker, &args.lock);
-    let begun = Instant::now();
-    let mut pause = FIRST_PAUSE;
-    while let Some(holder) = lock.info_blocking()? {
-        let left = longest.map(|longest| longest.saturating_sub(begun.elapsed()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(Failure::new(exit::BUSY, format!("busy: {holder}")));
-        }
-        // Its lease may end before the next look.
-        let end = holder.remaining().unwrap_or(LONGEST_PAUSE).max(FIRST_PAUSE);
-        std::thread::sleep(pause.min(end).min(left.unwrap_or(LONGEST_PAUSE)));
-        pause = (pause * 2).min(LONGEST_PAUSE);
+    // A store that is not there from the start is a mistake rather than a failure that passes.
+    if lock.info_blocking()?.is_none() {
+        return Ok(exit::OK);
     }
-    Ok(exit::OK)
+    let is_free = match longest {
+        Some(longest) => lock.until_free_within_blocking(longest)?,
+        None => {
+            lock.until_free_blocking()?;
+            true
+        }
+    };
+    match lock.info_blocking()?.filter(|_| !is_free) {
+        Some(holder) => Err(Failure::new(exit::BUSY, format!("busy: {holder}"))),
+        None => Ok(exit::OK),
+    }
 }

@@ -10,8 +10,10 @@
 #![cfg(target_os = "linux")]
 
 mod bad_input;
+mod doctor;
 mod ends;
 mod exit_codes;
+mod seen;
 mod signals;
 mod support;
 mod under_lock;

@@ -1,7 +1,8 @@
 //! Runs the command, and looks at the processes that come of it.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -59,7 +60,7 @@ pub fn err(output: &Output) -> String {
 /// A running `applock`, whose command tells us things on its standard output.
 pub struct Running {
     process: Child,
-    says: BufReader<ChildStdout>,
+    says: Receiver<String>,
 }
 
 impl Running {
@@ -69,24 +70,37 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .expect("applock runs");
-        let says = BufReader::new(process.stdout.take().expect("its output"));
+        let out = process.stdout.take().expect("its output");
+        let (tell, says) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if tell.send(line).is_err() {
+                    break;
+                }
+            }
+        });
         Self { process, says }
     }
 
     /// The next line of the command.
     #[track_caller]
     pub fn says(&mut self) -> String {
-        let mut line = String::new();
-        let length = self.says.read_line(&mut line).expect("its output");
-        assert!(length > 0, "the command has ended without a word");
-        line.trim_end().to_owned()
+        match self.says.recv_timeout(LONGEST) {
+            Ok(line) => line,
+            Err(error) => panic!("the command says nothing: {error}"),
+        }
     }
 
     /// All that is still said, by whatever has the output open.
     pub fn rest(&mut self) -> String {
         let mut rest = String::new();
-        self.says.read_to_string(&mut rest).expect("its output");
-        rest
+        loop {
+            match self.says.recv_timeout(LONGEST) {
+                Ok(line) => rest.push_str(&line),
+                Err(RecvTimeoutError::Disconnected) => return rest,
+                Err(error) => panic!("the output is open still: {error}"),
+            }
+        }
     }
 
     pub fn pid(&self) -> Pid {
@@ -103,6 +117,10 @@ impl Running {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("it runs");
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().expect("its state").is_some()
     }
 
     /// Its exit code, when it has ended.

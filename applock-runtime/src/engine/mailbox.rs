@@ -22,7 +22,7 @@ use crate::health::Health;
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
-use crate::store::{Identity, Inspection, OwnerId, StoreError, StoreErrorKind};
+use crate::store::{Identity, Inspection, OwnerId, Said, StoreError, StoreErrorKind};
 
 use super::farewell::{Leaving, leave};
 use super::lease::{Lease, Validity};
@@ -55,6 +55,7 @@ pub(super) enum Command {
     Sleep(Duration, oneshot::Sender<Result<()>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
     List(Arc<Pattern>, oneshot::Sender<Result<Vec<LockInfo>>>),
+    AskEach(Vec<String>, oneshot::Sender<Result<Vec<Said>>>),
     /// The caller waits for a moment, on a plain thread or not.
     Health(std::sync::mpsc::SyncSender<Health>),
     Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
