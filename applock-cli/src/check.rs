@@ -7,7 +7,7 @@ use applock_runtime::{Ending, Error, LastHolding};
 use crate::args::{CheckArgs, StoreArgs};
 use crate::exit::Failure;
 use crate::view::{ago, length};
-use crate::{exit, input, view};
+use crate::{exit, input, output, view};
 
 /// The plugin convention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(crate) fn check(args: &CheckArgs, store: &StoreArgs) -> Result<u8, Failure> 
         State::Critical => "CRITICAL",
         State::Unknown => "UNKNOWN",
     };
-    crate::print(format_args!("{word} - {text}\n"))?;
+    output::print(format_args!("{word} - {text}\n"))?;
     Ok(state as u8)
 }
 

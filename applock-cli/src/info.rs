@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::args::{InfoArgs, StoreArgs};
 use crate::exit::{self, Failure};
-use crate::{input, view};
+use crate::{input, output, view};
 
 #[derive(Serialize)]
 struct Answer {
@@ -23,7 +23,7 @@ pub(crate) fn info(args: &InfoArgs, store: &StoreArgs) -> Result<u8, Failure> {
     if args.json {
         let held = holder.is_some();
         let answer = Answer { held, holder, last };
-        crate::print(view::json(&answer)?)?;
+        output::print(view::json(&answer)?)?;
         return Ok(code);
     }
     let mut text = String::new();
@@ -39,6 +39,6 @@ pub(crate) fn info(args: &InfoArgs, store: &StoreArgs) -> Result<u8, Failure> {
         None if holder.is_none() => text.push_str("no run is remembered\n"),
         None => {}
     }
-    crate::print(text)?;
+    output::print(text)?;
     Ok(code)
 }

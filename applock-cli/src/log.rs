@@ -1,6 +1,7 @@
 //! What the library logs, on standard error: what a person wants to read beside the output of a
 //! nightly job. Warnings, unless `APPLOCK_LOG` says otherwise.
 
+use crate::output;
 use log::{LevelFilter, Log, Metadata, Record};
 
 struct Stderr;
@@ -12,7 +13,7 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            crate::say(format_args!(
+            output::say(format_args!(
                 "{}: {}",
                 record.level().as_str().to_lowercase(),
                 record.args()

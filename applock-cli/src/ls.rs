@@ -6,18 +6,18 @@ use applock_runtime::LockInfo;
 use crate::args::{LsArgs, StoreArgs};
 use crate::exit::{self, Failure};
 use crate::view::{Paint, Tone, length, table};
-use crate::{input, view};
+use crate::{input, output, view};
 
 pub(crate) fn ls(args: &LsArgs, store: &StoreArgs) -> Result<u8, Failure> {
     let locker = input::locker(store)?;
     let locks = locker.locks_blocking(&args.pattern)?;
     if args.json {
-        crate::print(view::json(&locks)?)?;
+        output::print(view::json(&locks)?)?;
         return Ok(exit::OK);
     }
     if locks.is_empty() {
         // Not on standard output: there `wc -l` counts locks.
-        crate::say("no lock is held");
+        output::say("no lock is held");
         return Ok(exit::OK);
     }
     let heading = [
@@ -36,7 +36,7 @@ pub(crate) fn ls(args: &LsArgs, store: &StoreArgs) -> Result<u8, Failure> {
             .collect(),
     ];
     rows.extend(locks.iter().map(row));
-    crate::print(table(&rows, Paint::of_stdout()))?;
+    output::print(table(&rows, Paint::of_stdout()))?;
     Ok(exit::OK)
 }
 

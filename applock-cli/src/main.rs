@@ -5,6 +5,7 @@
 //! | `args` | the command line, and what its help teaches |
 //! | `input` | its values, judged before anything is done |
 //! | `exit` | the exit codes, and the line that goes with them |
+//! | `output` | what is written, and to whom |
 //! | `run/` | a command under a lock: two processes that look after it |
 //! | `info`, `ls`, `wait`, `watch`, `release`, `check` | one file for each of the small commands |
 //! | `doctor/` | whether a store is fit for locks |
@@ -18,14 +19,13 @@ mod info;
 mod input;
 mod log;
 mod ls;
+mod output;
 mod release;
 #[cfg(unix)]
 mod run;
 mod view;
 mod wait;
 mod watch;
-
-use std::io::Write as _;
 
 use clap::CommandFactory as _;
 
@@ -35,15 +35,15 @@ use exit::Failure;
 fn main() {
     let code = match args::parse() {
         Ok(Parsed::Command(cli)) => carry_out(&cli),
-        Ok(Parsed::Text(text)) => print(text).map(|()| exit::OK),
+        Ok(Parsed::Text(text)) => output::print(text).map(|()| exit::OK),
         Ok(Parsed::Usage(text)) => {
-            let _ = write!(std::io::stderr(), "{text}");
+            output::complain(text);
             Ok(exit::USAGE)
         }
         Err(failure) => Err(failure),
     };
     let code = code.unwrap_or_else(|failure| {
-        say(&failure.text);
+        output::say(&failure.text);
         failure.code
     });
     std::process::exit(i32::from(code));
@@ -63,7 +63,7 @@ fn carry_out(cli: &Cli) -> Result<u8, Failure> {
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "applock", &mut script);
-            print(String::from_utf8_lossy(&script))?;
+            output::print(String::from_utf8_lossy(&script))?;
             Ok(exit::OK)
         }
     }
@@ -80,36 +80,4 @@ fn run_under_lock(_: &args::RunArgs, _: &StoreArgs) -> Result<u8, Failure> {
         exit::FAILED,
         "this system has no process groups, so no command can be run under a lock here",
     ))
-}
-
-/// One line to standard error.
-fn say(text: impl std::fmt::Display) {
-    // Nobody may listen any more.
-    let _ = writeln!(std::io::stderr(), "applock: {text}");
-}
-
-/// To standard output. A reader that has heard enough (`| head`) is no failure.
-fn print(text: impl std::fmt::Display) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    let written = write!(out, "{text}").and_then(|()| out.flush());
-    match written {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
-            exit::FAILED,
-            format!("the output can't be written: {error}"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// The same for a command that has no end of its own: when nobody reads any more, it ends.
-fn print_on(text: impl std::fmt::Display) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    let written = write!(out, "{text}").and_then(|()| out.flush());
-    written.map_err(|error| match error.kind() {
-        std::io::ErrorKind::BrokenPipe => std::process::exit(i32::from(exit::OK)),
-        _ => Failure::new(
-            exit::FAILED,
-            format!("the output can't be written: {error}"),
-        ),
-    })
 }

@@ -2,7 +2,7 @@
 
 use crate::args::{ReleaseArgs, StoreArgs};
 use crate::exit::{self, Failure, quoted};
-use crate::input;
+use crate::{input, output};
 
 pub(crate) fn release(args: &ReleaseArgs, store: &StoreArgs) -> Result<u8, Failure> {
     let stale = input::optional("--stale", args.stale.as_ref())?;
@@ -33,6 +33,6 @@ pub(crate) fn release(args: &ReleaseArgs, store: &StoreArgs) -> Result<u8, Failu
     if released && !reason.is_empty() {
         line.push_str(&format!("; reason: {}", quoted(reason)));
     }
-    crate::print(format_args!("{line}\n"))?;
+    output::print(format_args!("{line}\n"))?;
     Ok(if released { exit::OK } else { exit::NO })
 }

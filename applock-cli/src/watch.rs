@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::args::{StoreArgs, WatchArgs};
 use crate::exit::Failure;
 use crate::view::{Paint, Tone, length};
-use crate::{input, ls, view};
+use crate::{input, ls, output, view};
 
 /// A change, as programs read it.
 #[derive(Serialize)]
@@ -208,11 +208,11 @@ impl Watch {
                 run,
                 error,
             };
-            return crate::print_on(view::json(&change)?);
+            return output::print_on(view::json(&change)?);
         }
         let event = self.paint.paint(tone, &format!("{event:<11}"));
         let key = holder.map_or(String::new(), |info| shown_text(info.key()) + "  ");
         let text = error.as_deref().unwrap_or(text);
-        crate::print_on(format_args!("{}  {event}  {key}{text}\n", view::date(now)))
+        output::print_on(format_args!("{}  {event}  {key}{text}\n", view::date(now)))
     }
 }

@@ -3,77 +3,28 @@
 //! | file | what is looked at |
 //! |---|---|
 //! | here | whether the store can be reached and takes a lock; what is done with findings |
+//! | `finding` | what a finding is, and how the servers are asked |
 //! | `server` | what a server says of itself: version, role, eviction, persistence, replicas, memory |
 //! | `rights` | each right that a lock needs, by a command that changes nothing that stays |
 //!
 //! It asks over the library's own connections, so what it reaches is what a program would reach:
 //! also the master that sentinels name, and each master of a cluster.
 
+mod finding;
 mod rights;
 mod server;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use applock_runtime::__private::{ServerAnswer, ask_each_server, shown_text};
+use applock_runtime::__private::{ServerAnswer, shown_text};
 use applock_runtime::{AppLocker, Error};
-use serde::Serialize;
 
 use crate::args::{DoctorArgs, StoreArgs};
 use crate::exit::{self, Failure};
 use crate::view::{Paint, Tone};
-use crate::{input, view};
+use crate::{input, output, view};
 
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    Ok,
-    /// Worth knowing, and right for some.
-    Note,
-    /// Locks work, and may be lost by what is told.
-    Warning,
-    /// Locks do not work as they should.
-    Problem,
-}
-
-/// What was found.
-#[derive(Debug, Serialize)]
-struct Finding {
-    level: Level,
-    /// The server; `None`: the store as a whole.
-    server: Option<String>,
-    /// A word: `reach`, `version`, `eviction`…
-    about: &'static str,
-    what: String,
-    /// What to do; empty where there is nothing to do.
-    remedy: String,
-}
-
-impl Finding {
-    fn new(level: Level, about: &'static str, what: impl Into<String>) -> Self {
-        Self {
-            level,
-            server: None,
-            about,
-            what: what.into(),
-            remedy: String::new(),
-        }
-    }
-
-    fn ok(about: &'static str, what: impl Into<String>) -> Self {
-        Self::new(Level::Ok, about, what)
-    }
-
-    fn remedy(self, remedy: impl Into<String>) -> Self {
-        let remedy = remedy.into();
-        Self { remedy, ..self }
-    }
-
-    fn at(self, server: &str) -> Self {
-        let server = Some(server.to_owned());
-        Self { server, ..self }
-    }
-}
+use finding::{Finding, Level, ask, brief};
 
 /// How far a server's clock may be off without a word. Leases are judged by no client's wall clock;
 /// what people read is.
@@ -106,9 +57,9 @@ pub(crate) fn doctor(args: &DoctorArgs, store: &StoreArgs) -> Result<u8, Failure
         },
     };
     if args.json {
-        crate::print(view::json(&findings)?)?;
+        output::print(view::json(&findings)?)?;
     } else {
-        crate::print(told(&about, &findings))?;
+        output::print(told(&about, &findings))?;
     }
     Ok(code)
 }
@@ -221,27 +172,6 @@ fn examine(locker: &AppLocker) -> Result<Vec<Finding>, Error> {
     findings.extend(latencies(locker)?);
     findings.extend(rights::judge(locker)?);
     Ok(findings)
-}
-
-/// What each server says to a command. A command that leaves out a server would be read as well:
-/// where one can't be asked, that is the answer.
-fn ask(locker: &AppLocker, words: &[&str]) -> Result<Vec<ServerAnswer>, Error> {
-    let words = words.iter().map(|word| (*word).to_owned()).collect();
-    let mut said = ask_each_server(locker, words)?;
-    // A server without a name of its own is the one of the URL.
-    for one in &mut said {
-        one.server = shown_text(&one.server);
-    }
-    Ok(said)
-}
-
-fn brief(error: &Error) -> String {
-    match error {
-        Error::Unavailable(fault) | Error::Denied(fault) | Error::Misconfigured(fault) => {
-            fault.what.to_string()
-        }
-        other => other.to_string(),
-    }
 }
 
 /// How far each server's clock is from ours: half of the answer's time is its way back.

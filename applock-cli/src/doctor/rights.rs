@@ -5,7 +5,7 @@
 use applock_runtime::__private::{ServerAnswer, keys_of};
 use applock_runtime::{AppLocker, Error};
 
-use super::{Finding, Level, ask, brief};
+use super::finding::{Finding, Level, ask, brief};
 
 /// Without these, waiters poll; without that, `applock ls` has nothing to list.
 const OPTIONAL: [(&str, &str); 5] = [

@@ -2,7 +2,7 @@
 
 use applock_runtime::__private::shown_text;
 
-use super::{Finding, Level};
+use super::finding::{Finding, Level};
 
 /// The oldest Redis that does all that the scripts ask for.
 const OLDEST: (u32, u32) = (6, 2);

@@ -31,7 +31,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::args::{RunArgs, StoreArgs};
 use crate::exit::{self, Failure};
-use crate::input;
+use crate::{input, output};
 
 use keeper::{Keeper, Orders};
 use message::{FromKeeper, Start, ToKeeper};
@@ -116,7 +116,7 @@ impl Plan {
 
     fn say(&self, text: impl std::fmt::Display) {
         if !self.quiet {
-            crate::say(text);
+            output::say(text);
         }
     }
 

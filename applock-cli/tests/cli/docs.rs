@@ -68,7 +68,10 @@ fn each_command_for_people_on_call_does_what_it_says() {
             "redis-cli" => {
                 let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
                 let answer = server.try_run::<redis::Value>(&words);
-                assert!(!matches!(answer, Ok(redis::Value::Nil) | Err(_)), "{line}: {answer:?}");
+                assert!(
+                    !matches!(answer, Ok(redis::Value::Nil) | Err(_)),
+                    "{line}: {answer:?}"
+                );
             }
             other => panic!("{other}: neither applock nor redis-cli"),
         }
@@ -83,9 +86,16 @@ fn each_command_for_people_on_call_does_what_it_says() {
 /// The words in back-ticks of the lines that begin so.
 fn documented(begin: &str) -> BTreeSet<String> {
     let from = ON_CALL.find(begin).unwrap_or_else(|| panic!("{begin}"));
-    let item = ON_CALL[from + begin.len()..].split("\n\n").next().unwrap_or_default();
+    let item = ON_CALL[from + begin.len()..]
+        .split("\n\n")
+        .next()
+        .unwrap_or_default();
     let item = item.split("\n- ").next().unwrap_or_default();
-    item.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    item.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn fields(value: &Value) -> BTreeSet<String> {
@@ -104,7 +114,10 @@ fn the_json_has_the_fields_that_are_promised() {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     };
     let info = json("info --app jobs --json");
-    assert_eq!(fields(&info), ["held", "holder", "last"].map(str::to_owned).into());
+    assert_eq!(
+        fields(&info),
+        ["held", "holder", "last"].map(str::to_owned).into()
+    );
     assert_eq!(fields(&info["holder"]), documented("- A holder: "));
     assert_eq!(fields(&info["last"]), documented("- A run: "));
     assert_eq!(fields(&json("ls --json")[0]), documented("- A holder: "));
@@ -130,7 +143,9 @@ fn the_cron_line_of_the_readme_runs_on_one_machine_and_the_others_say_nothing() 
     let program = home.path().join("nightly-report");
     fs::write(&program, "#!/bin/sh\necho ran >> \"$HOME/runs\"\n").expect("a program");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
-    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_applock")).parent().expect("a folder");
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_applock"))
+        .parent()
+        .expect("a folder");
     // What cron gives a job: no terminal, and next to no environment.
     let started: Vec<_> = (0..5)
         .map(|_| {
@@ -138,7 +153,10 @@ fn the_cron_line_of_the_readme_runs_on_one_machine_and_the_others_say_nothing() 
                 .args(["-c", &command])
                 .env_clear()
                 .env("HOME", home.path())
-                .env("PATH", format!("{}:{}:/usr/bin:/bin", home.path().display(), bin.display()))
+                .env(
+                    "PATH",
+                    format!("{}:{}:/usr/bin:/bin", home.path().display(), bin.display()),
+                )
                 .env("APPLOCK_URL", server.url())
                 .current_dir(home.path())
                 .stdin(Stdio::null())
@@ -151,7 +169,10 @@ fn the_cron_line_of_the_readme_runs_on_one_machine_and_the_others_say_nothing() 
     for job in started {
         let said = job.wait_with_output().expect("its end");
         // Whatever it said, cron would send as a mail.
-        assert_eq!((said.status.code(), out(&said), err(&said)), (Some(0), String::new(), String::new()));
+        assert_eq!(
+            (said.status.code(), out(&said), err(&said)),
+            (Some(0), String::new(), String::new())
+        );
     }
     let runs = fs::read_to_string(home.path().join("runs")).expect("it ran");
     assert_eq!(runs, "ran\n");

@@ -112,6 +112,19 @@ fn an_applock_that_stands_still_does_not_leave_the_command_without_a_lease() {
 }
 
 #[test]
+fn a_command_that_stands_still_is_told_of_the_loss_too() {
+    let server = RedisServer::start();
+    let script = "trap 'echo told; exit' TERM; echo $$; while :; do sleep 0.02; done";
+    let mut running = Running::start(&mut run(&server.url(), "--kill-after 1h", script));
+    let command = pid(&running.says());
+    kill_process(command, Signal::STOP).expect("it runs");
+    let release = "release --app jobs --force --reason test";
+    assert_eq!(code(&mut applock(&server.url(), release)), Some(0));
+    assert_eq!(running.says(), "told");
+    assert_eq!(running.ends(), Some(76));
+}
+
+#[test]
 fn a_long_command_outlasts_many_leases() {
     let server = RedisServer::start();
     assert_eq!(

@@ -10,6 +10,7 @@
 #![cfg(target_os = "linux")]
 
 mod bad_input;
+mod docs;
 mod doctor;
 mod ends;
 mod exit_codes;
