@@ -1,7 +1,7 @@
 //! A scheduled job on two schedulers that fire at the same second: it runs once a
 //! second, not twice.
 //!
-//! The job takes a moment only, so without `at_least` the scheduler whose clock is a
+//! The job takes a moment only, so without `every` the scheduler whose clock is a
 //! little behind would find the lock free again, and run the job a second time.
 //!
 //! `cargo run --example cron` needs no server; `APPLOCK_URL=redis://127.0.0.1:6379` in
@@ -15,8 +15,7 @@ use tokio_cron_scheduler::{Job, JobScheduler};
 
 const EVERY_SECOND: &str = "* * * * * *";
 
-/// Half of the interval: more than the clocks differ, and over when the next run is due.
-#[singleton(app = "cron-example", ttl = 10, at_least = "500ms", locker = server)]
+#[singleton(app = "cron-example", ttl = 10, every = "1s", locker = server)]
 async fn tidy_up(server: &AppLocker) -> Result<(), Error> {
     println!("{} tidies up", server.instance_id());
     Ok(())
@@ -25,6 +24,11 @@ async fn tidy_up(server: &AppLocker) -> Result<(), Error> {
 async fn fire(server: AppLocker) {
     match tidy_up(&server).await {
         Ok(()) => (),
+        Err(Error::AlreadyRan(run)) => println!(
+            "  {} leaves it to {}",
+            server.instance_id(),
+            run.instance_id
+        ),
         Err(Error::Busy(holder)) => println!(
             "  {} leaves it to {}",
             server.instance_id(),

@@ -96,8 +96,8 @@
 pub use applock_macros::singleton;
 pub use applock_runtime::{
     AppLocker, Builder, Ending, Error, ErrorKind, Health, InvalidInput, LastHolding, Lock,
-    LockGuard, LockInfo, Loss, MemoryStore, Refusal, Result, StoreFault, StoreSource, URL_VARIABLE,
-    clock, current, drain, drain_blocking, init, shutdown, shutdown_blocking,
+    LockGuard, LockInfo, Loss, MemoryStore, Refusal, Result, StoreFault, StoreSource, Tick,
+    URL_VARIABLE, clock, current, drain, drain_blocking, init, shutdown, shutdown_blocking,
 };
 
 #[doc(hidden)]

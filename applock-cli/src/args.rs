@@ -84,10 +84,11 @@ Examples:
   applock run --app reports -- ./nightly-report
       On one machine at a time. Where another one is at it: exit code 75, and a line that says who.
 
-  17 3 * * *  applock run --app reports --at-least 30s --ok-if-busy -- nightly-report
+  17 3 * * *  applock run --app reports --every 24h --ok-if-busy -- nightly-report
       A line of every machine's crontab. One machine runs it; for the others that is no error, and
-      they say nothing. --at-least keeps the lock for 30 seconds, however short the job is: choose it
-      longer than the machines' clocks differ, and shorter than the time between two runs.
+      they say nothing. --every has the store refuse a second run of the same night, however short
+      the job is and however far the machines' clocks differ. With --retry-failed another machine
+      may take up a run that failed. Without a fixed rhythm, --at-least 30s does much the same.
 
   applock run --app deploy --wait 10m -- sh -c 'migrate && restart'
       Waits for its turn: first come, first served, over all machines.
@@ -104,7 +105,8 @@ The command:
 Exit codes:
   those of the command (128 + n if signal n ended it), and
   69   the store can't be reached       77   the store refused us
-  75   another holder has the lock      78   a value that can't be used
+  75   another holder has the lock, or   78   a value that can't be used
+       it already ran (--every)
   76   the lease was lost               125  applock itself failed
   126  the command can't be run         127  there is no such command";
 
@@ -120,6 +122,13 @@ pub(crate) struct RunArgs {
     /// How long to wait while another holder has the lock: a time, or `forever`
     #[arg(long, value_name = "TIME")]
     pub(crate) wait: Option<String>,
+    /// Once in so long: refused, as by another holder, if the last run began less than nine tenths of
+    /// that ago, by the store's clock
+    #[arg(long, value_name = "TIME")]
+    pub(crate) every: Option<String>,
+    /// With --every: a run that failed does not count
+    #[arg(long, requires = "every")]
+    pub(crate) retry_failed: bool,
     /// Keep the lock for at least so long from the start, however soon the command ends
     #[arg(long, value_name = "TIME")]
     pub(crate) at_least: Option<String>,
@@ -177,7 +186,7 @@ Examples:
   applock watch 'QUEUE:billing:*' --interval 200ms
   applock watch --json | jq -c 'select(.event == \"expired\")'
 
-A line for each change: held, kept (at_least), released, expired, forced, over (the next one has it),
+A line for each change: held, kept (at_least), ok, failed, released, lost, expired, forced, over (the next one has it),
 silent (no heartbeat for half of the lease), waiting, unavailable, available. It looks once an
 --interval: a lock that is taken and released between two looks is not seen. Ends by Ctrl-C.";
 
@@ -291,10 +300,13 @@ Examples:
   applock check --app reports --max-age 25h
       For a daily job: did the last run begin within 25 hours, and end as it should?
 
+  applock check --app reports --max-age 25h --must-succeed
+      Did one succeed within 25 hours, whatever came of the last one?
+
 Exit codes, as monitors have them:
   0 OK        a run began within --max-age, and goes on or ended as it should
-  1 WARNING   it began in time, and was lost, or ended by force
-  2 CRITICAL  no run began within --max-age
+  1 WARNING   it began in time, and failed, was lost, or was ended by force
+  2 CRITICAL  no run began within --max-age; with --must-succeed: none that ended well
   3 UNKNOWN   the store can't be reached, or refuses us
   64 and 78 are a mistake in the command line, which a monitor shows as unknown, too.";
 
@@ -307,6 +319,9 @@ pub(crate) struct CheckArgs {
     /// How long ago the last run may have begun
     #[arg(long, value_name = "TIME")]
     pub(crate) max_age: String,
+    /// It has to have ended well
+    #[arg(long)]
+    pub(crate) must_succeed: bool,
 }
 
 /// Prints the completion of a shell

@@ -22,8 +22,13 @@ pub(crate) fn check(args: &CheckArgs, store: &StoreArgs) -> Result<u8, Failure> 
     let most = input::length("--max-age", &args.max_age)?;
     let locker = input::locker(store)?;
     let lock = input::lock(&locker, &args.lock);
-    let (state, text) = match lock.last_holding_blocking() {
-        Ok(last) => judge(last.as_ref(), most),
+    let newest = if args.must_succeed {
+        lock.last_success_blocking()
+    } else {
+        lock.last_holding_blocking()
+    };
+    let (state, text) = match newest {
+        Ok(last) => judge(last.as_ref(), most, args.must_succeed),
         // A mistake in the command line is no state of the job.
         Err(error @ Error::Invalid(_)) => return Err(error.into()),
         Err(error) => (State::Unknown, error.to_string()),
@@ -38,21 +43,31 @@ pub(crate) fn check(args: &CheckArgs, store: &StoreArgs) -> Result<u8, Failure> 
     Ok(state as u8)
 }
 
-fn judge(last: Option<&LastHolding>, most: Duration) -> (State, String) {
+fn judge(last: Option<&LastHolding>, most: Duration, must_succeed: bool) -> (State, String) {
     let Some(run) = last.filter(|run| view::is_date(run.from)) else {
-        let text = "no run is remembered: it never ran, or longer ago than the store remembers";
+        let text = if must_succeed {
+            "no run that ended well is remembered"
+        } else {
+            "no run is remembered: it never ran, or longer ago than the store remembers"
+        };
         return (State::Critical, text.to_owned());
     };
     let age = ago(run.from);
     // What follows the bar is for the monitor's curve.
     let curve = format!("age={}s;;{};0", age.as_secs(), most.as_secs());
-    let told = format!("the last run began {} ago: {}", length(age), view::run(run));
+    let kind = if must_succeed { "success" } else { "run" };
+    let told = format!(
+        "the last {} began {} ago: {}",
+        kind,
+        length(age),
+        view::run(run)
+    );
     if age > most {
         let text = format!("{told}; that is longer than {} | {curve}", length(most));
         return (State::Critical, text);
     }
     let state = match run.ending {
-        Ending::Held | Ending::Released => State::Ok,
+        Ending::Held | Ending::Ok | Ending::Released => State::Ok,
         _ => State::Warning,
     };
     (state, format!("{told} | {curve}"))

@@ -60,7 +60,7 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match &error {
-            Error::Busy(_) => BUSY,
+            Error::Busy(_) | Error::AlreadyRan(_) => BUSY,
             Error::Lost { .. } | Error::NotHeld { .. } => LOST,
             Error::Unavailable(_) | Error::Closed { .. } => UNAVAILABLE,
             Error::Denied(_) => DENIED,

@@ -12,6 +12,7 @@ struct Answer {
     held: bool,
     holder: Option<LockInfo>,
     last: Option<LastHolding>,
+    last_success: Option<LastHolding>,
 }
 
 pub(crate) fn info(args: &InfoArgs, store: &StoreArgs) -> Result<u8, Failure> {
@@ -19,10 +20,16 @@ pub(crate) fn info(args: &InfoArgs, store: &StoreArgs) -> Result<u8, Failure> {
     let lock = input::lock(&locker, &args.lock);
     let holder = lock.info_blocking()?;
     let last = lock.last_holding_blocking()?;
+    let success = lock.last_success_blocking()?;
     let code = if holder.is_some() { exit::OK } else { exit::NO };
     if args.json {
         let held = holder.is_some();
-        let answer = Answer { held, holder, last };
+        let answer = Answer {
+            held,
+            holder,
+            last,
+            last_success: success,
+        };
         output::print(view::json(&answer)?)?;
         return Ok(code);
     }
@@ -38,6 +45,13 @@ pub(crate) fn info(args: &InfoArgs, store: &StoreArgs) -> Result<u8, Failure> {
         Some(_) => {}
         None if holder.is_none() => text.push_str("no run is remembered\n"),
         None => {}
+    }
+    let is_other = |run: &&LastHolding| {
+        last.as_ref()
+            .is_none_or(|last| last.owner_id != run.owner_id)
+    };
+    if let Some(run) = success.as_ref().filter(is_other) {
+        text.push_str(&format!("last success: {}\n", view::run(run)));
     }
     output::print(text)?;
     Ok(code)

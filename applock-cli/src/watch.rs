@@ -137,6 +137,9 @@ impl Watch {
         let (event, tone) = match last.as_ref().map(|run| run.ending) {
             Some(Ending::Expired) => ("expired", Tone::Bad),
             Some(Ending::Forced) => ("forced", Tone::Warning),
+            Some(Ending::Ok) => ("ok", Tone::Good),
+            Some(Ending::Error | Ending::Panicked | Ending::Cancelled) => ("failed", Tone::Warning),
+            Some(Ending::Lost) => ("lost", Tone::Bad),
             Some(Ending::Held) | None => ("over", Tone::Plain),
             Some(_) => ("released", Tone::Plain),
         };

@@ -13,12 +13,15 @@ use crate::suggest::nearest;
 use crate::value::{self, App, OnBusy, OnLost, Wait};
 
 /// Every argument, and how to write it.
-const ARGUMENTS: [(&str, &str); 14] = [
+const ARGUMENTS: [(&str, &str); 17] = [
     ("app", "app = \"reports\""),
     ("name", "name = \"tenant-{tenant}\""),
     ("key", "key = \"reports:nightly\""),
     ("ttl", "ttl = 60"),
     ("wait", "wait = \"10s\""),
+    ("every", "every = \"1h\""),
+    ("tick", "tick = fired_at"),
+    ("retry", "retry = failed"),
     ("at_least", "at_least = \"30s\""),
     ("at_most", "at_most = \"1h\""),
     ("remember", "remember = \"30d\""),
@@ -31,7 +34,7 @@ const ARGUMENTS: [(&str, &str); 14] = [
 ];
 
 /// What people who know other libraries write first.
-const OTHER_WORDS: [(&str, &str); 15] = [
+const OTHER_WORDS: [(&str, &str); 20] = [
     ("application", "app"),
     ("namespace", "app"),
     ("lock", "key"),
@@ -47,6 +50,11 @@ const OTHER_WORDS: [(&str, &str); 15] = [
     ("max", "at_most"),
     ("min", "at_least"),
     ("recursive", "reentrant"),
+    ("interval", "every"),
+    ("period", "every"),
+    ("schedule", "every"),
+    ("scheduled_at", "tick"),
+    ("retries", "retry"),
 ];
 
 /// The arguments of one attribute.
@@ -57,6 +65,9 @@ pub(crate) struct Args {
     pub(crate) key: Option<Template>,
     pub(crate) ttl: Option<Length>,
     pub(crate) wait: Option<Wait>,
+    pub(crate) every: Option<Length>,
+    pub(crate) tick: Option<Expr>,
+    pub(crate) retry_failed: bool,
     pub(crate) at_least: Option<Length>,
     pub(crate) at_most: Option<Length>,
     pub(crate) remember: Option<Length>,
@@ -214,6 +225,9 @@ impl Args {
             "key" => self.key = value::template(argument, expr, mistakes),
             "ttl" => self.ttl = value::lease(argument, expr, mistakes),
             "wait" => self.wait = value::wait(expr, mistakes),
+            "every" => self.every = value::every(expr, mistakes),
+            "tick" => self.tick = value::tick(expr, mistakes),
+            "retry" => self.retry_failed = value::retry(&expr, mistakes),
             "at_least" => self.at_least = value::at_least(expr, mistakes),
             "at_most" => self.at_most = value::lease(argument, expr, mistakes),
             "remember" => self.remember = value::lease(argument, expr, mistakes),

@@ -15,6 +15,9 @@ pub(crate) const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// The longest lease that the runtime grants: beyond it a number is a slip.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
+/// The longest `every`: the store remembers a lock for twice as long.
+const LONGEST_EVERY: Duration = Duration::from_secs(5 * 365 * 24 * 60 * 60);
+
 /// A string longer than this, or a number with more digits, is no length of time.
 /// The limits also keep `humantime` far from the edge of `u64`, where it panics.
 const LONGEST_TEXT: usize = 64;
@@ -76,6 +79,26 @@ impl Length {
             format_args!(
                 "`{argument}` is {given}, which is too short: the shortest is 100 ms; \
                  write seconds (`{argument} = 60`) or a duration (`{argument} = \"500ms\"`)"
+            ),
+        );
+        false
+    }
+}
+
+impl Length {
+    /// Refuses a fixed length that is too long for `every`.
+    pub(crate) fn must_be_an_every(&self, mistakes: &mut Mistakes) -> bool {
+        let Self::Fixed(length, at) = self else {
+            return true;
+        };
+        if *length <= LONGEST_EVERY {
+            return true;
+        }
+        mistakes.at(
+            at,
+            format_args!(
+                "`every` is too long: the longest is five years; {}",
+                forms("every")
             ),
         );
         false
@@ -248,13 +271,14 @@ fn within_limits(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use applock::__private::{MAX_TTL, MIN_TTL};
+    use applock::__private::{MAX_EVERY, MAX_TTL, MIN_TTL};
 
-    use super::{LONGEST, SHORTEST_LEASE};
+    use super::{LONGEST, LONGEST_EVERY, SHORTEST_LEASE};
 
     #[test]
     fn the_limits_of_a_ttl_are_those_of_the_runtime() {
         assert_eq!(SHORTEST_LEASE, MIN_TTL);
         assert_eq!(LONGEST, MAX_TTL);
+        assert_eq!(LONGEST_EVERY, MAX_EVERY);
     }
 }

@@ -44,7 +44,7 @@ pub(crate) fn function(args: &Args, function: &Function) -> TokenStream {
         let edge = expansion.return_edge(&output);
         let rebound = expansion.rebound(&unnamed);
         let guard = expansion.guard();
-        let body = expansion.body(&output);
+        let body = expansion.body(&output, None);
         expansion.async_body(&output, quote!(#edge #rebound #guard #body))
     } else {
         expansion.sync_body(&output, &unnamed)
@@ -100,16 +100,32 @@ impl Expansion<'_> {
         let (error, refused) = self.refused(output);
         let rebound = self.rebound(unnamed);
         let guard = self.guard();
-        let body = self.body(output);
+        let is_closure = self.function.owns_self() || self.args.retry_failed;
+        // How the run has ended, where that can be seen: a `return` and a `?` pass it by.
+        let seen = quote_spanned! {Span::mixed_site()=>
+            #[allow(unreachable_code)]
+            _run.returned(&value);
+        };
+        let in_place = (!is_closure).then_some(&seen);
+        let body = self.body(output, in_place);
         // Only to ask the type: what a `fn` returns is known without it.
         let edge = output.is_whole().then(|| self.return_edge(output));
         let body = quote!(#edge #rebound #guard #body);
-        if output.promises_closure() && !self.function.owns_self() {
+        let enter = if output.is_whole() {
+            let ty = output.annotation(&self.krate);
+            quote_spanned!(output.span()=> enter::<#ty>)
+        } else if output.is_opaque() || !output.has_value() {
+            quote_spanned!(Span::mixed_site()=> enter::<()>)
+        } else {
+            // A type without a name, which may be a `Result`.
+            quote_spanned!(Span::mixed_site()=> enter::<::core::result::Result<(), ()>>)
+        };
+        if output.promises_closure() && !is_closure {
             // Only the function's very last expression is where the compiler still
             // knows what is expected of a closure.
             return quote_spanned! {Span::mixed_site()=>
                 #call
-                let _run = match call.enter() {
+                let _run = match call.#enter() {
                     ::core::result::Result::Ok(run) => run,
                     ::core::result::Result::Err(#error) => {
                         #[allow(unreachable_code, clippy::diverging_sub_expression)]
@@ -121,7 +137,9 @@ impl Expansion<'_> {
         }
         // R5: an owned `self` can't be rebound, so there a closure that takes it is
         // what drops it before the lock is released.
-        let body = if self.function.owns_self() {
+        //
+        // A failed run that is to be retried has to be seen, also where it ends by `?`.
+        let body = if is_closure {
             let krate = &self.krate;
             let returns = if output.is_opaque() {
                 quote!()
@@ -130,15 +148,19 @@ impl Expansion<'_> {
                 quote_spanned!(output.span()=> -> #ty)
             };
             quote_spanned! {Span::mixed_site()=>
-                #krate::__private::call_once(move || #returns { #body })
+                #[allow(clippy::let_unit_value)]
+                let value = #krate::__private::call_once(move || #returns { #body });
+                #seen
+                #[allow(unreachable_code)]
+                value
             }
         } else {
             body
         };
         quote_spanned! {Span::mixed_site()=>
             #call
-            match call.enter() {
-                ::core::result::Result::Ok(_run) => { #body }
+            match call.#enter() {
+                ::core::result::Result::Ok(mut _run) => { #body }
                 ::core::result::Result::Err(#error) => #refused,
             }
         }
@@ -180,12 +202,21 @@ impl Expansion<'_> {
             }
             Wait::Forever => quote_spanned!(mixed=> .wait_forever()),
         });
+        let every = length("every", &args.every);
+        let tick = args
+            .tick
+            .as_ref()
+            .map(|tick| quote_spanned!(mixed=> .tick(#tick)));
+        let retry = args
+            .retry_failed
+            .then(|| quote_spanned!(mixed=> .retry_failed()));
         let at_least = length("at_least", &args.at_least);
         let at_most = length("at_most", &args.at_most);
         let remember = length("remember", &args.remember).or_else(|| {
-            // Names made of arguments are many, and each costs the store memory.
+            // Names made of arguments are many, and each costs the store memory. But a tick that
+            // is forgotten would run again.
             let hour = 3_600_u64;
-            args.names_by_arguments().then(
+            (args.names_by_arguments() && args.tick.is_none()).then(
                 || quote_spanned!(mixed=> .remember(::core::time::Duration::from_secs(#hour))),
             )
         });
@@ -201,7 +232,7 @@ impl Expansion<'_> {
             let call = #krate::__private::Call::new(
                 ::core::module_path!(),
                 #function,
-                #krate::__private::LockOptions::#start #name #ttl #wait #at_least #at_most #remember #reentrant,
+                #krate::__private::LockOptions::#start #name #ttl #wait #every #tick #retry #at_least #at_most #remember #reentrant,
             ) #finish #locker;
         }
     }
@@ -271,9 +302,15 @@ impl Expansion<'_> {
             .iter()
             .chain(&args.key)
             .any(|it| it.captures.contains(&name));
-        let lengths = [&args.ttl, &args.at_least, &args.at_most, &args.remember]
-            .into_iter()
-            .flatten();
+        let lengths = [
+            &args.ttl,
+            &args.every,
+            &args.at_least,
+            &args.at_most,
+            &args.remember,
+        ]
+        .into_iter()
+        .flatten();
         let wait = match &args.wait {
             Some(Wait::For(length)) => Some(length),
             _ => None,
@@ -282,10 +319,10 @@ impl Expansion<'_> {
             || lengths
                 .chain(wait)
                 .any(|length| item::mentions(length.tokens(), ident))
-            || args
-                .locker
-                .as_ref()
-                .is_some_and(|locker| item::mentions(locker, ident))
+            || [&args.tick, &args.locker]
+                .into_iter()
+                .flatten()
+                .any(|expr| item::mentions(expr, ident))
             || matches!(&args.on_busy, OnBusy::Give(expr) if item::mentions(expr, ident))
     }
 
@@ -330,8 +367,8 @@ impl Expansion<'_> {
 
     /// The user's block. Its value is bound, so that the temporaries of its last
     /// expression are gone before the arguments are (in edition 2021 they would
-    /// outlive them, and the lock).
-    fn body(&self, output: &Output) -> TokenStream {
+    /// outlive them, and the lock). `seen`: what is done with it before.
+    fn body(&self, output: &Output, seen: Option<&TokenStream>) -> TokenStream {
         let body = &self.function.body;
         if output.promises_closure() {
             // Bound to a name, a closure would lose the signature that it is to have.
@@ -347,6 +384,7 @@ impl Expansion<'_> {
         quote_spanned! {Span::mixed_site()=>
             #[allow(clippy::diverging_sub_expression)]
             let value #annotation = #body;
+            #seen
             #[allow(unreachable_code)]
             value
         }

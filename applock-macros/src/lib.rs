@@ -48,9 +48,12 @@ mod value;
 /// | `key = "…"` | the whole key in the store, in place of `app` and `name`; captures too | `QUEUE:{app}[:{name}]` |
 /// | `ttl = 60` | how soon the lock of a crashed instance is free: seconds, or `"90s"`, `"5m"`, `"500ms"`, or an expression of type `Duration`; at least 100 ms | the locker's, 60 s |
 /// | `wait = "10s"` | how long to wait for a busy lock; `forever` | do not wait |
+/// | `every = "1h"` | once per tick: not again if the last run began less than nine tenths of it ago, by the store's clock (see below) | none |
+/// | `tick = EXPR` | once per tick: the run's own number (`u64`) or fire time (`SystemTime`); not unless it is larger than the last one that began | none |
+/// | `retry = failed` | with `every` or `tick`: a run that failed does not count, and another may take its tick up | every run counts |
 /// | `at_least = "30s"` | keep the lock at least so long after it was taken, against clock skew between schedulers | none |
 /// | `at_most = "1h"` | stop renewing after so long, so that a hung body can't hold the lock for ever | none |
-/// | `remember = "30d"` | for how long the store remembers a holding after its end | a week; an hour where the name or key captures arguments |
+/// | `remember = "30d"` | for how long the store remembers a holding after its end | a week; an hour where the name or key captures arguments; twice `every` at least |
 /// | `reentrant` | a call made under this very lock runs under it (see below) | refused |
 /// | `on_busy = …` | what a caller gets when the lock is busy: `error`, `skip` or an expression (see below) | by the return type |
 /// | `on_lost = …` | what becomes of a body whose lease is lost: `cancel` or `finish` | `cancel` (async), `finish` (sync) |
@@ -62,22 +65,50 @@ mod value;
 /// where it can be displayed, and const parameters; `{{` and `}}` are braces. Of several values
 /// (`"{region}:{id}"`) each is escaped first: what stands between them is percent-encoded where it
 /// occurs in a value, and so is `%`, so that two lists of values never share a lock. `ttl`,
-/// `wait`, `at_least`, `at_most`, `remember` and `locker` may be expressions of the arguments; they
+/// `wait`, `every`, `tick`, `at_least`, `at_most`, `remember` and `locker` may be expressions of the arguments; they
 /// are evaluated at each call, before the lock is asked for.
+///
+/// # Once per tick
+///
+/// A job that is scheduled on every server is to run once, and a short one is over on one server
+/// before the clock of the next has come to its time. With `every = "1h"` the store refuses a run
+/// while the last one began less than nine tenths of that ago. Where the scheduler says which run
+/// it is (its number, or when it fired), `tick = EXPR` refuses it unless it is later than the last
+/// one: a process that comes late does not run an old tick.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use applock::{Result, singleton};
+///
+/// #[singleton(app = "reports", every = "1h", on_busy = skip)]
+/// async fn report() -> Result<()> {
+///     Ok(())
+/// }
+///
+/// #[singleton(app = "invoices", tick = fired_at, retry = failed, on_busy = skip)]
+/// async fn invoices(fired_at: SystemTime) -> Result<()> {
+///     Ok(())
+/// }
+/// ```
+///
+/// A run counts from when it began. With `retry = failed` one that returned an `Err`, panicked, was
+/// cancelled, lost its lease or crashed does not count. The refusal is `Error::AlreadyRan`, which says
+/// who ran it, when, how it ended, and when the next may begin; `skip` covers it, as does
+/// `on_busy = EXPR`.
 ///
 /// # When the body does not run
 ///
-/// | return type | busy | unavailable, denied, invalid |
+/// | return type | busy, already ran | unavailable, denied, invalid |
 /// |---|---|---|
-/// | `Result<T, E>` with `E: From<applock::Error>` (`anyhow::Result`, `std::io::Result`…) | `Err(Error::Busy)` | `Err` |
+/// | `Result<T, E>` with `E: From<applock::Error>` (`anyhow::Result`, `std::io::Result`…) | `Err(Error::Busy)`, `Err(Error::AlreadyRan)` | `Err` |
 /// | `()` | returns | returns |
 /// | `Option<T>` | `None` | `None` |
 /// | your own type with `applock::Refusal` | as you say | as you say |
 /// | anything else | a compile error, unless `on_busy = EXPR` | |
 ///
 /// - `on_busy = error` insists on a `Result` that can carry the error.
-/// - `on_busy = skip` gives `()`, `None`, `Ok(())` or `Ok(None)` when the lock is busy;
-///   what is not 'busy' is still an `Err` where the type can carry one.
+/// - `on_busy = skip` gives `()`, `None`, `Ok(())` or `Ok(None)` when the lock is busy, or the tick
+///   has had its run; every other error is still an `Err` where the type can carry one.
 /// - `on_busy = EXPR` gives the expression, which is evaluated only then; what is not
 ///   'busy' is still an `Err` where the type can carry one, and else gives the
 ///   expression too. It may `return`, `panic!` and, in an `async fn`, `.await`. In an

@@ -66,6 +66,11 @@ impl Output {
             .is_some_and(|ty| matches!(peeled(ty), Type::ImplTrait(_)))
     }
 
+    /// Whether it returns a value: neither nothing, nor never.
+    pub(crate) fn has_value(&self) -> bool {
+        matches!(&self.ty, Some(ty) if !is_never(ty))
+    }
+
     /// Whether every part of the type is written, so that the compiler can be asked about it:
     /// no `impl Trait`, which would be `_`, and not `!`.
     pub(crate) fn is_whole(&self) -> bool {

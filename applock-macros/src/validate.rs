@@ -34,6 +34,20 @@ pub(crate) fn arguments(args: &Args, mistakes: &mut Mistakes) {
              the key, or use `app` and `name`",
         );
     }
+    if let (Some(every), Some(_)) = (find("every"), find("tick")) {
+        mistakes.at(
+            every,
+            "`tick` says by itself when the next run is due, so `every` can't stand beside it; \
+             keep one of the two",
+        );
+    }
+    if let (Some(retry), None, None) = (find("retry"), find("every"), find("tick")) {
+        mistakes.at(
+            retry,
+            "`retry = failed` says that a failed run does not count as the run of its tick, and \
+             there are no ticks here: write `every = \"1h\"` or `tick = fired_at` beside it",
+        );
+    }
     if let (Some(Length::Fixed(least, at)), Some(Length::Fixed(most, _))) =
         (&args.at_least, &args.at_most)
         && least > most

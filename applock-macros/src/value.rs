@@ -185,6 +185,38 @@ pub(crate) fn at_least(expr: Expr, mistakes: &mut Mistakes) -> Option<Length> {
         .filter(|length| length.is_nothing() || length.must_hold_a_lease("at_least", mistakes))
 }
 
+/// `every = "1h"`
+pub(crate) fn every(expr: Expr, mistakes: &mut Mistakes) -> Option<Length> {
+    lease("every", expr, mistakes).filter(|length| length.must_be_an_every(mistakes))
+}
+
+/// `tick = fired_at`: a `u64` or a `SystemTime`.
+pub(crate) fn tick(expr: Expr, mistakes: &mut Mistakes) -> Option<Expr> {
+    if matches!(expr, Expr::Lit(_)) {
+        mistakes.at(
+            &expr,
+            "`tick` is the run's own number or time, another one at each call: write an \
+             expression of type `u64` or `SystemTime`, such as an argument (`tick = fired_at`); how \
+             often the job is to run is `every = \"1h\"`",
+        );
+        return None;
+    }
+    Some(unparenthesized(expr))
+}
+
+/// `retry = failed`
+pub(crate) fn retry(expr: &Expr, mistakes: &mut Mistakes) -> bool {
+    if word(expr).is_some_and(|word| word == "failed") {
+        return true;
+    }
+    mistakes.at(
+        expr,
+        "`retry` is `failed` (a run that failed does not count, so that another may take its \
+         tick up): write `retry = failed`, or leave it out",
+    );
+    false
+}
+
 /// `wait = "10s"`, `wait = forever`
 pub(crate) fn wait(expr: Expr, mistakes: &mut Mistakes) -> Option<Wait> {
     if let Some(word) = word(&expr) {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use crate::info::LockInfo;
+use crate::info::{LastHolding, LockInfo};
 use crate::shown::{message, shown};
 
 /// What this crate's functions return.
@@ -40,6 +40,11 @@ pub enum Error {
     /// Another holder has the lock: who, and since when.
     #[error("busy: {0}")]
     Busy(LockInfo),
+
+    /// This tick has had its run ([`every`](crate::Lock::every), [`tick`](crate::Lock::tick)): who
+    /// ran it, when, and how it ended; it may go on still.
+    #[error("{}", .0.already_ran())]
+    AlreadyRan(Box<LastHolding>),
 
     /// The lease ended while the work was going on: whatever the work did after
     /// that may have overlapped with another holder.
@@ -131,11 +136,13 @@ pub enum ErrorKind {
     Invalid,
     /// [`Error::Closed`]
     Closed,
+    /// [`Error::AlreadyRan`]
+    AlreadyRan,
 }
 
 impl ErrorKind {
     /// One word, which never changes: `busy`, `lost`, `not_held`, `unavailable`, `denied`,
-    /// `misconfigured`, `invalid`, `closed`.
+    /// `misconfigured`, `invalid`, `closed`, `already_ran`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -147,6 +154,7 @@ impl ErrorKind {
             Self::Misconfigured => "misconfigured",
             Self::Invalid => "invalid",
             Self::Closed => "closed",
+            Self::AlreadyRan => "already_ran",
         }
     }
 }
@@ -340,6 +348,7 @@ impl Error {
             Self::Misconfigured(_) => ErrorKind::Misconfigured,
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::Closed { .. } => ErrorKind::Closed,
+            Self::AlreadyRan(_) => ErrorKind::AlreadyRan,
         }
     }
 
@@ -367,6 +376,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy(holder) => f.debug_tuple("Busy").field(holder).finish(),
+            Self::AlreadyRan(run) => f.debug_tuple("AlreadyRan").field(run).finish(),
             Self::Lost { key, token, reason } => f
                 .debug_struct("Lost")
                 .field("key", &shown(key))
@@ -397,11 +407,13 @@ impl fmt::Debug for StoreFault {
 }
 
 /// For functions that return `std::io::Result`: busy becomes
-/// [`WouldBlock`](io::ErrorKind::WouldBlock), and this error is the source.
+/// [`WouldBlock`](io::ErrorKind::WouldBlock), 'already ran'
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists), and this error is the source.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Busy(_) => io::ErrorKind::WouldBlock,
+            Error::AlreadyRan(_) => io::ErrorKind::AlreadyExists,
             Error::Denied(_) => io::ErrorKind::PermissionDenied,
             Error::Invalid(_) => io::ErrorKind::InvalidInput,
             Error::Lost { .. } => io::ErrorKind::Interrupted,

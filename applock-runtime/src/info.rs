@@ -389,6 +389,29 @@ pub struct LastHolding {
     pub until: Option<SystemTime>,
     /// How it ended.
     pub ending: Ending,
+    /// Who released it by force, in few words, if it was.
+    pub forced_by: Option<String>,
+    /// When the next run may begin, by the store's clock: in an
+    /// [`Error::AlreadyRan`](crate::Error::AlreadyRan) of [`every`](crate::Lock::every).
+    pub next_at: Option<SystemTime>,
+}
+
+/// Who did something to a lock, in few words.
+pub(crate) struct Operator<'a> {
+    pub(crate) instance: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) pid: Option<u32>,
+}
+
+impl fmt::Display for Operator<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", shown(self.host))?;
+        match self.pid {
+            Some(pid) if is_generated(self.instance) => write!(f, " (pid {pid})"),
+            Some(pid) => write!(f, " (pid {pid}, instance {})", shown(self.instance)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How a holding ended.
@@ -408,8 +431,21 @@ pub struct LastHolding {
 pub enum Ending {
     /// It goes on.
     Held,
-    /// Its holder released it.
+    /// Its holder released it by hand, and did not say how the work went
+    /// ([`mark_ok`](crate::LockGuard::mark_ok), [`mark_failed`](crate::LockGuard::mark_failed)).
     Released,
+    /// The run under it ended well.
+    Ok,
+    /// The run under it returned an `Err`, or its holder said that it failed.
+    Error,
+    /// The run under it panicked.
+    Panicked,
+    /// The run under it was cancelled: its future was dropped.
+    Cancelled,
+    /// Its holder lost the lease, or was shut down, and let go.
+    Lost,
+    /// Nothing ran under it: its caller had gone, or the grant came too late.
+    Unused,
     /// Its lease ran out: the holder crashed, hung, or was cut off.
     Expired,
     /// It was released by force.
@@ -421,6 +457,12 @@ impl fmt::Display for Ending {
         f.write_str(match self {
             Self::Held => "still held",
             Self::Released => "released",
+            Self::Ok => "ended well",
+            Self::Error => "ended with an error",
+            Self::Panicked => "panicked",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+            Self::Unused => "not used",
             Self::Expired => "expired",
             Self::Forced => "released by force",
         })
@@ -439,18 +481,24 @@ impl fmt::Debug for LastHolding {
             .field("from", &self.from)
             .field("until", &self.until)
             .field("ending", &self.ending)
+            .field("forced_by", &self.forced_by.as_ref().map(shown))
+            .field("next_at", &self.next_at)
             .finish()
     }
 }
 
 impl fmt::Display for LastHolding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} was last held by {}",
-            shown(&self.key),
-            shown(&self.host),
-        )?;
+        write!(f, "{:?} was last held by ", shown(&self.key))?;
+        self.fmt_run(f)?;
+        write!(f, "; fencing token {}", self.fencing_token)
+    }
+}
+
+impl LastHolding {
+    /// Who, from when until when, and how it ended.
+    fn fmt_run(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", shown(&self.host))?;
         if !is_generated(&self.instance_id) {
             write!(f, " (instance {})", shown(&self.instance_id))?;
         }
@@ -458,6 +506,37 @@ impl fmt::Display for LastHolding {
         if let Some(until) = self.until {
             write!(f, " until {}", humantime::format_rfc3339_seconds(until))?;
         }
-        write!(f, ": {}; fencing token {}", self.ending, self.fencing_token)
+        write!(f, ": {}", self.ending)?;
+        match &self.forced_by {
+            Some(by) => write!(f, " by {}", shown(by)),
+            None => Ok(()),
+        }
+    }
+
+    /// The text of [`Error::AlreadyRan`](crate::Error::AlreadyRan).
+    pub(crate) fn already_ran(&self) -> impl fmt::Display + '_ {
+        AlreadyRan(self)
+    }
+}
+
+struct AlreadyRan<'a>(&'a LastHolding);
+
+impl fmt::Display for AlreadyRan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(run) = self;
+        write!(
+            f,
+            "already ran: the last run of {:?} was on ",
+            shown(&run.key)
+        )?;
+        run.fmt_run(f)?;
+        match run.next_at {
+            Some(at) => write!(
+                f,
+                "; the next may begin at {}",
+                humantime::format_rfc3339_seconds(at)
+            ),
+            None => f.write_str("; the next needs a later tick"),
+        }
     }
 }

@@ -27,7 +27,7 @@ pub use error::{Error, ErrorKind, InvalidInput, Loss, Result, StoreFault};
 pub use health::Health;
 pub use info::{Ending, LastHolding, LockInfo};
 pub use locker::current::current;
-pub use locker::{AppLocker, Builder, Lock, LockGuard, StoreSource, URL_VARIABLE};
+pub use locker::{AppLocker, Builder, Lock, LockGuard, StoreSource, Tick, URL_VARIABLE};
 pub use singleton::{Refusal, drain, drain_blocking, init, shutdown, shutdown_blocking};
 pub use store::memory::MemoryStore;
 
@@ -35,7 +35,7 @@ pub use store::memory::MemoryStore;
 /// it.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::engine::lease_time::{MAX_TTL, MIN_TTL};
+    pub use crate::engine::lease_time::{MAX_EVERY, MAX_TTL, MIN_TTL};
     pub use crate::key::escaped;
     pub use crate::locker::LockOptions;
     pub use crate::locker::current::current_guard;

@@ -89,10 +89,12 @@ struct LastHoldingFields<'a> {
     from: String,
     until: Option<String>,
     ending: Ending,
+    forced_by: Option<&'a str>,
+    next_at: Option<String>,
 }
 
 /// With the feature `serde`. Fields: `key`, `owner_id`, `instance_id`, `host`, `pid`,
-/// `fencing_token`, `from`, `until`, `ending`: always all, `null` where not known. Times are RFC 3339
+/// `fencing_token`, `from`, `until`, `ending`, `forced_by`, `next_at`: always all, `null` where not known. Times are RFC 3339
 /// in UTC with milliseconds.
 impl Serialize for LastHolding {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -106,16 +108,25 @@ impl Serialize for LastHolding {
             from: time(self.from),
             until: self.until.map(time),
             ending: self.ending,
+            forced_by: self.forced_by.as_deref(),
+            next_at: self.next_at.map(time),
         }
         .serialize(to)
     }
 }
 
-/// With the feature `serde`: one word, `held`, `released`, `expired` or `forced`.
+/// With the feature `serde`: one word, `held`, `ok`, `error`, `panicked`, `cancelled`, `lost`, `unused`,
+/// `released`, `expired` or `forced`.
 impl Serialize for Ending {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(match self {
             Self::Held => "held",
+            Self::Ok => "ok",
+            Self::Error => "error",
+            Self::Panicked => "panicked",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+            Self::Unused => "unused",
             Self::Released => "released",
             Self::Expired => "expired",
             Self::Forced => "forced",
@@ -225,13 +236,16 @@ mod tests {
             from: UNIX_EPOCH,
             until: Some(UNIX_EPOCH + Duration::from_secs(1)),
             ending: Ending::Expired,
+            forced_by: None,
+            next_at: None,
         };
         assert_eq!(
             serde_json::to_string(&last).unwrap(),
             r#"{"key":"k","owner_id":"o1","instance_id":"worker-7","host":"h","pid":null,"#
                 .to_owned()
                 + r#""fencing_token":1,"from":"1970-01-01T00:00:00.000Z","#
-                + r#""until":"1970-01-01T00:00:01.000Z","ending":"expired"}"#
+                + r#""until":"1970-01-01T00:00:01.000Z","ending":"expired","#
+                + r#""forced_by":null,"next_at":null}"#
         );
     }
 

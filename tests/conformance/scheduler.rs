@@ -204,7 +204,7 @@ pub(crate) fn a_body_that_fails_frees_its_lock(place: &dyn Place) {
         assert!(is_free(&place.locker().lock("job")));
     }
     let last = locker.lock("job").last_holding_blocking().unwrap().unwrap();
-    assert_eq!(last.ending, Ending::Released);
+    assert_eq!(last.ending, Ending::Error);
 }
 
 /// 190

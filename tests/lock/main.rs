@@ -18,6 +18,7 @@ mod heartbeat;
 mod late_release;
 mod listing;
 mod lost_lease;
+mod once_per_tick;
 mod release;
 mod remember;
 mod short_ttl;

@@ -11,6 +11,7 @@ mod client_clock;
 mod few_files;
 mod forked;
 mod killed_holder;
+mod killed_job;
 mod log_crate;
 mod log_subscriber;
 mod runtimes;

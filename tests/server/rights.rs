@@ -88,7 +88,19 @@ async fn everything(server: &RedisServer, url: &str) -> Result<()> {
     guard.release().await?;
     assert!(theirs.info().await?.is_some());
     assert!(theirs.force_release().await?);
+    // Its run had ended before, and `at_least` kept the lock.
+    assert_eq!(
+        theirs.last_holding().await?.unwrap().ending,
+        Ending::Released
+    );
+    let every = lock.clone().every(Duration::from_secs(3600));
+    assert!(matches!(every.acquire().await, Err(Error::AlreadyRan(_))));
+    let _held = lock.acquire().await?;
+    assert!(theirs.force_release().await?);
     assert_eq!(theirs.last_holding().await?.unwrap().ending, Ending::Forced);
+    lock.run(async {}).await?;
+    assert!(lock.last_success().await?.is_some());
+    lock.run(async {}).await?;
     let guard = lock.acquire().await?;
     let patient = theirs.clone().wait(Duration::from_secs(10));
     let waiting = tokio::spawn(async move { patient.acquire().await });

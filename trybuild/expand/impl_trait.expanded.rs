@@ -29,10 +29,11 @@ fn inside() -> Result<impl Iterator<Item = u32>, Error> {
         "inside",
         ::applock::__private::LockOptions::app("b"),
     );
-    match call.enter() {
-        ::core::result::Result::Ok(_run) => {
+    match call.enter::<::core::result::Result<(), ()>>() {
+        ::core::result::Result::Ok(mut _run) => {
             #[allow(clippy::diverging_sub_expression)]
             let value: Result<_, Error> = { Ok(0..1) };
+            #[allow(unreachable_code)] _run.returned(&value);
             #[allow(unreachable_code)] value
         }
         ::core::result::Result::Err(error) => {
@@ -46,7 +47,7 @@ fn closure() -> impl Fn(&str) -> &str {
         "closure",
         ::applock::__private::LockOptions::app("c"),
     );
-    let _run = match call.enter() {
+    let _run = match call.enter::<()>() {
         ::core::result::Result::Ok(run) => run,
         ::core::result::Result::Err(_) => {
             #[allow(unreachable_code, clippy::diverging_sub_expression)] return same;

@@ -74,8 +74,8 @@ impl Job {
             "sync_by_mut",
             ::applock::__private::LockOptions::app("c"),
         );
-        match call.enter() {
-            ::core::result::Result::Ok(_run) => {
+        match call.enter::<Option<&mut u32>>() {
+            ::core::result::Result::Ok(mut _run) => {
                 #[allow(
                     unreachable_code,
                     clippy::diverging_sub_expression,
@@ -92,6 +92,7 @@ impl Job {
                 }
                 #[allow(clippy::diverging_sub_expression)]
                 let value: Option<&mut u32> = { Some(&mut self.0) };
+                #[allow(unreachable_code)] _run.returned(&value);
                 #[allow(unreachable_code)] value
             }
             ::core::result::Result::Err(error) => {
@@ -105,9 +106,10 @@ impl Job {
             "sync_by_value",
             ::applock::__private::LockOptions::app("d"),
         );
-        match call.enter() {
-            ::core::result::Result::Ok(_run) => {
-                ::applock::__private::call_once(move || -> Option<u32> {
+        match call.enter::<Option<u32>>() {
+            ::core::result::Result::Ok(mut _run) => {
+                #[allow(clippy::let_unit_value)]
+                let value = ::applock::__private::call_once(move || -> Option<u32> {
                     #[allow(
                         unreachable_code,
                         clippy::diverging_sub_expression,
@@ -134,7 +136,9 @@ impl Job {
                     #[allow(clippy::diverging_sub_expression)]
                     let value: Option<u32> = { Some(self.0 + by) };
                     #[allow(unreachable_code)] value
-                })
+                });
+                #[allow(unreachable_code)] _run.returned(&value);
+                #[allow(unreachable_code)] value
             }
             ::core::result::Result::Err(error) => {
                 <Option<u32> as ::applock::__private::Refusal>::refused(error)

@@ -55,14 +55,15 @@ fn leader_sync() -> ! {
         "leader_sync",
         ::applock::__private::LockOptions::app("b"),
     );
-    match call.enter() {
-        ::core::result::Result::Ok(_run) => {
+    match call.enter::<()>() {
+        ::core::result::Result::Ok(mut _run) => {
             #[allow(clippy::diverging_sub_expression)]
             let value: <fn() -> ! as ::applock::__private::Returns>::Value = {
                 loop {
                     step();
                 }
             };
+            #[allow(unreachable_code)] _run.returned(&value);
             #[allow(unreachable_code)] value
         }
         ::core::result::Result::Err(error) => {

@@ -50,8 +50,8 @@ fn skip() -> Result<(), Mine> {
         "skip",
         ::applock::__private::LockOptions::app("b"),
     );
-    match call.enter() {
-        ::core::result::Result::Ok(_run) => {
+    match call.enter::<Result<(), Mine>>() {
+        ::core::result::Result::Ok(mut _run) => {
             #[allow(
                 unreachable_code,
                 clippy::diverging_sub_expression,
@@ -68,6 +68,7 @@ fn skip() -> Result<(), Mine> {
             }
             #[allow(clippy::diverging_sub_expression)]
             let value: Result<(), Mine> = { Ok(()) };
+            #[allow(unreachable_code)] _run.returned(&value);
             #[allow(unreachable_code)] value
         }
         ::core::result::Result::Err(error) => {

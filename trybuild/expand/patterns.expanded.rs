@@ -20,8 +20,8 @@ fn patterns(
             )
             .remember(::core::time::Duration::from_secs(3600u64)),
     );
-    match call.enter() {
-        ::core::result::Result::Ok(_run) => {
+    match call.enter::<()>() {
+        ::core::result::Result::Ok(mut _run) => {
             let _unnamed = unnamed_3;
             #[allow(
                 unused_variables,
@@ -69,6 +69,7 @@ fn patterns(
             let last = last;
             #[allow(clippy::diverging_sub_expression)]
             let value: () = {};
+            #[allow(unreachable_code)] _run.returned(&value);
             #[allow(unreachable_code)] value
         }
         ::core::result::Result::Err(error) => {

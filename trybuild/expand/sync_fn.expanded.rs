@@ -5,8 +5,8 @@ fn report(day: &Date, tries: u32) -> Option<u32> {
         ::applock::__private::LockOptions::app("reports")
             .ttl(::core::time::Duration::new(1u64, 500000000u32)),
     );
-    match call.enter() {
-        ::core::result::Result::Ok(_run) => {
+    match call.enter::<Option<u32>>() {
+        ::core::result::Result::Ok(mut _run) => {
             #[allow(
                 unreachable_code,
                 clippy::diverging_sub_expression,
@@ -42,6 +42,7 @@ fn report(day: &Date, tries: u32) -> Option<u32> {
                 tries += 1;
                 Some(tries)
             };
+            #[allow(unreachable_code)] _run.returned(&value);
             #[allow(unreachable_code)] value
         }
         ::core::result::Result::Err(error) => {

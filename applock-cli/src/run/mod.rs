@@ -92,6 +92,12 @@ impl Plan {
             }
             None => {}
         }
+        if let Some(every) = input::optional("--every", args.every.as_ref())? {
+            lock = lock.every(every);
+        }
+        if args.retry_failed {
+            lock = lock.retry_failed();
+        }
         if let Some(least) = input::optional("--at-least", args.at_least.as_ref())? {
             lock = lock.at_least(least);
         }
@@ -147,18 +153,24 @@ impl Plan {
         };
         crate::log::to_stderr(self.quiet);
         let outcome = self.watch(&guard, &mut keeper, &mut signals).await;
+        match outcome {
+            Ok(exit::OK) => guard.mark_ok(),
+            _ => guard.mark_failed(),
+        }
         self.release(guard).await;
         outcome
     }
 
     fn refused(&self, error: Error) -> Result<u8, Failure> {
-        let Error::Busy(_) = error else {
-            return Err(error.into());
+        let is_busy = match error {
+            Error::Busy(_) => true,
+            Error::AlreadyRan(_) => false,
+            error => return Err(error.into()),
         };
         match self.if_busy {
             IfBusy::Ok => Ok(exit::OK),
             IfBusy::Fail(code) => {
-                let hint = if self.waits {
+                let hint = if self.waits || !is_busy {
                     ""
                 } else {
                     " (--wait 10s waits for it, --ok-if-busy makes it no error)"

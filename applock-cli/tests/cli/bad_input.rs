@@ -27,6 +27,14 @@ fn each_bad_value_is_78_and_each_command_line_that_cant_be_read_64() {
             "--wait \"soon\"",
             "5m",
         ),
+        ("run --app a --every x -- true", 78, "--every", "5m"),
+        ("run --app a --every 20y -- true", 78, "every", "write"),
+        (
+            "run --app a --retry-failed -- true",
+            64,
+            "--every",
+            "--help",
+        ),
         ("run --app a --at-least x -- true", 78, "--at-least", "5m"),
         ("run --app a --at-most 0 -- true", 78, "at_most", "100"),
         (

@@ -39,6 +39,9 @@ fn words(line: &str) -> Vec<String> {
 fn each_command_for_people_on_call_does_what_it_says() {
     let server = RedisServer::start();
     let url = server.url();
+    // One that has succeeded.
+    let before = output(&mut applock(&url, "run --app reports -- true"));
+    assert_eq!(before.status.code(), Some(0), "{}", err(&before));
     let mut count = 0;
     for line in lines() {
         let mut holder = Running::start(&mut applock(&url, "run --app reports -- sleep 1000"));
@@ -110,13 +113,17 @@ fn the_json_has_the_fields_that_are_promised() {
     let mut holder = Running::start(&mut run(&url, "", "echo here; sleep 1000"));
     holder.says();
     let json = |arguments: &str| -> Value {
-        let text = out(&output(&mut applock(&url, arguments)));
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+        let said = output(&mut applock(&url, arguments));
+        let text = out(&said);
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{arguments}: {error}: {text} {}", err(&said)))
     };
     let info = json("info --app jobs --json");
     assert_eq!(
         fields(&info),
-        ["held", "holder", "last"].map(str::to_owned).into()
+        ["held", "holder", "last", "last_success"]
+            .map(str::to_owned)
+            .into()
     );
     assert_eq!(fields(&info["holder"]), documented("- A holder: "));
     assert_eq!(fields(&info["last"]), documented("- A run: "));

@@ -43,12 +43,17 @@ fn info_is_0_for_a_lock_that_is_held_and_1_for_one_that_is_free() {
         (&told["held"], &told["holder"]),
         (&Value::Bool(false), &Value::Null)
     );
-    assert_eq!(told["last"]["ending"], "released");
+    assert_eq!(told["last"]["ending"], "error");
+    assert_eq!(told["last_success"], Value::Null);
     let free = out(&output(&mut applock(&url, "info --app jobs")));
     assert!(
-        free.starts_with("free\nlast run: ") && free.ends_with("released\n"),
+        free.starts_with("free\nlast run: ") && free.ends_with("ended with an error\n"),
         "{free}"
     );
+    assert_eq!(code(&mut run(&url, "", "true")), Some(0));
+    assert_eq!(code(&mut run(&url, "", "false")), Some(1));
+    let both = out(&output(&mut applock(&url, "info --app jobs")));
+    assert!(both.contains("\nlast success: "), "{both}");
 }
 
 #[test]
@@ -228,7 +233,16 @@ fn check_answers_as_monitors_ask() {
     );
     holder.signal(Signal::TERM);
     holder.ends();
+    let (failed, line) = check("1h");
+    assert_eq!(failed, Some(1));
+    assert!(line.contains("ended with an error"), "{line}");
+    assert_eq!(check("1h --must-succeed").0, Some(2));
+    assert_eq!(code(&mut run(&url, "", "true")), Some(0));
     assert_eq!(check("1h").0, Some(0));
+    assert_eq!(code(&mut run(&url, "", "false")), Some(1));
+    let (succeeded, line) = check("1h --must-succeed");
+    assert_eq!(succeeded, Some(0));
+    assert!(line.starts_with("OK - the last success began "), "{line}");
     let (old, line) = check("0s");
     assert_eq!(old, Some(2));
     assert!(

@@ -17,9 +17,10 @@ fn the_command_has_its_token_its_key_and_its_owner_id() {
     for _ in 0..3 {
         let said = out(&output(&mut run(&server.url(), "--name 'a{b}", script)));
         let words: Vec<&str> = said.split_whitespace().collect();
-        let fence = server
-            .text("{QUEUE:jobs:'a%7Bb%7D}:fence")
-            .expect("the fence");
+        // Its first line is the newest run.
+        let fence: String = server.run("GET {QUEUE:jobs:'a%7Bb%7D}:fence");
+        let newest = fence.lines().next().expect("a line");
+        let fence: serde_json::Value = serde_json::from_str(newest).expect("JSON");
         let token: u64 = words[0].parse().expect("a number");
         assert_eq!(fence["token"].as_u64(), Some(token));
         assert_eq!(words[1], "QUEUE:jobs:'a%7Bb%7D");
@@ -151,4 +152,32 @@ fn the_password_of_the_store_is_in_no_message() {
     ));
     assert_eq!(said.status.code(), Some(64));
     assert!(!err(&said).contains("hunter2"), "{}", err(&said));
+}
+
+#[test]
+fn once_in_so_long_it_runs_and_a_failed_run_may_be_taken_up() {
+    let server = RedisServer::start();
+    let url = server.url();
+    assert_eq!(code(&mut run(&url, "--every 1h", "exit 3")), Some(3));
+    let again = output(&mut run(&url, "--every 1h", "echo ran"));
+    assert_eq!(
+        (again.status.code(), out(&again)),
+        (Some(75), String::new())
+    );
+    assert!(
+        err(&again).starts_with("applock: already ran: "),
+        "{}",
+        err(&again)
+    );
+    let quiet = output(&mut run(&url, "--every 1h --ok-if-busy", "echo ran"));
+    assert_eq!((quiet.status.code(), err(&quiet)), (Some(0), String::new()));
+    // It failed.
+    assert_eq!(
+        code(&mut run(&url, "--every 1h --retry-failed", "true")),
+        Some(0)
+    );
+    assert_eq!(
+        code(&mut run(&url, "--every 1h --retry-failed -E 9 -q", "true")),
+        Some(9)
+    );
 }

@@ -29,7 +29,9 @@ use tokio::sync::oneshot;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
+use crate::info::LastHolding;
 use crate::key::Key;
+use crate::protocol::Tick;
 use crate::shown::millis;
 use crate::store::{
     Acquired, Grant, OwnerId, QueuePosition, StoreError, StoreErrorKind, StoreResult,
@@ -235,6 +237,7 @@ impl Actor {
                 }
                 return;
             }
+            Ok(Acquired::AlreadyRan(run)) => return self.already_ran(owner, run),
             Ok(Acquired::Busy(info)) => {
                 let poll = backoff::poll(acquiring.polls);
                 let pause = info.remaining().map_or(poll, |left| poll.min(left + TICK));
@@ -276,6 +279,28 @@ impl Actor {
             }
         };
         self.try_later(owner, now, pause);
+    }
+
+    /// An earlier run forbids it, and will as long as a caller can wait for: that is the answer.
+    /// What has forbidden one of those that wait here may forbid the others: they poll.
+    fn already_ran(&mut self, owner: OwnerId, mut run: LastHolding) {
+        let Some(EntryState::Acquiring(acquiring)) = self.state(owner) else {
+            return;
+        };
+        if let Some(due) = acquiring.request.due
+            && let Tick::Gap(gap) = due.tick
+        {
+            run.next_at = run.from.checked_add(Duration::from_micros(gap));
+        }
+        acquiring.last = Some(Error::AlreadyRan(Box::new(run)));
+        let stood = acquiring.queued.take().is_some();
+        let key = Arc::clone(&acquiring.request.key.lock);
+        self.give_up(owner);
+        if stood {
+            for other in self.waiters.of(&key) {
+                self.poll_now(other);
+            }
+        }
     }
 
     /// Arms the next try after `pause`, or gives up if there is to be none: the caller has

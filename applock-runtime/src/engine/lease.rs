@@ -23,6 +23,7 @@ use crate::clock::{Clock, Moment};
 use crate::error::{Error, Loss};
 use crate::info::{LockInfo, Record};
 use crate::key::Key;
+use crate::protocol::Outcome;
 use crate::store::{Identity, OwnerId};
 
 use super::lease_time::{Sent, WALL_JUMP, wall_lead};
@@ -69,10 +70,19 @@ pub(crate) struct Lease {
     asked: AtomicBool,
     /// Why it is over: 0 while it is not; see [`Lease::loss`].
     loss: AtomicU8,
+    /// How the run under it has ended, for the store: see [`Lease::outcome`].
+    outcome: AtomicU8,
     changed: Notify,
 }
 
 const OVER: u64 = 0;
+
+/// An outcome as a number.
+fn code(outcome: Outcome) -> u8 {
+    let place = Outcome::NAMES.iter().position(|(one, _)| *one == outcome);
+    u8::try_from(place.unwrap_or_default()).unwrap_or_default()
+}
+
 const RELEASED: u8 = 255;
 const LOSSES: [Loss; 5] = [
     Loss::Expired,
@@ -120,6 +130,7 @@ impl Lease {
             lead: AtomicI64::new(sent.lead),
             asked: AtomicBool::new(false),
             loss: AtomicU8::new(0),
+            outcome: AtomicU8::new(code(Outcome::Unused)),
             changed: Notify::new(),
             clock,
             process: terms.process,
@@ -277,6 +288,27 @@ impl Lease {
                 .compare_exchange(code, 0, Ordering::AcqRel, Ordering::Acquire);
         }
         ended
+    }
+
+    /// Notes how the run under it has ended, before it is released: [`Outcome::Unused`] until
+    /// then, for a grant that nobody receives is no run.
+    pub(crate) fn set_outcome(&self, outcome: Outcome) {
+        self.outcome.store(code(outcome), Ordering::Release);
+    }
+
+    /// What is noted, as it stands.
+    pub(crate) fn noted_outcome(&self) -> Outcome {
+        let noted = usize::from(self.outcome.load(Ordering::Acquire));
+        let noted = Outcome::NAMES.get(noted);
+        noted.map_or(Outcome::Released, |(outcome, _)| *outcome)
+    }
+
+    /// How the run has ended. One that was lost, and of which nothing else was said, is lost.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self.noted_outcome() {
+            Outcome::Released if self.loss().is_some() => Outcome::Lost,
+            noted => noted,
+        }
     }
 
     /// How it was lost, if it was.

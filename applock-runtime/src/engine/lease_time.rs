@@ -27,6 +27,9 @@ pub const MIN_TTL: Duration = Duration::from_millis(100);
 /// arithmetic, and mean 'for ever' anyway.
 pub const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// The longest `every`: a lock is remembered for twice as long.
+pub const MAX_EVERY: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
+
 /// How long one command may take where nothing is set, and at the most.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -83,6 +86,19 @@ pub(crate) fn check_length(what: &'static str, length: Duration) -> Result<Durat
     Ok(Duration::from_millis(
         u64::try_from(millis).unwrap_or(u64::MAX),
     ))
+}
+
+/// How often a job is to run, checked.
+pub(crate) fn check_every(every: Duration) -> Result<Duration> {
+    if every > MAX_EVERY {
+        return Err(Error::invalid(
+            "every",
+            format_args!("{} s", every.as_secs()),
+            "it is longer than five years, the most",
+            "write a shorter one, such as every = \"1d\"",
+        ));
+    }
+    check_length("every", every)
 }
 
 /// When a request left, and how far the wall clock was ahead of the lease's clock then.

@@ -22,6 +22,7 @@ use crate::health::Health;
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
+use crate::protocol::{Due, Outcome};
 use crate::store::{Identity, Inspection, OwnerId, Said, StoreError, StoreErrorKind};
 
 use super::farewell::{Leaving, leave};
@@ -88,6 +89,8 @@ pub(crate) struct AcquireRequest {
     pub(crate) wait: Wait,
     /// For how long the holding is remembered after its end.
     pub(crate) remember: Duration,
+    /// What an earlier run forbids.
+    pub(crate) due: Option<Due>,
     pub(crate) at_least: Option<Duration>,
     pub(crate) at_most: Option<Duration>,
 }
@@ -264,6 +267,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if std::thread::panicking() && self.lease.noted_outcome() == Outcome::Released {
+            self.lease.set_outcome(Outcome::Panicked);
+        }
         self.let_go();
         if !*self.ended.get_mut() {
             // A copy that a fork has made: the thread at the mailbox's other end is the parent's,

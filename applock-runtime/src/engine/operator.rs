@@ -121,6 +121,7 @@ impl Actor {
         let lock = Arc::clone(&key.lock);
         let timeout = self.parts.command_timeout;
         let target = Arc::clone(&self.parts.store);
+        let by = Arc::clone(&self.parts.identity);
         self.spawn(async move {
             // Read the lock first, which may be repeated: the force-release itself may not,
             // or it could strike the next holder.
@@ -130,7 +131,7 @@ impl Actor {
                     holder: Some(holder),
                     ..
                 }) => {
-                    let forced = target.force_release(key, stale, timeout).await;
+                    let forced = target.force_release(key, stale, by, timeout).await;
                     if matches!(forced, Ok(true)) {
                         tracing::warn!(
                             key = %shown(&lock), owner = %shown(holder.owner_id()), token = holder.fencing_token(),

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::protocol::Outcome;
 use crate::store::{OwnerId, Release, Renew};
 
 use super::core::{Actor, Completion, Outbox, Parts};
@@ -142,6 +143,11 @@ impl Actor {
                     owner,
                     token: releasing.lease.as_ref().map(|lease| lease.token),
                     remember: releasing.remember,
+                    outcome: match &releasing.lease {
+                        Some(lease) => lease.outcome(),
+                        // Granted to a caller that has gone: no code ran under it.
+                        None => Outcome::Unused,
+                    },
                     keep: releasing.lease.as_ref().and_then(|lease| lease.keep()),
                 };
                 batches.add(parts.store.place(&releasing.key), owner, release);

@@ -101,6 +101,7 @@ impl AcquiringEntry {
             owner: request.owner,
             ttl: request.ttl,
             remember: request.remember,
+            due: request.due,
             identity: Arc::clone(&request.identity),
             notifications: request.waits().then(|| notifications.clone()),
             ticket: self.ticket,

@@ -8,6 +8,7 @@ use crate::blocking::block_on;
 use crate::engine::{Held, Lease, Validity};
 use crate::error::{Error, Result};
 use crate::info::LockInfo;
+use crate::protocol::Outcome;
 
 /// A lock that is held. Its heartbeat goes on, in the background, until it is
 /// released, dropped or lost.
@@ -49,6 +50,8 @@ impl fmt::Debug for LockGuard {
 
 impl LockGuard {
     pub(crate) fn new(held: Held) -> Self {
+        // From here on somebody has it.
+        held.lease().set_outcome(Outcome::Released);
         Self {
             lease: Arc::clone(held.lease()),
             held,
@@ -281,6 +284,50 @@ impl LockGuard {
     /// ```
     pub fn release_blocking(self) -> Result<()> {
         block_on(self.release())
+    }
+
+    /// Says that the work under this guard went well: what
+    /// [`last_holding`](crate::Lock::last_holding) and
+    /// [`last_success`](crate::Lock::last_success) tell once it is released. The last word counts. No
+    /// I/O.
+    ///
+    /// Of a guard in one's own hand. How the body of a `#[singleton]` ended is known without it, and
+    /// stands, unless the body has said that it failed.
+    ///
+    /// ```
+    /// # let locker = applock::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire_blocking()?;
+    /// guard.mark_ok();
+    /// guard.release_blocking()?;
+    /// assert!(locker.lock("reports").last_success_blocking()?.is_some());
+    /// # Ok::<(), applock::Error>(())
+    /// ```
+    pub fn mark_ok(&self) {
+        self.lease.set_outcome(Outcome::Ok);
+    }
+
+    /// Says that the work under this guard failed: see [`mark_ok`](Self::mark_ok), and
+    /// [`retry_failed`](crate::Lock::retry_failed). No I/O.
+    ///
+    /// ```
+    /// # let locker = applock::AppLocker::in_memory();
+    /// let guard = locker.lock("reports").acquire_blocking()?;
+    /// guard.mark_failed();
+    /// guard.release_blocking()?;
+    /// let last = locker.lock("reports").last_holding_blocking()?.expect("it was held");
+    /// assert_eq!(last.ending, applock::Ending::Error);
+    /// # Ok::<(), applock::Error>(())
+    /// ```
+    pub fn mark_failed(&self) {
+        self.lease.set_outcome(Outcome::Error);
+    }
+
+    /// How a run under it has ended. A body that has said that it failed knows better than the
+    /// value that it returned.
+    pub(crate) fn run_ended(&self, outcome: Outcome) {
+        if outcome != Outcome::Ok || self.lease.noted_outcome() != Outcome::Error {
+            self.lease.set_outcome(outcome);
+        }
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {

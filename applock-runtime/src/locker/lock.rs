@@ -14,6 +14,7 @@ use super::current::{self, NOT_REENTRANT};
 use super::guard::LockGuard;
 use super::options::LockOptions;
 use super::shared::AppLocker;
+use super::tick::Tick;
 
 /// One lock of an [`AppLocker`]: a key, and how to take it. Holds nothing by itself;
 /// every successful acquire gives a [`LockGuard`] of its own.
@@ -227,7 +228,79 @@ impl Lock {
         self
     }
 
-    /// Takes the lock if it is free; `None` if it is held. Never waits for
+    /// Once per tick: not again before the next run is due. Refused
+    /// ([`Error::AlreadyRan`](crate::Error::AlreadyRan)), whether the lock is free or not, if the last
+    /// run began less than nine tenths of `length` ago, by the store's clock. For a job that is
+    /// scheduled on every server: their clocks may differ by a tenth of the length, and a short
+    /// job still runs once, not once on each server.
+    ///
+    /// A run counts from when it began, however it ended; see
+    /// [`retry_failed`](Self::retry_failed). Who [waits](Self::wait) is judged when it asks, and
+    /// again when it would get the lock.
+    ///
+    /// From 100 milliseconds to five years. The store then [remembers](Self::remember) the lock for
+    /// twice the length at least.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let locker = applock::AppLocker::in_memory();
+    /// let lock = locker.lock("reports").every(Duration::from_secs(3600));
+    /// lock.acquire_blocking()?.release_blocking()?;
+    /// match lock.acquire_blocking() {
+    ///     Err(applock::Error::AlreadyRan(run)) => println!("{run}"),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok::<(), applock::Error>(())
+    /// ```
+    pub fn every(mut self, length: Duration) -> Self {
+        self.options = self.options.every(length);
+        self
+    }
+
+    /// Once per tick, where the scheduler says which one it is: by a number that grows, or by the
+    /// time at which it fired. Refused ([`Error::AlreadyRan`](crate::Error::AlreadyRan)), whether the
+    /// lock is free or not, unless the tick is larger than that of the last run that began. So a
+    /// process that comes late does not run an old tick.
+    ///
+    /// Ticks are compared for as long as the lock is [remembered](Self::remember). Not together
+    /// with [`every`](Self::every).
+    ///
+    /// ```
+    /// # let locker = applock::AppLocker::in_memory();
+    /// let lock = locker.lock("reports");
+    /// lock.clone().tick(7).acquire_blocking()?.release_blocking()?;
+    /// assert!(lock.clone().tick(7).acquire_blocking().is_err());
+    /// assert!(lock.tick(8).acquire_blocking().is_ok());
+    /// # Ok::<(), applock::Error>(())
+    /// ```
+    pub fn tick(mut self, tick: impl Into<Tick>) -> Self {
+        self.options = self.options.tick(tick);
+        self
+    }
+
+    /// With [`every`](Self::every) or [`tick`](Self::tick): a run that ended in an error, a panic, a
+    /// cancellation or a loss does not count, nor one whose process has crashed. Another server, or
+    /// the next try, may take its tick up.
+    ///
+    /// How a run went is known of [`run`](Self::run) and of `#[singleton]`; of a guard in one's own
+    /// hand by [`LockGuard::mark_failed`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let locker = applock::AppLocker::in_memory();
+    /// let lock = locker.lock("reports").every(Duration::from_secs(3600)).retry_failed();
+    /// lock.run_blocking(|| Err::<(), _>("no disk"))?.unwrap_err();
+    /// lock.run_blocking(|| Ok::<_, ()>(()))?.unwrap();
+    /// assert!(lock.acquire_blocking().is_err());
+    /// # Ok::<(), applock::Error>(())
+    /// ```
+    pub fn retry_failed(mut self) -> Self {
+        self.options = self.options.retry_failed();
+        self
+    }
+
+    /// Takes the lock if it is free; `None` if it is held, or if its tick has had its run
+    /// ([`every`](Self::every), [`tick`](Self::tick)). Never waits for
     /// a holder, whatever [`wait`](Self::wait) says.
     ///
     /// # Errors
@@ -251,7 +324,7 @@ impl Lock {
     pub async fn try_acquire(&self) -> Result<Option<LockGuard>> {
         match self.take(Wait::Not).await {
             Ok(guard) => Ok(Some(guard)),
-            Err(Error::Busy(_)) => Ok(None),
+            Err(Error::Busy(_) | Error::AlreadyRan(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -278,7 +351,8 @@ impl Lock {
     /// # Errors
     ///
     /// [`Error::Busy`] with the holder if it is held still when the wait is over;
-    /// otherwise as [`try_acquire`](Self::try_acquire). Does I/O. Cancellation safe: a
+    /// [`Error::AlreadyRan`] with the last run if its tick has had one
+    /// ([`every`](Self::every), [`tick`](Self::tick)); otherwise as [`try_acquire`](Self::try_acquire). Does I/O. Cancellation safe: a
     /// lock taken for a dropped future is released.
     ///
     /// ```
@@ -377,6 +451,48 @@ impl Lock {
     /// ```
     pub fn last_holding_blocking(&self) -> Result<Option<LastHolding>> {
         block_on(self.last_holding())
+    }
+
+    /// The newest holding that [ended well](crate::Ending::Ok): 'when did it last succeed?'. That of
+    /// [`last_holding`](Self::last_holding), or one before it. `None` if there was none, or if
+    /// the lock is no longer [remembered](Self::remember).
+    ///
+    /// Whether a run ended well is known of [`run`](Self::run) and of `#[singleton]`; of a guard in
+    /// one's own hand by [`LockGuard::mark_ok`].
+    ///
+    /// # Errors
+    ///
+    /// As [`info`](Self::info). One round trip. Cancellation safe.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> applock::Result<()> {
+    /// # let locker = applock::AppLocker::in_memory();
+    /// let lock = locker.lock("reports");
+    /// lock.run(async { Ok::<_, ()>(()) }).await?.unwrap();
+    /// lock.run(async { Err::<(), _>("no disk") }).await?.unwrap_err();
+    /// assert_eq!(lock.last_holding().await?.unwrap().ending, applock::Ending::Error);
+    /// assert_eq!(lock.last_success().await?.unwrap().ending, applock::Ending::Ok);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn last_success(&self) -> Result<Option<LastHolding>> {
+        Ok(self.locker.engine().inspect(self.resolve()?).await?.success)
+    }
+
+    /// [`last_success`](Self::last_success) for plain threads: blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`last_success`](Self::last_success).
+    ///
+    /// ```
+    /// # let locker = applock::AppLocker::in_memory();
+    /// assert!(locker.lock("reports").last_success_blocking()?.is_none());
+    /// # Ok::<(), applock::Error>(())
+    /// ```
+    pub fn last_success_blocking(&self) -> Result<Option<LastHolding>> {
+        block_on(self.last_success())
     }
 
     /// Releases the lock if its holder's heart has stopped: no heartbeat for
@@ -493,6 +609,10 @@ impl Lock {
         let mut ttl = check_length("ttl", options.ttl.unwrap_or(self.locker.default_ttl()))?;
         let remember = options.remember.unwrap_or(self.locker.default_remember());
         let remember = check_length("remember", remember)?;
+        let due = options.due()?;
+        // What is forgotten forbids nothing.
+        let twice = options.every.map(|every| every.saturating_mul(2));
+        let remember = twice.map_or(remember, |twice| remember.max(twice));
         let at_least = options
             .at_least
             .filter(|length| !length.is_zero())
@@ -536,6 +656,7 @@ impl Lock {
                 owner: engine.new_owner(),
                 ttl,
                 remember,
+                due,
                 identity: Arc::clone(engine.identity()),
                 wait,
                 at_least,

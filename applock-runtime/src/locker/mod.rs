@@ -5,7 +5,7 @@
 //! Nothing here runs a body: that is done one floor up, in `singleton`.
 //!
 //! The files, from the top: `builder`, `observe` → `lock` → `current` (the bodies that this thread runs) →
-//! `shared`, `options`, `guard`.
+//! `shared`, `options`, `guard`, `tick`.
 
 mod builder;
 pub(crate) mod current;
@@ -15,9 +15,11 @@ mod observe;
 mod options;
 pub(crate) mod servers;
 mod shared;
+mod tick;
 
 pub use builder::{Builder, StoreSource, URL_VARIABLE};
 pub use guard::LockGuard;
 pub use lock::Lock;
 pub use options::LockOptions;
 pub use shared::AppLocker;
+pub use tick::Tick;

@@ -92,6 +92,7 @@ impl AppLocker {
                 identity: Arc::clone(engine.identity()),
                 wait: Wait::Not,
                 at_least: None,
+                due: None,
                 at_most: None,
             })
             .await;

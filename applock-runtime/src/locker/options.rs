@@ -5,8 +5,12 @@
 use std::time::Duration;
 
 use crate::engine::Wait;
-use crate::error::Result;
+use crate::engine::lease_time::check_every;
+use crate::error::{Error, Result};
 use crate::key::{Function, Key};
+use crate::protocol::{self, Due};
+
+use super::tick::Tick;
 
 /// Which lock, and how to take it. Each method is that of the same name on
 /// [`Lock`](crate::Lock). Nothing is checked before the lock is taken.
@@ -20,6 +24,9 @@ pub struct LockOptions {
     pub(super) at_least: Option<Duration>,
     pub(super) at_most: Option<Duration>,
     pub(super) reentrant: bool,
+    pub(super) every: Option<Duration>,
+    pub(super) tick: Option<Tick>,
+    pub(super) retry_failed: bool,
     function: Option<Function>,
 }
 
@@ -39,6 +46,9 @@ impl LockOptions {
             at_least: None,
             at_most: None,
             reentrant: false,
+            every: None,
+            tick: None,
+            retry_failed: false,
             function: None,
         }
     }
@@ -111,6 +121,54 @@ impl LockOptions {
         Self { reentrant, ..self }
     }
 
+    /// Not again before the next one is due.
+    pub fn every(self, length: Duration) -> Self {
+        let every = Some(length);
+        Self { every, ..self }
+    }
+
+    /// Once for this tick, and not for an older one.
+    pub fn tick(self, tick: impl Into<Tick>) -> Self {
+        let tick = Some(tick.into());
+        Self { tick, ..self }
+    }
+
+    /// A run that failed does not count.
+    pub fn retry_failed(self) -> Self {
+        let retry_failed = true;
+        Self {
+            retry_failed,
+            ..self
+        }
+    }
+
+    /// What an earlier run forbids.
+    pub(super) fn due(&self) -> Result<Option<Due>> {
+        let retry_failed = self.retry_failed;
+        let tick = match (self.every, self.tick) {
+            (Some(every), Some(_)) => {
+                return Err(Error::invalid(
+                    "every",
+                    humantime::format_duration(every),
+                    "it stands beside a tick",
+                    "leave one of the two out: a tick says by itself when the next run is due",
+                ));
+            }
+            (Some(every), None) => Due::gap(micros(check_every(every)?)),
+            (None, Some(Tick(number))) => protocol::Tick::Number(number),
+            (None, None) if retry_failed => {
+                return Err(Error::invalid(
+                    "retry",
+                    "failed",
+                    "there is no tick that another run could take up",
+                    "say how often it is to run (every), or give its tick",
+                ));
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Due { tick, retry_failed }))
+    }
+
     /// Which function takes it.
     pub(crate) fn function(self, function: Function) -> Self {
         let function = Some(function);
@@ -124,4 +182,8 @@ impl LockOptions {
         };
         key.map(|key| key.taken_by(self.function))
     }
+}
+
+fn micros(length: Duration) -> u64 {
+    u64::try_from(length.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,10 @@
 //! One lock: who holds it or held it last, who waits for it, and every step that changes that.
 
 use super::notify::{Notify, Reach};
-use super::request::{Decision, Ended, Granted, Owner, Process, Requester, TokensUsedUp, WhenBusy};
+use super::request::{
+    Before, Decision, Due, Ended, Granted, Outcome, Owner, Process, Releaser, Requester, Tick,
+    TokensUsedUp, WhenBusy,
+};
 use super::timing::{MAX_TOKEN, StoreTime, Timing};
 use super::wait_queue::WaitQueue;
 
@@ -10,6 +13,8 @@ use super::wait_queue::WaitQueue;
 pub(crate) struct LockState<W> {
     /// The newest holding, be it over or not: its token is the last that was given.
     pub(crate) newest: Option<Holding<W>>,
+    /// The newest before it that ended well. It is remembered as long as `newest` is.
+    pub(crate) success: Option<Holding<W>>,
     pub(crate) queue: WaitQueue<W>,
 }
 
@@ -22,6 +27,12 @@ pub(crate) struct Holding<W> {
     /// The fencing token.
     pub(crate) token: u64,
     pub(crate) phase: Phase,
+    /// How it ended, as its holder said: of one that is kept or released.
+    pub(crate) outcome: Outcome,
+    /// Who ended it by force.
+    pub(crate) forced_by: Option<W>,
+    /// The largest tick that was begun until then.
+    pub(crate) tick: Option<Begun>,
     /// The lease's length as the holder asked for it.
     pub(crate) ttl: u64,
     /// For how long it is remembered after its end.
@@ -32,6 +43,15 @@ pub(crate) struct Holding<W> {
     pub(crate) heartbeat_at: u64,
     /// When the lease runs out. At exactly that time the lock is free.
     pub(crate) expires_at: u64,
+}
+
+/// A tick that has a number, and was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Begun {
+    pub(crate) number: u64,
+    /// The token of the run that began it last: perhaps not the newest, which may have had no
+    /// tick.
+    pub(crate) token: u64,
 }
 
 /// Where a holding stands. That its lease ran out is never written: it follows from the time.
@@ -54,6 +74,7 @@ impl<W> Default for LockState<W> {
     fn default() -> Self {
         Self {
             newest: None,
+            success: None,
             queue: WaitQueue::default(),
         }
     }
@@ -103,6 +124,22 @@ impl<W> Holding<W> {
         self.phase != Phase::Kept && silence >= asked.max(self.term(timing) / 2)
     }
 
+    /// Whether it is over, and ended well.
+    fn is_success(&self) -> bool {
+        matches!(self.phase, Phase::Kept | Phase::Released(_)) && self.outcome == Outcome::Ok
+    }
+
+    /// Whether it counts as the run of its tick, as far as is known now.
+    fn counts(&self, retry_failed: bool) -> bool {
+        match self.phase {
+            Phase::Kept | Phase::Released(_) if self.outcome == Outcome::Unused => false,
+            _ if !retry_failed => true,
+            Phase::Kept | Phase::Released(_) => self.outcome.is_fine(),
+            // It goes on, and may end either way; it has expired; or it was ended by force.
+            Phase::Held | Phase::Claimed | Phase::Forced(_) => false,
+        }
+    }
+
     /// A heartbeat, which also confirms a claim.
     fn refresh(&mut self, ttl: u64, now: StoreTime) {
         self.phase = Phase::Held;
@@ -125,6 +162,47 @@ impl<W: Clone> LockState<W> {
         newest.filter(|newest| newest.is_remembered(now))
     }
 
+    /// The newest holding that ended well, if the store still knows of it. One that is kept is not
+    /// over yet.
+    pub(crate) fn last_success(&self, now: StoreTime) -> Option<&Holding<W>> {
+        let newest = self.remembered(now)?;
+        match newest.is_success() && !newest.is_taken(now) {
+            true => Some(newest),
+            false => self.success.as_ref(),
+        }
+    }
+
+    /// Which earlier run forbids a request. `None`: none does; but another may have the lock.
+    fn forbids(&self, due: Option<Due>, now: StoreTime) -> Option<Before> {
+        let Due { tick, retry_failed } = due?;
+        let newest = self.newest.as_ref()?;
+        let counts = newest.counts(retry_failed);
+        match tick {
+            Tick::Gap(gap) => {
+                let is_recent =
+                    |run: &Holding<W>| now.micros.saturating_sub(run.acquired.micros) < gap;
+                if counts {
+                    return is_recent(newest).then_some(Before::Newest);
+                }
+                let success = self.success.as_ref();
+                success.is_some_and(is_recent).then_some(Before::Success)
+            }
+            Tick::Number(number) => {
+                let begun = newest.tick?;
+                // A later run without a tick closes the tick of a failed one.
+                let is_open = begun.token == newest.token && !counts;
+                if number > begun.number || number == begun.number && is_open {
+                    return None;
+                }
+                let success = self.success.as_ref();
+                Some(match success.is_some_and(|run| run.token == begun.token) {
+                    true => Before::Success,
+                    false => Before::Newest,
+                })
+            }
+        }
+    }
+
     /// How many stand in the queue.
     pub(crate) fn waiters(&self, now: StoreTime) -> usize {
         match now.at < self.queue.expires_at {
@@ -135,6 +213,8 @@ impl<W: Clone> LockState<W> {
 
     /// Takes the lock if it is free and no waiter before the requester can be reached, or if
     /// the requester holds it already: its first answer, or a grant, may have been lost (rule R6).
+    ///
+    /// Refused, whether the lock is free or not, if an earlier run forbids it.
     ///
     /// # Errors
     ///
@@ -154,6 +234,10 @@ impl<W: Clone> LockState<W> {
         {
             holding.refresh(request.ttl, now);
             return Ok(Decision::Granted);
+        }
+        if let Some(before) = self.forbids(request.due, now) {
+            self.leave(owner);
+            return Ok(Decision::AlreadyRan(before));
         }
         let token = match self.is_taken(now) {
             true => None,
@@ -213,27 +297,29 @@ impl<W: Clone> LockState<W> {
     /// Its holder gives it back (rule R7), and the lock goes to the first waiter that can be
     /// reached; or it stays taken for `keep`. An owner that waits leaves the queue.
     ///
-    /// `own`: the process that releases. A waiter of it is notified by the answer.
     pub(crate) fn release(
         &mut self,
-        owner: Owner,
-        keep: u64,
-        own: Option<Process>,
+        request: Releaser,
         now: StoreTime,
         timing: &Timing,
         notify: &mut impl Notify<W>,
     ) -> Ended {
         self.forget(now);
+        let Releaser {
+            owner,
+            outcome,
+            keep,
+            own,
+        } = request;
         let Some(holding) = self
             .newest
             .as_mut()
             .filter(|one| one.is_held_by(owner, now))
         else {
-            if self.queue.leave(owner).is_some() && self.queue.is_empty() {
-                self.queue = WaitQueue::default();
-            }
+            self.leave(owner);
             return Ended::default();
         };
+        holding.outcome = outcome;
         if keep > 0 {
             holding.phase = Phase::Kept;
             holding.ttl = keep;
@@ -252,10 +338,12 @@ impl<W: Clone> LockState<W> {
     }
 
     /// Ends whatever holding there is: always, or (`stale`) if no heartbeat came for so long.
-    /// The lock goes to the first waiter that can be reached. `false`: nothing was ended.
+    /// The lock goes to the first waiter that can be reached. `false`: nothing was ended. `by`: who
+    /// does it. Where `at_least` keeps the lock the run has ended before, as its holder said.
     pub(crate) fn force_release(
         &mut self,
         stale: Option<u64>,
+        by: W,
         now: StoreTime,
         timing: &Timing,
         notify: &mut impl Notify<W>,
@@ -267,7 +355,12 @@ impl<W: Clone> LockState<W> {
         if stale.is_some_and(|asked| !holding.is_stale(asked, now, timing)) {
             return false;
         }
-        holding.phase = Phase::Forced(now);
+        if holding.phase == Phase::Kept {
+            holding.phase = Phase::Released(now);
+        } else {
+            holding.phase = Phase::Forced(now);
+            holding.forced_by = Some(by);
+        }
         self.hand_over(None, now, timing, notify);
         true
     }
@@ -331,6 +424,11 @@ impl<W: Clone> LockState<W> {
         while let Some(place) = next {
             next = self.queue.next_after(Some(place));
             let waiter = self.queue.waiters.get(&place)?;
+            if self.forbids(waiter.due, now).is_some() {
+                // It is told by its next poll.
+                self.queue.remove(place);
+                continue;
+            }
             let (process, silence) = (waiter.process, self.queue.silence(waiter.process, now));
             let known = self.queue.processes.get(&process);
             let listens = known.is_some_and(|known| known.listens);
@@ -371,6 +469,7 @@ impl<W: Clone> LockState<W> {
                     process,
                     ttl: waiter.ttl,
                     remember: waiter.remember,
+                    due: waiter.due,
                     who: waiter.who,
                 };
                 self.grant(&request, token, lease, phase, now);
@@ -389,11 +488,22 @@ impl<W: Clone> LockState<W> {
         phase: Phase,
         now: StoreTime,
     ) {
+        let before = self.newest.take();
+        let tick = match request.due.map(|due| due.tick) {
+            Some(Tick::Number(number)) => Some(Begun { number, token }),
+            _ => before.as_ref().and_then(|before| before.tick),
+        };
+        if let Some(success) = before.filter(Holding::is_success) {
+            self.success = Some(success);
+        }
         self.newest = Some(Holding {
             owner: request.owner,
             who: request.who.clone(),
             token,
             phase,
+            outcome: Outcome::default(),
+            forced_by: None,
+            tick,
             ttl: request.ttl,
             remember: request.remember,
             acquired: now,
@@ -407,8 +517,16 @@ impl<W: Clone> LockState<W> {
     fn forget(&mut self, now: StoreTime) {
         if self.remembered(now).is_none() {
             self.newest = None;
+            self.success = None;
         }
         if now.at >= self.queue.expires_at {
+            self.queue = WaitQueue::default();
+        }
+    }
+
+    /// An owner that does not hold the lock leaves the queue, if it stands there.
+    fn leave(&mut self, owner: Owner) {
+        if self.queue.leave(owner).is_some() && self.queue.is_empty() {
             self.queue = WaitQueue::default();
         }
     }

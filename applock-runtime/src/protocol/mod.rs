@@ -33,6 +33,11 @@
 //! - A grant that the waiter did not ask for at that moment is a *claim*: a short lease
 //!   ([`Timing::claim`]), so that a waiter that can't hear of it costs the others no more than that.
 //!   The holder's first heartbeat confirms it, and makes a full lease of it.
+//! - A request may be *once per tick* ([`Due`]): an earlier run forbids it, whether the lock is
+//!   taken or free. It is judged when it asks, and, if it waits, again when the lock is offered to
+//!   it: one that is forbidden by then leaves the queue, and is told by its next poll. A run counts
+//!   from its grant on; how it ended ([`Outcome`]) is for requests that would take a failed run's
+//!   tick up, and for people.
 //! - A request that does not wait never takes what a waiter that can be reached is waiting for.
 //!
 //! Times are plain numbers in a unit that the caller chooses ([`Timing`]).
@@ -45,8 +50,10 @@ mod tests;
 mod timing;
 mod wait_queue;
 
-pub(crate) use lock_state::{Holding, LockState, Phase};
+pub(crate) use lock_state::{Begun, Holding, LockState, Phase};
 pub(crate) use notify::{Notify, Reach};
-pub(crate) use request::{Decision, Granted, Process, Requester, WhenBusy};
+pub(crate) use request::{
+    Before, Decision, Due, Granted, Outcome, Process, Releaser, Requester, Tick, WhenBusy,
+};
 pub(crate) use timing::{MAX_TOKEN, StoreTime, Timing};
 pub(crate) use wait_queue::{WaitQueue, Waiter};

@@ -16,7 +16,98 @@ pub(crate) struct Requester<W> {
     pub(crate) ttl: u64,
     /// For how long the holding is remembered after its end.
     pub(crate) remember: u64,
+    /// What an earlier run forbids. `None`: nothing.
+    pub(crate) due: Option<Due>,
     pub(crate) who: W,
+}
+
+/// A request that is to run once per tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Due {
+    pub(crate) tick: Tick,
+    /// A run that ended badly does not count: another request may take its tick up.
+    pub(crate) retry_failed: bool,
+}
+
+/// What a tick goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Tick {
+    /// Refused if the last run that counts began less than so many microseconds ago, by the
+    /// store's wall clock: jobs are scheduled by such a clock, and it goes on where a machine
+    /// is started anew.
+    Gap(u64),
+    /// Refused unless larger than that of the last run that began with one.
+    Number(u64),
+}
+
+impl Due {
+    /// The shortest time between the beginnings of two runs that are due so often: nine tenths of
+    /// it, in microseconds. The last tenth is for schedulers whose clocks differ, and for days
+    /// of 23 hours.
+    pub(crate) fn gap(every: u64) -> Tick {
+        Tick::Gap(every - every / 10)
+    }
+}
+
+/// How a run has ended, as its holder says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Outcome {
+    /// It was given back by hand, and nothing was said of it.
+    #[default]
+    Released,
+    /// It ended well.
+    Ok,
+    /// It ended with an error.
+    Error,
+    /// It panicked.
+    Panicked,
+    /// It was cancelled.
+    Cancelled,
+    /// Its lease was lost, and it was told to stop.
+    Lost,
+    /// No code ran under it: its caller had gone, or its grant came too late. It is no run.
+    Unused,
+}
+
+impl Outcome {
+    /// All of them, with their names in a store.
+    pub(crate) const NAMES: [(Self, &'static str); 7] = [
+        (Self::Released, "released"),
+        (Self::Ok, "ok"),
+        (Self::Error, "error"),
+        (Self::Panicked, "panicked"),
+        (Self::Cancelled, "cancelled"),
+        (Self::Lost, "lost"),
+        (Self::Unused, "unused"),
+    ];
+
+    /// Its name in a store.
+    pub(crate) fn name(self) -> &'static str {
+        let named = Self::NAMES.iter().find(|(outcome, _)| *outcome == self);
+        named.map_or("released", |(_, name)| name)
+    }
+
+    /// That of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let named = Self::NAMES.iter().find(|(_, known)| *known == name);
+        named.map(|(outcome, _)| *outcome)
+    }
+
+    /// Whether nothing is known against it.
+    pub(crate) fn is_fine(self) -> bool {
+        matches!(self, Self::Released | Self::Ok)
+    }
+}
+
+/// A request to give the lock back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Releaser {
+    pub(crate) owner: Owner,
+    pub(crate) outcome: Outcome,
+    /// Keep the lock taken for so long still; zero: it is free at once.
+    pub(crate) keep: u64,
+    /// The process that releases. A waiter of it is notified by the answer.
+    pub(crate) own: Option<Process>,
 }
 
 /// What becomes of a request that can't be granted at once.
@@ -49,6 +140,17 @@ pub(crate) enum Decision {
         /// Whether it did not stand there before.
         is_new: bool,
     },
+    /// An earlier run forbids it; the request stands in no queue (any more).
+    AlreadyRan(Before),
+}
+
+/// Which run forbids a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// [`LockState::newest`](super::LockState).
+    Newest,
+    /// [`LockState::success`](super::LockState).
+    Success,
 }
 
 /// A grant that a waiter did not ask for at that moment.

@@ -1,5 +1,7 @@
 //! The protocol's promises, each a test: no store, no clock, no I/O.
 
+mod ticks;
+
 use super::request::Owner;
 use super::*;
 
@@ -31,6 +33,19 @@ impl Notify<()> for Wires {
     }
 }
 
+fn end(owner: Owner) -> Releaser {
+    keep(owner, 0)
+}
+
+fn keep(owner: Owner, keep: u64) -> Releaser {
+    Releaser {
+        owner,
+        outcome: Outcome::Released,
+        keep,
+        own: None,
+    }
+}
+
 fn desk() -> Desk {
     Desk {
         lock: LockState::default(),
@@ -54,6 +69,7 @@ impl Desk {
             process,
             ttl: TTL,
             remember: REMEMBER,
+            due: None,
             who: (),
         };
         self.lock
@@ -85,7 +101,7 @@ impl Desk {
 
     fn release(&mut self, owner: Owner) -> bool {
         let Self { lock, now, wires } = self;
-        lock.release(owner, 0, None, *now, &TIMING, wires).ended
+        lock.release(end(owner), *now, &TIMING, wires).ended
     }
 
     fn break_wire(&mut self, process: Process, reach: Reach) {
@@ -115,14 +131,20 @@ fn a_lock_that_nobody_can_be_notified_of_was_last_held_by_its_holder() {
                 false => desk.release(1),
                 true => desk
                     .lock
-                    .force_release(None, desk.now, &TIMING, &mut desk.wires),
+                    .force_release(None, (), desk.now, &TIMING, &mut desk.wires),
             };
             assert!(ended);
             let phase = match by_force {
                 false => Phase::Released(desk.now),
                 true => Phase::Forced(desk.now),
             };
-            assert_eq!(*desk.newest(), Holding { phase, ..before });
+            let forced_by = by_force.then_some(());
+            let expected = Holding {
+                phase,
+                forced_by,
+                ..before
+            };
+            assert_eq!(*desk.newest(), expected);
             assert_eq!(desk.wires.asked, [2]);
         }
     }
@@ -255,7 +277,7 @@ fn a_process_whose_kept_lock_runs_out_is_offered_the_next_one() {
     desk.wait(3, 20);
     desk.release(1);
     let Desk { lock, now, wires } = &mut desk;
-    assert!(lock.release(2, 1_000, None, *now, &TIMING, wires).ended);
+    assert!(lock.release(keep(2, 1_000), *now, &TIMING, wires).ended);
     desk.pass(1_000);
     desk.wait(5, 50);
     assert_eq!(desk.newest().owner, 3);
@@ -313,9 +335,15 @@ fn a_waiter_of_the_releasing_process_is_told_by_the_answer() {
     let mut desk = desk();
     desk.ask(1, 10, WhenBusy::Refuse);
     desk.wait(2, 10);
-    let ended = desk
-        .lock
-        .release(1, 0, Some(10), desk.now, &TIMING, &mut desk.wires);
+    let ended = desk.lock.release(
+        Releaser {
+            own: Some(10),
+            ..end(1)
+        },
+        desk.now,
+        &TIMING,
+        &mut desk.wires,
+    );
     assert_eq!(ended.granted.unwrap().owner, 2);
     assert!(desk.wires.asked.is_empty());
 }
@@ -326,7 +354,7 @@ fn what_at_least_keeps_is_nobodys_and_never_stale() {
     desk.attempt(1);
     let kept = desk
         .lock
-        .release(1, 30_000, None, desk.now, &TIMING, &mut desk.wires);
+        .release(keep(1, 30_000), desk.now, &TIMING, &mut desk.wires);
     assert!(kept.ended);
     assert!(!desk.lock.renew(1, TTL, desk.now));
     assert_eq!(desk.attempt(1), Decision::Busy);
@@ -334,7 +362,7 @@ fn what_at_least_keeps_is_nobodys_and_never_stale() {
     desk.pass(29_999);
     let stale = |desk: &mut Desk| {
         desk.lock
-            .force_release(Some(0), desk.now, &TIMING, &mut desk.wires)
+            .force_release(Some(0), (), desk.now, &TIMING, &mut desk.wires)
     };
     assert!(!stale(&mut desk));
     desk.pass(1);
@@ -347,11 +375,11 @@ fn only_a_holder_without_a_heartbeat_is_stale() {
     desk.attempt(1);
     desk.pass(TTL / 2 - 1);
     let Desk { lock, now, wires } = &mut desk;
-    assert!(!lock.force_release(Some(0), *now, &TIMING, wires));
+    assert!(!lock.force_release(Some(0), (), *now, &TIMING, wires));
     desk.pass(1);
     let Desk { lock, now, wires } = &mut desk;
-    assert!(!lock.force_release(Some(TTL / 2 + 1), *now, &TIMING, wires));
-    assert!(lock.force_release(Some(TTL / 2), *now, &TIMING, wires));
+    assert!(!lock.force_release(Some(TTL / 2 + 1), (), *now, &TIMING, wires));
+    assert!(lock.force_release(Some(TTL / 2), (), *now, &TIMING, wires));
 }
 
 #[test]
@@ -371,6 +399,7 @@ fn tokens_grow_though_the_clock_steps_back_and_end_at_the_largest() {
         process: 3,
         ttl: TTL,
         remember: REMEMBER,
+        due: None,
         who: (),
     };
     let when_busy = WhenBusy::Wait {
@@ -397,7 +426,7 @@ fn a_confirmed_claim_is_a_full_lease_and_only_an_unconfirmed_one_is_stale_soon()
     let stale = |desk: &mut Desk, silence| {
         desk.pass(silence);
         let Desk { lock, now, wires } = desk;
-        lock.force_release(Some(0), *now, &TIMING, wires)
+        lock.force_release(Some(0), (), *now, &TIMING, wires)
     };
     // The process that was to confirm it is dead, perhaps.
     assert!(!stale(&mut claimed(), TIMING.claim / 2 - 1));
@@ -429,12 +458,12 @@ fn a_holding_is_remembered_for_so_long_after_its_end_and_not_longer() {
         |desk| assert!(desk.release(1)),
         |desk| {
             let Desk { lock, now, wires } = desk;
-            assert!(lock.force_release(None, *now, &TIMING, wires));
+            assert!(lock.force_release(None, (), *now, &TIMING, wires));
         },
         |desk| desk.pass(TTL),
         |desk| {
             let Desk { lock, now, wires } = desk;
-            lock.release(1, 7, None, *now, &TIMING, wires);
+            lock.release(keep(1, 7), *now, &TIMING, wires);
             desk.pass(7);
         },
     ];
@@ -508,6 +537,7 @@ fn what_a_waiter_leaves_behind_when_it_leaves_is_nothing() {
                 process: 20,
                 ttl: TTL,
                 remember: REMEMBER,
+                due: None,
                 who: (),
             };
             let polled_at = desk.now.at;

@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::request::{Owner, Process, Requester};
+use super::request::{Due, Owner, Process, Requester};
 use super::timing::StoreTime;
 
 /// The waiters of one lock.
@@ -44,6 +44,8 @@ pub(crate) struct Waiter<W> {
     pub(crate) ttl: u64,
     /// For how long its holding is to be remembered.
     pub(crate) remember: u64,
+    /// What an earlier run forbids: judged again when the lock is offered to it.
+    pub(crate) due: Option<Due>,
     /// What the store shows of it, and how the store reaches it. The protocol does not read it.
     pub(crate) who: W,
 }
@@ -127,6 +129,7 @@ impl<W> WaitQueue<W> {
             process,
             ttl,
             remember,
+            due,
             who,
         } = request;
         let known = self.tickets.get(&owner).copied();
@@ -146,6 +149,7 @@ impl<W> WaitQueue<W> {
                 process,
                 ttl,
                 remember,
+                due,
                 who,
             },
         );

@@ -15,6 +15,10 @@ const CONFIRM: Duration = Duration::from_millis(50);
 /// Dialling anew, teaching the scripts, and a slow round trip or two.
 const REDIAL: Duration = Duration::from_millis(500);
 
+/// A connection that swallows everything is dialled anew after two time-outs in a row. The first
+/// may be that of another caller's request, which takes so long.
+const UNNOTICED: Duration = Duration::from_secs(1);
+
 /// The end that `at_most` sets counts from when the request left, as far as that is known: of a
 /// grant that was notified, by the last poll, which may have been under way for a whole time-out.
 const CAP_AFTER: f64 = 0.98;
@@ -232,7 +236,7 @@ fn attempts(holding: &ObservedHolding, term: Duration) -> Duration {
         true => CONFIRM,
         false => term / 3,
     };
-    due + 2 * (term / 4).min(Duration::from_secs(1)) + REDIAL
+    due + 2 * (term / 4).min(Duration::from_secs(1)) + REDIAL + UNNOTICED
 }
 
 /// Whether `at_most` may have ended it.

@@ -240,6 +240,7 @@ impl Host {
             at_most,
         };
         let request = AcquireRequest {
+            due: None,
             key: self.world.keys[key].clone(),
             owner: OwnerId::from_u128(attempt.owner.into()),
             ttl: attempt.ttl,

@@ -35,8 +35,8 @@ use super::server::Bare;
 use crate::info::{Ending, LastHolding, LockInfo};
 use crate::key::Key;
 use crate::protocol::{
-    Decision, Granted, Holding, LockState, Notify, Phase, Process, Reach, Requester, StoreTime,
-    Timing, Waiter, WhenBusy,
+    Decision, Due, Granted, Holding, LockState, Notify, Outcome, Phase, Process, Reach, Releaser,
+    Requester, StoreTime, Tick, Timing, Waiter, WhenBusy,
 };
 use crate::store::redis::script::ScriptCall;
 use crate::store::redis::{reply, requests};
@@ -223,6 +223,8 @@ struct Pair<S> {
     remembers: BTreeMap<OwnerId, u64>,
     /// The lease of the newest holding was cut: by an eviction, or to the grace.
     is_cut: bool,
+    /// The same of the newest success before it.
+    is_success_cut: bool,
     history: Vec<String>,
 }
 
@@ -251,6 +253,7 @@ impl<S: ScriptServer> Pair<S> {
             ttls: BTreeMap::new(),
             remembers: BTreeMap::new(),
             is_cut: false,
+            is_success_cut: false,
             history: Vec::new(),
         };
         for _ in 0..OWNERS {
@@ -400,6 +403,7 @@ impl<S: ScriptServer> Pair<S> {
     ) -> T {
         let run = self.server.run_id();
         let before = self.state.newest.clone();
+        let (success, was_cut) = (self.success_token(), self.is_cut);
         let mut wires = Subscriptions {
             peers: &self.peers,
             run: &run,
@@ -421,6 +425,9 @@ impl<S: ScriptServer> Pair<S> {
                     && newest.expires_at - newest.acquired.at != newest.term(&TIMING)
             });
         }
+        if success != self.success_token() {
+            self.is_success_cut = was_cut;
+        }
         let heard: Vec<(String, Grant)> = self
             .server
             .published()
@@ -433,6 +440,10 @@ impl<S: ScriptServer> Pair<S> {
             &format!("{heard:?}"),
         );
         answer
+    }
+
+    fn success_token(&self) -> Option<u64> {
+        self.state.success.as_ref().map(|success| success.token)
     }
 
     fn acquire(&mut self, which: usize) {
@@ -451,18 +462,20 @@ impl<S: ScriptServer> Pair<S> {
             _ => known,
         };
         let peer = self.peers[process].clone();
+        let due = self.due();
         let request = Acquire {
             key: self.key.clone(),
             owner,
             ttl: Duration::from_millis(ttl),
             remember: Duration::from_millis(remember),
+            due,
             identity: Arc::clone(&peer.identity),
             notifications: waits.then(|| unbounded_channel().0),
             ticket,
         };
         self.note(format!(
-            "owner {which} ({}) of process {process} acquires, ttl {ttl}, remember {remember}, waits {waits}, ticket \
-             {ticket:?}, listens {:?}",
+            "owner {which} ({}) of process {process} acquires, ttl {ttl}, remember {remember}, {due:?}, \
+             waits {waits}, ticket {ticket:?}, listens {:?}",
             owner.simple(),
             peer.believes
         ));
@@ -470,7 +483,30 @@ impl<S: ScriptServer> Pair<S> {
             let newest = state.newest.as_ref();
             newest.is_some_and(|newest| newest.is_held_by(owner.as_u128(), now))
         };
+        let is_forbidden = {
+            let mut state = self.state.clone();
+            let asked = state.acquire(
+                Requester {
+                    owner: owner.as_u128(),
+                    process: process as Process,
+                    ttl: ttl * MILLI,
+                    remember: remember * MILLI,
+                    due,
+                    who: Who::of(&request),
+                },
+                WhenBusy::Refuse,
+                self.now,
+                &TIMING,
+                &mut Subscriptions {
+                    peers: &self.peers,
+                    run: &self.server.run_id(),
+                    notified: Vec::new(),
+                },
+            );
+            matches!(asked, Ok(Decision::AlreadyRan(_)))
+        };
         let joins = waits
+            && !is_forbidden
             && !is_its(&self.state, self.now)
             && (self.state.is_taken(self.now) || self.state.waiters(self.now) > 0);
         if joins {
@@ -482,6 +518,7 @@ impl<S: ScriptServer> Pair<S> {
             key,
             ttl: Duration::from_millis(ttl),
             remember: Duration::from_secs(3_600),
+            due: this.others_due(due),
             identity: Arc::clone(&this.peers[process].identity),
             notifications: None,
             ticket: None,
@@ -495,6 +532,7 @@ impl<S: ScriptServer> Pair<S> {
                 process: process as Process,
                 ttl: ttl * MILLI,
                 remember: remember * MILLI,
+                due,
                 who,
             };
             let when_busy = match waits {
@@ -508,6 +546,15 @@ impl<S: ScriptServer> Pair<S> {
         });
         let newest = self.state.newest.clone().unwrap();
         match (decision.unwrap(), found) {
+            (Decision::AlreadyRan(_), Acquired::AlreadyRan(found)) => {
+                let expected = view::acquired(&self.state, decision.unwrap(), false, self.now);
+                let Ok(Acquired::AlreadyRan(expected)) = expected else {
+                    panic!("{expected:?}");
+                };
+                self.same_last(Some(&expected), Some(&found));
+                // Its next request has no ticket.
+                self.owners[which].2 = None;
+            }
             (Decision::Granted, Acquired::Granted { token, at }) => {
                 self.same("token", &newest.token, &token);
                 self.same("since", &view::acquired_at(&newest), &at);
@@ -533,6 +580,37 @@ impl<S: ScriptServer> Pair<S> {
             }
             (decided, found) => self.differ("answer", &decided, &found),
         }
+    }
+
+    /// What an earlier run forbids the request: mostly nothing.
+    fn due(&mut self) -> Option<Due> {
+        let lengths = self.server.lengths();
+        let length = lengths[self.rng.usize(..lengths.len())];
+        let tick = match self.rng.u32(..4) {
+            0 => Due::gap(length * 1_000),
+            // Around the last one, and beyond 53 bits.
+            1 => {
+                let newest = self.state.newest.as_ref();
+                let last = newest.and_then(|newest| newest.tick);
+                let last = last.map_or(self.rng.u64(1..100), |begun| begun.number);
+                let step = [0, 0, 1, 1, 1, 2, 90, 1_000_000_007, 1 << 54];
+                let next = last.saturating_add(step[self.rng.usize(..step.len())]);
+                Tick::Number(next.saturating_sub(self.rng.u64(..2)))
+            }
+            _ => return None,
+        };
+        Some(Due {
+            tick,
+            retry_failed: self.rng.bool(),
+        })
+    }
+
+    /// That of a request for another lock, which is to be granted it. Of a short and a long
+    /// call each.
+    fn others_due(&mut self, due: Option<Due>) -> Option<Due> {
+        let tick = Due::gap(0);
+        let retry_failed = false;
+        (due.is_some() && self.rng.bool()).then_some(Due { tick, retry_failed })
     }
 
     fn renew(&mut self, which: usize) {
@@ -575,27 +653,38 @@ impl<S: ScriptServer> Pair<S> {
             0 => self.server.keep(&mut self.rng),
             _ => 0,
         };
+        let outcome = Outcome::NAMES[self.rng.usize(..Outcome::NAMES.len())].0;
         let end = Release {
             key: self.key.clone(),
             owner,
             token: None,
+            outcome,
             remember: self.remember_of(owner),
             keep: (keep > 0).then(|| Duration::from_millis(keep)),
         };
-        self.note(format!("{} releases, keep {keep}", owner.simple()));
+        self.note(format!(
+            "{} releases, {outcome:?}, keep {keep}",
+            owner.simple()
+        ));
         let channel = self.peers[process].channel.clone();
         let (ends, at) = self.among_others(end, |this, key| Release {
             owner: this.others.get(&key.lock).copied().unwrap_or_default(),
             key,
             token: None,
+            outcome: Outcome::Ok,
             remember: Duration::from_secs(3_600),
             keep: None,
         });
         let answer = self.answer(&requests::release(&each(&ends), &channel), at, ends.len());
         let found = reply::released(&answer).unwrap();
         let decided = self.decide(|state, now, wires| {
-            let own = Some(process as Process);
-            state.release(owner.as_u128(), keep * MILLI, own, now, &TIMING, wires)
+            let releaser = Releaser {
+                owner: owner.as_u128(),
+                outcome,
+                keep: keep * MILLI,
+                own: Some(process as Process),
+            };
+            state.release(releaser, now, &TIMING, wires)
         });
         self.same("ended", &decided.ended, &found.ended);
         if decided.ended {
@@ -623,10 +712,14 @@ impl<S: ScriptServer> Pair<S> {
             return;
         }
         let newest = self.state.newest.as_ref().map(|newest| newest.owner);
-        let answer = self.server.ask(&requests::force_release(&self.key, asked));
+        let key = self.key.clone();
+        let by = Identity::of_a_test();
+        let call = requests::force_release(&self.key, asked, &by);
+        let answer = self.server.ask(&call);
         let found = reply::forced(&answer).unwrap();
         let decided = self.decide(|state, now, wires| {
-            state.force_release(stale.map(|stale| stale * MILLI), now, &TIMING, wires)
+            let by = Who::operator(&key, by);
+            state.force_release(stale.map(|stale| stale * MILLI), by, now, &TIMING, wires)
         });
         self.same("forced", &decided, &found);
         if let Some(owner) = newest.filter(|_| decided) {
@@ -704,7 +797,10 @@ impl<S: ScriptServer> Pair<S> {
         self.same_holder(found.holder.as_ref());
         let expected = view::inspection(&self.state, self.now).last;
         self.same_last(expected.as_ref(), found.last.as_ref());
+        let expected = view::inspection(&self.state, self.now).success;
+        self.same_last(expected.as_ref(), found.success.as_ref());
         self.same_phase();
+        self.same_tick();
         self.same_queue();
     }
 
@@ -744,15 +840,23 @@ impl<S: ScriptServer> Pair<S> {
                 last.fencing_token,
                 last.from,
                 last.ending,
+                last.forced_by.clone(),
             )
         };
         self.same("last holding", &expected.map(shown), &found.map(shown));
         let (Some(expected), Some(found)) = (expected, found) else {
             return;
         };
+        let newest = self.state.newest.as_ref().map(|newest| newest.token);
         // Of a key that was evicted the fence knows nothing; and that a lease has run out is
         // told by the fence's own time left, which counts a claim as a lease.
-        if expected.ending != Ending::Expired && !self.is_cut {
+        let is_newest = newest == Some(expected.fencing_token);
+        let is_cut = if is_newest {
+            self.is_cut
+        } else {
+            self.is_success_cut
+        };
+        if expected.ending != Ending::Expired && !is_cut {
             let since = |end: Option<SystemTime>| end?.duration_since(UNIX_EPOCH).ok();
             self.near("its end", since(expected.until), since(found.until));
         }
@@ -788,6 +892,20 @@ impl<S: ScriptServer> Pair<S> {
             None => found,
         };
         self.same("state", &expected, &found);
+    }
+
+    /// The last tick that was begun: the third line of the fence.
+    fn same_tick(&mut self) {
+        let fence = format!("{{{}}}:fence", self.key.lock);
+        let text: Option<String> =
+            redis::from_redis_value(self.server.command(&["GET", &fence])).unwrap();
+        let found = text.as_deref().and_then(|text| text.lines().nth(2));
+        let newest = self.state.remembered(self.now);
+        let expected = newest.and_then(|newest| newest.tick).map(|begun| {
+            let (number, token) = (begun.number, begun.token);
+            format!("{{\"tick\":{number},\"token\":{token}}}")
+        });
+        self.same("tick", &expected.as_deref(), &found);
     }
 
     fn same_queue(&mut self) {
@@ -894,6 +1012,7 @@ fn of_requests_for_one_lock_in_a_call_the_first_is_granted_it() {
         owner: OwnerId::from_u128(number),
         ttl: Duration::from_secs(60),
         remember: Duration::from_secs(3_600),
+        due: None,
         identity: Arc::clone(&pair.peers[0].identity),
         notifications: None,
         ticket: None,
@@ -902,6 +1021,7 @@ fn of_requests_for_one_lock_in_a_call_the_first_is_granted_it() {
         key: pair.key.clone(),
         owner: OwnerId::from_u128(number),
         token: None,
+        outcome: Outcome::Released,
         remember: Duration::from_secs(3_600),
         keep: None,
     };

@@ -25,20 +25,26 @@ pub struct BlockingRun {
 }
 
 impl BlockingRun {
-    pub(crate) fn enter(invocation: Invocation) -> Result<Self> {
+    /// For a body that returns an `R`.
+    pub(crate) fn enter<R>(invocation: Invocation) -> Result<Self> {
+        Self::begin(invocation, Outcome::unseen::<R>())
+    }
+
+    fn begin(invocation: Invocation, outcome: Outcome) -> Result<Self> {
         let Invocation { lock, function, .. } = invocation;
         let begun = block_on(begin(lock, function, false))?;
         Ok(Self {
             entered: Some(current::enter(Arc::clone(&begun.running))),
             begun,
             function,
-            outcome: Outcome::Returned,
+            outcome,
             is_unwinding: std::thread::panicking(),
         })
     }
 
     /// The body has returned this value.
-    pub(crate) fn returned<T>(&mut self, value: &T) {
+    #[doc(hidden)]
+    pub fn returned<T>(&mut self, value: &T) {
         self.outcome = Outcome::of(value);
     }
 }
@@ -49,6 +55,10 @@ impl Drop for BlockingRun {
             self.outcome = Outcome::Panicked;
         }
         self.function.ended(&self.begun.running, self.outcome);
+        if self.begun.turn.is_none() {
+            let outcome = self.outcome.for_the_store();
+            self.begun.running.guard.run_ended(outcome);
+        }
         self.entered = None;
         let Begun { running, turn } = &mut self.begun;
         running.end();

@@ -51,8 +51,9 @@ impl Call {
     }
 
     /// Sync: takes the lock; dropping the blocking run releases it. Both block.
-    pub fn enter(self) -> Result<BlockingRun> {
-        BlockingRun::enter(self.invocation())
+    /// `R`: what the body returns.
+    pub fn enter<R>(self) -> Result<BlockingRun> {
+        BlockingRun::enter::<R>(self.invocation())
     }
 
     fn invocation(self) -> Invocation {

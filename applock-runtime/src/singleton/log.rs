@@ -9,14 +9,17 @@ use crate::error::{Error, Loss};
 use crate::key::Function;
 use crate::locker::Lock;
 use crate::locker::current::Running;
+use crate::protocol;
 use crate::shown::{millis, shown};
 
 /// How a run has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Its body has come to its end. Whether it was content is known of an async one that
-    /// returns a `Result`.
+    /// Its body has come to its end, and has returned no `Err`.
     Returned,
+    /// The body of sync code has come to its end by a `return` or a `?`, and may have returned an
+    /// `Err`: its value is not seen.
+    Unknown,
     /// Its body has returned an `Err`.
     Error,
     Panicked,
@@ -27,9 +30,21 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// What the store is told.
+    pub(crate) fn for_the_store(self) -> protocol::Outcome {
+        match self {
+            Self::Returned => protocol::Outcome::Ok,
+            Self::Unknown => protocol::Outcome::Released,
+            Self::Error => protocol::Outcome::Error,
+            Self::Panicked => protocol::Outcome::Panicked,
+            Self::Cancelled => protocol::Outcome::Cancelled,
+            Self::Lost => protocol::Outcome::Lost,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
-            Self::Returned => "returned",
+            Self::Returned | Self::Unknown => "returned",
             Self::Error => "error",
             Self::Panicked => "panicked",
             Self::Cancelled => "cancelled",
@@ -37,18 +52,26 @@ impl Outcome {
         }
     }
 
+    /// Of sync code that returns a `T`, as long as its value was not seen.
+    pub(crate) fn unseen<T>() -> Self {
+        match is_result::<T>() {
+            true => Self::Unknown,
+            false => Self::Returned,
+        }
+    }
+
     /// Of a body that has returned this value.
     ///
     /// Its type is known to the compiler alone, and a bound on it would be one on every annotated
     /// function. But each value can be asked which variant it is, and each type for its name. Both
-    /// are good enough for a word in the log, and for no more.
+    /// are good enough for a word in the log and at the store, and for no more.
     pub(crate) fn of<T>(value: &T) -> Self {
         let variant = |hash: &dyn Fn(&mut DefaultHasher)| {
             let mut hasher = DefaultHasher::new();
             hash(&mut hasher);
             hasher.finish()
         };
-        let is_result = std::any::type_name::<T>().starts_with("core::result::Result<");
+        let is_result = is_result::<T>();
         let error = discriminant(&Err::<(), ()>(()));
         let is_error = is_result
             && variant(&|hasher| discriminant(value).hash(hasher))
@@ -58,6 +81,10 @@ impl Outcome {
             false => Self::Returned,
         }
     }
+}
+
+fn is_result<T>() -> bool {
+    std::any::type_name::<T>().starts_with("core::result::Result<")
 }
 
 /// One event at the level that is known only when it comes.
@@ -87,7 +114,7 @@ impl Function {
         let level = match error {
             Error::Busy(holder) if holder.is_foreign() || holder.is_of_this_call() => Level::Warn,
             // Another instance is at it, or this one is about to end.
-            Error::Busy(_) | Error::Closed { .. } => Level::Info,
+            Error::Busy(_) | Error::AlreadyRan(_) | Error::Closed { .. } => Level::Info,
             _ => Level::Error,
         };
         event!(
@@ -174,6 +201,7 @@ fn is_planned(error: &Error) -> bool {
 fn reason(error: &Error) -> &'static str {
     match error {
         Error::Busy(_) => "busy",
+        Error::AlreadyRan(_) => "already ran",
         Error::Lost { .. } => "lost",
         Error::NotHeld { .. } => "not held",
         Error::Unavailable(_) => "unavailable",

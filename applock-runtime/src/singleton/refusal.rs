@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use crate::error::Error;
 
 /// How a return type of a `#[singleton]` function tells its caller that the body did
-/// not run: the lock is busy, or could not be had.
+/// not run: the lock is busy, its tick has had its run, or it could not be had.
 ///
 /// `Result` tells the [`Error`]; `()` and `Option` are silent (`None`). Implement it
 /// for a return type of your own:
@@ -126,7 +126,8 @@ pub trait CarriesError {
     /// The function's return type.
     type Returns;
 
-    /// The error in the return type; `None` where the lock is only busy.
+    /// The error in the return type; `None` where the lock is only busy, or the tick has had its
+    /// run.
     fn carry(&self, error: Error) -> Option<Self::Returns>;
 }
 
@@ -136,7 +137,7 @@ impl<T, E: From<Error>> CarriesError for AutorefDispatch<Result<T, E>> {
     fn carry(&self, error: Error) -> Option<Result<T, E>> {
         match error {
             // R9: 'unavailable' is never passed off as 'busy' where the return type can carry the difference.
-            Error::Busy(_) => None,
+            Error::Busy(_) | Error::AlreadyRan(_) => None,
             other => Some(Err(other.into())),
         }
     }

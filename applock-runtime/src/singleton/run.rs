@@ -303,6 +303,9 @@ impl Driving {
         body.end();
         function.ended(&self.running, outcome);
         drop(entered);
+        if !self.is_nested() {
+            self.running.guard.run_ended(outcome.for_the_store());
+        }
         self.running.end();
         self.turn = None;
     }

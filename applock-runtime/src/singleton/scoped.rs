@@ -58,7 +58,7 @@ impl Lock {
     /// # Ok::<(), applock::Error>(())
     /// ```
     pub fn run_blocking<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
-        let mut run = BlockingRun::enter(invocation(self.clone()))?;
+        let mut run = BlockingRun::enter::<T>(invocation(self.clone()))?;
         let value = body();
         run.returned(&value);
         drop(run);

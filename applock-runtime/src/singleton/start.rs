@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::key::Function;
 use crate::locker::current::{self, NOT_REENTRANT, Running};
 use crate::locker::{Lock, LockGuard};
+use crate::protocol::Outcome;
 
 /// One run of a body: under which lock, and for which function.
 pub(crate) struct Invocation {
@@ -65,7 +66,10 @@ pub(crate) async fn begin(lock: Result<Lock>, function: Function, may_wait: bool
 async fn begin_under(lock: &Lock, may_wait: bool) -> Result<Begun> {
     let Some(around) = current::find(lock.locker(), &lock.resolve()?) else {
         let guard = lock.acquire().await?;
+        // Until the body has ended otherwise: its future may be dropped.
+        guard.run_ended(Outcome::Unused);
         guard.ensure_held()?;
+        guard.run_ended(Outcome::Cancelled);
         let running = Running::new(lock.locker().clone(), guard);
         return Ok(Begun {
             running: Arc::new(running),

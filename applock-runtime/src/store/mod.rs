@@ -116,13 +116,14 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     }
 
     /// Ends whatever holding there is, if no heartbeat came for `stale` and for half of
-    /// its ttl, for a heart beats each third (always, if `stale` is `None`). `false`:
+    /// its ttl, for a heart beats each third (always, if `stale` is `None`). `by`: who does it. `false`:
     /// there was none, its heart beats, or it was given back and is kept by `at_least`.
     /// The lock goes to its first waiter.
     fn force_release(
         self: Arc<Self>,
         key: Key,
         stale: Option<Duration>,
+        by: Arc<Identity>,
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>>;
 

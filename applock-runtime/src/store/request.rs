@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
+use crate::protocol::{Due, Outcome};
 
 /// Unique to one acquisition (rule R6).
 pub(crate) type OwnerId = uuid::Uuid;
@@ -36,6 +37,15 @@ impl Identity {
         id
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_a_test() -> Arc<Self> {
+        Arc::new(Self {
+            instance: "ops".to_owned(),
+            host: "db9".to_owned(),
+            pid: 7,
+        })
+    }
+
     /// The same for a process that was forked off. A name that a person gave stays.
     pub(crate) fn forked(&self) -> Self {
         let known = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,6 +70,8 @@ pub(crate) struct Acquire {
     pub(crate) ttl: Duration,
     /// For how long the holding is remembered after its end.
     pub(crate) remember: Duration,
+    /// What an earlier run forbids.
+    pub(crate) due: Option<Due>,
     /// The same for all of a batch: they come from one engine.
     pub(crate) identity: Arc<Identity>,
     /// If the lock is busy, the request waits in the store's queue, and the store notifies
@@ -79,6 +91,8 @@ pub(crate) enum Acquired {
     Busy(LockInfo),
     /// Another owner holds it, and the request waits in the queue.
     Queued(QueuePosition),
+    /// An earlier run forbids it, whether the lock is free or not.
+    AlreadyRan(LastHolding),
 }
 
 /// A waiter's place in the wait queue of a lock.
@@ -164,6 +178,8 @@ pub(crate) struct Release {
     pub(crate) token: Option<u64>,
     /// For how long the holding is remembered after its end.
     pub(crate) remember: Duration,
+    /// How the run under it has ended.
+    pub(crate) outcome: Outcome,
     /// Keep the lock taken for so long still (`at_least`), without a heartbeat.
     pub(crate) keep: Option<Duration>,
 }
@@ -188,6 +204,8 @@ impl From<bool> for Released {
 pub(crate) struct Inspection {
     pub(crate) holder: Option<LockInfo>,
     pub(crate) last: Option<LastHolding>,
+    /// The newest that ended well: `last`, or one before it.
+    pub(crate) success: Option<LastHolding>,
 }
 
 /// The lease of a waiter that was granted a lock and has not confirmed it.

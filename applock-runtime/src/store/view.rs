@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::info::{Ending, LastHolding, LockInfo, Record};
-use crate::protocol::{Decision, Granted, Holding, LockState, Phase, StoreTime};
+use crate::info::{Ending, LastHolding, LockInfo, Operator, Record};
+use crate::key::Key;
+use crate::protocol::{Before, Decision, Granted, Holding, LockState, Outcome, Phase, StoreTime};
 
 use super::request::{Acquire, Acquired, Grant, Identity, Inspection, OwnerId, QueuePosition};
 use super::{StoreError, StoreErrorKind, StoreResult};
@@ -33,6 +34,17 @@ impl Who {
                 .function
                 .map(|function| Arc::from(function.to_string())),
             identity: Arc::clone(&request.identity),
+        }
+    }
+
+    /// An operator, who ends a holding by force.
+    pub(crate) fn operator(key: &Key, identity: Arc<Identity>) -> Self {
+        Self {
+            key: Arc::clone(&key.lock),
+            app: None,
+            name: None,
+            function: None,
+            identity,
         }
     }
 }
@@ -65,6 +77,7 @@ pub(crate) fn inspection_with<W: Shown + Clone>(
             .filter(|newest| newest.is_taken(now))
             .map(|newest| lock_info(newest, waiters, now)),
         last: newest.map(|newest| last_holding(newest, now)),
+        success: state.last_success(now).map(|run| last_holding(run, now)),
     }
 }
 
@@ -99,6 +112,10 @@ pub(crate) fn acquired<W: Shown + Clone>(
             ticket: Some(ticket),
             is_notified,
         }),
+        Decision::AlreadyRan(before) => {
+            let success = state.success.as_ref().filter(|_| before == Before::Success);
+            Acquired::AlreadyRan(last_holding(success.unwrap_or(newest), now))
+        }
     })
 }
 
@@ -150,12 +167,12 @@ fn last_holding<W: Shown>(holding: &Holding<W>, now: StoreTime) -> LastHolding {
     let who = holding.who.who();
     let lease_end = || wall(&holding.acquired, holding.expires_at);
     let (ending, until) = match holding.phase {
-        Phase::Released(at) => (Ending::Released, Some(unix(at.micros))),
+        Phase::Released(at) => (ending(holding.outcome), Some(unix(at.micros))),
         Phase::Forced(at) => (Ending::Forced, Some(unix(at.micros))),
         // Also while `at_least` keeps it.
         _ if holding.is_taken(now) => (Ending::Held, None),
         // Its holder gave it back; the rest was `at_least`.
-        Phase::Kept => (Ending::Released, Some(lease_end())),
+        Phase::Kept => (ending(holding.outcome), Some(lease_end())),
         Phase::Held | Phase::Claimed => (Ending::Expired, Some(lease_end())),
     };
     LastHolding {
@@ -168,6 +185,29 @@ fn last_holding<W: Shown>(holding: &Holding<W>, now: StoreTime) -> LastHolding {
         from: acquired_at(holding),
         until,
         ending,
+        forced_by: holding.forced_by.as_ref().map(|by| {
+            let identity = &by.who().identity;
+            Operator {
+                instance: &identity.instance,
+                host: &identity.host,
+                pid: Some(identity.pid),
+            }
+            .to_string()
+        }),
+        next_at: None,
+    }
+}
+
+/// How a holding has ended whose holder gave it back.
+pub(crate) fn ending(outcome: Outcome) -> Ending {
+    match outcome {
+        Outcome::Released => Ending::Released,
+        Outcome::Ok => Ending::Ok,
+        Outcome::Error => Ending::Error,
+        Outcome::Panicked => Ending::Panicked,
+        Outcome::Cancelled => Ending::Cancelled,
+        Outcome::Lost => Ending::Lost,
+        Outcome::Unused => Ending::Unused,
     }
 }
 

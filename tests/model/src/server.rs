@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::protocol::{Decision, Granted, LockState, Notify, Reach, Requester, WhenBusy};
-use crate::protocol::{Holding, Phase, StoreTime, Timing, Waiter};
+use crate::protocol::{Holding, Outcome, Phase, Releaser, StoreTime, Timing, Waiter};
 use crate::setup::{Fault, NEVER, Setup, Tokens};
 use crate::state::{By, Channel, Death, Message, Owner, Stage, State};
 use crate::{DRIFT, TTL};
@@ -140,6 +140,7 @@ impl Setup {
             ttl: TTL.into(),
             // What is forgotten with time is held against the scripts, and left out here.
             remember: u64::MAX,
+            due: None,
             who: (),
         };
         let listens = state.channels.get(usize::from(process)) != Some(&Channel::Polls);
@@ -190,7 +191,7 @@ impl Setup {
             Ok(Decision::Queued { ticket, .. }) => Reply::Queued {
                 ticket: Some(small(ticket)),
             },
-            Ok(Decision::Busy) | Err(_) => Reply::Busy,
+            Ok(Decision::Busy | Decision::AlreadyRan(_)) | Err(_) => Reply::Busy,
         }
     }
 
@@ -241,9 +242,13 @@ impl Setup {
         };
         let ended = releases.map(|owner| {
             lock.release(
-                owner,
-                keep.into(),
-                Some(own.into()),
+                Releaser {
+                    owner,
+                    // How a run ended decides nothing for these requests.
+                    outcome: Outcome::Released,
+                    keep: keep.into(),
+                    own: Some(own.into()),
+                },
                 step.now,
                 &step.timing,
                 &mut step.subscriptions,
@@ -287,7 +292,7 @@ impl Setup {
         let stale = stale.map(u64::from);
         let ended = server
             .lock
-            .force_release(stale, now, timing, &mut step.subscriptions);
+            .force_release(stale, (), now, timing, &mut step.subscriptions);
         state.wrong.forced |= ended != ends;
         state.wrong.forced |= !ended && step.newest != server.lock.newest;
         if ended {

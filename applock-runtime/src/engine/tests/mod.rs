@@ -117,6 +117,7 @@ impl Store for Puppet {
         Box::pin(std::future::ready(Ok(Inspection {
             holder: Some(Record::foreign("k".into(), "x", None).into()),
             last: None,
+            success: None,
         })))
     }
     fn list(
@@ -130,6 +131,7 @@ impl Store for Puppet {
         self: Arc<Self>,
         _: Key,
         _: Option<Duration>,
+        _: Arc<Identity>,
         _: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         Box::pin(std::future::ready(Ok(true)))
@@ -201,6 +203,7 @@ impl Stage {
 
     fn request(&self, key: &str) -> AcquireRequest {
         AcquireRequest {
+            due: None,
             key: Key::whole(key).unwrap(),
             owner: OwnerId::new_v4(),
             ttl: TTL,

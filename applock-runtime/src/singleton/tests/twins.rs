@@ -59,7 +59,7 @@ fn no_sync_body_is_begun_under_a_lease_that_is_over() {
             true => call.finish_when_lost(),
             false => call,
         };
-        assert!(matches!(call.enter(), Err(Error::Lost { .. })));
+        assert!(matches!(call.enter::<()>(), Err(Error::Lost { .. })));
     }
 }
 

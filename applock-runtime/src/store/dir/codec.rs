@@ -2,7 +2,7 @@
 //! is in `queue_file.rs`.)
 //!
 //! ```text
-//! applock 2
+//! applock 3
 //! {"heartbeat_at":101000000000,"expires_at":161000000000,"claimed":false,…}      3d5e…
 //! {"key":"QUEUE:reports","app":"reports","owner":"6f1c…","token":1790000000000000,…}
 //! {"sum":"9c0d…"}
@@ -25,17 +25,18 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::boot_clock::{Boot, BootTime};
-use crate::protocol::{Holding, MAX_TOKEN, Phase, StoreTime};
+use crate::protocol::{Begun, Holding, MAX_TOKEN, Outcome, Phase, StoreTime};
 use crate::store::Identity;
 use crate::store::view::{LAST_DATE_MS, Who};
 
-/// The largest record, in bytes: three texts of 64 KiB, each byte escaped, and the rest. A
+/// The largest record, in bytes: of two holdings three texts of 64 KiB each, each byte escaped,
+/// and the rest. A
 /// larger file is none of ours and is not read.
-pub(super) const MAX_RECORD: u64 = 2 << 20;
+pub(super) const MAX_RECORD: u64 = 4 << 20;
 
 /// The first word of every record.
 const RECORD: &str = "applock";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Where the heartbeat begins: after the first line.
 pub(super) const HEARTBEAT_AT: u64 = 10;
@@ -57,6 +58,8 @@ const BEFORE_START: u64 = 1 << 62;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RecordFile {
     pub(super) holding: Holding<Who>,
+    /// The newest before it that ended well.
+    pub(super) success: Option<Holding<Who>>,
     pub(super) boot: Boot,
 }
 
@@ -106,12 +109,38 @@ struct Body {
     host: String,
     pid: u32,
     phase: WrittenPhase,
+    /// How it ended, where its holder has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outcome: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forced_by: Option<Operator>,
+    /// Its number, and the token of the run that began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tick: Option<(u64, u64)>,
     ttl: u64,
     remember: u64,
     acquired_at: u64,
     acquired_micros: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<Uuid128>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    success: Option<Box<Past>>,
+}
+
+/// An earlier holding.
+#[derive(Serialize, Deserialize)]
+struct Past {
+    heartbeat_at: u64,
+    expires_at: u64,
+    holding: Body,
+}
+
+/// Who has ended a holding by force.
+#[derive(Serialize, Deserialize)]
+struct Operator {
+    instance: String,
+    host: String,
+    pid: u32,
 }
 
 /// [`Phase`], but for what stands in the heartbeat.
@@ -160,25 +189,12 @@ pub(super) fn up_ns(at: u64) -> u64 {
     at.saturating_sub(BEFORE_START)
 }
 
-impl RecordFile {
-    /// The holding as it is now: one of an earlier start of the machine is over.
-    pub(super) fn into_holding(self, now: &BootTime) -> Holding<Who> {
-        let mut holding = self.holding;
-        let at = in_protocol(now.up_ns);
-        if !now.is_in(&self.boot, up_ns(holding.heartbeat_at)) && holding.expires_at > at {
-            let by = holding.expires_at - at;
-            holding.expires_at = at;
-            holding.heartbeat_at = holding.heartbeat_at.saturating_sub(by);
-            holding.acquired.at = holding.acquired.at.saturating_sub(by);
-        }
-        holding
-    }
-
-    pub(super) fn render(&self) -> String {
-        let holding = &self.holding;
+impl Body {
+    /// Without what belongs to the record as a whole.
+    fn of(holding: &Holding<Who>) -> Self {
         let who = &holding.who;
         let end = |at: StoreTime| (up_ns(at.at), at.micros);
-        let body = Body {
+        Self {
             key: who.key.to_string(),
             app: who.app.as_deref().map(str::to_owned),
             name: who.name.as_deref().map(str::to_owned),
@@ -200,11 +216,114 @@ impl RecordFile {
                     WrittenPhase::Forced { at, micros }
                 }
             },
+            outcome: (holding.outcome != Outcome::Released)
+                .then(|| holding.outcome.name().to_owned()),
+            forced_by: holding.forced_by.as_ref().map(|by| Operator {
+                instance: by.identity.instance.clone(),
+                host: by.identity.host.clone(),
+                pid: by.identity.pid,
+            }),
+            tick: holding.tick.map(|begun| (begun.number, begun.token)),
             ttl: holding.ttl,
             remember: holding.remember,
             acquired_at: up_ns(holding.acquired.at),
             acquired_micros: holding.acquired.micros,
+            boot: None,
+            success: None,
+        }
+    }
+
+    /// `None`: an outcome that there is not.
+    fn into_holding(
+        self,
+        heartbeat_at: u64,
+        expires_at: u64,
+        claimed: bool,
+    ) -> Option<Holding<Who>> {
+        let end = |at, micros| StoreTime {
+            at: in_protocol(at),
+            micros,
+        };
+        let key: Arc<str> = self.key.into();
+        Some(Holding {
+            owner: self.owner.0,
+            forced_by: self.forced_by.map(|by| Who {
+                key: Arc::clone(&key),
+                app: None,
+                name: None,
+                function: None,
+                identity: Arc::new(Identity {
+                    instance: by.instance,
+                    host: by.host,
+                    pid: by.pid,
+                }),
+            }),
+            who: Who {
+                key,
+                app: self.app.map(Arc::from),
+                name: self.name.map(Arc::from),
+                function: self.function.map(Arc::from),
+                identity: Arc::new(Identity {
+                    instance: self.instance,
+                    host: self.host,
+                    pid: self.pid,
+                }),
+            },
+            token: self.token,
+            phase: match self.phase {
+                WrittenPhase::Held if claimed => Phase::Claimed,
+                WrittenPhase::Held => Phase::Held,
+                WrittenPhase::Kept => Phase::Kept,
+                WrittenPhase::Released { at, micros } => Phase::Released(end(at, micros)),
+                WrittenPhase::Forced { at, micros } => Phase::Forced(end(at, micros)),
+            },
+            outcome: match self.outcome {
+                Some(name) => Outcome::named(&name)?,
+                None => Outcome::Released,
+            },
+            tick: self.tick.map(|(number, token)| Begun { number, token }),
+            ttl: self.ttl,
+            remember: self.remember,
+            acquired: end(self.acquired_at, self.acquired_micros),
+            heartbeat_at: in_protocol(heartbeat_at),
+            expires_at: in_protocol(expires_at),
+        })
+    }
+}
+
+impl RecordFile {
+    /// The holding as it is now: one of an earlier start of the machine is over.
+    pub(super) fn into_holding(self, now: &BootTime) -> Holding<Who> {
+        self.into_holdings(now).0
+    }
+
+    /// The same, and the newest before it that ended well.
+    pub(super) fn into_holdings(self, now: &BootTime) -> (Holding<Who>, Option<Holding<Who>>) {
+        let at = in_protocol(now.up_ns);
+        let is_now = now.is_in(&self.boot, up_ns(self.holding.heartbeat_at));
+        let as_now = |mut holding: Holding<Who>| {
+            if !is_now && holding.expires_at > at {
+                let by = holding.expires_at - at;
+                holding.expires_at = at;
+                holding.heartbeat_at = holding.heartbeat_at.saturating_sub(by);
+                holding.acquired.at = holding.acquired.at.saturating_sub(by);
+            }
+            holding
+        };
+        (as_now(self.holding), self.success.map(as_now))
+    }
+
+    pub(super) fn render(&self) -> String {
+        let body = Body {
             boot: self.boot.id.map(|id| Uuid128(id.as_u128())),
+            success: self.success.as_ref().map(|success| {
+                Box::new(Past {
+                    heartbeat_at: up_ns(success.heartbeat_at),
+                    expires_at: up_ns(success.expires_at),
+                    holding: Body::of(success),
+                })
+            }),
+            ..Body::of(&self.holding)
         };
         // Without the heartbeat, which changes alone.
         let body = json(&body);
@@ -241,55 +360,32 @@ impl RecordFile {
         let body: Body = serde_json::from_str(lines.next().unwrap_or_default())
             .map_err(|_| Damage::Broken("body"))?;
         let is_possible = body.token <= MAX_TOKEN && beat.boot_began_ms <= LAST_DATE_MS;
-        let record = read(beat, body);
         // Whatever the fields say, only the very text that we would write passes: nothing missing
         // at the end, nothing after it, no second spelling.
-        if is_possible && record.render() == text {
-            Ok(record)
-        } else {
-            Err(Damage::Broken("digest"))
-        }
+        read(&beat, body)
+            .filter(|record| is_possible && record.render() == text)
+            .ok_or(Damage::Broken("digest"))
     }
 }
 
-fn read(beat: HeartbeatLine, body: Body) -> RecordFile {
-    let end = |at, micros| StoreTime {
-        at: in_protocol(at),
-        micros,
+fn read(beat: &HeartbeatLine, mut body: Body) -> Option<RecordFile> {
+    let boot = Boot {
+        id: body.boot.map(|id| Uuid::from_u128(id.0)),
+        began_ms: beat.boot_began_ms,
     };
-    RecordFile {
-        boot: Boot {
-            id: body.boot.map(|id| Uuid::from_u128(id.0)),
-            began_ms: beat.boot_began_ms,
-        },
-        holding: Holding {
-            owner: body.owner.0,
-            who: Who {
-                key: body.key.into(),
-                app: body.app.map(Arc::from),
-                name: body.name.map(Arc::from),
-                function: body.function.map(Arc::from),
-                identity: Arc::new(Identity {
-                    instance: body.instance,
-                    host: body.host,
-                    pid: body.pid,
-                }),
-            },
-            token: body.token,
-            phase: match body.phase {
-                WrittenPhase::Held if beat.claimed => Phase::Claimed,
-                WrittenPhase::Held => Phase::Held,
-                WrittenPhase::Kept => Phase::Kept,
-                WrittenPhase::Released { at, micros } => Phase::Released(end(at, micros)),
-                WrittenPhase::Forced { at, micros } => Phase::Forced(end(at, micros)),
-            },
-            ttl: body.ttl,
-            remember: body.remember,
-            acquired: end(body.acquired_at, body.acquired_micros),
-            heartbeat_at: in_protocol(beat.heartbeat_at),
-            expires_at: in_protocol(beat.expires_at),
-        },
-    }
+    let past = body.success.take();
+    let success = match past.map(|past| *past) {
+        Some(past) => Some(
+            past.holding
+                .into_holding(past.heartbeat_at, past.expires_at, false)?,
+        ),
+        None => None,
+    };
+    Some(RecordFile {
+        holding: body.into_holding(beat.heartbeat_at, beat.expires_at, beat.claimed)?,
+        success,
+        boot,
+    })
 }
 
 /// The text, if its first line says that it is of this kind and version.
@@ -340,6 +436,9 @@ pub(super) mod tests {
                 },
                 token: 1_790_000_000_000_000,
                 phase: Phase::Held,
+                outcome: Outcome::Released,
+                forced_by: None,
+                tick: None,
                 ttl: 60_000_000_000,
                 remember: 604_800_000_000_000,
                 acquired: StoreTime {
@@ -349,6 +448,7 @@ pub(super) mod tests {
                 heartbeat_at: in_protocol(101_000_000_000),
                 expires_at: in_protocol(161_000_000_000),
             },
+            success: None,
             boot: Boot {
                 id: Some(Uuid::from_u128(9)),
                 began_ms: 1_789_999_919_000,
@@ -400,6 +500,23 @@ pub(super) mod tests {
                     }),
                 };
                 record.holding.expires_at = u64::MAX;
+                record.holding.tick = Some(Begun {
+                    number: u64::MAX,
+                    token: MAX_TOKEN,
+                });
+                record.holding.forced_by = Some(record.holding.who.clone()).map(|who| Who {
+                    app: None,
+                    name: None,
+                    function: None,
+                    ..who
+                });
+                record.success = (phase != Phase::Kept).then(|| Holding {
+                    outcome: Outcome::Ok,
+                    phase: Phase::Released(end()),
+                    tick: None,
+                    ..record.holding.clone()
+                });
+                record.holding.outcome = Outcome::Cancelled;
                 record.boot.id = (phase == Phase::Held).then(Uuid::max);
                 let written = record.render();
                 assert!(written.len() as u64 <= MAX_RECORD);
@@ -409,9 +526,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_text_of_version_2_stays_as_it_is() {
+    fn the_text_of_version_3_stays_as_it_is() {
         let golden = concat!(
-            "applock 2\n",
+            "applock 3\n",
             r#"{"heartbeat_at":101000000000,"expires_at":161000000000,"claimed":false,"#,
             r#""boot_began_ms":1789999919000}                                        "#,
             "4e660d7b-2764-52bc-bea6-a1fd52275439\n",
@@ -485,15 +602,15 @@ pub(super) mod tests {
             Err(Damage::Older)
         );
         assert_eq!(
-            RecordFile::parse(b"applock 3\nwho knows\n"),
+            RecordFile::parse(b"applock 4\nwho knows\n"),
             Err(Damage::Newer)
         );
         assert_eq!(
-            RecordFile::parse(b"applock 2\n"),
+            RecordFile::parse(b"applock 3\n"),
             Err(Damage::Broken(HEARTBEAT))
         );
         assert_eq!(
-            RecordFile::parse(b"applock 2\nkey \xff\n"),
+            RecordFile::parse(b"applock 3\nkey \xff\n"),
             Err(Damage::Broken("encoding"))
         );
     }

@@ -72,15 +72,15 @@ use self::queue_file::{Changes, MAX_WAITERS, Plan, Polls, QueueFile};
 use self::threads::{CommitPermit, StepResult, Stop, carry_out};
 use super::view::{self, Who, nanos};
 use super::{
-    Acquire, Acquired, Inspection, Release, Released, Renew, Store, StoreError, StoreErrorKind,
-    StoreFuture, StoreResult,
+    Acquire, Acquired, Identity, Inspection, Release, Released, Renew, Store, StoreError,
+    StoreErrorKind, StoreFuture, StoreResult,
 };
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::protocol::{
-    Granted, Holding, LockState, Notify, Phase, Reach, Requester, StoreTime, Timing, WaitQueue,
-    Waiter, WhenBusy,
+    Granted, Holding, LockState, Notify, Phase, Reach, Releaser, Requester, StoreTime, Timing,
+    WaitQueue, Waiter, WhenBusy,
 };
 
 /// How many blocking threads one store uses at most, so that a disk that hangs does
@@ -132,6 +132,7 @@ impl Notify<Who> for NobodyListens {
 struct Found {
     files: Files,
     newest: Option<Holding<Who>>,
+    success: Option<Holding<Who>>,
     written: Written,
     now: BootTime,
 }
@@ -174,6 +175,7 @@ impl Found {
         }
         LockState {
             newest: self.newest.clone(),
+            success: self.success.clone(),
             queue,
         }
     }
@@ -275,7 +277,13 @@ impl DirStore {
         // Only now: however long it took to get here, the lease counts from here, later than the
         // asking, from which the holder counts it (rule R1).
         let now = (self.clock)();
-        let newest = record.map(|record| record.into_holding(&now));
+        let (newest, success) = match record {
+            Some(record) => {
+                let (newest, success) = record.into_holdings(&now);
+                (Some(newest), success)
+            }
+            None => (None, None),
+        };
         let written = match needs {
             Needs::Nothing => Written::Untouched,
             _ => match self.read_queue(key, &files, newest.as_ref(), needs, &now) {
@@ -288,6 +296,7 @@ impl DirStore {
         Ok(Found {
             files,
             newest,
+            success,
             written,
             now,
         })
@@ -360,6 +369,7 @@ impl DirStore {
         if let Some((newest, durability)) = newest.zip(durability) {
             let record = RecordFile {
                 holding: newest.clone(),
+                success: decided.success.clone(),
                 boot: found.now.boot(),
             };
             self.directory
@@ -446,6 +456,7 @@ impl DirStore {
                 process: self.id.as_u128(),
                 ttl: nanos(ask.ttl),
                 remember: nanos(ask.remember),
+                due: ask.due,
                 who: Who::of(ask),
             };
             let decision = state
@@ -481,9 +492,13 @@ impl DirStore {
         let own = Some(self.id.as_u128());
         self.step(&first.key, Needs::QueueIfReadable, permit, |state, now| {
             let mut release = |ask: &Release| {
-                let (owner, keep) = (ask.owner.as_u128(), ask.keep.map_or(0, nanos));
-                let answer =
-                    state.release(owner, keep, own, now, &Timing::NANOS, &mut NobodyListens);
+                let releaser = Releaser {
+                    owner: ask.owner.as_u128(),
+                    outcome: ask.outcome,
+                    keep: ask.keep.map_or(0, nanos),
+                    own,
+                };
+                let answer = state.release(releaser, now, &Timing::NANOS, &mut NobodyListens);
                 Ok(Released {
                     ended: answer.ended,
                     next: answer.granted.as_ref().map(view::grant),
@@ -495,12 +510,13 @@ impl DirStore {
 
     fn force_release_one(
         &self,
-        (key, stale): &(Key, Option<Duration>),
+        (key, stale, by): &(Key, Option<Duration>, Arc<Identity>),
         permit: &CommitPermit<'_>,
     ) -> StepResult<bool> {
         let stale = stale.map(nanos);
         self.step(key, Needs::QueueIfReadable, permit, |state, now| {
-            state.force_release(stale, now, &Timing::NANOS, &mut NobodyListens)
+            let by = Who::operator(key, Arc::clone(by));
+            state.force_release(stale, by, now, &Timing::NANOS, &mut NobodyListens)
         })
     }
 
@@ -773,9 +789,10 @@ impl Store for DirStore {
         self: Arc<Self>,
         key: Key,
         stale: Option<Duration>,
+        by: Arc<Identity>,
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
-        self.once((key, stale), within, Self::force_release_one)
+        self.once((key, stale, by), within, Self::force_release_one)
     }
 
     fn forked(&self) -> Option<Arc<dyn Store>> {

@@ -1,10 +1,10 @@
 //! The file of a wait queue: a journal, so that a step costs the same however many wait.
 //!
 //! ```text
-//! applock-queue 3
+//! applock-queue 4
 //! {"id":"5d0c…","boot_began_ms":…,"boot":"…"} 9c0d…
 //! 00000000101000000000 {"process":{"process":"77aa…","key":"QUEUE:reports",…}} 41b7…
-//! {"joins":[1790000000000000,"6f1c…",0,60000000000,604800000000000]} c0de…
+//! {"joins":[1790000000000000,"6f1c…",0,60000000000,604800000000000,null]} c0de…
 //! {"leaves":"6f1c…"} 0b7e…
 //! ```
 //!
@@ -12,7 +12,7 @@
 //! |---|---|
 //! | the first two | the version; which file this is, and the start of the machine that it is of |
 //! | process | processes are counted from 0; the number before it is when it last polled, and is written in place |
-//! | joins | ticket, owner id, which process, ttl, remember |
+//! | joins | ticket, owner id, which process, ttl, remember, what an earlier run forbids |
 //! | leaves | that owner stands in the queue no longer |
 //!
 //! Who waits joins by one line, and leaves by one; a poll writes twenty digits at most. A reader
@@ -38,7 +38,7 @@ use super::directory::{Directory, ReadError};
 use super::error::{damaged, io_fault};
 use super::file_names::Files;
 use super::threads::CommitPermit;
-use crate::protocol::{Process, Timing, WaitQueue, Waiter};
+use crate::protocol::{Due, Process, Tick, Timing, WaitQueue, Waiter};
 use crate::store::view::Who;
 use crate::store::{Identity, StoreErrorKind, StoreResult};
 
@@ -56,7 +56,7 @@ const SLACK: usize = 64;
 
 /// The first word of every queue.
 const QUEUE: &str = "applock-queue";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// How many digits say when a process last polled.
 const DIGITS: usize = 20;
@@ -101,8 +101,33 @@ struct Head {
 #[serde(rename_all = "lowercase")]
 enum Line {
     Process(WrittenProcess),
-    Joins(u64, Uuid128, usize, u64, u64),
+    Joins(u64, Uuid128, usize, u64, u64, Option<WrittenDue>),
     Leaves(Uuid128),
+}
+
+/// [`Due`].
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenDue {
+    Gap(u64, bool),
+    Tick(u64, bool),
+}
+
+impl WrittenDue {
+    fn of(due: Due) -> Self {
+        match due.tick {
+            Tick::Gap(gap) => Self::Gap(gap, due.retry_failed),
+            Tick::Number(number) => Self::Tick(number, due.retry_failed),
+        }
+    }
+
+    fn read(self) -> Due {
+        let (tick, retry_failed) = match self {
+            Self::Gap(gap, retry) => (Tick::Gap(gap), retry),
+            Self::Tick(number, retry) => (Tick::Number(number), retry),
+        };
+        Due { tick, retry_failed }
+    }
 }
 
 /// What the waiters of a process have in common.
@@ -276,13 +301,14 @@ impl QueueFile {
                     polled_at: self.length,
                 });
             }
-            Line::Joins(ticket, owner, which, ttl, remember) => {
+            Line::Joins(ticket, owner, which, ttl, remember, due) => {
                 let known = self.processes.get(which)?;
                 let waiter = Waiter {
                     owner: owner.0,
                     process: known.process,
                     ttl,
                     remember,
+                    due: due.map(WrittenDue::read),
                     who: known.who.clone(),
                 };
                 // No process can be notified here: a grant is found by polling.
@@ -389,7 +415,8 @@ impl QueueFile {
     ) {
         let which = self.which(lines, waiter, decided);
         let owner = Uuid128(waiter.owner);
-        let joins = Line::Joins(ticket, owner, which, waiter.ttl, waiter.remember);
+        let due = waiter.due.map(WrittenDue::of);
+        let joins = Line::Joins(ticket, owner, which, waiter.ttl, waiter.remember, due);
         self.add(lines, None, &joins);
     }
 
@@ -678,6 +705,7 @@ mod tests {
     fn waiter(number: u64) -> Waiter<Who> {
         let process = number % 3;
         Waiter {
+            due: None,
             owner: u128::MAX - u128::from(number),
             process: u128::from(process),
             ttl: u64::MAX - number,

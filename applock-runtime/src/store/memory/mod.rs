@@ -12,15 +12,16 @@ use std::time::Duration;
 
 use super::view::{self, Shown, Who, nanos};
 use super::{
-    Acquire, Acquired, Inspection, Notification, Notifications, Release, Released, Renew, Store,
-    StoreError, StoreErrorKind, StoreFuture, StoreResult,
+    Acquire, Acquired, Identity, Inspection, Notification, Notifications, Release, Released, Renew,
+    Store, StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::protocol::{
-    Granted, LockState, Notify, Process, Reach, Requester, StoreTime, Timing, Waiter, WhenBusy,
+    Granted, LockState, Notify, Process, Reach, Releaser, Requester, StoreTime, Timing, Waiter,
+    WhenBusy,
 };
 
 /// A store that lives in this process's memory: it excludes the tasks and threads of
@@ -184,8 +185,13 @@ impl Store for MemoryStore {
     ) -> StoreFuture<Vec<StoreResult<Released>>> {
         self.each(batch, |locks, now, end| {
             let ended = locks.states.get_mut(&end.key.lock).map(|lock| {
-                let (owner, keep) = (end.owner.as_u128(), end.keep.map_or(0, nanos));
-                lock.release(owner, keep, None, now, &TIMING, &mut Channels)
+                let releaser = Releaser {
+                    owner: end.owner.as_u128(),
+                    outcome: end.outcome,
+                    keep: end.keep.map_or(0, nanos),
+                    own: None,
+                };
+                lock.release(releaser, now, &TIMING, &mut Channels)
             });
             Ok(ended.is_some_and(|answer| answer.ended).into())
         })
@@ -221,14 +227,20 @@ impl Store for MemoryStore {
         self: Arc<Self>,
         key: Key,
         stale: Option<Duration>,
+        by: Arc<Identity>,
         _within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         let mut locks = self.locks();
         let now = self.now();
         let lock = locks.states.get_mut(&key.lock);
         let stale = stale.map(nanos);
-        let forced =
-            lock.is_some_and(|lock| lock.force_release(stale, now, &TIMING, &mut Channels));
+        let forced = lock.is_some_and(|lock| {
+            let by = Party {
+                who: Who::operator(&key, by),
+                notifications: None,
+            };
+            lock.force_release(stale, by, now, &TIMING, &mut Channels)
+        });
         Box::pin(ready(Ok(forced)))
     }
 
@@ -291,6 +303,7 @@ fn acquire(lock: &mut LockState<Party>, now: StoreTime, request: Acquire) -> Sto
         process: process(&request),
         ttl: nanos(request.ttl),
         remember: nanos(request.remember),
+        due: request.due,
         who: Party {
             who: Who::of(&request),
             notifications: request.notifications,

@@ -47,6 +47,7 @@ impl Table {
 
     async fn ask_for(&self, key: Key, owner: u128, queue: Option<Notifications>) -> Acquired {
         let request = Acquire {
+            due: None,
             key,
             owner: id(owner),
             ttl: TTL,
@@ -68,7 +69,7 @@ impl Table {
         match self.ask(owner, None).await {
             Acquired::Granted { .. } => None,
             Acquired::Busy(info) => Some(info.owner_id().to_owned()),
-            Acquired::Queued(position) => panic!("a try does not wait: {position:?}"),
+            other => panic!("a try does not wait: {other:?}"),
         }
     }
 
@@ -85,6 +86,7 @@ impl Table {
 
     async fn release_and_keep(&self, owner: u128, keep: Option<Duration>) -> bool {
         let end = Release {
+            outcome: crate::protocol::Outcome::Released,
             key: key(),
             owner: id(owner),
             token: None,
@@ -199,9 +201,10 @@ async fn a_claim_becomes_a_lease_by_the_first_heartbeat_or_is_over() {
     table.clock.advance(TTL - Duration::from_millis(1));
     assert!(table.renew(2).await);
     table.clock.advance(CLAIM);
-    let force = table
-        .store()
-        .force_release(key(), Some(Duration::ZERO), TTL);
+    let force =
+        table
+            .store()
+            .force_release(key(), Some(Duration::ZERO), Identity::of_a_test(), TTL);
     assert!(
         !force.await.unwrap(),
         "it is silent for less than half a lease"
@@ -267,7 +270,11 @@ async fn a_release_by_force_serves_the_waiters_and_counts_a_claim_as_a_lease() {
     table.attempt(1).await;
     table.queue(2).await;
     table.queue(3).await;
-    let force = |stale| table.store().force_release(key(), stale, TTL);
+    let force = |stale| {
+        table
+            .store()
+            .force_release(key(), stale, Identity::of_a_test(), TTL)
+    };
     assert!(force(None).await.unwrap());
     assert!(!force(Some(Duration::ZERO)).await.unwrap());
     table.clock.advance(CLAIM / 2);
@@ -298,6 +305,7 @@ async fn of_many_names_none_is_kept_for_longer_than_it_is_remembered_and_awaited
         }
         if number % 2 == 0 {
             let end = Release {
+                outcome: crate::protocol::Outcome::Released,
                 key: name(number),
                 owner: id(1),
                 token: None,

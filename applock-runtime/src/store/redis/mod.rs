@@ -94,7 +94,7 @@ use sentinel::Sentinels;
 use topology::{Single, Topology};
 
 use super::{
-    Acquire, Acquired, Inspection, Notifications, Release, Released, Renew, Said, Store,
+    Acquire, Acquired, Identity, Inspection, Notifications, Release, Released, Renew, Said, Store,
     StoreError, StoreFuture, StoreResult,
 };
 
@@ -280,17 +280,18 @@ impl Store for RedisStore {
         self: Arc<Self>,
         key: Key,
         stale: Option<Duration>,
+        by: Arc<Identity>,
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         Box::pin(async move {
             let begun = Instant::now();
-            let call = |_: &Node| requests::force_release(&key, stale);
+            let call = |_: &Node| requests::force_release(&key, stale, &by);
             let mut answer = self.ask(&key, call, within).await?;
             if reply::is_plain(&answer) {
                 // Nothing was done yet.
                 let info = Key::of_lock(&requests::python_info(&key));
                 let is_beside = self.topology.slot(&info) == self.topology.slot(&key);
-                let call = |_: &Node| requests::force_release_plain(&key, is_beside);
+                let call = |_: &Node| requests::force_release_plain(&key, is_beside, &by);
                 let left = within.saturating_sub(begun.elapsed());
                 answer = self.ask(&key, call, left).await?;
             }

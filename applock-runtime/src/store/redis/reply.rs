@@ -14,11 +14,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::Value;
 use serde::Deserialize;
 
-use crate::info::{Ending, LastHolding, LockInfo, OwnWords, Record};
+use crate::info::{Ending, LastHolding, LockInfo, Operator, OwnWords, Record};
 use crate::key::{Key, MAX_KEY};
-use crate::protocol::{MAX_TOKEN, Timing};
+use crate::protocol::{MAX_TOKEN, Outcome, Timing};
 use crate::shown::shown;
-use crate::store::view::LAST_DATE_MS;
+use crate::store::view::{self, LAST_DATE_MS};
 use crate::store::{
     Acquired, Grant, Inspection, OwnerId, QueuePosition, Released, StoreError, StoreErrorKind,
     StoreResult,
@@ -144,6 +144,17 @@ pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResu
             });
         }
         match array(value)? {
+            // `forbids` in `queue.lua`.
+            [two, which, now, left, said, holder] if number(two) == Some(2) => {
+                let (now, left) = (unsigned(now)?, number(left)?);
+                let (said, holder) = (text(said)?, text(holder)?);
+                let run = match &*text(which)? {
+                    "newest" => last_holding(key, Some(&*holder), &said, left, now)?,
+                    "success" => earlier_success(key, &said)?,
+                    _ => return None,
+                };
+                Some(Acquired::AlreadyRan(run))
+            }
             [zero, kind, left, micros, waiters, ahead, new, ticket, said]
                 if number(zero) == Some(0) =>
             {
@@ -303,8 +314,18 @@ pub(crate) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
         let waiters = unsigned(waiters);
         let holder = lock_info(key, &kind, &text(said)?, number(left)?, now, waiters);
         let (fence_left, fence) = (number(fence_left)?, text(fence)?);
-        let last = last_holding(key, holder.as_ref(), &fence, fence_left, now);
-        Some(Inspection { holder, last })
+        let owner = holder.as_ref().map(LockInfo::owner_id);
+        let last = last_holding(key, owner, &fence, fence_left, now);
+        let success = match &last {
+            // It may be held still for `at_least`.
+            Some(last) if last.ending == Ending::Ok => Some(last.clone()),
+            _ => earlier_success(key, &fence),
+        };
+        Some(Inspection {
+            holder,
+            last,
+            success,
+        })
     };
     read().ok_or_else(|| unreadable(value))
 }
@@ -332,8 +353,23 @@ struct Holding {
     #[serde(default)]
     host: String,
     pid: Option<u32>,
+    forced_by: Option<ForcedBy>,
     #[serde(default)]
     ttl: u64,
+    /// Of a run that ended before the newest one began: when that was written down, and for how
+    /// long it would have been remembered still.
+    noted_at: Option<u64>,
+    left: Option<i64>,
+}
+
+/// Who has ended a holding by force.
+#[derive(Deserialize)]
+struct ForcedBy {
+    #[serde(default)]
+    instance: String,
+    #[serde(default)]
+    host: String,
+    pid: Option<u32>,
 }
 
 /// The version of the layout that the scripts write.
@@ -455,17 +491,30 @@ pub(super) fn python_info(value: &Value) -> Option<OwnWords> {
 /// does not hold the lock now, and has no note of how it ended, has expired.
 fn last_holding(
     key: &Key,
-    holder: Option<&LockInfo>,
+    holder: Option<&str>,
     fence: &str,
     fence_left: i64,
     now: u64,
 ) -> Option<LastHolding> {
-    let last = holding(fence)?;
-    let ending = match &*last.state {
-        // Also while at_least keeps it.
-        _ if holder.is_some_and(|holder| holder.owner_id() == last.owner) => Ending::Held,
-        "released" => Ending::Released,
-        "forced" => Ending::Forced,
+    let last = holding(fence.lines().next()?)?;
+    // Also while at_least keeps it.
+    let is_held = holder.is_some_and(|holder| holder == last.owner);
+    past(key, last, is_held, fence_left, now)
+}
+
+/// The newest run that ended well before the newest holding: the second line of a fence.
+fn earlier_success(key: &Key, fence: &str) -> Option<LastHolding> {
+    let run = holding(fence.lines().nth(1)?)?;
+    let (now, left) = (run.noted_at?, run.left?);
+    past(key, run, false, left, now)
+}
+
+/// What a fence says of a holding, whose line would expire `fence_left` after `now`.
+fn past(key: &Key, last: Holding, is_held: bool, fence_left: i64, now: u64) -> Option<LastHolding> {
+    let ending = match (&*last.state, Outcome::named(&last.state)) {
+        _ if is_held => Ending::Held,
+        (_, Some(outcome)) => view::ending(outcome),
+        ("forced", None) => Ending::Forced,
         _ => Ending::Expired,
     };
     // The fence outlives the lease or its release by `remember`: every heartbeat, and the release,
@@ -486,6 +535,15 @@ fn last_holding(
         from: at(last.acquired_at)?,
         until,
         ending,
+        forced_by: last.forced_by.map(|by| {
+            Operator {
+                instance: &by.instance,
+                host: &by.host,
+                pid: by.pid,
+            }
+            .to_string()
+        }),
+        next_at: None,
     })
 }
 

@@ -15,7 +15,8 @@ use redis::Cmd;
 use serde::{Serialize, Serializer};
 
 use crate::key::{Function, Key, Side};
-use crate::store::{Acquire, Release, Renew};
+use crate::protocol::{Due, Outcome, Tick};
+use crate::store::{Acquire, Identity, Release, Renew};
 
 use super::script::{Script, ScriptCall, millis};
 
@@ -76,11 +77,22 @@ impl<'a> Tail<'a> {
     }
 }
 
+/// What an earlier run forbids, as `forbids` in `queue.lua` reads it.
+fn due(due: Due) -> String {
+    let retry = u8::from(due.retry_failed);
+    match due.tick {
+        // The server shows when a run began in milliseconds.
+        Tick::Gap(gap) => format!("gap {} {retry}", gap.div_ceil(1_000)),
+        Tick::Number(number) => format!("tick {number} {retry}"),
+    }
+}
+
 /// Takes locks for one process. `run` is the run id of the server where the process has
 /// subscribed to `channel`, `None` while it has not: then the server expects it to poll.
 pub(crate) fn acquire(requests: &[&Acquire], channel: &str, run: Option<&str>) -> ScriptCall {
     let is_waited = |request: &&Acquire| request.notifications.is_some();
-    let any_waits = requests.iter().any(is_waited);
+    let any_due = requests.iter().any(|request| request.due.is_some());
+    let any_waits = any_due || requests.iter().any(is_waited);
     // A tail is as long as eight other words.
     let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, requests.len() * 12);
     call.says_subscribed = run.is_some();
@@ -100,8 +112,24 @@ pub(crate) fn acquire(requests: &[&Acquire], channel: &str, run: Option<&str>) -
         } else if any_waits {
             call.text("");
         }
+        if any_due {
+            call.text(&request.due.map(due).unwrap_or_default());
+        }
     }
     call
+}
+
+/// The state of a lock or a fence, as it stands in its text: all are 20 bytes long.
+fn state(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Released => r#""state":"released", "#,
+        Outcome::Ok => r#""state":"ok",       "#,
+        Outcome::Error => r#""state":"error",    "#,
+        Outcome::Panicked => r#""state":"panicked", "#,
+        Outcome::Cancelled => r#""state":"cancelled","#,
+        Outcome::Lost => r#""state":"lost",     "#,
+        Outcome::Unused => r#""state":"unused",   "#,
+    }
 }
 
 /// Sends heartbeats. Neither queue nor waiters: a heartbeat must be the cheapest step.
@@ -127,9 +155,12 @@ pub(crate) fn release(ends: &[&Release], channel: &str) -> ScriptCall {
     }
     call.text(channel);
     for end in ends {
-        call.owner(end.owner)
-            .millis(end.remember)
-            .millis(end.keep.unwrap_or(Duration::ZERO));
+        call.owner(end.owner).millis(end.remember);
+        let state = state(end.outcome);
+        match end.keep.map_or(0, millis) {
+            0 => call.text(state),
+            keep => call.text(&format!("{state}{keep}")),
+        };
     }
     call
 }
@@ -142,27 +173,46 @@ pub(crate) fn inspect(key: &Key) -> ScriptCall {
 }
 
 /// Ends whatever holding there is of ours, or only one without a heartbeat for `stale`.
-pub(crate) fn force_release(key: &Key, stale: Option<Duration>) -> ScriptCall {
-    let mut call = ScriptCall::new(&FORCE_RELEASE, 4, 1);
+pub(crate) fn force_release(key: &Key, stale: Option<Duration>, by: &Identity) -> ScriptCall {
+    let mut call = ScriptCall::new(&FORCE_RELEASE, 4, 2);
     call.sides(key);
     match stale {
         None => call.text("-1"),
         Some(stale) => call.millis(stale),
     };
+    call.json(&Operator::of(by));
     call
+}
+
+/// Who ends a holding by force.
+#[derive(Serialize)]
+struct Operator<'a> {
+    instance: &'a str,
+    host: &'a str,
+    pid: u32,
+}
+
+impl<'a> Operator<'a> {
+    fn of(identity: &'a Identity) -> Self {
+        Self {
+            instance: &identity.instance,
+            host: &identity.host,
+            pid: identity.pid,
+        }
+    }
 }
 
 /// The same in any case, a plain string included. With a key that a lock of ours does not need: a
 /// user may have no right to it. `is_beside`: it is in the lock's slot; in a cluster it seldom is,
 /// and then it is left alone.
-pub(crate) fn force_release_plain(key: &Key, is_beside: bool) -> ScriptCall {
-    let mut call = ScriptCall::new(&FORCE_RELEASE, 5, 1);
+pub(crate) fn force_release_plain(key: &Key, is_beside: bool, by: &Identity) -> ScriptCall {
+    let mut call = ScriptCall::new(&FORCE_RELEASE, 5, 2);
     call.sides(key);
     match is_beside {
         true => call.text(&python_info(key)),
         false => call.lock(key),
     };
-    call.text("-1");
+    call.text("-1").json(&Operator::of(by));
     call
 }
 
@@ -192,6 +242,7 @@ const A_SCAN: usize = 500;
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::protocol::{MAX_TOKEN, Timing};
 
     /// The number that `queue.lua` gives that name.
@@ -216,5 +267,14 @@ mod tests {
         };
         assert_eq!(in_the_scripts, Timing::MILLIS);
         assert_eq!(number("MAX_TOKEN"), MAX_TOKEN);
+    }
+
+    #[test]
+    fn every_outcome_fits_where_the_state_stands() {
+        for (outcome, name) in Outcome::NAMES {
+            let field = format!("\"state\":\"{name}\",");
+            assert_eq!(state(outcome), format!("{field:20}"));
+            assert_eq!(state(outcome).len(), 20, "{name}");
+        }
     }
 }

@@ -125,6 +125,14 @@ impl ScriptCall {
         self
     }
 
+    /// A struct as JSON.
+    pub(super) fn json(&mut self, fields: &impl Serialize) -> &mut Self {
+        let writer = self.command.writer_for_next_arg();
+        // Writing texts and numbers into memory can't fail.
+        let _ = serde_json::to_writer(writer, fields);
+        self
+    }
+
     /// An owner id: 32 hexadecimal digits, as the scripts compare it.
     pub(super) fn owner(&mut self, owner: OwnerId) -> &mut Self {
         self.text(owner.simple().encode_lower(&mut [0; 32]))

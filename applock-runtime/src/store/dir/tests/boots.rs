@@ -98,6 +98,7 @@ async fn a_record_of_version_1_is_refused_by_every_step_with_the_way_out() {
         ttl: TTL,
     };
     let release = Release {
+        outcome: crate::protocol::Outcome::Released,
         token: None,
         remember: std::time::Duration::from_secs(3_600),
         key: key.clone(),
@@ -110,7 +111,10 @@ async fn a_record_of_version_1_is_refused_by_every_step_with_the_way_out() {
         store().renew(vec![renew], LONG).await.remove(0).err(),
         store().release(vec![release], LONG).await.remove(0).err(),
         store().inspect(key.clone(), LONG).await.err(),
-        store().force_release(key.clone(), None, LONG).await.err(),
+        store()
+            .force_release(key.clone(), None, Identity::of_a_test(), LONG)
+            .await
+            .err(),
     ];
     for refusal in refusals {
         let refusal = refusal.unwrap();

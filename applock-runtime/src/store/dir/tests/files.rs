@@ -251,7 +251,7 @@ fn a_write_that_fails_is_not_done_and_leaves_nothing() {
 fn a_record_too_long_to_be_read_again_is_not_written() {
     let (_home, directory) = home();
     let mut holding = sample();
-    holding.holding.who.app = Some("x".repeat(2 << 20).into());
+    holding.holding.who.app = Some("x".repeat(4 << 20).into());
     assert_eq!(
         replace(&directory, &holding, true).unwrap_err().kind,
         StoreErrorKind::Misconfigured

@@ -79,7 +79,7 @@ impl Home {
         match self.try_acquire(key, owner, LONG).await.unwrap() {
             Acquired::Granted { token, .. } => Ok(token),
             Acquired::Busy(info) => Err(info),
-            Acquired::Queued(position) => panic!("a try does not wait: {position:?}"),
+            other => panic!("a try does not wait: {other:?}"),
         }
     }
 
@@ -97,6 +97,7 @@ impl Home {
 
     async fn release(&self, key: &Key, owner: u128, keep: Option<Duration>) -> bool {
         let ask = Release {
+            outcome: crate::protocol::Outcome::Released,
             token: None,
             remember: std::time::Duration::from_secs(3_600),
             key: key.clone(),
@@ -126,6 +127,7 @@ fn key(name: &str) -> Key {
 
 fn ask(key: &Key, owner: u128) -> Acquire {
     Acquire {
+        due: None,
         key: key.clone(),
         owner: Uuid::from_u128(owner),
         ttl: TTL,

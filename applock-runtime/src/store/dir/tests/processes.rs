@@ -322,7 +322,10 @@ async fn a_process_killed_at_any_moment_leaves_a_record_that_can_be_used() {
         assert!(seen.ending != Ending::Forced);
         last = seen.fencing_token;
         // It may be held, by the clock of the killed one, which ran ahead.
-        let force = home.store().force_release(key.clone(), None, LONG).await;
+        let force = home
+            .store()
+            .force_release(key.clone(), None, Identity::of_a_test(), LONG)
+            .await;
         force.unwrap();
         let token = home.acquire(&key, 7).await.unwrap();
         assert!(token > last);

@@ -75,7 +75,10 @@ impl Home {
 
     async fn force(&self, key: &Key) -> bool {
         let store = self.store();
-        store.force_release(key.clone(), None, LONG).await.unwrap()
+        store
+            .force_release(key.clone(), None, Identity::of_a_test(), LONG)
+            .await
+            .unwrap()
     }
 
     fn names(&self) -> Vec<String> {
@@ -317,7 +320,7 @@ async fn a_waiter_that_polls_does_not_hinder_the_holder() {
 
 #[tokio::test]
 async fn a_damaged_queue_is_begun_anew_and_stands_in_no_locks_way() {
-    for damage in ["", "4711", "applock-queue 3\n{}\n"] {
+    for damage in ["", "4711", "applock-queue 4\n{}\n"] {
         let two = two().await;
         two.one.acquire(&two.key, 1).await.unwrap();
         two.other.queue(&two.key, 2).await;
@@ -349,7 +352,7 @@ async fn a_queue_never_grows_beyond_what_is_read_and_the_rest_waits_without_a_pl
                 queued += 1;
             }
             Acquired::Busy(holder) => assert_eq!(holder.waiters(), Some(queued)),
-            granted @ Acquired::Granted { .. } => panic!("{granted:?}"),
+            other => panic!("{other:?}"),
         }
     }
     assert!(queued > 1 && queued < 16, "{queued}");
@@ -379,7 +382,7 @@ async fn what_is_no_file_in_a_queues_place_stops_waiters_only() {
 async fn the_queue_of_a_newer_version_is_never_jumped_nor_changed_and_hides_no_holder() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
-    let newer = "applock-queue 4\nwho knows\n";
+    let newer = "applock-queue 5\nwho knows\n";
     fs::write(two.queue_file(), newer).unwrap();
     assert!(two.one.renew(&two.key, 1).await);
     let held = two.other.inspect(&two.key).await.holder.unwrap();
@@ -603,6 +606,7 @@ async fn requests_of_one_moment_share_one_step_and_each_has_its_answer() {
             Acquired::Granted { .. } => "granted".to_owned(),
             Acquired::Busy(_) => "busy".to_owned(),
             Acquired::Queued(position) => format!("after {}", position.ahead),
+            other => panic!("{other:?}"),
         })
         .collect();
     let expected = [
@@ -610,6 +614,7 @@ async fn requests_of_one_moment_share_one_step_and_each_has_its_answer() {
     ];
     assert_eq!(answers, expected);
     let end = |owner, key: &Key| Release {
+        outcome: crate::protocol::Outcome::Released,
         token: None,
         remember: std::time::Duration::from_secs(3_600),
         key: key.clone(),

@@ -88,7 +88,10 @@ async fn at_least_and_force_work_through_the_store() {
     assert!(home.acquire(&key, 2).await.is_err());
     home.advance(TTL * 2);
     home.acquire(&key, 2).await.unwrap();
-    let force = |stale| home.store().force_release(key.clone(), stale, LONG);
+    let force = |stale| {
+        home.store()
+            .force_release(key.clone(), stale, Identity::of_a_test(), LONG)
+    };
     assert!(!force(Some(TTL / 2)).await.unwrap());
     home.advance(TTL / 2);
     assert!(force(Some(TTL / 2)).await.unwrap());

@@ -7,7 +7,7 @@ local function take(at)
     local arguments = #ARGV / count
     local arg = arguments * (at - 1)
     local ttl, fence_ttl, tail = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
-    local wait = arguments > 3 and ARGV[arg + 4] or ''
+    local wait, due = arguments > 3 and ARGV[arg + 4] or '', arguments > 4 and ARGV[arg + 5] or ''
     local owner = string.match(tail, '^,"owner":"(%x+)"')
     local text, kind = read_text(lock)
     local state, holding, token, acquired, holder = read(text)
@@ -17,11 +17,19 @@ local function take(at)
         confirm(lock, fence, state, ttl, fence_ttl)
         return token .. ' ' .. acquired
     end
+    if due ~= '' then
+        local before, left, fence_text = forbids(fence, due, nil)
+        if before then
+            touch(fence)
+            leave(queue, waiters, owner)
+            return {2, before, now, left, fence_text, holder or ''}
+        end
+    end
     local waits, ahead, new, ticket, waiting = wait ~= '', -1, 0, '0', nil
     -- A fence that can't be read is found out before the request stands in the queue.
     local token = kind == 'none' and next_token(fence)
     if token and redis.call('EXISTS', queue) == 0 then
-        grant(lock, fence, token, ttl, fence_ttl, tail, nil)
+        grant(lock, fence, token, ttl, fence_ttl, tail, nil, due)
         return token .. ' ' .. now
     end
     if token then
@@ -30,16 +38,16 @@ local function take(at)
     if waits then
         local known, run, channel = string.match(wait, '^(%d+) (%w+) (.*)$')
         ahead, new, ticket, waiting = join(queue, waiters, owner, ttl, fence_ttl, tail, known,
-            channel, run)
+            channel, run, due)
     end
     if token then
         -- No own channel: the answer has no room for a grant to another waiter of this
         -- process, so that one is notified by a message like any other.
-        local served = serve(lock, fence, queue, waiters, '', owner, token,
+        local served = serve(lock, fence, queue, waiters, '', owner, token, nil,
             redis.call('ZPOPMIN', queue))
         if not served then
             -- All waiters are out of reach, and this request does not wait.
-            grant(lock, fence, token, ttl, fence_ttl, tail, nil)
+            grant(lock, fence, token, ttl, fence_ttl, tail, nil, due)
         end
         if not served or served == owner then
             return token .. ' ' .. now

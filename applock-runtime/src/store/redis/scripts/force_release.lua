@@ -6,6 +6,7 @@
 -- KEYS  1 the lock   2 its fence   3 its queue   4 its waiters
 --       5 (only to end a plain string) where the Python AppLocker says who holds it
 -- ARGV  1 only if no heartbeat came for so many ms, and for half of the ttl (-1: in any case)
+--       2 who does it, as JSON
 -- Answer  1 ended, 0 there was none or it is not stale,
 --         the type's name: something that is no lock stands there, and was left alone; 'string':
 --         ask again with the fifth key
@@ -16,8 +17,9 @@
 
 local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
 
--- Frees the lock. `holding`: the text of the holding that ends, if it is one of ours.
-local function free(holding)
+-- Frees the lock. `holding`: the text of the holding that ends, if it is one of ours; `state`: of
+-- its lock.
+local function free(holding, state)
     redis.call('DEL', lock)
     local first = redis.pcall('ZPOPMIN', KEYS[3])
     if not first[1] then
@@ -26,14 +28,27 @@ local function free(holding)
         -- Whatever is wrong with the queue: the lock is free. No own channel: the operator's
         -- process gets no grant by this answer.
         local done, served = pcall(function()
-            return (serve(lock, fence, KEYS[3], KEYS[4], '', nil, next_token(fence), first))
+            -- The run of a lock that is kept has ended before, as its fence says.
+            local ended = holding and state ~= 'kept' and 'forced' or nil
+            local token = next_token(fence, ended)
+            return (serve(lock, fence, KEYS[3], KEYS[4], '', nil, token, ended, first))
         end)
         if done and served then
             return
         end
     end
-    if holding then
-        note_end(fence, FORCED, string.match(holding, '"remember":(%d+)') or 0)
+    local remember = holding and string.match(holding, '"remember":(%d+)')
+    if remember and state == 'kept' then
+        redis.pcall('PEXPIRE', fence, remember)
+    elseif remember then
+        note_end(fence, FORCED, remember)
+        -- Who did it: a courtesy like that.
+        local text = redis.pcall('GETRANGE', fence, 0, FENCE_END)
+        local first, rest = string.match(type(text) == 'string' and text or '', '^([^\n]*,)("ttl":%d+}.*)$')
+        if first then
+            redis.pcall('SET', fence, first .. '"forced_by":' .. ARGV[2] .. ',' .. rest, 'PX',
+                remember)
+        end
     end
 end
 
@@ -57,7 +72,7 @@ if not holding then
     if said == '{"acquired_at":' then
         redis.call('DEL', KEYS[5])
     end
-    free(nil)
+    free(nil, nil)
     return 1
 end
 if stale >= 0 then
@@ -75,5 +90,5 @@ if stale >= 0 then
     end
 end
 
-free(holding)
+free(holding, state)
 return 1

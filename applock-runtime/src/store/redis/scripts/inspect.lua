@@ -10,8 +10,9 @@
 -- Danger: a key that is none of ours may be as long as the server's memory. No more than the
 -- longest text of ours is read, and of a text that is none of ours its beginning.
 
+-- 1048831: a fence has two of them.
 local function read_text(key)
-    local text = redis.call('TYPE', key).ok == 'string' and redis.call('GETRANGE', key, 0, 524287)
+    local text = redis.call('TYPE', key).ok == 'string' and redis.call('GETRANGE', key, 0, 1048831)
         or ''
     return string.sub(text, 1, 11) == '{"applock":' and text or string.sub(text, 1, 80)
 end

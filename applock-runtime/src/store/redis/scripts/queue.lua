@@ -14,8 +14,13 @@
 --   claimed    granted to a waiter that has not confirmed it: the lease is the ttl, or 3 s if that
 --              is shorter
 --   kept       given back, and kept by at_least for the ttl: no owner holds it
--- The fence is the text of the newest holding, `held` while that lasts, and then:
---   released, forced
+-- The fence is the text of the newest holding, `held` while that lasts, and then how it ended:
+--   released, ok, error, panicked, cancelled, lost, unused, as its holder says; or forced
+-- and up to two lines more, each only if there is something to say:
+--   {"noted_at":ms,"left":ms,"applock":1,"state":"ok",...}   the newest before it that was `ok`:
+--                           when its fence was replaced, and for how long that had to live still
+--   {"tick":N,"token":T}    the last tick that was begun, and the token of its run (after an empty
+--                           line if there is no line before)
 -- It expires `remember` after the lease or the release, and so tells when that was.
 --
 -- Scripts compare and cut these texts by their beginning, which is always in this order; blanks
@@ -26,7 +31,9 @@
 --   queue    sorted set: owner id by ticket (the server's clock in microseconds, or the last
 --            ticket + 1), so that the first is the one that has waited longest
 --   waiters  hash:
---     owner id -> 'ttl in ms' .. ' ' .. 'expiry of its fence in ms' .. ' ' .. channel .. ' ' .. tail
+--     owner id -> 'ttl in ms' .. ' ' .. 'expiry of its fence in ms' .. ' ' .. channel .. ' '
+--         .. due .. tail
+--       due: what an earlier run forbids, or nothing; see `forbids`
 --       tail: the text of its lock from `,"owner"` on
 --     '#' .. channel -> how many waiters of that process stand in the queue
 --     '@' .. channel -> 'when a waiter of that process last polled, in ms' .. ' ' .. run
@@ -67,6 +74,9 @@ local QUEUE_LIFE = 45000
 -- After a restart of the server, how long a lock is kept for a waiter whose subscription may
 -- be on its way back.
 local GRACE = 500
+
+-- The last byte of the longest fence.
+local FENCE_END = 1048831
 
 -- A number as text with all its digits: `tostring` rounds to 14.
 local function whole(number)
@@ -125,12 +135,39 @@ local function read(text)
         .. '("token":(%d+),"acquired_at":(%d+),"owner":"(%x+)".*)$')
 end
 
+-- The states, as they stand in a text: all of one length.
+local STATE_AT, STATE_END = 13, 33
+local HELD = '"state":"held",     '
+local CLAIMED = '"state":"claimed",  '
+local KEPT = '"state":"kept",     '
+local FORCED = '"state":"forced",   '
+
+-- What a new fence keeps of the one that it replaces, by fence: the second line, and the third.
+local successes, ticks = {}, {}
+
+-- Notes what the next fence keeps of this one. `ended`: the state of its holding, where that
+-- is not written down yet.
+local function keep_of(fence, text, ended)
+    local line, second, third = string.match(text, '^([^\n]*)\n?([^\n]*)\n?([^\n]*)')
+    if (ended or string.match(line, '^{"applock":1,"state":"(%l+)"')) == 'ok' then
+        local left = redis.call('PTTL', fence)
+        if ended then
+            -- It ends now: `remember` is left.
+            left = string.match(line, '"remember":(%d+)') or left
+            line = '{"applock":1,"state":"ok",       ' .. string.sub(line, STATE_END + 1)
+        end
+        second = '{"noted_at":' .. now .. ',"left":' .. left .. ',' .. string.sub(line, 2)
+    end
+    successes[fence], ticks[fence] = second, third
+end
+
 -- The next fencing token: the larger of (last token + 1) and the clock in microseconds (rule
 -- R8), compared as numbers. A token that is lost with its fence, or was never written, does
 -- not make the next one smaller: the clock has gone on. Reading it also finds out a fence that
 -- is no string, or none of ours.
-local function next_token(fence)
-    local text = redis.call('GETRANGE', fence, 0, 99)
+-- Also notes what the next fence keeps of this one.
+local function next_token(fence, ended)
+    local text = redis.call('GETRANGE', fence, 0, FENCE_END)
     if text == '' then
         return micros
     end
@@ -140,6 +177,7 @@ local function next_token(fence)
         fail(version and version ~= '1' and 'BADFENCE it is of version ' .. version .. ' of the layout'
             or 'BADFENCE it holds ' .. string.format('%q', string.sub(text, 1, 80)))
     end
+    keep_of(fence, text, ended)
     if last < tonumber(micros) then
         return micros
     end
@@ -156,14 +194,6 @@ local function touch(fence)
     redis.call('PEXPIRE', fence, left > 0 and left or 604800000)
 end
 
--- The states, as they stand in a text: all of one length.
-local STATE_AT, STATE_END = 13, 33
-local HELD = '"state":"held",     '
-local CLAIMED = '"state":"claimed",  '
-local KEPT = '"state":"kept",     '
-local RELEASED = '"state":"released", '
-local FORCED = '"state":"forced",   '
-
 -- Sets a lease back to its full ttl. A claim is confirmed by it: the text changes then. A server
 -- short of memory may refuse that, and the next heartbeat tries again.
 local function confirm(lock, fence, state, ttl, fence_ttl)
@@ -179,9 +209,18 @@ local function holding_of(token, tail)
     return '"token":' .. token .. ',"acquired_at":' .. now .. tail
 end
 
--- Notes in the fence who holds the lock from now on.
-local function write_fence(fence, holding, lease, ttl, fence_ttl)
-    redis.call('SET', fence, '{"applock":1,' .. HELD .. holding, 'PX', lease - ttl + fence_ttl)
+-- Notes in the fence who holds the lock from now on, with what it keeps of the one before. `due`:
+-- of its request, whose tick has begun by this.
+local function write_fence(fence, holding, lease, ttl, fence_ttl, token, due)
+    local second, third = successes[fence] or '', ticks[fence] or ''
+    local tick = due and string.match(due, '^tick (%d+) ')
+    if tick then
+        third = '{"tick":' .. tick .. ',"token":' .. token .. '}'
+    end
+    local kept = third ~= '' and '\n' .. second .. '\n' .. third
+        or second ~= '' and '\n' .. second or ''
+    redis.call('SET', fence, '{"applock":1,' .. HELD .. holding .. kept, 'PX',
+        lease - ttl + fence_ttl)
 end
 
 -- Writes the lock. With a `claim` (in ms) it begins as a short lease.
@@ -193,9 +232,9 @@ end
 -- Gives a free lock to a holder that is certain to have it. The fence, whose writing can fail
 -- (type, rights, memory), comes first (rule R3). With a `claim` (in ms) the lock begins as a
 -- short lease, which the holder's first heartbeat makes a full one.
-local function grant(lock, fence, token, ttl, fence_ttl, tail, claim)
+local function grant(lock, fence, token, ttl, fence_ttl, tail, claim, due)
     local holding = holding_of(token, tail)
-    write_fence(fence, holding, claim or ttl, ttl, fence_ttl)
+    write_fence(fence, holding, claim or ttl, ttl, fence_ttl, token, due)
     write_lock(lock, holding, ttl, claim)
 end
 
@@ -211,20 +250,61 @@ local function note_end(fence, state, remember)
     end
 end
 
+-- Whether an earlier run forbids a request that is once per tick. `ended`: the state of the newest
+-- holding, where the fence does not say it yet. `due` is one of
+--   gap MS RETRY   forbidden if the last run that counts began less than so long ago
+--   tick N RETRY   forbidden unless N is larger than the last one that was begun
+-- RETRY is 1 if a run that ended badly does not count: then the tick of the newest one is open
+-- still. Ticks are compared as texts: they may have 20 digits, and a number has 53 bits.
+-- Answers nothing, or which run forbids it ('newest' or 'success', the line before it), the time
+-- that the fence has left, and its text. The script answers these as
+--   {2, which, now in ms, the fence's time left in ms, its text, the owner id in the lock's text}
+local function forbids(fence, due, ended)
+    local text = redis.call('GETRANGE', fence, 0, FENCE_END)
+    local state, token, at = string.match(text,
+        '^{"applock":1,"state":"(%l+)", *"token":(%d+),"acquired_at":(%d+),')
+    if not state then
+        return nil
+    end
+    state = ended or state
+    local kind, number, retry = string.match(due, '^(%l+) (%d+) (%d)$')
+    local counts = state ~= 'unused' and (retry == '0' or state == 'ok' or state == 'released')
+    local before
+    if kind == 'gap' then
+        if counts then
+            before = now - at < tonumber(number) and 'newest'
+        else
+            at = string.match(text, '^[^\n]*\n{[^\n]*"acquired_at":(%d+),"owner"')
+            before = at and now - at < tonumber(number) and 'success'
+        end
+    else
+        local last, began = string.match(text, '\n{"tick":(%d+),"token":(%d+)}$')
+        if last and (#number < #last or #number == #last and number < last
+            or number == last and (began ~= token or counts)) then
+            local success = string.match(text, '^[^\n]*\n{[^\n]*"token":(%d+),"acquired_at"')
+            before = success == began and 'success' or 'newest'
+        end
+    end
+    if before then
+        return before, redis.call('PTTL', fence), text
+    end
+end
+
 -- Puts a request into the queue, or leaves it where it stands, and notes that its process has
 -- polled. `ticket`: '0', or that of a place it had and the server has lost.
 -- Answers: how many stand before it; 1 if it is new there; its ticket, '0' if that is the one it
 -- has brought; how many wait now.
 --
 -- What can fail (a wrong type) comes before what must not stay: the hash, its expiry, the queue.
-local function join(queue, waiters, owner, ttl, fence_ttl, tail, ticket, channel, run)
+local function join(queue, waiters, owner, ttl, fence_ttl, tail, ticket, channel, run, due)
     local is_last = ticket == '0'
     if is_last then
         local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
         last = last and tonumber(last)
         ticket = last and last >= tonumber(micros) and whole(last + 1) or micros
     end
-    redis.call('HSET', waiters, owner, ttl .. ' ' .. fence_ttl .. ' ' .. channel .. ' ' .. tail,
+    redis.call('HSET', waiters, owner,
+        ttl .. ' ' .. fence_ttl .. ' ' .. channel .. ' ' .. due .. tail,
         '@' .. channel, now .. ' ' .. run)
     redis.call('PEXPIRE', waiters, QUEUE_LIFE)
     local new = redis.call('ZADD', queue, 'NX', ticket, owner)
@@ -246,6 +326,19 @@ local function forget(waiters, owner, channel)
     redis.call('HDEL', waiters, owner)
     if channel and redis.call('HINCRBY', waiters, '#' .. channel, -1) <= 0 then
         redis.call('HDEL', waiters, '#' .. channel, '@' .. channel)
+    end
+end
+
+-- A request that does not hold the lock leaves the queue, if it stands there.
+local function leave(queue, waiters, owner)
+    if redis.call('ZREM', queue, owner) > 0 then
+        if redis.call('EXISTS', queue) > 0 then
+            local record = redis.call('HGET', waiters, owner) or ''
+            forget(waiters, owner, string.match(record, '^%d+ %d+ (%S+) '))
+        else
+            -- The last waiter leaves nothing behind.
+            redis.call('DEL', waiters)
+        end
     end
 end
 
@@ -289,14 +382,14 @@ end
 --     expected to fail: `next_token` has read it, so its type and the rights are known. If it
 --     fails all the same, the next token is still larger, by the clock.
 local function offer(lock, fence, own_channel, requester, unreachable, token, owner, ttl,
-    fence_ttl, tail, silence, channel, run)
+    fence_ttl, tail, silence, channel, run, due)
     local claim = tonumber(ttl) > CLAIM and CLAIM or ttl
     if owner == requester then
-        grant(lock, fence, token, ttl, fence_ttl, tail, nil)
+        grant(lock, fence, token, ttl, fence_ttl, tail, nil, due)
         return true, nil
     end
     if channel == own_channel or run == '0' and silence <= SILENCE then
-        grant(lock, fence, token, ttl, fence_ttl, tail, claim)
+        grant(lock, fence, token, ttl, fence_ttl, tail, claim, due)
         return true, claim
     end
     if unreachable[channel] or run == '0' or run == '-' then
@@ -317,30 +410,32 @@ local function offer(lock, fence, own_channel, requester, unreachable, token, ow
         redis.call('DEL', lock)
         return false, nil
     end
-    write_fence(fence, holding, lease, ttl, fence_ttl)
+    write_fence(fence, holding, lease, ttl, fence_ttl, token, due)
     return true, claim
 end
 
 -- Hands a free lock to the first waiter that can be reached; those before it leave the queue.
--- `token` is the next fencing token; `first` is what ZPOPMIN took out of the queue: {owner id,
+-- `token` is the next fencing token; `ended` is the state of the holding that ends by this, if one
+-- does; `first` is what ZPOPMIN took out of the queue: {owner id,
 -- ticket}, or {}.
 -- Answers: the owner id that has the lock now, or `nil`; its claim in ms, if it is of the
 -- process that asks. Where no waiter has it, the key of the holding that has ended may still
 -- be there: the caller deletes it.
-local function serve(lock, fence, queue, waiters, own_channel, requester, token, first)
+local function serve(lock, fence, queue, waiters, own_channel, requester, token, ended, first)
     local unreachable = {}
     while first[1] do
         local owner, silence, run, is_served, claim = first[1], 0, '0', false, nil
-        local ttl, fence_ttl, channel, tail = string.match(
-            redis.call('HGET', waiters, owner) or '', '^(%d+) (%d+) (%S+) (.*)$')
-        if ttl then
+        local ttl, fence_ttl, channel, due, tail = string.match(
+            redis.call('HGET', waiters, owner) or '', '^(%d+) (%d+) (%S+) ([^,]*)(,.*)$')
+        -- One that an earlier run forbids is told by its next poll.
+        if ttl and (due == '' or not forbids(fence, due, ended)) then
             if channel ~= own_channel and owner ~= requester then
                 local seen = redis.call('HGET', waiters, '@' .. channel)
                 local at, listens = string.match(seen or '', '^(%d+) ([%w-]+)$')
                 silence, run = at and now - at or SILENCE + 1, listens or '0'
             end
             is_served, claim = offer(lock, fence, own_channel, requester, unreachable, token,
-                owner, ttl, fence_ttl, tail, silence, channel, run)
+                owner, ttl, fence_ttl, tail, silence, channel, run, due)
         end
         if claim then
             redis.call('HSET', waiters, '!', owner .. ' ' .. channel)

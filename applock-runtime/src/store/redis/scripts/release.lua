@@ -5,28 +5,21 @@
 local function end_holding(at)
     local lock, fence, queue, waiters = unpack(KEYS, 4 * at - 3, 4 * at)
     local own_channel, arg = ARGV[1], 3 * at - 2
-    local owner, remember, keep = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
+    local owner, remember = ARGV[arg + 1], ARGV[arg + 2]
+    local ending, keep = string.match(ARGV[arg + 3], '^(....................)(%d*)$')
     local state, holding, _, _, holder = read((read_text(lock)))
     if holder ~= owner or state == 'kept' then
         -- A replica that lacks the key must say READONLY, not 'not yours'.
         touch(fence)
-        if redis.call('ZREM', queue, owner) > 0 then
-            if redis.call('EXISTS', queue) > 0 then
-                local record = redis.call('HGET', waiters, owner) or ''
-                forget(waiters, owner, string.match(record, '^%d+ %d+ (%S+) '))
-            else
-                -- The last waiter leaves nothing behind.
-                redis.call('DEL', waiters)
-            end
-        end
+        leave(queue, waiters, owner)
         return 0
     end
-    if keep ~= '0' then
+    if keep ~= '' then
         redis.call('PEXPIRE', lock, keep)
         -- No owner id holds it now: a heartbeat that was on its way must not lengthen it.
         local kept = string.gsub(holding, '"ttl":%d+}$', '"ttl":' .. keep .. '}')
         redis.pcall('SET', lock, '{"applock":1,' .. KEPT .. kept, 'PX', keep)
-        note_end(fence, RELEASED, remember + keep)
+        note_end(fence, ending, remember + keep)
         return 1
     end
     local first = redis.pcall('ZPOPMIN', queue)
@@ -34,8 +27,10 @@ local function end_holding(at)
         redis.call('DEL', lock, waiters)
     else
         local done, served, token, claim = pcall(function()
-            local token = next_token(fence)
-            local served, claim = serve(lock, fence, queue, waiters, own_channel, nil, token, first)
+            local ended = string.match(ending, '"(%l+)",')
+            local token = next_token(fence, ended)
+            local served, claim = serve(lock, fence, queue, waiters, own_channel, nil, token,
+                ended, first)
             return served, token, claim
         end)
         if done and served then
@@ -48,7 +43,7 @@ local function end_holding(at)
             redis.call('DEL', lock)
         end
     end
-    note_end(fence, RELEASED, remember)
+    note_end(fence, ending, remember)
     return 1
 end
 

@@ -6,8 +6,9 @@
 --
 -- KEYS  for each lock: the lock, its fence, its queue, its waiters
 -- ARGV  1 the channel of this process
---       then for each lock: owner id, for how long the fence is to be remembered in ms, keep the lock
---       taken for so many ms still ('0': free at once)
+--       then for each lock: owner id, for how long the fence is to be remembered in ms, the state
+--       that tells how the run ended, as it stands in a text, and after that for how many ms the
+--       lock is to be kept taken (nothing: it is free at once)
 -- Answer  of a single lock as it is, otherwise a list:
 --         1 ended, 0 not held by that owner (which has left the queue, if it stood there)
 --         {owner id, token, acquired at in ms, the same in microseconds, claim in ms}
@@ -28,12 +29,12 @@
 local count = #KEYS / 4
 local answers, is_done = {}, false
 if count == 1 then
-    if ARGV[4] == '0' and redis.call('EXISTS', KEYS[3]) == 0 then
+    if #ARGV[4] == 20 and redis.call('EXISTS', KEYS[3]) == 0 then
         local text = redis.pcall('GETRANGE', KEYS[1], 0, 139)
         if type(text) == 'string' and string.sub(text, 1, 28) == '{"applock":1,"state":"held",'
             and string.find(text, ARGV[2], 60, true)
             and type(redis.pcall('DEL', KEYS[1], KEYS[4])) == 'number' then
-            local length = redis.pcall('SETRANGE', KEYS[2], 13, '"state":"released", ')
+            local length = redis.pcall('SETRANGE', KEYS[2], 13, ARGV[4])
             if length == 33 then
                 redis.call('DEL', KEYS[2])
             elseif type(length) == 'number' then
@@ -56,7 +57,7 @@ else
     is_done = true
     for at = 1, count do
         local text, lock, arg = texts[at], locks[at], 3 * at - 2
-        if text and ARGV[arg + 3] == '0' and not seen[lock]
+        if text and #ARGV[arg + 3] == 20 and not seen[lock]
             and string.sub(text, 1, 28) == '{"applock":1,"state":"held",'
             and string.find(text, ARGV[arg + 1], 60, true) then
             seen[lock] = true
@@ -72,7 +73,7 @@ else
     for at = 1, count do
         if answers[at] then
             local fence = KEYS[4 * at - 2]
-            local length = redis.pcall('SETRANGE', fence, 13, '"state":"released", ')
+            local length = redis.pcall('SETRANGE', fence, 13, ARGV[3 * at + 1])
             if length == 33 then
                 redis.call('DEL', fence)
             elseif type(length) == 'number' then
