@@ -9,6 +9,16 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
+/// A text from outside, for the command `applock`: on one line, escaped and shortened.
+pub fn shown_text(text: &str) -> String {
+    shown(text).to_string()
+}
+
+/// The same in quotation marks.
+pub fn shown_in_quotes(text: &str) -> String {
+    format!("{:?}", shown(text))
+}
+
 /// How many characters of a text from outside a message shows.
 const MOST: usize = 200;
 

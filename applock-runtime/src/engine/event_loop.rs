@@ -168,6 +168,7 @@ impl Actor {
             Command::Sleep(length, reply) => self.sleep_for(length, reply),
             Command::Inspect(key, reply) => self.inspect(key, reply),
             Command::List(pattern, reply) => self.list(pattern, reply),
+            Command::AskEach(words, reply) => self.ask_each(words, reply),
             Command::Health(reply) => self.health(&reply),
             Command::Settle(reply) => self.settling.push(reply),
             Command::Force(key, stale, reply) => self.force(key, stale, reply),

@@ -29,7 +29,7 @@ use crate::health::Health;
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
-use crate::store::{Identity, Inspection, OwnerId, StoreError, StoreErrorKind};
+use crate::store::{Identity, Inspection, OwnerId, Said, StoreError, StoreErrorKind};
 
 use super::core::Parts;
 use super::event_loop;
@@ -297,6 +297,11 @@ impl Engine {
     pub(crate) async fn list(&self, pattern: Pattern) -> Result<Vec<LockInfo>> {
         let pattern = Arc::new(pattern);
         self.ask(None, |reply| Command::List(pattern, reply)).await
+    }
+
+    /// What each server of the store says to a command.
+    pub(crate) async fn ask_each(&self, words: Vec<String>) -> Result<Vec<Said>> {
+        self.ask(None, |reply| Command::AskEach(words, reply)).await
     }
 
     /// How the engine is: no I/O. Blocks until the thread answers, which takes some microseconds, and

@@ -23,7 +23,7 @@ use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::protocol::{Due, Outcome};
-use crate::store::{Identity, Inspection, OwnerId, StoreError, StoreErrorKind};
+use crate::store::{Identity, Inspection, OwnerId, Said, StoreError, StoreErrorKind};
 
 use super::farewell::{Leaving, leave};
 use super::lease::{Lease, Validity};
@@ -56,6 +56,7 @@ pub(super) enum Command {
     Sleep(Duration, oneshot::Sender<Result<()>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
     List(Arc<Pattern>, oneshot::Sender<Result<Vec<LockInfo>>>),
+    AskEach(Vec<String>, oneshot::Sender<Result<Vec<Said>>>),
     /// The caller waits for a moment, on a plain thread or not.
     Health(std::sync::mpsc::SyncSender<Health>),
     /// Answered when nothing is left to do at this moment: a test's clock waits for it.

@@ -18,7 +18,7 @@ use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::shown::shown;
-use crate::store::{Inspection, Store, StoreResult};
+use crate::store::{Inspection, Said, Store, StoreResult};
 
 use super::core::{Actor, Completion};
 use super::health::is_answer;
@@ -86,6 +86,22 @@ impl Actor {
             let Some(outcome) = listed else {
                 return Completion::Nothing;
             };
+            let is_answered = is_answer(&outcome);
+            let _ = reply.send(outcome.map_err(|error| error.into_error(store, None)));
+            Completion::Asked(is_answered)
+        });
+    }
+
+    /// What each server says to a command of a person's.
+    pub(super) fn ask_each(
+        &mut self,
+        words: Vec<String>,
+        reply: oneshot::Sender<Result<Vec<Said>>>,
+    ) {
+        let store = self.parts.store.describe();
+        let asked = Arc::clone(&self.parts.store).ask_each(words, self.parts.command_timeout);
+        self.spawn(async move {
+            let outcome = asked.await;
             let is_answered = is_answer(&outcome);
             let _ = reply.send(outcome.map_err(|error| error.into_error(store, None)));
             Completion::Asked(is_answered)

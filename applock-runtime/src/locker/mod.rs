@@ -13,6 +13,7 @@ mod guard;
 mod lock;
 mod observe;
 mod options;
+pub(crate) mod servers;
 mod shared;
 mod tick;
 

@@ -36,6 +36,15 @@ pub(crate) type StoreFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Three outcomes (rule R9): yes, no, or an error, which is never read as no.
 pub(crate) type StoreResult<T> = Result<T, StoreError>;
 
+/// What one server has answered to a person's question.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// The server, as messages show it.
+    pub(crate) server: Arc<str>,
+    pub(crate) took: Duration,
+    pub(crate) answer: StoreResult<serde_json::Value>,
+}
+
 /// A place where locks live.
 ///
 /// Steps come in batches, so that what is due together travels together; answers
@@ -94,6 +103,17 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
         pattern: Arc<Pattern>,
         within: Duration,
     ) -> StoreFuture<StoreResult<Vec<LockInfo>>>;
+
+    /// Sends a command to each server that has locks, for a person who looks after it. A store
+    /// without servers has nothing to say.
+    fn ask_each(
+        self: Arc<Self>,
+        words: Vec<String>,
+        within: Duration,
+    ) -> StoreFuture<StoreResult<Vec<Said>>> {
+        let _ = (words, within);
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// Ends whatever holding there is, if no heartbeat came for `stale` and for half of
     /// its ttl, for a heart beats each third (always, if `stale` is `None`). `by`: who does it. `false`:

@@ -24,6 +24,7 @@
 //! | [`subscription`] | the connection that hears of a server's grants |
 //! | [`hosts`], [`address`] | URLs of several hosts; where a server is |
 //! | [`error`] | what an error lets us conclude (rule R9) |
+//! | [`asking`] | what an operator asks of each server by itself |
 //! | [`listing`] | which locks there are |
 //! | [`eviction`] | a warning where the server may evict locks |
 //! | this file | the store's methods |
@@ -54,6 +55,7 @@
 
 pub(crate) mod acknowledge;
 mod address;
+mod asking;
 mod cluster;
 mod connection;
 mod dial;
@@ -96,7 +98,7 @@ use sentinel::Sentinels;
 use topology::{Single, Topology};
 
 use super::{
-    Acquire, Acquired, Identity, Inspection, Notifications, Release, Released, Renew, Store,
+    Acquire, Acquired, Identity, Inspection, Notifications, Release, Released, Renew, Said, Store,
     StoreError, StoreFuture, StoreResult,
 };
 
@@ -268,6 +270,14 @@ impl Store for RedisStore {
         within: Duration,
     ) -> StoreFuture<StoreResult<Vec<LockInfo>>> {
         Box::pin(async move { self.holders(&pattern, within).await })
+    }
+
+    fn ask_each(
+        self: Arc<Self>,
+        words: Vec<String>,
+        within: Duration,
+    ) -> StoreFuture<StoreResult<Vec<Said>>> {
+        Box::pin(async move { Self::ask_each(self, &words, within).await })
     }
 
     fn force_release(

@@ -212,8 +212,7 @@ pub(crate) fn force_release_plain(key: &Key, is_beside: bool, by: &Identity) -> 
         true => call.text(&python_info(key)),
         false => call.lock(key),
     };
-    call.text("-1");
-    call.json(&Operator::of(by));
+    call.text("-1").json(&Operator::of(by));
     call
 }
 
