@@ -14,6 +14,10 @@ const SOON: Duration = Duration::from_secs(20);
 /// The names of the clients, each with its last command, while one waits for a lock, and the lock
 /// was handed over.
 fn clients_of(server: &RedisServer, url: &str, instance: &str) -> Vec<(String, String)> {
+    wait::until("those before have hung up", SOON, || {
+        let list: String = server.run("CLIENT LIST");
+        list.lines().count() == 1
+    });
     let build = || {
         let builder = AppLocker::builder().store(url).instance(instance);
         builder.connect_blocking().unwrap()
