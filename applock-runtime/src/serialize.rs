@@ -81,6 +81,7 @@ fn some(text: &str) -> Option<&str> {
 #[derive(Serialize)]
 struct LastHoldingFields<'a> {
     key: &'a str,
+    function: Option<&'a str>,
     owner_id: Option<&'a str>,
     instance_id: Option<&'a str>,
     host: Option<&'a str>,
@@ -93,13 +94,14 @@ struct LastHoldingFields<'a> {
     next_at: Option<String>,
 }
 
-/// With the feature `serde`. Fields: `key`, `owner_id`, `instance_id`, `host`, `pid`,
+/// With the feature `serde`. Fields: `key`, `function`, `owner_id`, `instance_id`, `host`, `pid`,
 /// `fencing_token`, `from`, `until`, `ending`, `forced_by`, `next_at`: always all, `null` where not known. Times are RFC 3339
 /// in UTC with milliseconds.
 impl Serialize for LastHolding {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         LastHoldingFields {
             key: &self.key,
+            function: self.function.as_deref(),
             owner_id: some(&self.owner_id),
             instance_id: some(&self.instance_id),
             host: some(&self.host),
@@ -228,6 +230,7 @@ mod tests {
     fn the_fields_of_the_last_holding_are_these() {
         let last = LastHolding {
             key: "k".into(),
+            function: Some("jobs::nightly".to_owned()),
             owner_id: "o1".to_owned(),
             instance_id: "worker-7".to_owned(),
             host: "h".to_owned(),
@@ -241,8 +244,8 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&last).unwrap(),
-            r#"{"key":"k","owner_id":"o1","instance_id":"worker-7","host":"h","pid":null,"#
-                .to_owned()
+            r#"{"key":"k","function":"jobs::nightly","owner_id":"o1","#.to_owned()
+                + r#""instance_id":"worker-7","host":"h","pid":null,"#
                 + r#""fencing_token":1,"from":"1970-01-01T00:00:00.000Z","#
                 + r#""until":"1970-01-01T00:00:01.000Z","ending":"expired","#
                 + r#""forced_by":null,"next_at":null}"#
