@@ -105,6 +105,8 @@ struct State {
     peers: Vec<Arc<Peer>>,
     /// The server that serves, with the one connection to it.
     master: Option<Arc<Node>>,
+    /// There was a master before this one, or a connection to it.
+    has_served: bool,
     /// The highest epoch that a sentinel has named a master with.
     epoch: u64,
     /// The engines that are told of another master.
@@ -283,7 +285,8 @@ impl Sentinels {
         node.connection.open(DIAL).await?;
         is_master(&node).await?;
         let mut state = self.state();
-        let is_another = before.is_some() || state.master.is_some();
+        // Also if a search has retired the one before and then come to nothing.
+        let is_another = std::mem::replace(&mut state.has_served, true);
         state.master = Some(Arc::clone(&node));
         state.notified.retain(|engine| !engine.is_closed());
         let engines = state.notified.clone();
