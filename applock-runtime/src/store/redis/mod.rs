@@ -86,6 +86,8 @@ pub(crate) use connection::Dialer;
 use node::Node;
 use script::ScriptCall;
 use sentinel::Sentinels;
+#[cfg(test)]
+pub(crate) use slots::slot;
 use topology::{Single, Topology};
 
 use super::{
