@@ -206,6 +206,22 @@ impl Plan {
         self
     }
 
+    /// A cluster's second shard has another master from then on, and the nodes of the first one do
+    /// not hear of it.
+    pub(super) fn unheard_failover(mut self, at: Duration) -> Self {
+        let (old, new, shard) = (1, 3, 1);
+        for step in [
+            FleetStep::CatchUp(new),
+            FleetStep::Promote { shard, to: new },
+            FleetStep::Learn(new),
+            FleetStep::Learn(old),
+            FleetStep::Follow { server: old, shard },
+        ] {
+            self.steps.push_back((at, FaultStep::Fleet(step)));
+        }
+        self
+    }
+
     /// Replicas are so far behind in that time that they acknowledge nothing.
     pub(super) fn lag(mut self, from: Duration, to: Duration) -> Self {
         for (at, lag) in [(from, to), (to, STEP)] {

@@ -293,10 +293,14 @@ impl Cluster {
             while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
                 match answer {
                     Ok(told) => {
+                        // One that is older than what is known is no good one.
+                        let is_good = told.epoch >= self.state().epoch;
                         if best.as_ref().is_none_or(|best| told.epoch > best.epoch) {
                             best = Some(told);
                         }
-                        until = until.min(Instant::now() + STRAGGLERS);
+                        if is_good {
+                            until = until.min(Instant::now() + STRAGGLERS);
+                        }
                     }
                     Err(error) => keep_worst(&mut failed, error),
                 }
