@@ -9,6 +9,9 @@ use crate::store::CLAIM;
 
 use super::history::{Event, History, ObservedHolding, OwnerNumber, What};
 
+/// A lease so long outlasts a failover.
+const LONG: Duration = Duration::from_secs(6);
+
 /// A confirmed claim needs a heartbeat, which leaves after 50 ms.
 const CONFIRM: Duration = Duration::from_millis(50);
 
@@ -52,6 +55,9 @@ impl History {
                 What::Forgot => {
                     forgotten.extend(terms.keys().map(|owner| (*owner, event.at)));
                 }
+                What::Lost(_, owner) | What::InVain(_, owner, _) => {
+                    forgotten.insert(owner, event.at);
+                }
                 What::Says(owner, false) => {
                     let holding = &self.holdings[&owner];
                     let Some((acquired, _)) = holding.acquired else {
@@ -60,14 +66,15 @@ impl History {
                     let term = terms.get(&owner).copied().unwrap_or(CLAIM);
                     let since = holding.last_yes.unwrap_or(acquired);
                     let is_first = holding.no == Some(event.at);
+                    let from = since.saturating_sub(attempts(holding, term));
+                    // A long lease outlasts a failover.
+                    let may_end = self.acknowledged || term < LONG;
+                    let is_switched = may_end && self.is_at_a_switch(from, event.at);
                     if is_first
+                        && !is_switched
                         && !forgotten.contains_key(&owner)
                         && !is_capped(holding, acquired, event.at)
-                        && !self.has_fault(
-                            since.saturating_sub(attempts(holding, term)),
-                            event.at,
-                            holding.attempt.host,
-                        )
+                        && !self.has_fault(from, event.at, holding.attempt.host)
                     {
                         broken.push(format!(
                             "lost for nothing: {owner} has key {} from {acquired:?}, for \
@@ -82,7 +89,12 @@ impl History {
         broken
     }
 
-    fn has_fault(&self, from: Duration, to: Duration, host: usize) -> bool {
+    fn is_at_a_switch(&self, from: Duration, to: Duration) -> bool {
+        let mut switches = self.switch_times();
+        switches.any(|(start, end)| start <= to && end >= from)
+    }
+
+    pub(super) fn has_fault(&self, from: Duration, to: Duration, host: usize) -> bool {
         self.faults.iter().any(|(start, end, whose)| {
             *start <= to && *end >= from && whose.is_none_or(|whose| whose == host)
         })
@@ -135,7 +147,9 @@ impl History {
                         free.entry(key).or_default().push((from, event.at));
                     }
                 }
-                What::Lasts(key, _, until) | What::Kept(key, until) => {
+                What::Lasts(key, _, until)
+                | What::Returned(key, _, until)
+                | What::Kept(key, until) => {
                     free_from.insert(key, until);
                 }
                 What::Took(key, _) => {
@@ -156,11 +170,17 @@ impl History {
     }
 
     /// The times without a fault of a host's network, or of the server.
-    fn calm_times(&self, from: Duration, to: Duration, host: usize) -> Vec<(Duration, Duration)> {
+    pub(super) fn calm_times(
+        &self,
+        from: Duration,
+        to: Duration,
+        host: usize,
+    ) -> Vec<(Duration, Duration)> {
         let all = self.troubles.iter().chain(&self.faults);
         let mut troubles: Vec<_> = all
             .filter(|(.., whose)| whose.is_none_or(|whose| whose == host))
             .map(|(start, end, _)| (*start, *end))
+            .chain(self.switch_times())
             .collect();
         troubles.push((to, to));
         troubles.sort();

@@ -7,10 +7,9 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
-use super::faults::between;
 use super::host::{Host, wind_down};
 use super::with_server;
-use super::world::{World, host_name};
+use super::world::{World, between, host_name};
 
 /// A key with long leases: what is left behind is not made good by time.
 const KEY: usize = 2;
@@ -36,7 +35,7 @@ fn ten_thousand_cancelled_waits_leave_nothing_behind() {
     sim.run().unwrap();
     let broken = world.history.borrow().broken();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
-    let left = world.data.borrow_mut().all_but_fences();
+    let left = world.data(0).borrow_mut().all_but_fences();
     assert!(left.is_empty(), "{left:?}");
 }
 

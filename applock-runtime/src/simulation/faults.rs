@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use turmoil::Sim;
 
-use super::history::What;
-use super::world::{Ambush, HOSTS, SERVER, World, host_name};
+use super::failovers::{self, Episodes, FleetStep};
+use super::history::{Switch, What};
+use super::server::fleet::Layout;
+use super::world::{Ambush, HOSTS, SERVER, World, between, host_name, millis};
 
 /// One step of the simulation. No message is faster: within a step hosts run one after
 /// the other, and what one sends must not reach another in its past.
@@ -66,6 +68,8 @@ enum FaultStep {
     Restart {
         forgot: bool,
     },
+    /// Of several servers.
+    Fleet(FleetStep),
 }
 
 /// What is to go wrong.
@@ -73,6 +77,7 @@ pub(super) struct Plan {
     steps: VecDeque<(Duration, FaultStep)>,
     troubles: Vec<(Duration, Duration, Option<usize>)>,
     faults: Vec<(Duration, Duration, Option<usize>)>,
+    switches: Vec<Switch>,
     pub(super) heal: Duration,
 }
 
@@ -83,6 +88,7 @@ impl Plan {
             steps: VecDeque::new(),
             troubles: Vec::new(),
             faults: Vec::new(),
+            switches: Vec::new(),
             heal: CHAOS,
         };
         if forgetting {
@@ -93,6 +99,51 @@ impl Plan {
         } else {
             plan.chaos(rng, Duration::ZERO, CHAOS, false);
         }
+        plan.end_what_was_begun();
+        plan
+    }
+
+    /// Draws a plan for several servers. `shards` is where each lock is, in a cluster.
+    pub(super) fn draw_fleet(
+        rng: &mut fastrand::Rng,
+        layout: Layout,
+        acknowledged: bool,
+        shards: Vec<usize>,
+    ) -> Self {
+        let mut plan = Self::calm(CHAOS);
+        let episodes = Episodes::draw(rng, layout, acknowledged, shards, CHAOS);
+        let steps = episodes.steps.into_iter();
+        let steps = steps.map(|(at, step)| (at, FaultStep::Fleet(step)));
+        plan.steps.extend(steps);
+        plan.switches = episodes.switches;
+        if acknowledged {
+            let lags = episodes.lags.into_iter();
+            plan.faults.extend(lags.map(|(from, to)| (from, to, None)));
+        }
+        // Every other time the hosts have troubles of their own.
+        if rng.bool() {
+            plan.chaos_of_hosts(rng);
+        }
+        plan.end_what_was_begun();
+        plan
+    }
+
+    fn chaos_of_hosts(&mut self, rng: &mut fastrand::Rng) {
+        let mut at = Duration::ZERO;
+        while at < CHAOS {
+            at += between(rng, 0, 2_000);
+            let end = (at + between(rng, 100, 2_000)).min(CHAOS);
+            if end <= at {
+                break;
+            }
+            let host = rng.usize(..HOSTS);
+            self.trouble_one(rng, at, end, host);
+            at = end;
+        }
+    }
+
+    fn end_what_was_begun(&mut self) {
+        let plan = self;
         plan.steps.make_contiguous().sort_by_key(|(at, _)| *at);
         // Whatever was begun at the end of its own time is over then.
         for host in 0..HOSTS {
@@ -104,7 +155,6 @@ impl Plan {
                 plan.steps.push_back((plan.heal, step));
             }
         }
-        plan
     }
 
     /// Nothing goes wrong, unless it is added.
@@ -113,6 +163,7 @@ impl Plan {
             steps: VecDeque::new(),
             troubles: Vec::new(),
             faults: Vec::new(),
+            switches: Vec::new(),
             heal,
         }
     }
@@ -152,6 +203,31 @@ impl Plan {
     /// The server dies, and comes back without its data.
     pub(super) fn forget(mut self, from: Duration, to: Duration) -> Self {
         self.outage(from, to, true);
+        self
+    }
+
+    /// A cluster's second shard has another master from then on, and the nodes of the first one do
+    /// not hear of it.
+    pub(super) fn unheard_failover(mut self, at: Duration) -> Self {
+        let (old, new, shard) = (1, 3, 1);
+        for step in [
+            FleetStep::CatchUp(new),
+            FleetStep::Promote { shard, to: new },
+            FleetStep::Learn(new),
+            FleetStep::Learn(old),
+            FleetStep::Follow { server: old, shard },
+        ] {
+            self.steps.push_back((at, FaultStep::Fleet(step)));
+        }
+        self
+    }
+
+    /// Replicas are so far behind in that time that they acknowledge nothing.
+    pub(super) fn lag(mut self, from: Duration, to: Duration) -> Self {
+        for (at, lag) in [(from, to), (to, STEP)] {
+            let step = FaultStep::Fleet(FleetStep::Lag(lag));
+            self.steps.push_back((at, step));
+        }
         self
     }
 
@@ -320,15 +396,6 @@ fn outage(rng: &mut fastrand::Rng) -> Duration {
     between(rng, 20, millis(LONGEST_OUTAGE))
 }
 
-fn millis(length: Duration) -> u64 {
-    u64::try_from(length.as_millis()).unwrap()
-}
-
-/// A length of time, in milliseconds from `least` to `most`.
-pub(super) fn between(rng: &mut fastrand::Rng, least: u64, most: u64) -> Duration {
-    Duration::from_millis(rng.u64(least..=most.max(least)))
-}
-
 /// Carries a plan out.
 pub(super) struct Hand {
     plan: Plan,
@@ -340,6 +407,8 @@ impl Hand {
         let mut history = world.history.borrow_mut();
         history.troubles.extend(&plan.troubles);
         history.faults.extend(&plan.faults);
+        history.switches.extend(&plan.switches);
+        history.acknowledged = world.acknowledged;
         Self {
             plan,
             is_down: false,
@@ -388,28 +457,40 @@ impl Hand {
             let moment = (now, now, Some(host));
             world.history.borrow_mut().faults.push(moment);
         }
+        // What a host shares with each server, and with the sentinels.
+        let remotes = world.remotes();
+        let links = |host: usize, each: &mut dyn FnMut(&str, &str)| {
+            for remote in &remotes {
+                each(&host_name(host), remote);
+            }
+        };
         let cut = |host: usize, to| world.cut[host].store(to, Ordering::Relaxed);
         match step {
             FaultStep::Cut(host) => {
                 cut(host, true);
-                sim.partition(host_name(host), SERVER);
+                links(host, &mut |host, server| sim.partition(host, server));
             }
             FaultStep::CutRequests(host) => {
                 cut(host, true);
-                sim.partition_oneway(host_name(host), SERVER);
+                links(host, &mut |host, server| sim.partition_oneway(host, server));
             }
-            FaultStep::CutAnswers(host) => sim.partition_oneway(SERVER, host_name(host)),
+            FaultStep::CutAnswers(host) => {
+                links(host, &mut |host, server| sim.partition_oneway(server, host));
+            }
             FaultStep::Mend(host) => {
                 cut(host, false);
-                sim.repair(host_name(host), SERVER);
+                links(host, &mut |host, server| sim.repair(host, server));
             }
-            FaultStep::Hold(host) => sim.hold(host_name(host), SERVER),
-            FaultStep::LetGo(host) => sim.release(host_name(host), SERVER),
-            FaultStep::Slow(host, delay) => sim.set_link_latency(host_name(host), SERVER, delay),
-            FaultStep::Fast(host) => {
-                sim.set_link_latency(host_name(host), SERVER, STEP);
-                sim.set_link_max_message_latency(host_name(host), SERVER, SLOW);
-            }
+            FaultStep::Hold(host) => links(host, &mut |host, server| sim.hold(host, server)),
+            FaultStep::LetGo(host) => links(host, &mut |host, server| sim.release(host, server)),
+            FaultStep::Slow(host, delay) => links(host, &mut |host, server| {
+                sim.set_link_latency(host, server, delay);
+            }),
+            FaultStep::Fast(host) => links(host, &mut |host, server| {
+                sim.set_link_latency(host, server, STEP);
+                sim.set_link_max_message_latency(host, server, SLOW);
+            }),
+            FaultStep::Fleet(step) => failovers::carry_out(step, sim, world),
             FaultStep::GiveUp(host) => {
                 world.given_up[host].notify_waiters();
                 world.subscription_given_up[host].notify_waiters();
@@ -422,13 +503,13 @@ impl Hand {
             FaultStep::Mute(host, to) => world.mute[host].set(to),
             FaultStep::LoseQueue(key) => {
                 let lock = &world.keys[key].lock;
-                world.data.borrow_mut().lose_queue(lock);
+                world.data(0).borrow_mut().lose_queue(lock);
             }
             FaultStep::Crash { forget } => {
                 sim.crash(SERVER);
                 self.is_down = true;
                 if forget {
-                    world.data.borrow_mut().forget();
+                    world.data(0).borrow_mut().forget();
                     note(What::Forgot);
                 }
             }

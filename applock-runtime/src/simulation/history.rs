@@ -1,6 +1,6 @@
 //! What happened in a run, and the checks of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -30,6 +30,18 @@ pub(super) enum What {
     Took(usize, OwnerNumber),
     /// At the server, the lock was released, and is kept until then (`at_least`).
     Kept(usize, Duration),
+    /// At the server, an owner released the lock.
+    Freed(usize, OwnerNumber),
+    /// Another server serves: what an owner's holding rests on is lost there.
+    Lost(usize, OwnerNumber),
+    /// A server whose word does not count any more granted an owner the lock, or renewed it.
+    InVain(usize, OwnerNumber, u64),
+    /// There an owner released the lock, or left the wait queue.
+    EndedInVain(usize, OwnerNumber),
+    /// Another server serves, and there an earlier holder has the lock again, until then.
+    Returned(usize, OwnerNumber, Duration),
+    /// Another server serves, and there an owner is not in the wait queue.
+    Unqueued(usize, OwnerNumber),
     /// At the server, an owner entered the wait queue, or left it.
     Entered(usize, OwnerNumber),
     Left(usize, OwnerNumber),
@@ -75,6 +87,32 @@ pub(super) struct ObservedHolding {
 /// server does not know any more, a round trip.
 const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 
+/// From when to when the holding of an owner rests on a write that was lost, or that was made at a
+/// server that did not serve any more.
+pub(super) type Lost = BTreeMap<OwnerNumber, Vec<(Duration, Duration)>>;
+
+/// Whether an owner's holding is lost at that time.
+pub(super) fn is_lost(lost: &Lost, owner: OwnerNumber, at: Duration) -> bool {
+    let times = lost.get(&owner).into_iter().flatten();
+    times.into_iter().any(|(from, to)| *from <= at && at < *to)
+}
+
+/// Another server comes to serve.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Switch {
+    /// From when on something is wrong.
+    pub(super) from: Duration,
+    pub(super) promoted: Duration,
+    /// The new server.
+    pub(super) to: usize,
+    /// When hosts can know of it.
+    pub(super) known: Duration,
+    /// They hear of it without asking.
+    pub(super) is_published: bool,
+    /// When all is well again.
+    pub(super) over: Duration,
+}
+
 #[derive(Default)]
 pub(super) struct History {
     events: Vec<Event>,
@@ -82,6 +120,14 @@ pub(super) struct History {
     pub(super) troubles: Vec<(Duration, Duration, Option<usize>)>,
     /// The same without the time that it takes to recover; and what happened in a moment.
     pub(super) faults: Vec<(Duration, Duration, Option<usize>)>,
+    /// When another server came to serve.
+    pub(super) switches: Vec<Switch>,
+    /// Whether all replicas acknowledge what is written: then no write is lost.
+    pub(super) acknowledged: bool,
+    /// The servers that sentinels named, to which hosts.
+    pub(super) named: Vec<(Duration, usize, usize)>,
+    /// The servers that hosts dialled.
+    pub(super) dialled: Vec<(Duration, usize, usize)>,
     /// How many locks each host's requests were about, at the server.
     pub(super) requests: Vec<(Duration, usize, usize)>,
     blames: Vec<String>,
@@ -156,15 +202,24 @@ impl History {
         broken.extend(self.lost_for_nothing(&events));
         broken.extend(self.idle(&events));
         broken.extend(self.restless());
+        broken.extend(self.untold(&events));
+        broken.extend(self.retired(&events));
+        broken.extend(self.remembered());
+        broken.extend(self.denied(&events));
+        if !self.switches.is_empty() {
+            broken.extend(self.refused(&events));
+        }
         broken
     }
 
     /// No two leases of a key are valid at once: a lease is valid from when its caller
     /// got its guard to the guard's last 'held', for no guard says so again once it said no.
     ///
-    /// Excused: the server forgot the one before it gave the other.
+    /// Excused: the server forgot the one before it gave the other; or what one of them rests on
+    /// was lost before, by a switch, where no acknowledgement was asked for.
     fn overlaps(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
+        let lost = self.excused(events);
         let mut acquired: Vec<_> = self
             .holdings
             .values()
@@ -183,7 +238,9 @@ impl History {
                     break;
                 }
                 let both = second.last_yes.is_some() && first.attempt.key == second.attempt.key;
-                if both && !forgot_between(events, first.attempt.owner, second.attempt.owner) {
+                let owners = [first.attempt.owner, second.attempt.owner];
+                let by_switch = owners.iter().any(|owner| is_lost(&lost, *owner, since));
+                if both && !by_switch && !forgot_between(events, owners[0], owners[1]) {
                     broken.push(format!(
                         "overlap: key {} is held by {} until {last_yes:?}, and by {} from \
                          {since:?}",
@@ -197,14 +254,18 @@ impl History {
 
     /// A guard that says 'held' belongs to the holder at the server, at that very moment.
     ///
-    /// Excused: the server forgot it.
+    /// Excused: the server forgot it, or it was lost by a switch, where no acknowledgement was
+    /// asked for.
     fn unbacked(&self, events: &[&Event]) -> Vec<String> {
         let mut broken = Vec::new();
+        let lost = self.excused(events);
         let mut holders: BTreeMap<usize, (OwnerNumber, Duration)> = BTreeMap::new();
         let mut forgotten: Vec<OwnerNumber> = Vec::new();
         for event in events {
             match event.what {
-                What::Lasts(key, owner, until) => drop(holders.insert(key, (owner, until))),
+                What::Lasts(key, owner, until) | What::Returned(key, owner, until) => {
+                    holders.insert(key, (owner, until));
+                }
                 What::Took(key, owner) if holders.get(&key).is_some_and(|of| of.0 == owner) => {
                     holders.remove(&key);
                 }
@@ -213,7 +274,9 @@ impl History {
                     forgotten.extend(self.holdings.keys());
                     holders.clear();
                 }
-                What::Says(owner, true) if !forgotten.contains(&owner) => {
+                What::Says(owner, true)
+                    if !forgotten.contains(&owner) && !is_lost(&lost, owner, event.at) =>
+                {
                     let key = self.holdings[&owner].attempt.key;
                     match holders.get(&key) {
                         Some((holder, until)) if *holder == owner && *until >= event.at => (),
@@ -238,6 +301,7 @@ impl History {
         let mut given: BTreeMap<usize, u64> = BTreeMap::new();
         let mut acquired: BTreeMap<(usize, u32), u64> = BTreeMap::new();
         let mut grants: BTreeMap<(OwnerNumber, u64), u32> = BTreeMap::new();
+        let mut in_vain: BTreeSet<(OwnerNumber, u64)> = BTreeSet::new();
         let mut forgettings = 0;
         let mut check = |last: Option<u64>, token: u64, event: &Event| {
             if last.is_some_and(|last| last >= token) {
@@ -252,13 +316,17 @@ impl History {
                 }
                 What::Acquired(owner, token) => {
                     let key = self.holdings[&owner].attempt.key;
+                    if in_vain.contains(&(owner, token)) {
+                        continue;
+                    }
                     match grants.get(&(owner, token)) {
                         Some(life) => check(acquired.insert((key, *life), token), token, event),
                         // It was never given.
                         None => check(Some(u64::MAX), token, event),
                     }
                 }
-                What::Forgot => forgettings += 1,
+                What::InVain(_, owner, token) => drop(in_vain.insert((owner, token))),
+                What::Forgot | What::Lost(..) => forgettings += 1,
                 _ => (),
             }
         }
@@ -296,14 +364,30 @@ impl History {
         broken
     }
 
+    /// What is excused for having been lost by a switch.
+    fn excused(&self, events: &[&Event]) -> Lost {
+        if self.acknowledged {
+            return Lost::new();
+        }
+        self.lost(events)
+    }
+
     pub(super) fn host_of(&self, owner: OwnerNumber) -> Option<usize> {
         Some(self.holdings.get(&owner)?.attempt.host)
     }
 
     pub(super) fn is_troubled(&self, from: Duration, to: Duration, host: usize) -> bool {
+        let mut switches = self.switches.iter();
         self.troubles.iter().any(|(start, end, whose)| {
             *start <= to && *end > from && whose.is_none_or(|whose| whose == host)
-        })
+        }) || switches.any(|switch| switch.from <= to && switch.over > from)
+    }
+
+    /// From when to when another server came to serve.
+    pub(super) fn switch_times(&self) -> impl Iterator<Item = (Duration, Duration)> {
+        self.switches
+            .iter()
+            .map(|switch| (switch.from, switch.over))
     }
 }
 
@@ -350,6 +434,32 @@ impl fmt::Display for Event {
             What::Kept(key, until) => {
                 let until = until.as_secs_f64();
                 write!(f, "     server: key {key} is kept until {until:.3}")
+            }
+            What::Freed(key, owner) => {
+                write!(f, "     server: key {key} is released by {owner}")
+            }
+            What::Lost(key, owner) => write!(f, "     switch: {owner} has lost key {key}"),
+            What::InVain(key, owner, token) => {
+                write!(
+                    f,
+                    "     server: {owner} has key {key} in vain, token {token}"
+                )
+            }
+            What::EndedInVain(key, owner) => {
+                write!(
+                    f,
+                    "     server: {owner} releases key {key}, or leaves, in vain"
+                )
+            }
+            What::Returned(key, owner, until) => {
+                let until = until.as_secs_f64();
+                write!(
+                    f,
+                    "     switch: key {key} is {owner}'s again, until {until:.3}"
+                )
+            }
+            What::Unqueued(key, owner) => {
+                write!(f, "     switch: {owner} is not in the queue of key {key}")
             }
             What::Entered(key, owner) => {
                 write!(f, "     server: {owner} enters the queue of key {key}")

@@ -12,12 +12,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::engine::{AcquireRequest, Engine, Held, Parts, Wait};
 use crate::error::{Error, Result};
-use crate::store::redis::RedisStore;
 use crate::store::{Identity, OwnerId};
 
-use super::faults::between;
 use super::history::{Attempt, OwnerNumber, What};
-use super::world::{Dialler, HostClock, TTLS, World, elapsed, host_name};
+use super::world::{HostClock, TTLS, World, between, elapsed, host_name};
 
 /// How many tasks of a host want locks; and how many do in a crowd.
 const TASKS: u64 = 3;
@@ -88,18 +86,13 @@ impl Host {
         rng: &mut fastrand::Rng,
     ) -> (Rc<Self>, JoinHandle<()>) {
         let clock = Arc::new(HostClock::start(rng));
-        let dialler = Dialler {
-            protocol: if rng.bool() {
-                ProtocolVersion::RESP2
-            } else {
-                ProtocolVersion::RESP3
-            },
-            cut: Arc::clone(&world.cut[number]),
-            given_up: Arc::clone(&world.given_up[number]),
-            subscription_given_up: Arc::clone(&world.subscription_given_up[number]),
+        let protocol = if rng.bool() {
+            ProtocolVersion::RESP2
+        } else {
+            ProtocolVersion::RESP3
         };
         let (engine, work) = Engine::driven_by_caller(Parts {
-            store: Arc::new(RedisStore::over(Arc::new(dialler), "redis://server".into())),
+            store: Arc::new(world.store(number, protocol)),
             clock: Arc::clone(&clock) as _,
             identity: Arc::new(Identity {
                 instance: host_name(number),
@@ -230,7 +223,7 @@ impl Host {
         wait: Wait,
         at_most: Option<Duration>,
     ) -> (Attempt, AcquireRequest) {
-        let (least, most) = TTLS[key];
+        let (least, most) = self.world.ttls[key];
         let attempt = Attempt {
             owner: self.world.next_owner(),
             host: self.number,

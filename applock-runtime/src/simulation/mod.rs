@@ -40,11 +40,30 @@
 //! seconds of the server's being back ('unaware'), where its host has no network fault. Tokens grow all the same, and all other checks are made as ever. In the seeds
 //! where it does not forget (it is restarted there, too) nothing is excused.
 //!
-//! `APPLOCK_SEED=17 cargo test -p applock-runtime simulation -- --nocapture` runs one seed,
-//! and prints its history.
+//! Other runs have several servers ([`server::fleet`]): a master and a replica behind sentinels, or a
+//! cluster. Theirs are failovers that lose the last writes, masters that go on answering after
+//! another was promoted, or come back empty, slots that move, replicas that lag, sentinels and
+//! nodes that know it late ([`failovers`]). What counts is what the server says that serves; what
+//! another one says is noted as 'in vain'. In every other such seed all replicas acknowledge each
+//! write, and nothing is excused; in the others a lease may rest on a lost write until its
+//! holder can be told. All checks are made, and these ([`switches`]):
+//!
+//! | check | what must hold |
+//! |---|---|
+//! | untold | a holder whose lock was lost by a switch is told soon after the switch is known |
+//! | retired | no guard is made of a grant by a master whose successor its host has dialled |
+//! | remembered | no server is dialled that no sentinel has just named |
+//! | denied | a release that was carried out is never told as 'not held' |
+//! | refused | no caller is told 'unavailable' while nothing is wrong |
+//! | crossing | no call has keys of several slots |
+//! | asking | no command stands behind `ASKING` that was not sent there for it |
+//!
+//! `APPLOCK_SEED=17 cargo test -p applock-runtime --lib in_every_simulated_run -- --nocapture` runs
+//! one seed, and prints its history; `behind_sentinels`, `in_a_cluster` are the others.
 
 mod calm;
 mod cancelled;
+mod failovers;
 mod faults;
 mod history;
 mod host;
@@ -52,6 +71,7 @@ mod queues;
 mod scenes;
 mod scripts;
 mod server;
+mod switches;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -60,8 +80,9 @@ use std::time::Duration;
 
 use faults::{Hand, Plan, SLOW, STEP};
 use history::What;
+use server::fleet::Layout;
 use turmoil::Sim;
-use world::{HOSTS, SERVER, World, host_name};
+use world::{HOSTS, SENTINEL, World, host_name, server_name};
 
 /// Nothing takes so long, unless it hangs.
 const LONGEST_RUN: Duration = Duration::from_secs(90);
@@ -79,12 +100,17 @@ fn is_forgetting(seed: u64) -> bool {
     seed % 2 == 1
 }
 
+/// Whether replicas acknowledge all writes of this seed's run, where there are several servers.
+fn is_acknowledged(seed: u64) -> bool {
+    seed % 2 == 1
+}
+
 /// Whether this seed's run has many waiters.
 fn is_crowd(seed: u64) -> bool {
     seed % 4 >= 2
 }
 
-/// A network with a server.
+/// A network with the servers.
 fn with_server(world: &Rc<World>) -> Sim<'static> {
     let mut sim = turmoil::Builder::new()
         .rng_seed(world.seed)
@@ -95,8 +121,19 @@ fn with_server(world: &Rc<World>) -> Sim<'static> {
         .tcp_capacity(1_024)
         .enable_random_order()
         .build();
-    let served = Rc::clone(world);
-    sim.host(SERVER, move || server::serve(Rc::clone(&served)));
+    let (servers, has_sentinels) = {
+        let fleet = world.fleet.borrow();
+        (fleet.servers.len(), !fleet.sentinels.is_empty())
+    };
+    for number in 0..servers {
+        let served = Rc::clone(world);
+        let serve = move || server::serve(Rc::clone(&served), number);
+        sim.host(server_name(number), serve);
+    }
+    if has_sentinels {
+        let named = Rc::clone(world);
+        sim.host(SENTINEL, move || server::sentinel::serve(Rc::clone(&named)));
+    }
     sim
 }
 
@@ -104,7 +141,24 @@ fn run(seed: u64) -> SimulatedRun {
     // The engine's jitter.
     fastrand::seed(seed);
     let plan = Plan::draw(&mut fastrand::Rng::with_seed(seed), is_forgetting(seed));
-    let world = Rc::new(World::new(seed, plan.heal, is_crowd(seed)));
+    let world = World::new(seed, plan.heal, is_crowd(seed));
+    live(plan, world)
+}
+
+/// The same with several servers.
+fn run_fleet(layout: Layout, seed: u64) -> SimulatedRun {
+    fastrand::seed(seed);
+    let acknowledged = is_acknowledged(seed);
+    let mut world = World::of(layout, acknowledged, seed, Duration::ZERO, is_crowd(seed));
+    let rng = &mut fastrand::Rng::with_seed(seed);
+    let plan = Plan::draw_fleet(rng, layout, acknowledged, world.shards());
+    world.heal = plan.heal;
+    live(plan, world)
+}
+
+/// Plays a run with hosts that take and give back locks at random.
+fn live(plan: Plan, world: World) -> SimulatedRun {
+    let world = Rc::new(world);
     let mut sim = with_server(&world);
     for number in 0..HOSTS {
         sim.client(host_name(number), host::live(Rc::clone(&world), number));
@@ -126,10 +180,11 @@ fn play(mut sim: Sim<'_>, plan: Plan, world: &World) -> SimulatedRun {
             }
         }
     }
-    let left = world.data.borrow_mut().locks(sim.elapsed());
+    let left = world.locks(sim.elapsed());
     let queued = world.queued();
     let mut history = world.history.borrow_mut();
     history.note(sim.elapsed(), What::Fault("the end".to_owned()));
+    history.dialled = world.dials();
     if !left.is_empty() {
         history.blame(format!("left behind: {left:?}"));
     }
@@ -149,20 +204,29 @@ fn asked_seed() -> Option<u64> {
 }
 
 /// Runs the seeds, and tells how to run the first one again that fails.
-fn seeds(all: std::ops::Range<u64>) {
+fn seeds(layout: Layout, all: std::ops::Range<u64>) {
     match asked_seed() {
         // Any number will do, but one test is enough to run it.
-        Some(seed) if all.start == 0 => check(seed, true),
+        Some(seed) if all.start == 0 => check(layout, seed, true),
         Some(_) => eprintln!("{VARIABLE} is set: its seed is run by another test"),
-        None => all.for_each(|seed| check(seed, false)),
+        None => all.for_each(|seed| check(layout, seed, false)),
     }
 }
 
-fn check(seed: u64, aloud: bool) {
+fn check(layout: Layout, seed: u64, aloud: bool) {
+    let test = match layout {
+        Layout::Single => "in_every_simulated_run",
+        Layout::Sentinels => "behind_sentinels",
+        Layout::Cluster => "in_a_cluster",
+    };
     let replay = format!(
-        "replay: {VARIABLE}={seed} cargo test -p applock-runtime simulation -- --nocapture"
+        "replay: {VARIABLE}={seed} cargo test -p applock-runtime --lib {test} -- --nocapture"
     );
-    match catch_unwind(AssertUnwindSafe(|| run(seed))) {
+    let run = || match layout {
+        Layout::Single => run(seed),
+        _ => run_fleet(layout, seed),
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
         Ok(run) => {
             if aloud {
                 eprint!("{}", run.history);
@@ -182,22 +246,42 @@ fn check(seed: u64, aloud: bool) {
 
 #[test]
 fn promises_hold_in_every_simulated_run_1() {
-    seeds(0..60);
+    seeds(Layout::Single, 0..60);
 }
 
 #[test]
 fn promises_hold_in_every_simulated_run_2() {
-    seeds(60..120);
+    seeds(Layout::Single, 60..120);
 }
 
 #[test]
 fn promises_hold_in_every_simulated_run_3() {
-    seeds(120..180);
+    seeds(Layout::Single, 120..180);
 }
 
 #[test]
 fn promises_hold_in_every_simulated_run_4() {
-    seeds(180..240);
+    seeds(Layout::Single, 180..240);
+}
+
+#[test]
+fn promises_hold_behind_sentinels_1() {
+    seeds(Layout::Sentinels, 0..24);
+}
+
+#[test]
+fn promises_hold_behind_sentinels_2() {
+    seeds(Layout::Sentinels, 24..48);
+}
+
+#[test]
+fn promises_hold_in_a_cluster_1() {
+    seeds(Layout::Cluster, 0..24);
+}
+
+#[test]
+fn promises_hold_in_a_cluster_2() {
+    seeds(Layout::Cluster, 24..48);
 }
 
 #[test]

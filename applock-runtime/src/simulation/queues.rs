@@ -1,7 +1,7 @@
 //! The checks of waiters: no waiter is forgotten in a wait queue, and nothing is left with a
 //! caller that has given up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::engine::Wait;
@@ -24,6 +24,9 @@ const A_WHILE: Duration = Duration::from_secs(2);
 /// How soon after its deadline a waiter gets its answer, where its host has no network fault.
 const LATE: Duration = Duration::from_millis(200);
 
+/// The same where it has to be found out first which server serves, or replicas have to answer.
+const LATE_BY_MANY: Duration = Duration::from_millis(700);
+
 /// One lock at the server.
 #[derive(Default)]
 struct LockTimeline {
@@ -43,7 +46,9 @@ impl History {
                     let lock = locks.entry(key).or_default();
                     self.check_free(key, lock, event.at, &mut broken);
                 }
-                What::Lasts(key, _, until) | What::Kept(key, until) => {
+                What::Lasts(key, _, until)
+                | What::Returned(key, _, until)
+                | What::Kept(key, until) => {
                     locks.entry(key).or_default().free_from = until;
                 }
                 What::Took(key, _) => {
@@ -57,6 +62,10 @@ impl History {
                 What::Left(key, owner) => {
                     let lock = locks.entry(key).or_default();
                     self.check_free(key, lock, event.at, &mut broken);
+                    lock.queue.retain(|(known, _)| *known != owner);
+                }
+                What::Unqueued(key, owner) => {
+                    let lock = locks.entry(key).or_default();
                     lock.queue.retain(|(known, _)| *known != owner);
                 }
                 What::Forgot => locks.clear(),
@@ -94,6 +103,7 @@ impl History {
             .iter()
             .filter(|(.., whose)| whose.is_none_or(|whose| whose == host))
             .map(|(start, end, _)| (*start, *end))
+            .chain(self.switch_times())
             .collect();
         troubles.push((to, to));
         troubles.sort();
@@ -145,6 +155,13 @@ impl History {
                         check(key, known, event.at);
                     }
                 }
+                // A release was lost: the ttl frees it.
+                What::Returned(key, ..) => drop(with.remove(&key)),
+                What::EndedInVain(key, owner)
+                    if with.get(&key).is_some_and(|(known, ..)| *known == owner) =>
+                {
+                    with.remove(&key);
+                }
                 What::Forgot => with.clear(),
                 _ => (),
             }
@@ -161,12 +178,16 @@ impl History {
         let mut broken = Vec::new();
         let gone = gone(events);
         let mut queue: BTreeMap<(usize, OwnerNumber), Duration> = BTreeMap::new();
+        let mut in_vain: BTreeSet<(usize, OwnerNumber)> = BTreeSet::new();
         for event in events {
             match event.what {
                 What::Entered(key, owner) => drop(queue.insert((key, owner), event.at)),
+                What::Unqueued(key, owner) => drop(queue.remove(&(key, owner))),
+                What::EndedInVain(key, owner) => drop(in_vain.insert((key, owner))),
                 What::Left(key, owner) => {
                     let entered = queue.remove(&(key, owner)).unwrap_or(event.at);
                     if let Some((gone, host)) = gone.get(&owner).zip(self.host_of(owner))
+                        && !in_vain.contains(&(key, owner))
                         && self.longest_calm(entered.max(*gone), event.at, host) > GONE
                     {
                         broken.push(format!(
@@ -182,7 +203,9 @@ impl History {
                     let was_notified = holding.acquired.is_some_and(|(at, _)| at <= by);
                     let has_gone = gone.get(&owner).is_some_and(|at| *at <= by);
                     let since = event.at.saturating_sub(A_WHILE);
-                    let troubled = self.is_troubled(since, by, holding.attempt.host);
+                    let host = holding.attempt.host;
+                    let unacknowledged = self.acknowledged && self.has_fault(since, by, host);
+                    let troubled = unacknowledged || self.is_troubled(since, by, host);
                     if !was_notified && !has_gone && !troubled {
                         broken.push(format!(
                             "unnotified: key {key} goes to {owner} at {:?}, which is notified {:?}",
@@ -216,6 +239,10 @@ impl History {
                     );
                 }
                 What::Left(key, owner) => drop(queue.remove(&(key, owner))),
+                What::Unqueued(key, owner) => {
+                    queue.remove(&(key, owner));
+                    forgotten.insert(owner, event.at);
+                }
                 What::Gave(_, owner, _) => {
                     self.check_forgotten(
                         &gone,
@@ -271,7 +298,12 @@ impl History {
                     let Wait::For(wait) = attempt.wait else {
                         continue;
                     };
-                    let end = at + wait.mul_f64(1.01) + LATE;
+                    let late = if self.switches.is_empty() {
+                        LATE
+                    } else {
+                        LATE_BY_MANY
+                    };
+                    let end = at + wait.mul_f64(1.01) + late;
                     if event.at > end && !self.is_troubled(at, event.at, attempt.host) {
                         broken.push(format!(
                             "late: {owner} waits from {at:?} for {wait:?}, and is answered at {:?}: \

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::faults::Plan;
 use super::host::{Host, wind_down};
+use super::server::fleet::Layout;
 use super::world::{World, elapsed, host_name};
 use super::{play, with_server};
 
@@ -153,4 +154,68 @@ fn a_lock_that_is_granted_to_a_caller_that_has_long_gone_is_given_back() {
             Caller::new(1, SHORT, 2_500, 20_000),
         ],
     );
+}
+
+/// A caller that does not wait is granted the lock, and no replica acknowledges that.
+#[test]
+fn a_grant_that_no_replica_has_is_given_back() {
+    for seed in 0..SEEDS {
+        fastrand::seed(seed);
+        let plan = Plan::calm(millis(2_000)).lag(millis(1_000), millis(20_000));
+        let world = World::of(Layout::Sentinels, true, seed, plan.heal, false);
+        let world = Rc::new(world);
+        let mut sim = with_server(&world);
+        let of_host = Rc::clone(&world);
+        sim.client(host_name(0), async move {
+            let rng = &mut fastrand::Rng::with_seed(seed);
+            let (host, engine_at_work) = Host::start(Rc::clone(&of_host), 0, rng);
+            sleep(millis(1_500)).await;
+            let refused = host.try_take(rng, LONG).await;
+            assert!(refused.is_err());
+            drop(refused);
+            drop(host);
+            wind_down(&of_host, 0, engine_at_work).await
+        });
+        let run = play(sim, plan, &world);
+        assert!(
+            run.broken.is_empty(),
+            "seed {seed}:\n{}{}",
+            run.history,
+            run.broken.join("\n")
+        );
+    }
+}
+
+/// A node says by `MOVED` who serves, and those that are asked for the map do not know it yet.
+#[test]
+fn a_map_that_is_as_old_as_the_one_before_takes_no_slot_back() {
+    for seed in 0..SEEDS {
+        fastrand::seed(seed);
+        let plan = Plan::calm(millis(6_000)).unheard_failover(millis(1_000));
+        let world = Rc::new(World::of(Layout::Cluster, false, seed, plan.heal, false));
+        let mut sim = with_server(&world);
+        let of_host = Rc::clone(&world);
+        sim.client(host_name(0), async move {
+            let rng = &mut fastrand::Rng::with_seed(seed);
+            let (host, engine_at_work) = Host::start(Rc::clone(&of_host), 0, rng);
+            sleep(millis(500)).await;
+            host.try_take(rng, SHORT).await?.release().await?;
+            sleep(millis(1_000)).await;
+            // It may be asked while the old master is retired.
+            drop(host.try_take(rng, SHORT).await);
+            for _ in 0..20 {
+                sleep(millis(300)).await;
+                host.try_take(rng, SHORT).await?.release().await?;
+            }
+            drop(host);
+            wind_down(&of_host, 0, engine_at_work).await
+        });
+        let run = play(sim, plan, &world);
+        assert!(
+            run.broken.is_empty(),
+            "seed {seed}:\n{}{}",
+            run.history,
+            run.broken.join("\n")
+        );
+    }
 }

@@ -152,8 +152,9 @@ pub(crate) struct Grant {
     pub(crate) micros: u64,
     /// The lease it begins with: the first heartbeat makes it a full one.
     pub(crate) claim: Duration,
-    /// The store does not know yet whether it would outlast the loss of a server: the waiter has to
-    /// ask, and has the lock by the answer only.
+    /// The store does not know whether the server that granted it is the one that it spoke to before,
+    /// or whether the grant would outlast the loss of that server: the waiter has to ask, and has the
+    /// lock by the answer only.
     pub(crate) needs_proof: bool,
 }
 

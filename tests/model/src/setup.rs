@@ -60,6 +60,10 @@ pub struct Setup {
     pub evictions: u8,
     /// How often the replica becomes the master at most.
     pub failovers: u8,
+    /// Whether an acquire or a heartbeat counts only once the replica has it (`replicas`): then a
+    /// failover loses none that did. What a master answers after another was promoted is such an
+    /// answer that does not count: it has no replica any more.
+    pub acknowledged: bool,
     /// How often the server's clock steps back at most.
     pub steps_back: u8,
     /// Whether the server's clock may run faster, by [`DRIFT`](crate::DRIFT).
@@ -159,6 +163,8 @@ pub enum Fault {
     UnknownReadAsNo,
     /// The first release of an orphaned acquire that is answered is the last (against R6).
     OrphanReleasedOnce,
+    /// What no replica has acknowledged counts all the same.
+    UnacknowledgedCounts,
     /// Heartbeats go on for a lock that no client awaits any more (against R6).
     HeartbeatForNobody,
     /// A grant by a notification counts from when that arrived (against R1).
@@ -207,6 +213,7 @@ impl Setup {
             writes: 0,
             evictions: 0,
             failovers: 0,
+            acknowledged: false,
             steps_back: 0,
             drift: true,
             fencing: true,
@@ -246,7 +253,8 @@ impl Setup {
     pub fn forgets(&self) -> bool {
         // A lease that no heartbeat has set for so long counts no more at its client.
         let ends_early = self.queue.stale > 0 && self.queue.asked < COUNTS_FOR;
-        self.failovers > 0 || self.evictions > 0 || self.queue.forced > 0 || ends_early
+        let loses_writes = self.failovers > 0 && !self.acknowledged;
+        loses_writes || self.evictions > 0 || self.queue.forced > 0 || ends_early
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {

@@ -42,6 +42,8 @@ pub enum Action {
     Write(Owner),
     /// Something arrives.
     Deliver(Message),
+    /// The same, and no replica acknowledges in time what it writes.
+    Unacknowledged(Message),
     /// Time passes at the server and at all clients.
     Tick,
     /// Time passes for the server alone: its clock runs faster.
@@ -87,6 +89,10 @@ impl Model for Setup {
             self.client_actions(state, owner, stage, actions);
         }
         actions.extend(state.network.iter().copied().map(Action::Deliver));
+        if self.has_replica(state) {
+            let writes = state.network.iter().copied().filter(is_acknowledged);
+            actions.extend(writes.map(Action::Unacknowledged));
+        }
         actions.push(Action::Tick);
         self.world_actions(state, actions);
         self.queue_actions(state, actions);
@@ -141,6 +147,21 @@ impl Model for Setup {
             Action::Deliver(message) => {
                 state.network.remove(&message);
                 self.deliver(&mut state, message);
+                if self.has_replica(&state) && is_acknowledged(&message) {
+                    state.replica = state.server.clone();
+                }
+            }
+            Action::Unacknowledged(message) => {
+                state.network.remove(&message);
+                let before = state.network.clone();
+                self.deliver(&mut state, message);
+                if !self.has(Fault::UnacknowledgedCounts) {
+                    let is_no_yes = |one: &Message| {
+                        !matches!(one, Message::Acquired { .. } | Message::Renewed { .. })
+                    };
+                    let network = &mut state.network;
+                    network.retain(|one| before.contains(one) || is_no_yes(one));
+                }
             }
             Action::Tick => self.tick(&mut state),
             Action::RunAhead => {
@@ -211,6 +232,11 @@ impl Setup {
             }
             Stage::Releasing { .. } | Stage::Over | Stage::Dead => {}
         }
+    }
+
+    /// Whether acknowledgements make a difference: a failover may come yet.
+    fn has_replica(&self, state: &State) -> bool {
+        self.acknowledged && state.spent.failovers < self.failovers
     }
 
     /// What may happen to the server.
@@ -352,6 +378,11 @@ impl Setup {
             state.renumber_tickets();
         }
     }
+}
+
+/// Whether it writes what replicas have to acknowledge.
+fn is_acknowledged(message: &Message) -> bool {
+    matches!(message, Message::Acquire { .. } | Message::Renew { .. })
 }
 
 /// Asks, and does not wait.

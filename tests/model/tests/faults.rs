@@ -80,3 +80,14 @@ fn a_heartbeat_for_nobody_keeps_an_orphan() {
     };
     finds("heartbeat for nobody", setup, ORPHAN_GOES);
 }
+
+#[test]
+fn what_no_replica_has_acknowledged_must_not_count() {
+    let setup = Setup {
+        acknowledged: true,
+        failovers: 1,
+        drift: false,
+        ..with(Fault::UnacknowledgedCounts)
+    };
+    finds("unacknowledged counts", setup, ONE_HOLDER);
+}

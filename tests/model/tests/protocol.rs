@@ -57,6 +57,16 @@ fn at_most_one_client_holds_while_the_server_forgets_nothing() {
 }
 
 #[test]
+fn at_most_one_client_holds_through_a_failover_where_replicas_acknowledge() {
+    let acknowledged = Setup {
+        acknowledged: true,
+        writes: 0,
+        ..everything()
+    };
+    holds("acknowledged by replicas", acknowledged);
+}
+
+#[test]
 fn the_resource_is_safe_when_locks_vanish() {
     let evictions = Setup {
         evictions: 2,

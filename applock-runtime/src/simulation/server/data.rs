@@ -11,22 +11,24 @@ use crate::simulation::history::OwnerNumber;
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
 /// The holder of a lock: the owner, the token, and until when.
-pub(super) type Holder = (OwnerNumber, u64, Duration);
+pub(in crate::simulation) type Holder = (OwnerNumber, u64, Duration);
 
 type Hash = BTreeMap<String, String>;
 
 /// What it keeps, in memory or (if it does not forget) on its disk.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(in crate::simulation) struct Data {
     keys: BTreeMap<String, Stored>,
 }
 
+#[derive(Clone)]
 struct Stored {
     content: Content,
     /// By the run's time; `None`: for ever.
     until: Option<Duration>,
 }
 
+#[derive(Clone)]
 enum Content {
     Text(String),
     Hash(Hash),
@@ -95,7 +97,7 @@ impl Data {
             .retain(|key, _| !key.starts_with(&format!("{{{lock}}}:queue")));
     }
 
-    pub(super) fn expire(&mut self, now: Duration) {
+    pub(in crate::simulation) fn expire(&mut self, now: Duration) {
         self.keys
             .retain(|_, entry| entry.until.is_none_or(|until| until >= now));
     }
@@ -124,7 +126,19 @@ impl Data {
             .collect()
     }
 
-    pub(super) fn holder(&mut self, key: &str) -> Option<Holder> {
+    /// Whether there is such a key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.keys.contains_key(key)
+    }
+
+    /// Moves a key to another server.
+    pub(in crate::simulation) fn give(&mut self, key: &str, to: &mut Self) {
+        if let Some(stored) = self.keys.remove(key) {
+            to.keys.insert(key.to_owned(), stored);
+        }
+    }
+
+    pub(in crate::simulation) fn holder(&mut self, key: &str) -> Option<Holder> {
         let (lock, until) = self.lock(key)?;
         let is_kept = lock.get("state")? == "kept";
         let owner = OwnerNumber::from_str_radix(lock.get("owner")?.as_str()?, 16).ok()?;
@@ -136,7 +150,7 @@ impl Data {
     }
 
     /// Until when a lock is kept that its holder gave back.
-    pub(super) fn kept(&mut self, key: &str) -> Option<Duration> {
+    pub(in crate::simulation) fn kept(&mut self, key: &str) -> Option<Duration> {
         let (lock, until) = self.lock(key)?;
         (lock.get("state")? == "kept").then_some(until).flatten()
     }

@@ -4,12 +4,13 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Sorted {
     scores: BTreeMap<String, f64>,
     order: BTreeSet<Member>,
 }
 
+#[derive(Clone)]
 struct Member(f64, String);
 
 impl Ord for Member {

@@ -1,7 +1,6 @@
 //! The simulated server answers as the real one does.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -229,12 +228,7 @@ fn with_server<F: Future<Output = turmoil::Result> + 'static>(
 ) {
     let world = Rc::new(World::new(0, Duration::ZERO, false));
     let mut sim = simulation::with_server(&world);
-    let dialler = Dialler {
-        protocol,
-        cut: Arc::clone(&world.cut[0]),
-        given_up: Arc::clone(&world.given_up[0]),
-        subscription_given_up: Arc::clone(&world.subscription_given_up[0]),
-    };
+    let dialler = world.dialler(0, protocol);
     sim.client(host_name(0), talk(world, dialler));
     sim.run().unwrap();
 }
@@ -245,7 +239,7 @@ const BOTH: [ProtocolVersion; 2] = [ProtocolVersion::RESP2, ProtocolVersion::RES
 fn a_subscriber_receives_what_is_published() {
     for protocol in BOTH {
         let talk = |_, dialler: Dialler| async move {
-            let mut subscriber = dialler.listen(dialler.protocol).await?;
+            let mut subscriber = dialler.listen(dialler.protocol, Address::Given).await?;
             let mut publisher = dialler.connect(&Address::Given).await?.commands;
             assert_eq!(publisher.publish::<_, _, u32>("a", "early").await?, 0);
             subscriber.subscribe("a").await?;
@@ -283,7 +277,7 @@ fn a_subscription_ends_with_its_connection() {
         let talk = |world: Rc<World>, dialler: Dialler| async move {
             let mut publisher = dialler.connect(&Address::Given).await?.commands;
             for reset in [false, true] {
-                let mut subscriber = dialler.listen(dialler.protocol).await?;
+                let mut subscriber = dialler.listen(dialler.protocol, Address::Given).await?;
                 subscriber.subscribe("a").await?;
                 assert_eq!(publisher.publish::<_, _, u32>("a", "one").await?, 1);
                 if reset {
@@ -307,7 +301,7 @@ fn a_subscription_ends_with_its_connection() {
 fn a_connection_that_the_network_cut_off_counts_as_subscribed() {
     for protocol in BOTH {
         let talk = |_, dialler: Dialler| async move {
-            let mut subscriber = dialler.listen(dialler.protocol).await?;
+            let mut subscriber = dialler.listen(dialler.protocol, Address::Given).await?;
             subscriber.subscribe("a").await?;
             turmoil::partition(host_name(0), SERVER);
             drop(subscriber);

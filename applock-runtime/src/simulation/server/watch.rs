@@ -1,6 +1,6 @@
 //! Records what scripts do to locks and wait queues.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -12,11 +12,14 @@ use super::data::{Holder, is_lock};
 /// The locks of the script that runs.
 #[derive(Default)]
 pub(super) struct Watch {
+    server: usize,
+    /// As what master the server was seen last.
+    term: Cell<u64>,
     locks: RefCell<BTreeMap<String, WatchedLock>>,
     /// When each host last asked about each lock.
     last_request: RefCell<BTreeMap<(usize, usize), Duration>>,
     /// The hosts subscribed for each lock when the server ended its last life.
-    former: BTreeSet<(usize, usize)>,
+    former: RefCell<BTreeSet<(usize, usize)>>,
 }
 
 /// The hosts that can be notified of a grant, since when.
@@ -42,16 +45,30 @@ struct WatchedLock {
 }
 
 impl Watch {
-    pub(super) fn new(world: &World) -> Self {
+    pub(super) fn new(world: &World, server: usize) -> Self {
         Self {
-            former: world.subscribed.take(),
+            server,
+            former: RefCell::new(world.subscribed[server].take()),
             ..Self::default()
+        }
+    }
+
+    /// A server that has become master knows nothing of what it heard as one before.
+    fn begin_term(&self, world: &World) {
+        let term = world.fleet.borrow().servers[self.server].term;
+        let before = self.term.replace(term);
+        if before != term && before != 0 {
+            self.last_request.take();
+            self.former.take();
+            world.subscribed[self.server].take();
         }
     }
 
     /// Before a script.
     pub(super) fn begin(&self, world: &World, host: usize, keys: &[&str]) {
-        let mut data = world.data.borrow_mut();
+        self.begin_term(world);
+        let data = world.data(self.server);
+        let mut data = data.borrow_mut();
         data.expire(elapsed());
         let locks: BTreeSet<&str> = keys.iter().copied().filter(|key| is_lock(key)).collect();
         let locks = locks.into_iter().map(|key| {
@@ -75,10 +92,15 @@ impl Watch {
     /// After the script.
     pub(super) fn end(&self, world: &World, subscribed: &Subscribed) {
         for (key, mut lock) in std::mem::take(&mut *self.locks.borrow_mut()) {
-            let mut data = world.data.borrow_mut();
+            let data = world.data(self.server);
+            let mut data = data.borrow_mut();
             let (after, kept) = (data.holder(&key), data.kept(&key));
             let (queue, is_kept) = (data.queue(&key), kept.is_some());
             drop(data);
+            if !world.fleet.borrow().serves(self.server, &key) {
+                lock.changed_in_vain(world, after, &queue);
+                continue;
+            }
             // Only now: a script may write a lock for a waiter, and delete it when that can't
             // be reached.
             if lock.holder != after {
@@ -118,7 +140,7 @@ impl Watch {
                     ));
                 }
             }
-            let mut known = world.subscribed.borrow_mut();
+            let mut known = world.subscribed[self.server].borrow_mut();
             known.retain(|(_, number)| *number != lock.number);
             for host in subscribed.keys() {
                 if self.has_told(world, &lock, *host, subscribed) {
@@ -159,8 +181,8 @@ impl Watch {
         subscribed: &Subscribed,
     ) -> bool {
         let host = world.history.borrow().host_of(owner).unwrap();
-        let before =
-            self.former.contains(&(host, lock.number)) && self.last_request(lock, host).is_none();
+        let before = self.former.borrow().contains(&(host, lock.number))
+            && self.last_request(lock, host).is_none();
         before || self.has_told(world, lock, host, subscribed)
     }
 
@@ -181,11 +203,27 @@ impl Watch {
 }
 
 impl WatchedLock {
+    /// By a server whose word does not count any more.
+    fn changed_in_vain(&self, world: &World, after: Option<Holder>, queue: &[OwnerNumber]) {
+        // It has a ticket, and may bring it to the server that serves.
+        world.has_queued.borrow_mut().extend(queue);
+        let left = self.queue.iter().filter(|owner| !queue.contains(owner));
+        let held = self.holder.map(|(owner, ..)| owner);
+        let held = held.filter(|held| after.is_none_or(|(owner, ..)| owner != *held));
+        for owner in left.chain(&held) {
+            world.note(What::EndedInVain(self.number, *owner));
+        }
+        if let Some((owner, token, _)) = after.filter(|_| self.holder != after) {
+            world.note(What::InVain(self.number, owner, token));
+        }
+    }
+
     fn changed(&mut self, world: &World, after: Option<Holder>) {
         let owner = |holder: Option<Holder>| holder.map(|(owner, ..)| owner);
         let before = std::mem::replace(&mut self.holder, after);
         if let Some((known, ..)) = before.filter(|_| owner(before) != owner(after)) {
             world.note(What::Took(self.number, known));
+            world.note(What::Freed(self.number, known));
             self.given = None;
         }
         if let Some((new, token, until)) = after {

@@ -15,6 +15,8 @@
 //!
 //! - *A map that is old.* A master that was cut off from the others tells an old one. Three nodes
 //!   are asked; the map of the highest epoch counts, of a node that says that the cluster is well.
+//! - *A map that is older than a `MOVED`.* A node that has not heard of it yet would take the slot
+//!   back: what was moved stays, until a map of a higher epoch says otherwise, or a while has passed.
 //! - *A map that is empty*, as a node that was reset tells: it is no answer.
 //! - *A master that nobody talks to is replaced.* No error would tell: the map is also fetched now
 //!   and then.
@@ -102,6 +104,10 @@ struct State {
     replicas: Vec<Address>,
     /// Connections for the map alone: to replicas, and to the URL's hosts.
     others: HashMap<Address, Arc<Connection>>,
+    /// Slots that had a node in an earlier map, and have none in this one.
+    orphaned: Vec<bool>,
+    /// What nodes have said since by `MOVED`.
+    corrections: HashMap<Slot, Correction>,
     /// The highest epoch that a map was told with.
     epoch: u64,
     /// When the map was fetched last.
@@ -117,6 +123,15 @@ struct State {
 
 /// A node, and the connection over which the map may be asked for.
 type Asked = (Address, Arc<Connection>);
+
+/// What a node has said of one slot by `MOVED`: it knows better than any map that is as old as the
+/// one that has led there.
+struct Correction {
+    to: Address,
+    /// That of the map then.
+    epoch: u64,
+    at: Instant,
+}
 
 /// A map, as one node tells it.
 #[derive(Clone, PartialEq, Eq)]
@@ -199,6 +214,8 @@ impl Cluster {
             troubled: Notify::new(),
             state: Mutex::new(State {
                 owners: Vec::new(),
+                orphaned: Vec::new(),
+                corrections: HashMap::new(),
                 nodes: Vec::new(),
                 replicas: Vec::new(),
                 others: HashMap::new(),
@@ -314,8 +331,12 @@ impl Cluster {
                 }
                 match answer {
                     Ok(told) => {
+                        // One that is older than what is known is no good one.
+                        let is_good = told.epoch >= self.state().epoch;
                         maps.push(told);
-                        until = until.min(Instant::now() + STRAGGLERS);
+                        if is_good {
+                            until = until.min(Instant::now() + STRAGGLERS);
+                        }
                     }
                     Err(error) => keep_worst(&mut failed, error),
                 }
@@ -379,13 +400,36 @@ impl Cluster {
             }
             state.replicas.extend(range.replicas.iter().cloned());
         }
+        // A node that has not heard of it yet tells the map of before.
+        state.corrections.retain(|_, correction| {
+            told.epoch == correction.epoch && correction.at.elapsed() < TROUBLE
+        });
+        let corrections: Vec<_> = state
+            .corrections
+            .iter()
+            .map(|(slot, it)| (*slot, it.to.clone()))
+            .collect();
+        for (slot, to) in corrections {
+            let place = state.place(&to, || self.make_node(&to));
+            if let Some(owner) = owners.get_mut(usize::from(slot)) {
+                *owner = place;
+            }
+        }
         let before = std::mem::replace(&mut state.owners, owners);
-        // A slot without a node has no other node than before.
+        let mut orphaned = std::mem::take(&mut state.orphaned);
+        orphaned.resize(SLOTS, false);
+        // A slot without a node has no other node than before; it may have one after.
         let moved: Vec<bool> = before
             .iter()
             .zip(&state.owners)
-            .map(|(before, now)| before != now && *before != NONE && *now != NONE)
+            .zip(&mut orphaned)
+            .map(|((before, now), orphaned)| {
+                let had_one = *before != NONE || *orphaned;
+                *orphaned = had_one && *now == NONE;
+                had_one && before != now && *now != NONE
+            })
             .collect();
+        state.orphaned = orphaned;
         let has_slots =
             |owners: &[u16], place: usize| owners.iter().any(|owner| usize::from(*owner) == place);
         let mut retired = Vec::new();
@@ -434,6 +478,12 @@ impl Cluster {
         if let Some(owner) = state.owners.get_mut(usize::from(slot)) {
             *owner = place;
         }
+        let correction = Correction {
+            to: to.clone(),
+            epoch: state.epoch,
+            at: Instant::now(),
+        };
+        state.corrections.insert(slot, correction);
         let node = state.nodes.get(usize::from(place))?.clone();
         let engines = state.notified.clone();
         drop(state);

@@ -268,6 +268,11 @@ impl Connection {
         StoreError { remedy, ..late }
     }
 
+    /// No other server ever serves in place of this one.
+    pub(super) fn is_the_only_server(&self) -> bool {
+        self.lifetime == Lifetime::Program
+    }
+
     /// What the log calls the server.
     pub(super) fn shown(&self) -> &str {
         &self.shown

@@ -95,6 +95,8 @@ pub(crate) use dial::{Connector, Dialer};
 use node::Node;
 use script::ScriptCall;
 use sentinel::Sentinels;
+#[cfg(test)]
+pub(crate) use slots::slot;
 use topology::{Single, Topology};
 
 use super::{

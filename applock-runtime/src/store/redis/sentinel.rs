@@ -311,6 +311,7 @@ impl Sentinels {
         node.connection.open(DIAL).await?;
         is_master(&node).await?;
         let mut state = self.state();
+        // Also if a search has retired the one before and then come to nothing.
         let is_another = std::mem::replace(&mut state.has_served, true);
         state.master = Some(Arc::clone(&node));
         state.notified.retain(|engine| !engine.is_closed());

@@ -14,7 +14,7 @@ use super::topology::Slot;
 pub(super) const SLOTS: usize = 16_384;
 
 /// The slot of a key.
-pub(super) fn slot(key: &str) -> Slot {
+pub(crate) fn slot(key: &str) -> Slot {
     let tag = key
         .split_once('{')
         .and_then(|(_, rest)| rest.split_once('}'))

@@ -15,6 +15,10 @@
 //!   silent connection is tested by a PING.
 //! - *A server that has restarted.* The subscription went with it, and PUBLISH reaches no
 //!   process. The run id tells the script why, and the waiters get a moment to come back.
+//! - *A message of another server.* A cluster's nodes pass on what others publish, and so does a
+//!   replica. Then the server that granted has counted nobody who listens there, and keeps the
+//!   lock for a shorter time than the message says, by another clock. So where there are several
+//!   servers a grant needs proof: the waiter asks, and has the lock by the answer.
 //! - *A right that is missing.* Without SUBSCRIBE or PUBLISH waiting still works, by polling; one
 //!   warning says so.
 
@@ -258,6 +262,7 @@ async fn hear(
 ) {
     let mut pings = interval(PING);
     pings.tick().await;
+    let needs_proof = connection.replicas().is_some() || !connection.is_the_only_server();
     let mut retired = pin!(connection.until_retired());
     loop {
         let message = {
@@ -281,7 +286,7 @@ async fn hear(
             Some(Some(message)) => {
                 let text: Option<String> = message.get_payload().ok();
                 if let Some((key, mut grant)) = text.as_deref().and_then(reply::grant) {
-                    grant.needs_proof = connection.replicas().is_some();
+                    grant.needs_proof = needs_proof;
                     let _ = notifications.send(Notification::Granted(key, grant));
                 }
             }
