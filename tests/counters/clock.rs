@@ -15,8 +15,9 @@ const ROUNDS: usize = 7;
 
 /// Two for each of the two requests: when the caller's command and when the store's answer came
 /// (4), and each time once more before the engine sleeps (4). The fraction is for a round of the
-/// loop in which nothing has come.
-const READS: f64 = 8.5;
+/// loop in which nothing has come. With the feature `metrics` two more: how long a lock was waited
+/// for, and held.
+const READS: f64 = if cfg!(feature = "metrics") { 10.5 } else { 8.5 };
 
 /// One for each request that leaves, and what is read once a second while a lock is held.
 const WALL_READS: f64 = 2.1;
