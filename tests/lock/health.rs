@@ -16,7 +16,7 @@ async fn a_ping_takes_a_lock_of_its_own_and_leaves_nothing() {
     let home = tempfile::tempdir().unwrap();
     let server = RedisServer::start();
     let dir = format!("dir:{}", home.path().display());
-    for url in [server.url(), dir, "memory:".to_owned()] {
+    for url in [server.url(), dir, "memory:ping".to_owned()] {
         let locker = AppLocker::builder()
             .store(url)
             .instance("w")
@@ -163,7 +163,7 @@ impl Clock for StuckClock {
 #[tokio::test]
 async fn a_thread_that_stands_still_is_told_and_never_waited_for() {
     let stuck = Arc::new(Stuck::default());
-    let builder = AppLocker::builder().store("memory:");
+    let builder = AppLocker::builder().store("memory:health");
     let locker = builder
         .clock(StuckClock(Arc::clone(&stuck)))
         .build()

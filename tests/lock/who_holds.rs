@@ -24,7 +24,7 @@ async fn stores(directory: &tempfile::TempDir) -> (RedisServer, [AppLocker; 3]) 
     let urls = [
         server.url(),
         format!("dir:{}", directory.path().display()),
-        "memory:".to_owned(),
+        "memory:who".to_owned(),
     ];
     let [redis, dir, memory] = urls.map(|url| AppLocker::builder().store(url).build().unwrap());
     (server, [redis, dir, memory])
