@@ -31,7 +31,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use redis::RedisResult;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use uuid::Uuid;
 
 use crate::store::{Notification, Notifications, StoreError, StoreErrorKind, StoreResult};
@@ -52,6 +52,10 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a PING tests that the connection is still there.
 const PING: Duration = Duration::from_secs(5);
+
+/// For how long a server that was retired is heard: longer than the moment that the scripts give
+/// a waiter they have reached by another server's channel.
+const AFTER_RETIRED: Duration = Duration::from_secs(1);
 
 /// So many failed attempts in a row are worth a warning.
 const WARN_AFTER: u32 = 4;
@@ -254,6 +258,10 @@ async fn run_id(connection: &Arc<Connection>) -> Arc<str> {
 }
 
 /// Passes grants on, until the connection is gone, its server is retired, or the engine has ended.
+///
+/// Danger: a waiter that has not asked at its slot's new node yet is notified by the channel of
+/// the old one, which a cluster carries there, and has half a second to come. So a retired server
+/// is heard for a while longer. Its grants are hints to ask, as those of all where there are several.
 async fn hear(
     mut sink: PubSubSink,
     mut stream: PubSubStream,
@@ -263,7 +271,10 @@ async fn hear(
     let mut pings = interval(PING);
     pings.tick().await;
     let needs_proof = connection.replicas().is_some() || !connection.is_the_only_server();
-    let mut retired = pin!(connection.until_retired());
+    let mut retired = pin!(async {
+        connection.until_retired().await;
+        sleep(AFTER_RETIRED).await;
+    });
     loop {
         let message = {
             let mut heard = pin!(stream.next());
