@@ -12,4 +12,5 @@ mod grafana;
 mod guarantees;
 mod readme;
 mod registry;
+mod servers;
 mod testing;
