@@ -15,6 +15,7 @@ mod key;
 mod locker;
 mod measures;
 mod pattern;
+mod pause;
 mod protocol;
 #[cfg(feature = "serde")]
 mod serialize;

@@ -40,7 +40,7 @@ use crate::store::{
 use super::backoff;
 use super::core::Actor;
 use super::lease::{Lease, Terms};
-use super::lease_time::{Sent, valid_until};
+use super::lease_time::{Sent, TICK, valid_until};
 use super::mailbox::{AcquireRequest, Held, WeakMailbox};
 use super::state::{AcquiringEntry, EntryState, HoldingEntry, ReleasingEntry};
 
@@ -572,9 +572,6 @@ impl Granted {
         }
     }
 }
-
-/// Stores expire keys on a whole millisecond: a try right at the end could come too early.
-const TICK: Duration = Duration::from_millis(1);
 
 /// How long a notification may take after another waiter's answer has shown its grant.
 const ON_ITS_WAY: Duration = Duration::from_millis(10);

@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use crate::pause::growing;
+
 /// After a failed heartbeat or release: the first pause, and the longest. Short beside
 /// a lease, for every try that fits before its end may save it.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -22,13 +24,13 @@ const POLL_LONGEST: Duration = Duration::from_millis(250);
 
 /// The pause before the try after `failures` failed ones.
 pub(crate) fn retry(failures: u32) -> Duration {
-    jittered(RETRY_FIRST, RETRY_LONGEST, failures)
+    growing(RETRY_FIRST, RETRY_LONGEST, failures)
 }
 
 /// The pause before an orphan that was released `times` before is released again: a late request
 /// most often comes soon.
 pub(crate) fn watch(times: u32) -> Duration {
-    jittered(RETRY_FIRST, WATCH_LONGEST, times)
+    growing(RETRY_FIRST, WATCH_LONGEST, times)
 }
 
 /// The pause before a heartbeat is tried again: so short beside the ttl that two full
@@ -44,7 +46,7 @@ pub(crate) fn longest_heartbeat_pause(ttl: Duration) -> Duration {
 
 /// The pause before polling a lock again that was found busy `polls` times.
 pub(crate) fn poll(polls: u32) -> Duration {
-    jittered(POLL_FIRST, POLL_LONGEST, polls)
+    growing(POLL_FIRST, POLL_LONGEST, polls)
 }
 
 /// Between two polls by a waiter that is notified of its grant: the shortest pause, and the
@@ -66,11 +68,6 @@ pub(crate) fn queue_poll(ahead: u64) -> Duration {
 /// stay in step with those of other processes.
 pub(crate) fn jittered_interval(interval: Duration) -> Duration {
     interval.mul_f64(1.0 - fastrand::f64() / 10.0)
-}
-
-fn jittered(first: Duration, longest: Duration, doublings: u32) -> Duration {
-    let full = first.saturating_mul(1 << doublings.min(16)).min(longest);
-    full.mul_f64(1.0 - fastrand::f64() / 2.0)
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(60);
 /// For how long a holding is remembered after its end, unless it is said.
 pub(crate) const DEFAULT_REMEMBER: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Stores expire keys on a whole millisecond: a try right at a lease's end could come too early.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
 /// The shortest ttl: below it a busy machine's scheduling alone loses leases.
 pub const MIN_TTL: Duration = Duration::from_millis(100);
 

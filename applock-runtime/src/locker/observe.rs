@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocking::block_on;
-use crate::engine::lease_time::MIN_TTL;
+use crate::engine::lease_time::{MIN_TTL, TICK};
 use crate::engine::{AcquireRequest, Validity, Wait};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::info::LockInfo;
 use crate::key::{Key, PING};
 use crate::pattern::Wanted;
+use crate::pause::growing;
 
 use super::current::{self, NOT_REENTRANT};
 use super::lock::Lock;
@@ -155,9 +156,6 @@ const PING_TTL: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Stores expire keys on a whole millisecond: a look right at the end could come too early.
-const TICK: Duration = Duration::from_millis(1);
-
 impl Lock {
     /// Waits until nobody holds the lock, and takes nothing: it may be held again by the time the
     /// caller sees it. Who has to be the next one to hold it wants
@@ -250,7 +248,7 @@ impl Lock {
         }
         let engine = self.locker().engine();
         let end = longest.map(|longest| engine.now() + longest);
-        let mut pause = FIRST_PAUSE;
+        let mut looks: u32 = 0;
         loop {
             let outcome = match engine.inspect(key.clone()).await {
                 Ok(found) => match found.holder {
@@ -264,15 +262,14 @@ impl Lock {
             if left.is_some_and(|left| left.is_zero()) {
                 return outcome.map(|_| false);
             }
-            // Half of it is random, so that many do not look in step.
-            let mut next = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+            let mut next = growing(FIRST_PAUSE, LONGEST_PAUSE, looks);
             if let Ok(Some(remaining)) = outcome {
                 next = next.min(remaining + TICK);
             }
             engine
                 .sleep(left.map_or(next, |left| next.min(left)))
                 .await?;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            looks = looks.saturating_add(1);
         }
     }
 }

@@ -39,6 +39,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::key::Key;
+use crate::pause::{around, jittered};
 use crate::store::{
     Notification, Notifications, StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
@@ -51,7 +52,7 @@ use super::flight::Flight;
 use super::node::Node;
 use super::reply;
 use super::slots::{Range, SLOTS, ranges, slot};
-use super::topology::{Slot, Topology, Turn, jittered, late};
+use super::topology::{Slot, Topology, Turn, late};
 
 /// The longest that a node may take to tell its map.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -506,9 +507,8 @@ impl Cluster {
                 };
                 (state.fetched.is_some(), pause)
             };
-            let pause = pause.mul_f64(0.8 + fastrand::f64() * 0.4);
             let over = pin!(engine.closed());
-            let (timer, troubled) = (pin!(sleep(pause)), pin!(self.troubled.notified()));
+            let (timer, troubled) = (pin!(sleep(around(pause))), pin!(self.troubled.notified()));
             match select(select(timer, troubled), over).await {
                 Either::Right(_) => return,
                 Either::Left(_) if is_used => {

@@ -38,6 +38,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::key::Key;
+use crate::pause::growing;
 use crate::shown::shown;
 use crate::store::{OwnerId, StoreError, StoreErrorKind, StoreResult};
 
@@ -607,13 +608,9 @@ impl Connection {
                 }
                 Err(error) => {
                     state.is_spent |= self.lifetime == Lifetime::Connection;
-                    let pause = FIRST_PAUSE
-                        .saturating_mul(1 << state.failures.min(8))
-                        .min(LONGEST_PAUSE);
+                    let pause = growing(FIRST_PAUSE, LONGEST_PAUSE, state.failures);
                     state.failures = state.failures.saturating_add(1);
-                    // Up to half of it at random, so that a fleet does not redial in step.
-                    state.not_before =
-                        Some(Instant::now() + pause.mul_f64(1.0 - fastrand::f64() / 2.0));
+                    state.not_before = Some(Instant::now() + pause);
                     Err(error)
                 }
             };

@@ -36,6 +36,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::key::Key;
+use crate::pause::{around, growing, jittered};
 use crate::shown::shown;
 use crate::store::{
     Notification, Notifications, StoreError, StoreErrorKind, StoreFuture, StoreResult,
@@ -48,7 +49,7 @@ use super::error::Hint;
 use super::flight::Flight;
 use super::node::Node;
 use super::reply;
-use super::topology::{Slot, Topology, Turn, jittered, late};
+use super::topology::{Slot, Topology, Turn, late};
 
 /// The longest that a sentinel may take to answer.
 const ANSWER: Duration = Duration::from_millis(300);
@@ -377,17 +378,14 @@ impl Sentinels {
     /// ends, a switch may have gone unheard: all are asked.
     async fn listen(self: Arc<Self>, peer: Arc<Peer>, engine: Notifications) {
         let _heard = Heard(&peer);
-        let mut failures = 0;
+        let mut failures: u32 = 0;
         while !engine.is_closed() {
             if self.hear(&peer, &engine).await.is_ok() {
                 failures = 0;
                 self.look_again();
             }
-            let pause = FIRST_PAUSE
-                .saturating_mul(1 << failures.min(8))
-                .min(LONGEST_PAUSE);
-            failures = u32::min(failures + 1, 8);
-            sleep(jittered(pause)).await;
+            sleep(growing(FIRST_PAUSE, LONGEST_PAUSE, failures)).await;
+            failures = failures.saturating_add(1);
         }
     }
 
@@ -429,7 +427,7 @@ impl Sentinels {
     /// Asks one sentinel each second, each in its turn; all of them, where it names another master.
     async fn ask_now_and_then(self: Arc<Self>, engine: Notifications) {
         loop {
-            let next = QUESTION.mul_f64(0.8 + fastrand::f64() * 0.4);
+            let next = around(QUESTION);
             let over = pin!(engine.closed());
             if let Either::Right(_) = select(pin!(sleep(next)), over).await {
                 return;

@@ -34,6 +34,7 @@ use redis::aio::{PubSub, PubSubSink, PubSubStream};
 use tokio::time::{Instant, interval, sleep, timeout};
 use uuid::Uuid;
 
+use crate::pause::{growing, jittered};
 use crate::store::{Notification, Notifications, StoreError, StoreErrorKind, StoreResult};
 
 use super::connection::{About, Connection};
@@ -164,11 +165,7 @@ impl Subscriber {
                 })
             }
             Ok(Err(failed)) => Some(failed),
-            Err(_) => Some(StoreError::new(
-                StoreErrorKind::NotDone,
-                "no answer in time",
-                "see whether the server is overloaded or the network is cut",
-            )),
+            Err(_) => Some(StoreError::late(StoreErrorKind::NotDone)),
         };
         self.pause(&connection, failed);
         self.set_subscribed_at(None, &notifications);
@@ -186,13 +183,11 @@ impl Subscriber {
         attempts.failures = attempts.failures.saturating_add(1);
         let denied = !failed.is_passing();
         let pause = if denied {
-            WITHOUT_RIGHT
+            jittered(WITHOUT_RIGHT)
         } else {
-            FIRST_PAUSE
-                .saturating_mul(1 << attempts.failures.min(8))
-                .min(LONGEST_PAUSE)
+            growing(FIRST_PAUSE, LONGEST_PAUSE, attempts.failures)
         };
-        attempts.not_before = Some(Instant::now() + pause.mul_f64(1.0 - fastrand::f64() / 2.0));
+        attempts.not_before = Some(Instant::now() + pause);
         let is_news = denied || attempts.failures >= WARN_AFTER;
         if is_news && !std::mem::replace(&mut attempts.warned, true) {
             drop(attempts);

@@ -52,11 +52,6 @@ pub(super) trait Topology: Send + Sync + fmt::Debug + 'static {
     fn forked(&self) -> Arc<dyn Topology>;
 }
 
-/// A pause of which up to half is random, so that a fleet does not ask in step.
-pub(super) fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(1.0 - fastrand::f64() / 2.0)
-}
-
 /// Nothing was sent, for nobody has said in time where to.
 pub(super) fn late() -> StoreError {
     StoreError::late(StoreErrorKind::NotDone)
