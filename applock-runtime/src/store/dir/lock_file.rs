@@ -10,7 +10,7 @@
 //! asks again later (`threads.rs`).
 
 use std::fs::{File, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 
 use super::directory::Directory;
@@ -75,7 +75,7 @@ fn is_still_there(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     match std::fs::symlink_metadata(path) {
         Ok(found) => Ok(found.ino() == ours.ino() && found.dev() == ours.dev()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
