@@ -224,8 +224,12 @@ fn several_hosts(
         .map_err(|(reason, remedy)| Error::invalid("url", masked(url), reason, remedy))?;
     let mut shown = masked(url);
     if !parsed.name.is_empty() {
-        // The URL is right, so that is no secret in a wrong place.
-        shown = shown.replace("/***", &format!("/{}", crate::shown::shown(&parsed.name)));
+        // The URL is right, so that is no secret in a wrong place. The login before the hosts is.
+        let hosts = shown.find("://").map_or(0, |at| at + "://".len());
+        if let Some(path) = shown[hosts..].find("/***").map(|at| hosts + at) {
+            let name = format!("/{}", crate::shown::shown(&parsed.name));
+            shown.replace_range(path..path + "/***".len(), &name);
+        }
     }
     let shown: Arc<str> = shown.into();
     let (servers, _) = redis_server(plain, &parsed.server, url, instance)?;
@@ -648,6 +652,31 @@ mod tests {
             ("redis://user:secret@host:1/2", "redis://user:***@host:1/2"),
             ("redis://:secret@host", "redis://:***@host"),
             ("redis://secret@host", "redis://***@host"),
+        ] {
+            assert_eq!(&*open(url, Asked::default()).unwrap().describe(), expected);
+        }
+    }
+
+    #[test]
+    fn of_several_hosts_the_masters_name_is_shown_and_no_secret() {
+        for (url, expected) in [
+            ("redis+sentinel://h1,h2:1/mm", "redis+sentinel://h1,h2:1/mm"),
+            (
+                "redis+sentinel://:hunter2@h1,h2/mm?sentinel_password=hunter2",
+                "redis+sentinel://***@h1,h2/mm?***",
+            ),
+            (
+                "redis+sentinel://u:hunter2@h1/0?sentinelMasterId=mm&sentinel_password=hunter2",
+                "redis+sentinel://***@h1/0?***",
+            ),
+            (
+                "redis+sentinel://hunter2@h1?sentinelMasterId=mm",
+                "redis+sentinel://***@h1?***",
+            ),
+            (
+                "redis+cluster://u:hun%2Fter2@h1,[::1]:7000",
+                "redis+cluster://***@h1,[::1]:7000",
+            ),
         ] {
             assert_eq!(&*open(url, Asked::default()).unwrap().describe(), expected);
         }

@@ -67,6 +67,17 @@ pub(crate) fn parse(kind: Kind, plain: &str, rest: &str) -> Result<Hosts, Wrong>
             "write them as %2F, %3F and %23",
         ));
     }
+    // The second host would be taken for a part of the first password.
+    if let Some((before, _)) = authority.rsplit_once('@')
+        && before
+            .split_once('@')
+            .is_some_and(|(_, rest)| rest.contains(','))
+    {
+        return wrong(
+            "it has an @ twice: the user name and password stand once, before all hosts (in a password \
+             an @ is %40)",
+        );
+    }
     let (login, hosts) = match authority.rsplit_once('@') {
         Some((login, hosts)) => (format!("{login}@"), hosts),
         None => (String::new(), authority),
@@ -281,6 +292,8 @@ mod tests {
             ("redis+sentinel://h1:hunter2/mm", "host number 1"),
             ("redis+sentinel://h1/mm/x", "database number"),
             ("redis+sentinel://u:a/b@h1/mm", "holds a /"),
+            ("redis+cluster://u:p@h1,u:p@h2", "once, before all hosts"),
+            ("redis+sentinel://:hunter2@h1,:hunter2@h2/mm", "once"),
             ("redis+cluster://h1/3", "number 0"),
             ("redis+cluster://h1/x", "database number"),
             ("redis+cluster://[::1/0", "host number 1"),
