@@ -13,7 +13,9 @@
 //!
 //! - *A `WAIT` on another connection than the write's*: a new connection has written nothing, and is
 //!   told at once that all replicas have that. Here it goes over the very connection.
-//! - *A `WAIT` before the write.* A caller that joins has sent its call already.
+//! - *A `WAIT` before the write.* A caller that joins has sent its call already. So a call must never
+//!   wait for room in the connection, or for the runtime's budget: `MOST_UNSENT` in `dial.rs`, and
+//!   `unconstrained` in `connection.rs`.
 //! - *Counting the replicas that are there.* While one is gone, the rest would be enough. The number
 //!   is the user's.
 

@@ -420,7 +420,9 @@ impl Connection {
                 None => answer.await.map(|value| (value, Ok(()))),
                 Some(wanted) => {
                     let within = deadline.saturating_duration_since(Instant::now());
-                    // Polled in this order, so the call has left first.
+                    // Polled in this order, so the call has left first: there is room for it, and the
+                    // runtime's budget for one poll does not hold it back.
+                    let answer = tokio::task::unconstrained(answer);
                     let sent = &self.acknowledgements;
                     let (answer, acknowledged) = join(
                         answer,

@@ -60,6 +60,10 @@ pub(crate) trait Connector: Send + Sync + fmt::Debug + 'static {
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "fuchsia"))]
 const USER_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// So many commands may be on their way to the socket, so that none waits for its turn to be sent:
+/// `acknowledge.rs` relies on it. Nothing is set aside for them.
+const MOST_UNSENT: usize = 1 << 16;
+
 /// An idle connection is probed so often, so that firewalls do not forget it.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -173,7 +177,8 @@ impl Connector for Dialer {
             // Deadlines are ours: the crate's would not say what was late.
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(None)
-                .set_response_timeout(None);
+                .set_response_timeout(None)
+                .set_pipeline_buffer_size(MOST_UNSENT);
             let stream = this.dial(&to).await?;
             let (commands, driver) =
                 MultiplexedConnection::new_with_config(&this.login, stream, config).await?;

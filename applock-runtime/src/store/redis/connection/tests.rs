@@ -1,10 +1,11 @@
 //! The connection against a server that is written here, over real sockets.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use futures_util::future::join_all;
 use redis::IntoConnectionInfo as _;
 
 use super::super::dial::Dialer;
@@ -172,4 +173,73 @@ async fn an_old_connection_that_is_heard_of_late_neither_ends_nor_excuses_the_ne
         connection.timed_out(2, &error(), About::default());
     }
     assert_eq!(live(&connection), None);
+}
+
+/// A server that notes the name of each command, in the order in which they come.
+fn noting_server() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&noted);
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, notes) = (client.unwrap(), Arc::clone(&notes));
+            let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
+            // `*1`, and for each part its length and itself.
+            while let Some(Ok(count)) = lines.next() {
+                let parts = 2 * count[1..].parse::<usize>().unwrap();
+                let words: Vec<String> = lines.by_ref().take(parts).map(Result::unwrap).collect();
+                notes.lock().unwrap().push(words[1].clone());
+                let answer: &[u8] = if words[1] == "WAIT" {
+                    b":1\r\n"
+                } else {
+                    b"+OK\r\n"
+                };
+                if client.write_all(answer).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    (url, noted)
+}
+
+/// A `WAIT` covers what was sent before it: none of the calls that rely on it may leave later,
+/// however many leave at the same moment.
+#[tokio::test]
+async fn of_many_calls_of_one_moment_none_leaves_behind_its_wait() {
+    let (url, noted) = noting_server();
+    let replicas = Replicas {
+        count: 1,
+        timeout: Replicas::TIMEOUT,
+    };
+    let dialer = Dialer::new(&url.into_connection_info().unwrap(), None);
+    let connection = Arc::new(Connection::new(
+        Arc::new(dialer.with_replicas(Some(replicas))),
+        Address::Given,
+        "redis://test".into(),
+        Lifetime::Program,
+    ));
+    connection.open(SOON).await.unwrap();
+    let ping = redis::cmd("PING");
+    for count in [2, 60, 200, 1_000] {
+        noted.lock().unwrap().clear();
+        let send = |_| connection.send_acknowledged(&ping, false, About::default(), SOON);
+        for sent in join_all((0..count).map(send)).await {
+            let (_, acknowledged) = sent.map_err(|failed| failed.error).unwrap();
+            acknowledged.unwrap();
+        }
+        let order = noted.lock().unwrap().clone();
+        let calls = order.iter().filter(|name| *name == "PING").count();
+        assert_eq!(calls, count);
+        let behind = order
+            .iter()
+            .rev()
+            .take_while(|name| *name == "PING")
+            .count();
+        assert_eq!(
+            behind, 0,
+            "of {count} calls so many left behind the last WAIT"
+        );
+    }
 }
