@@ -216,6 +216,24 @@ fn a_server_that_can_not_wait_for_replicas_is_told_before_anything_is_written() 
     assert_eq!(server.run::<i64>("DBSIZE"), 0);
 }
 
+/// The one address that a hosted cluster has may lead to any node.
+#[test]
+fn a_url_that_names_a_replica_of_a_cluster_leads_to_the_masters() {
+    let cluster = Cluster::start();
+    let url = format!("{}?replicas=1", cluster.url_of([4]));
+    let locker = AppLocker::connect_blocking(url).expect("a replica tells the map");
+    drop(take(&locker.lock(APP)));
+    // And where one server is meant, the replica is told for what it is.
+    let servers = Servers::start(1);
+    let url = format!(
+        "redis://127.0.0.1:{}?replicas=1",
+        servers.replicas[0].port()
+    );
+    let error = AppLocker::builder().store(url).build().unwrap();
+    let error = error.lock(APP).try_acquire_blocking().unwrap_err();
+    assert_unavailable(&error, &["read-only replica"]);
+}
+
 #[test]
 fn a_master_that_is_made_a_replica_while_it_waits_has_granted_nothing() {
     let servers = Servers::start(1);

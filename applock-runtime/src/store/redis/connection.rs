@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, join, select};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub};
-use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -306,7 +306,14 @@ impl Connection {
         if self.replicas().is_some() {
             let mut none = redis::cmd("WAIT");
             none.arg(0).arg(1);
-            none.query_async::<Value>(&mut connection.commands).await?;
+            let said = none.query_async::<Value>(&mut connection.commands).await;
+            // A replica waits for none: it may be asked for a cluster's map, and says itself that it
+            // takes no writes.
+            said.map(drop)
+                .or_else(|error| match is_of_a_replica(&error) {
+                    true => Ok(()),
+                    false => Err(error),
+                })?;
         }
         Ok((connection, is_single))
     }
@@ -657,6 +664,14 @@ async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> RedisResu
         Some(answer) => answer.extract_error(),
         None => Ok(Value::Nil),
     }
+}
+
+/// Whether a server has refused `WAIT` for being a replica.
+fn is_of_a_replica(error: &RedisError) -> bool {
+    error.code() == Some("ERR")
+        && error
+            .detail()
+            .is_some_and(|said| said.contains("cannot be used with replica"))
 }
 
 /// Whether an answer to `HELLO` says so: names and values, in RESP2 one after the other.
