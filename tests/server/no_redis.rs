@@ -137,6 +137,28 @@ fn what_is_no_redis_is_told_at_once_and_in_one_line() {
     }
 }
 
+/// What a Redis without a password says to a client from another machine, and hangs up.
+#[test]
+fn a_redis_in_protected_mode_is_told_at_once_with_or_without_a_login() {
+    let said = b"-DENIED Redis is running in protected mode because protected mode is enabled and no \
+                 password is set for the default user. In this mode connections are only accepted from \
+                 the loopback interface.\r\n";
+    let address = Other::Greets(said).start();
+    for login in ["", ":hunter2@", "user:hunter2@"] {
+        for rest in ["", "?protocol=resp3", "/3"] {
+            let url = format!("redis://{login}{address}{rest}");
+            let locker = AppLocker::builder().store(&url).build().unwrap();
+            let lock = locker.lock("job").wait_forever();
+            let (tell, told) = mpsc::channel();
+            thread::spawn(move || tell.send(lock.acquire_blocking()));
+            let error = told.recv_timeout(SOON).expect("it is told").unwrap_err();
+            let shown = error.to_string();
+            assert!(matches!(error, Error::Misconfigured(_)), "{shown}");
+            assert!(shown.contains("protected-mode no"), "{shown}");
+        }
+    }
+}
+
 /// It may as well be a Redis that is just ending, or hangs: only a person can tell.
 #[test]
 fn what_says_nothing_is_told_in_one_line() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::lease::{KEPT, LIMIT};
 use crate::support::redis::RedisServer;
-use crate::support::refusal::{assert_unavailable, runs};
+use crate::support::refusal::{PASSWORD, assert_unavailable, runs};
 use crate::support::wait;
 use applock::AppLocker;
 use redis::Connection;
@@ -41,4 +41,24 @@ fn new_clients_learn_of_it_and_holders_keep_their_locks() {
         AppLocker::connect_blocking(server.url()).is_ok_and(|other| runs(&other))
     });
     held.release_blocking().unwrap();
+}
+
+/// The server says so before it has read the login: that is no wrong password, and may mend itself.
+#[test]
+fn a_client_with_a_password_learns_of_it_too() {
+    let server = RedisServer::with(&["--requirepass", PASSWORD]);
+    let mut place = server.connect().unwrap();
+    ask(&mut place, &["CONFIG", "SET", "maxclients", "1"]);
+    for rest in ["", "?protocol=resp3"] {
+        let url = format!("redis://:{PASSWORD}@127.0.0.1:{}{rest}", server.port());
+        for _ in 0..10 {
+            let error = AppLocker::connect_blocking(&*url).unwrap_err();
+            // Its words may be lost where it hangs up before they are read.
+            assert_unavailable(&error, &[]);
+        }
+        wait::until("its words are read", LIMIT, || {
+            let error = AppLocker::connect_blocking(&*url).unwrap_err();
+            error.to_string().contains("maxclients")
+        });
+    }
 }

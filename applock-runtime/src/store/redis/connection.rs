@@ -46,7 +46,7 @@ use super::acknowledge::{Acknowledgements, Replicas};
 use super::address::Address;
 use super::dial::{Connector, Dialled, set_name};
 use super::error::{
-    Classified, ConnectionState, Hint, classify, is_final, is_unreadable, no_redis,
+    Classified, ConnectionState, Hint, classify, is_final, is_turned_away, is_unreadable, no_redis,
 };
 
 /// The longest that one dial may take, from the name's resolution to the login.
@@ -106,7 +106,10 @@ struct DialState {
     not_before: Option<Instant>,
     /// The server has said of itself that it is a single one: see [`Connection::is_single`].
     is_single: bool,
-    /// Something hangs up on the question: it is not asked again.
+    /// It is a cluster behind a proxy, whatever it says of itself.
+    is_cluster: bool,
+    /// Something hangs up on the question: it is not asked again. Where nothing else is answered
+    /// either, it was not the question's fault: the next dial asks anew.
     unasked: bool,
     /// The one connection of [`Lifetime::Connection`] has ended, or could not be made.
     is_spent: bool,
@@ -121,6 +124,8 @@ struct Live {
     epoch: u64,
     /// Commands in a row without an answer in time.
     timeouts: u32,
+    /// A command was answered.
+    is_proven: bool,
 }
 
 /// The lock that a command is about, for the log: of several, the first.
@@ -291,7 +296,7 @@ impl Connection {
     pub(super) fn note_cluster(&self) {
         let mut state = self.state();
         state.is_single = false;
-        state.unasked = true;
+        state.is_cluster = true;
     }
 
     /// How many replicas have to have what is written here.
@@ -339,14 +344,12 @@ impl Connection {
         };
         match join(asking, naming).await.0 {
             Ok(about) => Ok((connection, is_standalone(&about))),
-            Err(error)
-                if !is_final(&error) && (error.is_io_error() || error.is_connection_dropped()) =>
-            {
+            // What answers does not speak the protocol, or takes no client now.
+            Err(error) if is_final(&error) || is_turned_away(&error) => Err(error),
+            Err(error) if error.is_io_error() || error.is_connection_dropped() => {
                 self.state().unasked = true;
                 Ok((self.connector.connect(&self.address).await?, false))
             }
-            // What answers does not speak the protocol.
-            Err(error) if is_final(&error) => Err(error),
             // It does not know the command, or wants a password first.
             Err(_) => Ok((connection, false)),
         }
@@ -500,6 +503,7 @@ impl Connection {
             return;
         };
         live.timeouts = 0;
+        live.is_proven = true;
         if std::mem::take(&mut state.in_trouble) {
             drop(state);
             tracing::info!(store = %self.shown, "connected to Redis again");
@@ -526,6 +530,7 @@ impl Connection {
             let mut state = self.state();
             let dropped = state.live.take_if(|live| live.epoch == epoch);
             state.is_spent |= dropped.is_some() && self.lifetime == Lifetime::Connection;
+            state.unasked &= dropped.as_ref().is_none_or(|live| live.is_proven);
             // Logged once, until a command is answered again: a server that loads its data
             // may be dialled a hundred times.
             dropped.is_some() && !std::mem::replace(&mut state.in_trouble, true)
@@ -603,7 +608,7 @@ impl Connection {
             state.dialling = false;
             let outcome = match dialled {
                 Ok((connection, is_single)) => {
-                    state.is_single = is_single && !state.unasked;
+                    state.is_single = is_single && !state.is_cluster;
                     state.epoch += 1;
                     state.failures = 0;
                     state.not_before = None;
@@ -611,12 +616,14 @@ impl Connection {
                         connection,
                         epoch: state.epoch,
                         timeouts: 0,
+                        is_proven: false,
                     };
                     state.live = Some(live.clone());
                     Ok(live)
                 }
                 Err(error) => {
                     state.is_spent |= self.lifetime == Lifetime::Connection;
+                    state.unasked = false;
                     let pause = growing(FIRST_PAUSE, LONGEST_PAUSE, state.failures);
                     state.failures = state.failures.saturating_add(1);
                     state.not_before = Some(Instant::now() + pause);

@@ -27,7 +27,7 @@ use crate::store::{Identity, StoreErrorKind, StoreFuture};
 
 use super::acknowledge::Replicas;
 use super::address::Address;
-use super::error::Refused;
+use super::error::{Refused, too_many_clients};
 #[cfg(feature = "tls")]
 use super::tls::{Session, Tls};
 
@@ -356,7 +356,6 @@ impl Watched {
     /// No answer at all, and the end.
     fn hung_up(&self) -> io::Error {
         #[cfg(feature = "tls")]
-        #[cfg(feature = "tls")]
         let is_encrypted = match &self.session {
             Some(session) => {
                 if let Some(refused) = session.hung_up() {
@@ -401,8 +400,9 @@ impl AsyncRead for Watched {
                 return Poll::Ready(Err(self.hung_up()));
             }
             let sent = self.sent.take().unwrap_or_default();
-            if let Some(like) = looks_like(answer, &sent) {
-                return Poll::Ready(Err(no_redis(like).into()));
+            let is_strange = || looks_like(answer, &sent).map(no_redis);
+            if let Some(refused) = turned_away(answer).or_else(is_strange) {
+                return Poll::Ready(Err(refused.into()));
             }
         }
         Poll::Ready(Ok(()))
@@ -447,6 +447,24 @@ impl AsyncWrite for Watched {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.bytes).poll_shutdown(context)
     }
+}
+
+/// What Redis says to a client that it does not take, unasked, before it hangs up.
+///
+/// Danger: the crate takes it for the answer to the login, and every error of that for a wrong
+/// password.
+fn turned_away(answer: &[u8]) -> Option<Refused> {
+    if answer.starts_with(b"-ERR max number of clients") {
+        return Some(too_many_clients());
+    }
+    if answer.starts_with(b"-DENIED Redis is running in protected mode") {
+        return Some(Refused::misconfigured(
+            "this Redis is in protected mode, and takes connections from its own machine only"
+                .into(),
+            "give it a password (requirepass) and write that into the URL, or set protected-mode no",
+        ));
+    }
+    None
 }
 
 /// What a first answer is that Redis does not give. `None`: it may be one of Redis's.

@@ -197,12 +197,10 @@ pub(super) fn classify(error: RedisError) -> Classified {
             "see whether the server and the network are up, and whether it is a Redis",
             Redial,
         ),
-        _ if text.contains("max number of clients") => (
-            NotDone,
-            "Redis has as many clients as maxclients allows".into(),
-            "raise maxclients, or close connections",
-            Redial,
-        ),
+        _ if text.contains("max number of clients") => {
+            let Refused { kind, what, remedy } = too_many_clients();
+            (kind, what, remedy, Redial)
+        }
         _ if error.kind() == ErrorKind::InvalidClientConfig => (
             Misconfigured,
             format!("the client can't be set up so ({text})"),
@@ -345,6 +343,21 @@ fn io_error(error: &RedisError) -> Option<&std::io::Error> {
         let shared = source.downcast_ref::<Shared>()?;
         shared.downcast_ref()
     })
+}
+
+/// A server that has as many clients as it may have. It may take one later.
+pub(super) fn too_many_clients() -> Refused {
+    Refused {
+        kind: StoreErrorKind::NotDone,
+        what: "Redis has as many clients as maxclients allows".to_owned(),
+        remedy: "raise maxclients, or close connections",
+    }
+}
+
+/// Whether the server has turned the client away, or its first answer was none of Redis's: what was
+/// asked had no part in that.
+pub(super) fn is_turned_away(error: &RedisError) -> bool {
+    Refused::of(error).is_some_and(|refused| refused.kind != StoreErrorKind::Unknown)
 }
 
 /// Whether an error is certain to come again: what answers is no Redis that we can use.

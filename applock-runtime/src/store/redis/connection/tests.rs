@@ -175,6 +175,51 @@ async fn an_old_connection_that_is_heard_of_late_neither_ends_nor_excuses_the_ne
     assert_eq!(live(&connection), None);
 }
 
+/// A load balancer whose server is not up yet takes connections, and hangs up. That is not the
+/// question's fault: once the server is there, several locks share a call again.
+#[tokio::test]
+async fn what_hangs_up_on_everything_is_asked_again_what_it_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let is_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let serves = Arc::clone(&is_up);
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, serves) = (client.unwrap(), Arc::clone(&serves));
+            thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(count @ 1..) = client.read(&mut bytes) {
+                    if !serves.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let sent = String::from_utf8_lossy(&bytes[..count]).into_owned();
+                    for command in sent.split('*').skip(1) {
+                        let answer = match command.contains("HELLO") {
+                            true => "*2\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n",
+                            false => "+OK\r\n",
+                        };
+                        if client.write_all(answer.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let connection = connection_to(url);
+    let ping = redis::cmd("PING");
+    let about = About::default();
+    for _ in 0..3 {
+        assert!(connection.send(&ping, false, about, SOON).await.is_err());
+    }
+    is_up.store(true, Ordering::SeqCst);
+    let deadline = Instant::now() + SOON;
+    while connection.send(&ping, false, about, SOON).await.is_err() {
+        assert!(Instant::now() < deadline, "it is up");
+    }
+    assert!(connection.is_single(), "it was not asked again");
+}
+
 /// A server that notes the name of each command, in the order in which they come.
 fn noting_server() -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
