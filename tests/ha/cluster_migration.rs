@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use applock::{AppLocker, LockGuard};
+use futures_util::future::join_all;
+
 use crate::after::{FIRST_ANSWER, KEPT, NEXT, assert_excludes, assert_soon, first_yes};
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::lease::LIMIT;
@@ -131,6 +134,37 @@ fn a_move_that_does_not_end_is_told_with_its_slot_and_costs_no_holder_its_lock()
     migration.finish();
     first_yes(&guard);
     assert_excludes(&other, &app);
+}
+
+/// They share their calls, of which a node that has a part of the keys takes none.
+#[tokio::test]
+async fn of_several_locks_in_a_slot_whose_move_was_broken_off_each_has_its_heartbeat() {
+    let cluster = Cluster::start();
+    let slot = cluster.slot("{eu}");
+    let from = (0..3).find(|at| cluster.slots_of(*at).contains(&usize::from(slot)));
+    let from = from.expect("every slot has a master");
+    let to = (from + 1) % 3;
+    let holder = AppLocker::connect(cluster.url()).await.unwrap();
+    let keys: Vec<String> = (0..8).map(|number| format!("job-{number}{{eu}}")).collect();
+    let take = |key: &String| {
+        let lock = holder.lock("job").key(key.clone()).ttl(KEPT);
+        async move { lock.acquire().await.expect("it is free") }
+    };
+    let guards = join_all(keys.iter().map(take)).await;
+    let migration = cluster.migrate(slot, from, to);
+    for key in &keys[..4] {
+        migration.move_keys(&[key.clone(), format!("fence:{key}")]);
+    }
+    for _ in 0..3 {
+        for verified in join_all(guards.iter().map(LockGuard::verify)).await {
+            assert!(verified.expect("an answer"));
+        }
+    }
+    migration.move_all();
+    migration.finish();
+    for released in join_all(guards.into_iter().map(LockGuard::release)).await {
+        released.expect("it was held");
+    }
 }
 
 #[test]

@@ -65,6 +65,19 @@ pub(super) enum ConnectionState {
 pub(super) const CROSS_SLOT: &str =
     "this Redis is a node of a cluster, and the keys of one call are in several of its slots";
 
+/// What is said of a call for several locks of a slot that moves: nothing of it was done.
+pub(super) const SOME_MOVED: &str =
+    "of the locks of one call some are on their way to another node of the cluster";
+
+/// The error of such a call.
+pub(super) fn some_moved() -> StoreError {
+    StoreError::new(
+        StoreErrorKind::NotDone,
+        SOME_MOVED,
+        "wait for the resharding to end",
+    )
+}
+
 /// Sorts an error by what may be concluded from it.
 ///
 /// An error that the server answers with means 'not done': our scripts do what can fail before

@@ -28,6 +28,7 @@ use crate::store::{
 
 use super::address::Address;
 use super::connection::About;
+use super::error::Hint;
 use super::node::Node;
 use super::script::ScriptCall;
 use super::topology::{Slot, Turn, late};
@@ -240,6 +241,19 @@ impl RedisStore {
         call: impl Fn(&Node) -> ScriptCall,
         within: Duration,
     ) -> StoreResult<Answered> {
+        self.step_for(slot, 1, about, call, within).await
+    }
+
+    /// The same for so many locks. Of several that are on their way to another node it does not wait
+    /// until all have arrived: the error is [`error::SOME_MOVED`].
+    async fn step_for(
+        &self,
+        slot: Slot,
+        locks: usize,
+        about: About<'_>,
+        call: impl Fn(&Node) -> ScriptCall,
+        within: Duration,
+    ) -> StoreResult<Answered> {
         let deadline = Instant::now() + within;
         let mut sent_to = None;
         let mut hops = 0;
@@ -268,6 +282,9 @@ impl RedisStore {
                 }
                 Err(failed) => failed,
             };
+            if locks > 1 && failed.hint == Hint::Migrating {
+                return Err(error::some_moved());
+            }
             let pause = match Arc::clone(&self.topology).turn(slot, &node, &failed, tries) {
                 Turn::Tell => return Err(naming(&node, failed.into())),
                 Turn::Again(pause) => pause,
@@ -346,13 +363,15 @@ impl RedisStore {
     /// Carries one call out. Where the server has refused it as a whole, before it did anything of
     /// it, its locks one by one: for the key that the user may not touch the other locks must not
     /// suffer, and behind a proxy there may be a cluster, which takes no call for keys of several
-    /// slots.
+    /// slots. While a slot moves, a node takes no call for locks of which some are here and some there,
+    /// and a move that was broken off stays so: then heartbeats must not fail that would be answered.
     async fn call_or_one_by_one<Q: Request>(
         &self,
         slot: Slot,
         some: &[&Q],
         within: Duration,
     ) -> Vec<StoreResult<Q::Answer>> {
+        let begun = Instant::now();
         let outcome = self.call(slot, some, within).await;
         // A lock that was refused in an answer may have been released all the same.
         let crosses = outcome
@@ -361,9 +380,16 @@ impl RedisStore {
         let is_denied = outcome
             .as_ref()
             .is_err_and(|error| error.kind == StoreErrorKind::Denied);
-        if some.len() < 2 || !(crosses || is_denied) {
+        let moves = outcome
+            .as_ref()
+            .is_err_and(|error| &*error.what == error::SOME_MOVED);
+        if some.len() < 2 || !(crosses || is_denied || moves) {
             return to_each(some.len(), outcome);
         }
+        let within = match moves {
+            true => within.saturating_sub(begun.elapsed()),
+            false => within,
+        };
         if crosses && let Some(node) = self.topology.known(slot) {
             node.connection.note_cluster();
         }
@@ -384,7 +410,7 @@ impl RedisStore {
             .first()
             .map_or_else(About::default, |first| first.about());
         let call = |node: &Node| Q::call(some, node);
-        let answered = self.step(slot, about, call, within).await?;
+        let answered = self.step_for(slot, some.len(), about, call, within).await?;
         Ok(Q::answers(some, answered))
     }
 
