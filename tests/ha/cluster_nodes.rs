@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::after::{KEPT, assert_excludes, first_yes};
 use crate::support::cluster::{Cluster, Layout, SOON};
 use crate::support::lease::{assert_lost, last_yes_and_first_no};
+use crate::support::ports::ReservedPort;
 use crate::support::proxy::{Call, FaultProxy};
 use crate::support::redis::RedisServer;
 use crate::support::refusal::{assert_denied, assert_unavailable};
@@ -235,4 +236,39 @@ fn a_shard_that_is_down_for_good_is_told_with_the_setting_that_spares_the_others
         locker.lock(&*other).acquire_blocking().is_ok()
     });
     refused(&gone, &[]);
+}
+
+/// Behind a network that translates addresses, or in a container.
+#[test]
+fn an_address_that_a_node_announces_and_that_leads_nowhere_is_named() {
+    let cluster = Cluster::start();
+    let nowhere = ReservedPort::new();
+    for node in &cluster.nodes {
+        let () = node.run(&format!(
+            "CONFIG SET cluster-announce-port {}",
+            nowhere.number()
+        ));
+    }
+    let announced = format!("127.0.0.1:{}", nowhere.number());
+    wait::until("all know that address", SOON, || {
+        cluster.nodes.iter().all(|node| {
+            let about: String = node.run("CLUSTER NODES");
+            about.matches(&announced).count() == 6
+        })
+    });
+    let locker = AppLocker::builder().store(cluster.url()).build().unwrap();
+    let error = locker.lock("job").try_acquire_blocking().unwrap_err();
+    assert_unavailable(&error, &[&announced, "cluster-announce-ip"]);
+    let error = AppLocker::connect_blocking(cluster.url()).unwrap_err();
+    assert_unavailable(&error, &[&announced, "cluster-announce-ip"]);
+}
+
+#[test]
+fn nodes_that_are_to_be_known_by_names_and_have_none_are_told() {
+    let cluster = Cluster::start();
+    for node in &cluster.nodes {
+        let () = node.run("CONFIG SET cluster-preferred-endpoint-type hostname");
+    }
+    let error = AppLocker::connect_blocking(cluster.url()).unwrap_err();
+    assert_unavailable(&error, &["cluster-announce-hostname"]);
 }

@@ -3,6 +3,7 @@
 //! names, and an error says what is wrong.
 
 use crate::after::{KEPT, answers_soon_after, assert_excludes, first_yes};
+use crate::support::ports::ReservedPort;
 use crate::support::queue::subscriptions;
 use crate::support::redis::RedisServer;
 use crate::support::refusal::{
@@ -138,13 +139,18 @@ fn sentinels_have_a_password_of_their_own_and_servers_theirs() {
     let guard = take(&impatient(with(&login, &query)).lock(APP).ttl(KEPT));
     assert!(is_taken(&set.servers[0], KEY));
     assert_verified(&guard);
-    for (login, query) in [
-        (&*login, ""),
-        (&*login, "?sentinel_password=wrong"),
-        ("", &*query),
-        (":wrong@", &*query),
+    for (login, query, is_theirs) in [
+        (&*login, "", true),
+        (&*login, "?sentinel_password=wrong", true),
+        ("", &*query, false),
+        (":wrong@", &*query, false),
     ] {
         let error = refused_connection(&with(login, query));
+        // Whose login it is, and how that is written.
+        let says = error.to_string();
+        assert_eq!(says.contains("sentinel_password="), is_theirs, "{says}");
+        let servers = set.servers[0].port().to_string();
+        assert_eq!(says.contains(&servers), !is_theirs, "{says}");
         assert!(
             matches!(error, Error::Denied(_)),
             "{login} {query}: {error}"
@@ -152,6 +158,17 @@ fn sentinels_have_a_password_of_their_own_and_servers_theirs() {
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains(theirs), "{shown}");
     }
+}
+
+#[test]
+fn an_address_that_sentinels_name_and_that_leads_nowhere_is_told() {
+    let nowhere = ReservedPort::new();
+    let announced = format!("127.0.0.1 {}", nowhere.number());
+    let sentinel = RedisServer::sentinel(&format!("sentinel monitor {NAME} {announced} 2"));
+    let url = format!("redis+sentinel://127.0.0.1:{}/{NAME}", sentinel.port());
+    let error = refused_connection(&url);
+    let announced = announced.replace(' ', ":");
+    assert_unavailable(&error, &[&announced, "replica-announce-ip"]);
 }
 
 #[test]

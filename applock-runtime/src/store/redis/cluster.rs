@@ -51,7 +51,7 @@ use super::error::{CLUSTER_DOWN_REMEDY, Hint};
 use super::flight::Flight;
 use super::node::Node;
 use super::reply;
-use super::slots::{Range, SLOTS, ranges, slot};
+use super::slots::{Range, SLOTS, is_nameless, ranges, slot};
 use super::topology::{Slot, Topology, Turn, late};
 
 /// The longest that a node may take to tell its map.
@@ -559,6 +559,11 @@ async fn ask(address: &Address, connection: &Arc<Connection>) -> StoreResult<Tol
             ranges,
             epoch: epoch.unwrap_or(0),
         }),
+        None if is_nameless(&slots) => Err(StoreError::new(
+            StoreErrorKind::NotDone,
+            format!("the nodes that {address} knows are to be known by their names, and have none"),
+            "set cluster-announce-hostname on each, or leave out cluster-preferred-endpoint-type",
+        )),
         None => Err(StoreError::new(
             StoreErrorKind::NotDone,
             format!("the node {address} knows of no slot that a node has"),

@@ -195,7 +195,7 @@ pub(super) fn classify(error: RedisError) -> Classified {
         _ if is_refusal => (
             NotDone,
             "nothing answers there (connection refused)".into(),
-            "start Redis, or put its address into the URL",
+            START_IT,
             Redial,
         ),
         _ if error.is_timeout() => (
@@ -207,7 +207,7 @@ pub(super) fn classify(error: RedisError) -> Classified {
         _ if error.is_io_error() || error.is_connection_dropped() => (
             Unknown,
             format!("the connection failed ({text})"),
-            "see whether the server and the network are up, and whether it is a Redis",
+            SEE_WHETHER_UP,
             Redial,
         ),
         _ if text.contains("max number of clients") => {
@@ -281,6 +281,47 @@ pub(super) fn not_done(error: StoreError, hint: &Hint, slot: u16) -> StoreError 
         ..StoreError::new(StoreErrorKind::NotDone, what, remedy)
     }
 }
+
+/// Names the server in an error, where the user has not: what befalls a node of a cluster, or the
+/// master of sentinels, is its own, and often it is the address that is wrong.
+pub(super) fn naming(address: &Address, error: StoreError) -> StoreError {
+    let Address::Named(..) = address else {
+        return error;
+    };
+    let remedy = match error.remedy {
+        START_IT | SEE_WHETHER_UP => ANNOUNCED,
+        _ if error.is_late() => ANNOUNCED,
+        OTHER_NAME => {
+            "have it announce a name that is in the certificate (cluster-announce-hostname and \
+             cluster-preferred-endpoint-type hostname; for sentinels announce-hostnames and \
+             resolve-hostnames)"
+        }
+        NO_TLS => "have the nodes announce the port where they speak TLS: tls-cluster yes",
+        other => other,
+    };
+    let what = format!("{} (at {address})", error.what);
+    let named = StoreError::new(error.kind, what, remedy);
+    StoreError {
+        what: named.what,
+        remedy,
+        ..error
+    }
+}
+
+/// What to do where nothing answers: at the address that the URL names, and at one that was announced.
+const START_IT: &str = "start Redis, or put its address into the URL";
+const SEE_WHETHER_UP: &str =
+    "see whether the server and the network are up, and whether it is a Redis";
+const ANNOUNCED: &str = "see whether it is up, and can be reached from here at that address, which it \
+                         announces (cluster-announce-ip, replica-announce-ip)";
+
+/// What to do about a certificate that is for another name.
+pub(super) const OTHER_NAME: &str = "write one of the certificate's names as the host in the URL, or \
+                                     issue the certificate for this one";
+
+/// What to do where TLS is not spoken.
+pub(super) const NO_TLS: &str =
+    "write redis:// in place of rediss://, or the port where the server speaks TLS";
 
 /// What to do about a cluster that is down.
 pub(super) const CLUSTER_DOWN_REMEDY: &str = "see CLUSTER INFO; a slot that no node serves takes all others \
@@ -463,7 +504,7 @@ fn no_password() -> (StoreErrorKind, String, &'static str, ConnectionState) {
     (
         StoreErrorKind::Denied,
         "Redis asks for a password, and the URL has none".into(),
-        "write it into the URL: redis://user:password@host:6379",
+        ADD_LOGIN,
         ConnectionState::Redial,
     )
 }
@@ -473,9 +514,18 @@ fn wrong_password() -> (StoreErrorKind, String, &'static str, ConnectionState) {
     (
         StoreErrorKind::Denied,
         "Redis refused the user name or password".into(),
-        "put the right ones into the URL: redis://user:password@host:6379",
+        CORRECT_LOGIN,
         ConnectionState::Redial,
     )
+}
+
+/// What to do about a login.
+const ADD_LOGIN: &str = "write it into the URL: redis://user:password@host:6379";
+const CORRECT_LOGIN: &str = "put the right ones into the URL: redis://user:password@host:6379";
+
+/// Whether a refusal is one of the user name and password, and not of a right.
+pub(super) fn is_about_login(error: &StoreError) -> bool {
+    matches!(error.remedy, ADD_LOGIN | CORRECT_LOGIN)
 }
 
 /// A right that is missing says nothing of the connection. The server's own text names the

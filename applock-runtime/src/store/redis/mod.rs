@@ -196,7 +196,8 @@ impl Store for RedisStore {
                 None => Arc::clone(&self.topology).find(0, within).await?,
             };
             let left = within.saturating_sub(begun.elapsed());
-            node.connection.open(left).await?;
+            let named = |failed| error::naming(&node.address, failed);
+            node.connection.open(left).await.map_err(named)?;
             // A login without a password succeeds on a server that asks for one: a command
             // shows it.
             let ping = redis::cmd("PING");
@@ -205,7 +206,7 @@ impl Store for RedisStore {
                 Ok(_) => Ok(()),
                 // The user lacks the right to PING: the server has answered, and that is enough.
                 Err(failed) if is_about_ping(&failed.error) => Ok(()),
-                Err(failed) => Err(failed.error),
+                Err(failed) => Err(named(failed.error)),
             }
         })
     }

@@ -45,7 +45,7 @@ use crate::store::{
 use super::address::Address;
 use super::connection::{About, Connection, Failed, Lifetime};
 use super::dial::Connector;
-use super::error::Hint;
+use super::error::{Hint, is_about_login, naming};
 use super::flight::Flight;
 use super::node::Node;
 use super::reply;
@@ -75,6 +75,10 @@ const PING: Duration = Duration::from_secs(2);
 
 /// For so long an older master is not believed, whichever sentinel names it.
 const OLDER_FOR_GOOD: Duration = Duration::from_secs(60);
+
+/// For so long a sentinel that the URL does not name is asked, though it does not answer and none
+/// tells of it.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// No set has so many: what tells of more is no sentinel.
 const MOST_SENTINELS: usize = 64;
@@ -107,6 +111,16 @@ pub(super) struct Sentinels {
     state: Mutex<State>,
 }
 
+/// Of several words the one that counts: that of the highest epoch. Of equal ones the word of more,
+/// and then that of the master that serves: where one sentinel names it by its host and another by its
+/// IP address, it must not change with each question.
+fn that_counts<'a>(words: &'a [Named], serves: Option<&Address>) -> Option<&'a Named> {
+    let votes = |named: &Named| words.iter().filter(|other| *other == named).count();
+    words
+        .iter()
+        .max_by_key(|named| (named.epoch, votes(named), serves == Some(&named.master)))
+}
+
 /// What is known, under one mutex that is never held across an `await`.
 #[derive(Default)]
 struct State {
@@ -132,6 +146,8 @@ struct Peer {
     connection: Arc<Connection>,
     /// A task is subscribed there, or tries to.
     is_heard: AtomicBool,
+    /// When it has answered last, or another one has told of it.
+    known: Mutex<Instant>,
 }
 
 /// A sentinel's word.
@@ -196,19 +212,33 @@ impl Sentinels {
             address: address.clone(),
             connection: Arc::new(connection),
             is_heard: AtomicBool::new(false),
+            known: Mutex::new(Instant::now()),
         })
     }
 
-    /// Notes sentinels that another one has told of.
-    fn learn(self: &Arc<Self>, told: Vec<Address>) {
+    /// Notes sentinels that another one has told of, which has answered, and forgets those that none
+    /// tells of any more: one that has moved to another address would be waited for with each
+    /// question, and in the end there would be no room for new ones.
+    fn learn(&self, told: &[Address]) {
         let mut state = self.state();
         for address in told {
-            let is_known = state.peers.iter().any(|peer| peer.address == address);
-            if !is_known && state.peers.len() < MOST_SENTINELS {
-                let peer = self.peer(&address);
-                state.peers.push(peer);
+            match state.peers.iter().find(|peer| peer.address == *address) {
+                Some(peer) => peer.note(),
+                None if state.peers.len() < MOST_SENTINELS => state.peers.push(self.peer(address)),
+                None => (),
             }
         }
+        let given = &self.given;
+        state
+            .peers
+            .retain(|peer| given.contains(&peer.address) || peer.is_known());
+    }
+
+    fn knows(&self, peer: &Arc<Peer>) -> bool {
+        self.state()
+            .peers
+            .iter()
+            .any(|known| Arc::ptr_eq(known, peer))
     }
 
     /// Asks all sentinels, and gives the word that counts.
@@ -237,10 +267,13 @@ impl Sentinels {
             }
         }
         drop(answers);
-        self.learn(told);
-        // Of equal epochs, the word of more.
-        let votes = |named: &Named| words.iter().filter(|other| *other == named).count();
-        let Some(named) = words.iter().max_by_key(|named| (named.epoch, votes(named))) else {
+        self.learn(&told);
+        let serves = self
+            .state()
+            .master
+            .as_ref()
+            .map(|master| master.address.clone());
+        let Some(named) = that_counts(&words, serves.as_ref()) else {
             return Err(match refused {
                 Some(refused) => refused,
                 None if strangers > 0 => StoreError::new(
@@ -309,8 +342,9 @@ impl Sentinels {
             Arc::clone(&self.shown),
             Lifetime::Connection,
         );
-        node.connection.open(DIAL).await?;
-        is_master(&node).await?;
+        let named = |failed| naming(&node.address, failed);
+        node.connection.open(DIAL).await.map_err(named)?;
+        is_master(&node).await.map_err(named)?;
         let mut state = self.state();
         // Also if a search has retired the one before and then come to nothing.
         let is_another = std::mem::replace(&mut state.has_served, true);
@@ -379,7 +413,7 @@ impl Sentinels {
     async fn listen(self: Arc<Self>, peer: Arc<Peer>, engine: Notifications) {
         let _heard = Heard(&peer);
         let mut failures: u32 = 0;
-        while !engine.is_closed() {
+        while !engine.is_closed() && self.knows(&peer) {
             if self.hear(&peer, &engine).await.is_ok() {
                 failures = 0;
                 self.look_again();
@@ -443,7 +477,7 @@ impl Sentinels {
                 continue;
             };
             if let Ok((Some(named), others)) = peer.ask(&self.name).await {
-                self.learn(others);
+                self.learn(&others);
                 if named.master != master.address {
                     self.look_again();
                 }
@@ -453,6 +487,49 @@ impl Sentinels {
 }
 
 impl Peer {
+    fn known(&self) -> MutexGuard<'_, Instant> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self) {
+        *self.known() = Instant::now();
+    }
+
+    fn is_known(&self) -> bool {
+        self.known().elapsed() < FORGOTTEN
+    }
+
+    /// The error of a question, in words about sentinels.
+    fn refused(&self, error: StoreError) -> StoreError {
+        match error.kind {
+            // What another server than a sentinel answers is no trouble that passes.
+            StoreErrorKind::Misconfigured => StoreError::new(
+                error.kind,
+                format!(
+                    "what answers at a sentinel's address, {}, is no sentinel ({})",
+                    self.address, error.what
+                ),
+                "name the sentinels (port 26379) in redis+sentinel://…, or write redis:// for one server",
+            ),
+            StoreErrorKind::Denied => {
+                let remedy = match is_about_login(&error) {
+                    true => {
+                        "sentinels have a login of their own: \
+                         ?sentinel_user=…&sentinel_password=… at the end of the URL"
+                    }
+                    false => error.remedy,
+                };
+                let what = format!("{} (the sentinel {})", error.what, self.address);
+                let named = StoreError::new(error.kind, what, remedy);
+                StoreError {
+                    source: error.source,
+                    ..named
+                }
+            }
+            _ => error,
+        }
+    }
+
     /// Whom it names as the master, and which other sentinels it knows. `None`: it knows no master
     /// of that name.
     async fn ask(&self, name: &str) -> StoreResult<(Option<Named>, Vec<Address>)> {
@@ -466,7 +543,7 @@ impl Peer {
         let about = About::default();
         let send = |command| self.connection.send(command, false, about, ANSWER);
         let (address, master, others) = join3(send(&address), send(&master), send(&others)).await;
-        let address = address.map_err(|failed| no_sentinel(failed.error))?;
+        let address = address.map_err(|failed| self.refused(failed.error))?;
         // A user may lack the right to the others: then the majority decides, and those of the URL
         // are all.
         let epoch = master.ok().and_then(|about| {
@@ -484,27 +561,13 @@ impl Peer {
             },
             _ => None,
         };
+        self.note();
         let named = named.map(|master| Named {
             master,
             epoch: epoch.unwrap_or(0),
         });
         Ok((named, others))
     }
-}
-
-/// What another server than a sentinel answers is no trouble that passes.
-fn no_sentinel(error: StoreError) -> StoreError {
-    if error.kind != StoreErrorKind::Misconfigured {
-        return error;
-    }
-    StoreError::new(
-        StoreErrorKind::Misconfigured,
-        format!(
-            "what answers at a sentinel's address is no sentinel ({})",
-            error.what
-        ),
-        "name the sentinels (port 26379) in redis+sentinel://…, or write redis:// for one server",
-    )
 }
 
 fn address_of(host: Option<String>, port: Option<String>) -> Option<Address> {
@@ -550,10 +613,7 @@ async fn is_master(node: &Node) -> StoreResult<()> {
             node.retire();
             Err(StoreError::new(
                 StoreErrorKind::NotDone,
-                format!(
-                    "the master that the sentinels name ({}) is a read-only replica",
-                    node.address
-                ),
+                "the master that the sentinels name is a read-only replica",
                 "wait for the failover to end; after a FAILOVER by hand the sentinels have to be told \
                  (SENTINEL RESET)",
             ))
@@ -646,5 +706,85 @@ impl Topology for Sentinels {
             Arc::clone(&self.name),
             Arc::clone(&self.shown),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::aio::PubSub;
+
+    use super::super::dial::Dialled;
+    use super::*;
+
+    /// Dials nothing.
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl Connector for Nowhere {
+        fn connect(&self, _: &Address) -> StoreFuture<RedisResult<Dialled>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn subscribe(&self, _: &Address, _: Option<String>) -> StoreFuture<RedisResult<PubSub>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn address(port: u16) -> Address {
+        Address::Named("h".into(), port)
+    }
+
+    fn sentinels(given: &[u16]) -> Sentinels {
+        Sentinels::new(
+            Arc::new(Nowhere),
+            Arc::new(Nowhere),
+            given.iter().copied().map(address).collect(),
+            "mm".into(),
+            "redis+sentinel://h/mm".into(),
+        )
+    }
+
+    fn known(sentinels: &Sentinels) -> Vec<Address> {
+        let peers = sentinels.peers();
+        peers.iter().map(|peer| peer.address.clone()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sentinel_that_none_tells_of_any_more_is_forgotten_and_makes_room() {
+        let sentinels = sentinels(&[1]);
+        assert_eq!(known(&sentinels), [address(1)]);
+        // Each of many was started at another address than the one before.
+        for port in 2..500 {
+            sentinels.learn(&[address(port), address(1_000)]);
+            let known = known(&sentinels);
+            assert!(known.contains(&address(port)), "{port}: no room");
+            assert!(known.len() <= MOST_SENTINELS);
+            tokio::time::advance(FORGOTTEN / 10).await;
+        }
+        tokio::time::advance(FORGOTTEN).await;
+        sentinels.learn(&[address(1_000)]);
+        assert_eq!(known(&sentinels), [address(1), address(1_000)]);
+    }
+
+    #[test]
+    fn of_equal_words_that_of_the_master_that_serves_counts() {
+        let word = |port, epoch| Named {
+            master: address(port),
+            epoch,
+        };
+        let counts = |words: &[Named], serves: u16| {
+            let named = that_counts(words, Some(&address(serves))).unwrap();
+            named.master.clone()
+        };
+        let by_two_names = [word(1, 7), word(2, 7)];
+        for serves in [1, 2] {
+            assert_eq!(counts(&by_two_names, serves), address(serves));
+        }
+        let mut swapped = by_two_names.clone();
+        swapped.reverse();
+        assert_eq!(counts(&swapped, 1), address(1));
+        // More words, and a newer configuration, count before.
+        assert_eq!(counts(&[word(1, 7), word(2, 7), word(2, 7)], 1), address(2));
+        assert_eq!(counts(&[word(1, 7), word(1, 7), word(2, 8)], 1), address(2));
     }
 }

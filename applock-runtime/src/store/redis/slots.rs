@@ -78,6 +78,22 @@ pub(super) fn ranges(answer: &Value, asked: &Address) -> Option<Vec<Range>> {
     (!ranges.is_empty()).then_some(ranges)
 }
 
+/// Whether the answer leaves out where its nodes are, for they have no names, and are to be known
+/// by these.
+pub(super) fn is_nameless(answer: &Value) -> bool {
+    let is_nameless = |node: &Value| match node {
+        Value::Array(parts) => parts.first().and_then(reply::text).as_deref() == Some("?"),
+        _ => false,
+    };
+    let Value::Array(ranges) = answer else {
+        return false;
+    };
+    ranges.iter().any(|range| match range {
+        Value::Array(parts) => parts.iter().any(is_nameless),
+        _ => false,
+    })
+}
+
 /// Where a node is. An empty host, or none, is that of the node that was asked; a question mark
 /// means that it has no name to be reached by.
 fn address(node: &Value, asked: &Address) -> Option<Address> {
@@ -169,8 +185,10 @@ mod tests {
                 },
             ]
         );
+        assert!(is_nameless(&answer));
         for none in [Value::Array(Vec::new()), Value::Nil, bulk("x")] {
             assert_eq!(ranges(&none, &asked), None);
+            assert!(!is_nameless(&none));
         }
     }
 }

@@ -22,11 +22,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::key::Key;
 use crate::store::{
-    Acquire, Acquired, QueuePosition, Release, Released, Renew, StoreError, StoreErrorKind,
-    StoreResult,
+    Acquire, Acquired, QueuePosition, Release, Released, Renew, StoreErrorKind, StoreResult,
 };
 
-use super::address::Address;
 use super::connection::About;
 use super::error::Hint;
 use super::node::Node;
@@ -89,22 +87,6 @@ fn each<Q: Request>(
             .iter()
             .map(|_| Err(reply::unreadable(&other)))
             .collect(),
-    }
-}
-
-/// Passwords and rights are a node's own: which of several has refused is told with them.
-fn naming(node: &Node, error: StoreError) -> StoreError {
-    match (error.kind, &node.address) {
-        (StoreErrorKind::Denied, Address::Named(..)) => StoreError {
-            what: StoreError::new(
-                error.kind,
-                format!("{} (the node {})", error.what, node.address),
-                error.remedy,
-            )
-            .what,
-            ..error
-        },
-        _ => error,
     }
 }
 
@@ -286,7 +268,7 @@ impl RedisStore {
                 return Err(error::some_moved());
             }
             let pause = match Arc::clone(&self.topology).turn(slot, &node, &failed, tries) {
-                Turn::Tell => return Err(naming(&node, failed.into())),
+                Turn::Tell => return Err(error::naming(&node.address, failed.into())),
                 Turn::Again(pause) => pause,
                 Turn::At { node, asking } => {
                     sent_to = Some((node, asking));
@@ -300,7 +282,11 @@ impl RedisStore {
             };
             let error = error::not_done(failed.error, &failed.hint, slot);
             if !error.is_late() || cause.is_none() {
-                cause = Some(error);
+                cause = Some(match failed.hint {
+                    // It is not this node's, but that of the whole cluster.
+                    Hint::Migrating | Hint::Ask(_) | Hint::Moved(_) | Hint::ClusterDown => error,
+                    _ => error::naming(&node.address, error),
+                });
             }
             if deadline.saturating_duration_since(Instant::now()) <= pause {
                 break;

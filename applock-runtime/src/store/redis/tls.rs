@@ -44,7 +44,7 @@ use tokio_rustls::client::TlsStream;
 use crate::shown::shown;
 use crate::store::StoreErrorKind;
 
-use super::error::Refused;
+use super::error::{NO_TLS, OTHER_NAME, Refused};
 
 /// What to do where a server asks for a client certificate.
 const SHOW_ONE: &str = "name one in the URL: ?cert=/path/client.pem&key=/path/client.key";
@@ -412,10 +412,9 @@ impl Session {
         match error {
             InvalidCertificate(why) => self.bad_certificate(why),
             AlertReceived(alert) => self.alert(*alert),
-            InvalidMessage(rustls::InvalidMessage::InvalidContentType) => Refused::misconfigured(
-                "what answers there speaks no TLS".to_owned(),
-                "write redis:// in place of rediss://, or the port where the server speaks TLS",
-            ),
+            InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+                Refused::misconfigured("what answers there speaks no TLS".to_owned(), NO_TLS)
+            }
             PeerIncompatible(_) => nothing_in_common(),
             other => Refused {
                 kind: StoreErrorKind::Unknown,
@@ -430,8 +429,6 @@ impl Session {
         use CertificateError as E;
         const RENEW: &str =
             "renew the server's certificate; if it is in order, set this machine's clock";
-        const OTHER_NAME: &str = "write one of the certificate's names as the host in the URL, or \
-             issue the certificate for this one";
         const ANEW: &str = "issue the server's certificate anew";
         let what = match why {
             E::Expired => "the server's certificate has expired".to_owned(),
