@@ -1,6 +1,6 @@
 //! Promise: in a cluster a lock whose write has reached the replica is kept over every failover,
 //! and renewed at the new master at once; one whose write was lost is reported as lost at the
-//! switch; who waits, in whatever process, is served by the new master in its old order.
+//! switch, and one whose release was lost is free soon after it; who waits, in whatever process, is served by the new master in its old order.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +12,7 @@ use crate::support::cluster::{Cluster, SOON, Takes};
 use crate::support::lease::{LIMIT, assert_lost, last_yes_and_first_no};
 use crate::support::queue::length_of;
 use crate::support::redis::RedisServer;
-use crate::support::steps::{impatient, take};
+use crate::support::steps::{impatient, is_taken, take, until_free};
 use crate::support::wait;
 use applock::{AppLocker, LockGuard, Loss};
 
@@ -127,24 +127,39 @@ fn a_holder_whose_lease_is_shorter_than_the_failover_learns_of_its_loss_in_time(
 fn a_lock_that_a_failover_lost_is_reported_as_lost_at_the_switch_and_the_next_token_is_larger() {
     let mut cluster = Cluster::start();
     let locker = impatient(cluster.url());
-    let (app, other) = (cluster.app(0, 0), cluster.app(0, 1));
+    let app = cluster.app(0, 0);
     // Connects to the node while it can be connected to.
-    take(&locker.lock(&*other)).release_blocking().unwrap();
+    let other = locker.lock(cluster.app(0, 1));
+    take(&other).release_blocking().unwrap();
     cluster.nodes[0].part_from_replicas();
     let guard = take(&locker.lock(&*app).ttl(KEPT));
     cluster.promote(3, Takes::Power);
     wait::until("the old master knows", SOON, || {
         !cluster.masters_by(0).contains(&0)
     });
-    // Any step that meets the old master shows the switch; the holder need not ask itself.
+    // No step meets the old master: the holder asks nothing.
     let at = Instant::now();
-    drop(take(&locker.lock(&*other)));
     let told = until_taken(&guard);
     assert_soon("the loss", at, told, STAYS);
     let next = take(&impatient(cluster.url()).lock(&*app));
     assert!(next.fencing_token() > guard.fencing_token());
     assert!(guard.release_blocking().is_err());
     assert!(next.is_held());
+}
+
+#[test]
+fn a_release_that_was_lost_with_the_old_master_is_sent_again_to_the_new_one() {
+    let mut cluster = Cluster::start();
+    let (locker, guard, app) = held(&cluster);
+    let key = format!("QUEUE:{app}");
+    cluster.nodes[0].part_from_replicas();
+    guard.release_blocking().unwrap();
+    let at = cluster.promote(3, Takes::Power);
+    assert!(is_taken(&cluster.nodes[3], &key), "what was lost");
+    // The program does nothing.
+    until_free(&cluster.nodes[3], &key, SOON);
+    assert_soon("the release", at, Instant::now(), STAYS);
+    drop(locker);
 }
 
 /// Waits for the lock, says when it has it, and keeps it until it is dismissed.

@@ -22,7 +22,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Unconstrained, unconstrained};
 
 use crate::clock::{Clock, Moment, Sleep};
@@ -36,6 +36,7 @@ use crate::store::{
 use super::farewell::Leaving;
 use super::lease_time::Sent;
 use super::mailbox::Command;
+use super::remembered::Remembered;
 use super::state::{EntryState, ReleasingEntry};
 use super::unfinished::Unfinished;
 use super::waiters::Waiters;
@@ -90,6 +91,12 @@ pub(super) struct Actor {
     /// The batches that the store has not answered.
     pub(super) inflight: FuturesUnordered<Unconstrained<InFlight>>,
     pub(super) outbox: Outbox,
+    /// Whether another server may come to serve locks.
+    pub(super) may_move: bool,
+    /// What such a server may not know of.
+    pub(super) remembered: Remembered,
+    /// Tells the store whether that matters to anything here.
+    needs_watch: watch::Sender<bool>,
     /// Releases that nobody waits for, and that the store has failed: they wait for its next
     /// answer. Some may have gone meanwhile.
     pub(super) parked: Vec<OwnerId>,
@@ -259,7 +266,8 @@ impl Actor {
         unfinished: Arc<Unfinished>,
     ) -> Self {
         let (notifications, notified) = mpsc::unbounded_channel();
-        parts.store.watch(&notifications);
+        let (needs_watch, needed) = watch::channel(false);
+        let may_move = parts.store.watch(&notifications, needed);
         Self {
             moment: parts.clock.now(),
             parts,
@@ -278,6 +286,9 @@ impl Actor {
             timers: Timers::new(),
             inflight: FuturesUnordered::new(),
             outbox: Outbox::default(),
+            may_move,
+            remembered: Remembered::default(),
+            needs_watch,
             parked: Vec::new(),
             probe: None,
             alarm: None,
@@ -348,13 +359,39 @@ impl Actor {
         Some(row.state)
     }
 
-    /// Ends an entry: there is nothing left to do for it, here or at the store.
+    /// Ends a releasing entry: there is nothing left to do for it, here or at the store. It is
+    /// remembered where another server may come to serve the lock; where one has come meanwhile the
+    /// release leaves once more.
     pub(super) fn retire(&mut self, owner: OwnerId) {
-        if self.remove(owner).is_some() {
-            self.count_off(owner);
-            if self.probe == Some(owner) {
-                self.next_probe();
-            }
+        let Some(EntryState::Releasing(releasing)) = self.remove(owner) else {
+            return;
+        };
+        self.count_off(owner);
+        if releasing.has_moved && releasing.until > self.moment {
+            self.release_again(owner, *releasing);
+        } else if self.may_move {
+            // Not, if the ttl has freed the lock.
+            self.remembered.keep(owner, releasing, self.moment);
+        }
+        if self.probe == Some(owner) {
+            self.next_probe();
+        }
+    }
+
+    /// Makes an entry of a release that was answered before.
+    pub(super) fn release_again(&mut self, owner: OwnerId, answered: ReleasingEntry) {
+        self.unfinished.add();
+        self.end(owner, answered.again());
+    }
+
+    /// Tells the store whether it has to look out for another server that serves: while there are
+    /// locks or waiters, or a release may be lost still.
+    pub(super) fn say_whether_watch_is_needed(&mut self) {
+        if self.may_move {
+            self.remembered.forget(self.moment);
+            let needed = !self.entries.is_empty() || !self.remembered.is_empty();
+            self.needs_watch
+                .send_if_modified(|known| std::mem::replace(known, needed) != needed);
         }
     }
 

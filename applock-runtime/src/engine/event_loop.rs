@@ -64,6 +64,7 @@ impl Actor {
                     Notification::Moved(has_moved) => {
                         self.heartbeat_where(&*has_moved);
                         self.poll_where(&*has_moved);
+                        self.release_where(&*has_moved);
                     }
                 }
                 moved = true;
@@ -79,6 +80,7 @@ impl Actor {
                 continue;
             }
             self.measure();
+            self.say_whether_watch_is_needed();
             if self.abandoned && self.entries.is_empty() && self.inflight.is_empty() {
                 return Poll::Ready(());
             }
@@ -92,13 +94,17 @@ impl Actor {
         }
     }
 
-    /// Waits for the earliest timer: of an entry, of a shutdown, or of the wall clock's
-    /// check. Ready: it has fired, and another round is due.
+    /// Waits for the earliest timer: of an entry, of a shutdown, of the wall clock's check, or of
+    /// what is remembered. Ready: it has fired, and another round is due.
     fn sleep(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let now = self.now();
         let closing = self.closing.as_ref().and_then(|closing| closing.next(now));
         let first = self.timers.first().map(|(at, _)| *at);
-        let timers = first.into_iter().chain(closing).chain(self.next_wall_check);
+        let timers = first
+            .into_iter()
+            .chain(closing)
+            .chain(self.next_wall_check)
+            .chain(self.remembered.end());
         let Some(at) = timers.min() else {
             return Poll::Pending;
         };

@@ -26,7 +26,8 @@
 //!   of the ttl. The [`Lease`] says from moment to moment whether the lock counts as held:
 //!   guard and engine share that one atomic, and no answer is needed for it to end.
 //! - *Releasing* (`release`): the release is repeated until the store has answered or the
-//!   ttl has freed the lock. Also the way of an *orphan*: an acquire of unknown outcome,
+//!   ttl has freed the lock; and once more where another server comes to serve the lock, which
+//!   may not know of it (`remembered`). Also the way of an *orphan*: an acquire of unknown outcome,
 //!   which may have taken the lock for a caller that is gone.
 //!
 //! # Events
@@ -38,7 +39,7 @@
 //! |---|---|---|
 //! | command | a [`Lock`](crate::Lock), a guard (`mailbox`) | acquire, release, verify, shut down |
 //! | completion | the store's answer to a batch (`send`) | granted, queued, renewed, not yours |
-//! | notification | the store, unasked | a waiter has been granted its lock; poll again |
+//! | notification | the store, unasked | a waiter has been granted its lock; another server serves |
 //! | timer | one an entry (`core`), one a shutdown, one for the wall clock | heartbeat due, lease over, next poll |
 //!
 //! Entries take one step at a time: an entry has one request in flight at most, so no
@@ -74,7 +75,7 @@
 //!
 //! Each imports from those before it, and none in a circle: `lease_time`, `lease`;
 //! `backoff`, `unfinished`, `farewell`, `waiters`; `mailbox` (commands, and the handle of a held lock);
-//! `state` (the three entries); `core` (the table, its timers and its outbox); `acquire`,
+//! `state` (the three entries); `remembered`; `core` (the table, its timers and its outbox); `acquire`,
 //! `hold`, `release`, `send`, `shutdown`, `health`, `operator`, `wall_clock` (what happens);
 //! `event_loop` (when); `handle` (the thread).
 
@@ -91,6 +92,7 @@ pub(crate) mod lease_time;
 mod mailbox;
 mod operator;
 mod release;
+mod remembered;
 mod send;
 mod shutdown;
 mod state;

@@ -14,6 +14,9 @@
 //! could take the lock anew after the release. The holder is answered, and the entry
 //! watches on.
 //!
+//! A release that was answered may be lost all the same, with the server that has answered it. So
+//! it is remembered for a while, and sent again where another server comes to serve the lock.
+//!
 //! The dangers this file guards against: a lock that stays taken, with no holder, until its ttl
 //! ends; and a holder that is answered 'not held' only because the answer to its first try was
 //! lost.
@@ -24,6 +27,7 @@ use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::shown::{millis, shown};
 use crate::store::{OwnerId, Released, StoreErrorKind, StoreResult};
 
@@ -76,6 +80,9 @@ impl Actor {
             return;
         };
         releasing.in_flight = false;
+        if !std::mem::take(&mut releasing.left_before) && outcome.is_ok() {
+            releasing.has_moved = false;
+        }
         let key = Arc::clone(&releasing.key.lock);
         let unheard = outcome.is_err() || releasing.unknown;
         if unheard || self.waiters.needs_polling(&key) {
@@ -87,7 +94,15 @@ impl Actor {
             return;
         };
         match outcome {
-            Ok(_) if releasing.is_queue_place && !releasing.unknown => self.retire(owner),
+            Ok(ended) if releasing.any_answer_ends_it && !releasing.unknown => {
+                if ended && releasing.lease.is_some() {
+                    tracing::debug!(
+                        key = %shown(&key), owner = %owner.simple(),
+                        "released once more: the server that serves now did not know of it"
+                    );
+                }
+                self.retire(owner);
+            }
             // Orphan: the store had something to release, or has nothing to release yet.
             // Keep releasing until no earlier acquire can arrive.
             Ok(_) if releasing.lease.is_none() => {
@@ -131,12 +146,34 @@ impl Actor {
                 }
                 let failure = error.into_error(store, Some(key));
                 if passing {
-                    let (pause, until) = (backoff::retry(releasing.failures), releasing.until);
+                    let (pause, until) = (backoff::retry(releasing.failures), releasing.end());
                     releasing.answer(Err(failure));
                     self.try_again(owner, now + pause, until);
                 } else {
                     self.finish(owner, Err(failure));
                 }
+            }
+        }
+    }
+
+    /// Another server has come to serve such locks, and may lack what was written last: releases
+    /// that were answered lately leave once more, and none of the others ends before it is answered
+    /// from there.
+    /// After the polls of waiters, so that it knows whom to hand a lock to.
+    pub(super) fn release_where(&mut self, is_meant: &dyn Fn(&Key) -> bool) {
+        let now = self.now();
+        for entry in self.entries.values_mut() {
+            if let EntryState::Releasing(releasing) = &mut entry.state
+                && is_meant(&releasing.key)
+            {
+                releasing.has_moved = true;
+                releasing.left_before = releasing.in_flight;
+            }
+        }
+        for (owner, answered) in self.remembered.take(is_meant, now) {
+            // A late grant to it may be given back at this moment.
+            if !self.entries.contains_key(&owner) {
+                self.release_again(owner, *answered);
             }
         }
     }
@@ -186,7 +223,7 @@ impl Actor {
         self.probe = None;
         while let Some(owner) = self.parked.pop() {
             if let Some(EntryState::Releasing(releasing)) = self.state(owner) {
-                let until = releasing.until;
+                let until = releasing.end();
                 self.try_again(owner, now, until);
                 return;
             }
@@ -206,7 +243,7 @@ impl Actor {
             // orphan now.
             Some(end) => {
                 releasing.lease = None;
-                releasing.until = end;
+                releasing.until = releasing.until.max(end);
                 releasing.failures = 0;
                 self.left.remove(&owner);
                 self.watch(owner, end);

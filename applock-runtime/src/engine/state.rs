@@ -230,8 +230,9 @@ pub(super) struct ReleasingEntry {
     pub(super) reply: Option<oneshot::Sender<Result<()>>>,
     /// The loss that the holder gets as its answer instead of 'released'.
     pub(super) lost: Option<Error>,
-    /// Nothing but a place in the wait queue: one answer ends it, whatever it is.
-    pub(super) is_queue_place: bool,
+    /// One answer ends it, whatever it is: it is nothing but a place in the wait queue, or a
+    /// release that was answered before.
+    pub(super) any_answer_ends_it: bool,
     pub(super) in_flight: bool,
     pub(super) failures: u32,
     /// An earlier release of it may have been carried out, and its answer lost.
@@ -242,6 +243,10 @@ pub(super) struct ReleasingEntry {
     pub(super) watch: Option<Moment>,
     /// Until then an earlier try of its acquire may still arrive, and take the lock anew.
     pub(super) late_acquire_until: Option<Moment>,
+    /// Another server has come to serve the lock, and has not answered yet.
+    pub(super) has_moved: bool,
+    /// The request in flight left before that.
+    pub(super) left_before: bool,
 }
 
 impl ReleasingEntry {
@@ -256,7 +261,7 @@ impl ReleasingEntry {
             key: lease.key.clone(),
             remember: lease.remember,
             lost: lease.lost_error(),
-            is_queue_place: false,
+            any_answer_ends_it: false,
             until: now + lease.ttl,
             lease: Some(lease),
             reply,
@@ -265,6 +270,8 @@ impl ReleasingEntry {
             unknown: false,
             watch: None,
             late_acquire_until: unknown.map(|at| at + ORPHAN_WATCH).filter(|end| *end > now),
+            has_moved: false,
+            left_before: false,
         }
     }
 
@@ -276,13 +283,15 @@ impl ReleasingEntry {
             lease: None,
             reply: None,
             lost: None,
-            is_queue_place: false,
+            any_answer_ends_it: false,
             in_flight: true,
             failures: 0,
             unknown: false,
             until: now + request.ttl + ORPHAN_WATCH,
             watch: None,
             late_acquire_until: None,
+            has_moved: false,
+            left_before: false,
         }
     }
 
@@ -294,13 +303,15 @@ impl ReleasingEntry {
             lease: None,
             reply: None,
             lost: None,
-            is_queue_place: true,
+            any_answer_ends_it: true,
             in_flight: true,
             failures: 0,
             unknown: false,
             until: now + claim,
             watch: None,
             late_acquire_until: None,
+            has_moved: false,
+            left_before: false,
         }
     }
 
@@ -308,8 +319,31 @@ impl ReleasingEntry {
     /// hands that on.
     pub(super) fn queued(request: &AcquireRequest, now: Moment) -> Self {
         Self {
-            is_queue_place: true,
+            any_answer_ends_it: true,
             ..Self::orphan(request, now)
+        }
+    }
+
+    /// When nothing is tried any more.
+    pub(super) fn end(&self) -> Moment {
+        self.watch.map_or(self.until, |watch| watch.min(self.until))
+    }
+
+    /// The same release once more: another server serves the lock, and may lack what the one
+    /// before it has answered.
+    pub(super) fn again(self) -> Self {
+        Self {
+            reply: None,
+            lost: None,
+            any_answer_ends_it: true,
+            in_flight: true,
+            failures: 0,
+            unknown: false,
+            watch: None,
+            late_acquire_until: None,
+            has_moved: false,
+            left_before: false,
+            ..self
         }
     }
 

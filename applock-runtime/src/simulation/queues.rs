@@ -137,7 +137,8 @@ impl History {
             };
         for event in events {
             match event.what {
-                What::Lasts(key, owner, until) => {
+                // Also where another server serves, and a release is lost: it is repeated.
+                What::Lasts(key, owner, until) | What::Returned(key, owner, until) => {
                     let known = with.remove(&key);
                     let from = match known {
                         Some((known, from, _)) if known == owner => from,
@@ -154,13 +155,6 @@ impl History {
                     if let Some(known) = with.remove(&key) {
                         check(key, known, event.at);
                     }
-                }
-                // A release was lost: the ttl frees it.
-                What::Returned(key, ..) => drop(with.remove(&key)),
-                What::EndedInVain(key, owner)
-                    if with.get(&key).is_some_and(|(known, ..)| *known == owner) =>
-                {
-                    with.remove(&key);
                 }
                 What::Forgot => with.clear(),
                 _ => (),

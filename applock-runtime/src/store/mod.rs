@@ -9,6 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
@@ -62,9 +64,12 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     }
 
     /// From now on that engine is told when another server comes to serve locks
-    /// ([`Notification::Moved`]). Called once, in the engine's runtime, before any step.
-    fn watch(&self, notifications: &Notifications) {
-        let _ = notifications;
+    /// ([`Notification::Moved`]). It says whether that matters to it: only while it has locks or
+    /// waiters does the store have to look out for it. Called once, in the engine's runtime, before
+    /// any step. `false`: no other server ever comes.
+    fn watch(&self, notifications: &Notifications, needed: watch::Receiver<bool>) -> bool {
+        let _ = (notifications, needed);
+        false
     }
 
     /// Takes locks that are free, or that the same owner id already holds. A lock with

@@ -124,7 +124,8 @@ pub(crate) enum Notification {
     /// in between may have reached nobody.
     Poll,
     /// Another server serves those locks from now on, and may lack what was written last: each
-    /// holder has to ask whether it holds its lock still, and each waiter has to poll.
+    /// holder has to ask whether it holds its lock still, each waiter has to poll, and each late
+    /// release has to be sent again.
     Moved(HasMoved),
 }
 

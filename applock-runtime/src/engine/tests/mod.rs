@@ -2,6 +2,7 @@
 //! test moves: nothing here sleeps.
 
 mod decisions;
+mod moved;
 mod quiet;
 mod unforeseen;
 mod wait_queue;
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::blocking::block_on;
 use crate::clock::{Clock, ManualClock};
@@ -22,8 +23,8 @@ use crate::info::{LockInfo, Record};
 use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::store::{
-    Acquire, Acquired, Grant, Identity, Inspection, OwnerId, Release, Released, Renew, Store,
-    StoreError, StoreErrorKind, StoreFuture, StoreResult,
+    Acquire, Acquired, Grant, Identity, Inspection, Notifications, OwnerId, Release, Released,
+    Renew, Store, StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 
 use super::lease_time::margin;
@@ -48,6 +49,8 @@ struct Puppet {
     asked: Sender<Asked>,
     /// Whom the next release hands the lock to.
     next: Arc<Mutex<Option<Grant>>>,
+    /// Where it has several servers: what the engine watches it by.
+    watched: Option<Sender<(Notifications, watch::Receiver<bool>)>>,
 }
 
 impl Puppet {
@@ -78,6 +81,12 @@ impl std::fmt::Debug for Asked {
 }
 
 impl Store for Puppet {
+    fn watch(&self, notifications: &Notifications, needed: watch::Receiver<bool>) -> bool {
+        let watched = (notifications.clone(), needed);
+        self.watched
+            .as_ref()
+            .is_some_and(|to| to.send(watched).is_ok())
+    }
     fn open(self: Arc<Self>, _: Duration) -> StoreFuture<StoreResult<()>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -177,6 +186,10 @@ fn verify(held: &Arc<Held>) -> CallThread<bool> {
 
 impl Stage {
     fn new() -> Self {
+        Self::over(None)
+    }
+
+    fn over(watched: Option<Sender<(Notifications, watch::Receiver<bool>)>>) -> Self {
         let (tell, asked) = channel();
         let next = Arc::default();
         let clock = ManualClock::new();
@@ -184,6 +197,7 @@ impl Stage {
             store: Arc::new(Puppet {
                 asked: tell,
                 next: Arc::clone(&next),
+                watched,
             }),
             clock: Arc::new(clock.clone()),
             identity: Arc::new(Identity {

@@ -237,6 +237,11 @@ impl Connection {
         let _ = self.retired.subscribe().wait_for(|retired| *retired).await;
     }
 
+    /// Whether there is a connection, as far as is known.
+    pub(super) fn is_live(&self) -> bool {
+        self.state().live.is_some()
+    }
+
     /// No command will be sent here any more.
     pub(super) fn is_over(&self) -> bool {
         self.is_retired() || self.state().is_spent

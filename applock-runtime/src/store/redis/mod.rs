@@ -80,6 +80,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::info::LockInfo;
@@ -215,8 +216,8 @@ impl Store for RedisStore {
         self.topology.place(key)
     }
 
-    fn watch(&self, notifications: &Notifications) {
-        Arc::clone(&self.topology).watch(notifications);
+    fn watch(&self, notifications: &Notifications, needed: watch::Receiver<bool>) -> bool {
+        Arc::clone(&self.topology).watch(notifications, needed)
     }
 
     fn acquire(

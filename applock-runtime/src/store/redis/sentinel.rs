@@ -32,7 +32,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::{Either, join3, select};
 use futures_util::stream::FuturesUnordered;
 use redis::{RedisResult, Value};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::key::Key;
@@ -693,9 +693,10 @@ impl Topology for Sentinels {
         node.connection.is_single()
     }
 
-    fn watch(self: Arc<Self>, notifications: &Notifications) {
+    fn watch(self: Arc<Self>, notifications: &Notifications, _: watch::Receiver<bool>) -> bool {
         self.state().notified.push(notifications.clone());
         tokio::spawn(self.ask_now_and_then(notifications.clone()));
+        true
     }
 
     fn forked(&self) -> Arc<dyn Topology> {

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::key::Key;
 use crate::store::{Notifications, StoreError, StoreErrorKind, StoreFuture, StoreResult};
 
@@ -45,8 +47,10 @@ pub(super) trait Topology: Send + Sync + fmt::Debug + 'static {
     fn shares_calls(&self, node: &Node) -> bool;
 
     /// From now on that engine is told when another node comes to serve a slot
-    /// ([`Notification::Moved`](crate::store::Notification::Moved)). Called in the engine's runtime.
-    fn watch(self: Arc<Self>, notifications: &Notifications);
+    /// ([`Notification::Moved`](crate::store::Notification::Moved)), as long as that is `needed`.
+    /// Called in the engine's runtime. `false`: there is no other node.
+    fn watch(self: Arc<Self>, notifications: &Notifications, needed: watch::Receiver<bool>)
+    -> bool;
 
     /// The same for a process that was forked off: without a connection.
     fn forked(&self) -> Arc<dyn Topology>;
@@ -117,7 +121,9 @@ impl Topology for Single {
         node.connection.is_single()
     }
 
-    fn watch(self: Arc<Self>, _notifications: &Notifications) {}
+    fn watch(self: Arc<Self>, _: &Notifications, _: watch::Receiver<bool>) -> bool {
+        false
+    }
 
     fn forked(&self) -> Arc<dyn Topology> {
         Arc::new(Self::new(
