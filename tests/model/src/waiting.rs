@@ -136,7 +136,9 @@ impl Setup {
                 let lag = self.lag_at_the_server(age);
                 Message::Queued { owner, lag, ticket }
             }
-            Reply::Busy => return,
+            // As with 'busy', one that does not wait gives up.
+            Reply::AlreadyRan if waits => Message::AlreadyRan { owner },
+            Reply::AlreadyRan | Reply::Busy => return,
         };
         state.network.insert(answer);
     }
