@@ -171,7 +171,8 @@ impl Setup {
         }
         let is_refused = matches!(decision, Ok(Decision::AlreadyRan(_)));
         if is_refused {
-            state.arrivals.leave(owner);
+            // A failover may bring its place back.
+            state.arrivals.drop_those(|one| one == owner);
         }
         let requester = Some(owner).filter(|_| decision == Ok(Decision::Granted));
         let before = step.newest.clone().filter(|one| one.is_taken(step.now));
