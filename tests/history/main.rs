@@ -1,10 +1,11 @@
 //! Promise: whatever is killed, frozen and restarted, what processes do to a lock on a
 //! server that keeps its data is what a lock allows: one holder at a time, no refusal
 //! while it is free, and no release of what is another's; and no increment is lost of a
-//! counter that refuses old fencing tokens.
+//! counter that refuses old fencing tokens. The same over failovers of a cluster and of
+//! sentinels (`failovers.rs`), where replicas acknowledge what is written.
 //!
 //! Workers in several processes tell all that they do, while faults befall them and the
-//! server; then the history is judged (`verdict.rs`) by a checker of our own
+//! server, or servers; then the history is judged (`verdict.rs`) by a checker of our own
 //! (`checker.rs`), which is tested on histories that are broken on purpose
 //! (`purposely.rs`).
 //!
@@ -22,10 +23,12 @@
 mod support;
 
 mod checker;
+mod failovers;
 mod faults;
 mod purposely;
 mod record;
 mod resource;
+mod servers;
 mod spec;
 mod tally;
 mod verdict;
@@ -36,7 +39,10 @@ use std::time::{Duration, Instant};
 use applock::AppLocker;
 
 use faults::World;
+use servers::Servers;
+use spec::Terms;
 use support::child;
+use support::redis::RedisServer;
 use tally::Tally;
 
 const PROCESSES: usize = 3;
@@ -70,33 +76,55 @@ fn what_killed_and_frozen_processes_do_to_a_lock_is_what_a_lock_allows() {
     if let Some(part) = child::part() {
         return worker::run(&part);
     }
-    let seed = from_environment("APPLOCK_SEED").unwrap_or_else(|| fastrand::u64(..));
     let seconds = from_environment("APPLOCK_HISTORY_SECONDS").unwrap_or(STRETCH.as_secs());
-    println!("APPLOCK_SEED={seed}, for {seconds} s");
-    let mut world = World::new(
-        "what_killed_and_frozen_processes_do_to_a_lock_is_what_a_lock_allows",
-        KEYS,
-        seed,
+    let (tally, world) = run(
+        Servers::One(RedisServer::durable()),
+        child::name_of(what_killed_and_frozen_processes_do_to_a_lock_is_what_a_lock_allows),
+        seconds,
     );
+    // A tenth of what a small machine does.
+    tally.assert_that_much_happened(&[
+        ("acquired", seconds * 4),
+        ("busy", seconds),
+        ("unknown", 1 + seconds / 10),
+        ("released", seconds * 4),
+        ("lost", 1),
+        ("written", seconds * 4),
+    ]);
+    world.dismiss();
+}
+
+/// Workers take locks of these servers for so long, and longer until each kind of fault has
+/// befallen them. Panics if what they did is not what a lock allows.
+fn run(servers: Servers, test: &'static str, seconds: u64) -> (Tally, World) {
+    let seed = from_environment("APPLOCK_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("APPLOCK_SEED={seed}, for {seconds} s");
+    let mut world = World::new(servers, test, KEYS, seed);
     let watcher = AppLocker::connect_blocking(world.url()).unwrap();
     let mut tally = Tally::new(KEYS, seed);
+    let time_out = world.longest_try();
     let end = Instant::now() + Duration::from_secs(seconds);
     loop {
         let stretch_end = end.min(Instant::now() + STRETCH);
-        while Instant::now() < stretch_end {
+        while Instant::now() < stretch_end || !world.is_even() {
             world.suffer();
         }
-        let record = world.pause();
+        let (record, switches) = world.pause();
         all_are_free(&watcher);
-        tally.judge(record.into_attempts(), &world.resource.counters());
+        let terms = Terms { time_out, switches };
+        tally.judge(record.into_attempts(), &world.resource.counters(), &terms);
         if Instant::now() >= end {
             break;
         }
         world.go_on();
     }
     println!("{tally}\nfaults: {:?}", world.befell);
-    tally.assert_that_much_happened(&world.befell, seconds);
-    world.dismiss();
+    assert_eq!(
+        world.befell.len(),
+        world.servers.kinds().len(),
+        "not every kind of fault"
+    );
+    (tally, world)
 }
 
 /// All is well, and the workers stand still: every lock can be had. Nothing that was

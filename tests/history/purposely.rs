@@ -4,12 +4,19 @@
 use crate::checker::{Operation, Spec as _, Verdict, check};
 use crate::record::{Attempt, Outcome, Release};
 use crate::resource::Counter;
-use crate::spec::{Action, Lease};
+use crate::spec::{Action, Lease, Terms};
 use crate::tally::Tally;
 use crate::verdict::{STEPS, Writes, count, judge};
 
 /// A command's time-out, in the units of these histories.
 const TIME_OUT: u64 = 500;
+
+fn terms() -> Terms {
+    Terms {
+        time_out: TIME_OUT,
+        switches: Vec::new(),
+    }
+}
 
 fn attempt(op: u64, start: u64) -> Attempt {
     Attempt::begun(op, 0, start)
@@ -53,13 +60,13 @@ impl Attempt {
 
 #[track_caller]
 fn sound(attempts: &[Attempt]) {
-    assert_eq!(judge(attempts, TIME_OUT, STEPS), Ok(()));
+    assert_eq!(judge(attempts, &terms(), STEPS), Ok(()));
 }
 
 /// The word says which of the questions it was that found it.
 #[track_caller]
 fn broken(word: &str, attempts: &[Attempt]) {
-    let why = judge(attempts, TIME_OUT, STEPS).expect_err("it is broken");
+    let why = judge(attempts, &terms(), STEPS).expect_err("it is broken");
     assert!(why.contains(word), "{why}");
 }
 
@@ -117,6 +124,45 @@ fn a_lease_may_end_once_its_holder_no_longer_says_yes() {
     }
     // It is not free before it has ended.
     sound(&[lost, attempt(2, 20).busy(30), next]);
+}
+
+#[test]
+fn over_a_switch_an_answer_without_a_replica_may_be_old_and_two_holders_are_none_the_less_two() {
+    const SECOND: u64 = 1_000_000_000;
+    let [before, from, until] = [10, 20, 22].map(|seconds| seconds * SECOND);
+    let terms = Terms {
+        time_out: TIME_OUT,
+        switches: vec![(from, until)],
+    };
+    let judged = |attempts: &[Attempt]| judge(attempts, &terms, STEPS);
+    let released = |at: u64| {
+        let begun = attempt(1, at - 9).got(at - 8, 1).yes(at - 7);
+        begun.released(at - 6, at)
+    };
+    let busy = |at: u64| attempt(2, at).busy(at + 10);
+    // What was released just before is held again, for a while.
+    assert_eq!(judged(&[released(from - 1), busy(until + 5)]), Ok(()));
+    assert!(judged(&[released(before), busy(until + 5)]).is_err());
+    let next = attempt(3, until + 30).got(until + 40, 2).yes(until + 50);
+    let next = next.released(until + 60, until + 70);
+    let later = attempt(4, until + 80).busy(until + 90);
+    let all = [released(from - 1), busy(until + 5), next.clone(), later];
+    assert!(judged(&all).is_err(), "held, free, and held again");
+    // The old master says what it knows.
+    assert_eq!(judged(&[busy(from + 1)]), Ok(()));
+    assert!(judged(&[busy(before)]).is_err());
+    assert!(judged(&[busy(until + 1)]).is_err());
+    // One that waited may have left a try behind.
+    let waited = attempt(5, from).waiting().got(from + 9, 1);
+    let waited = waited.released(from + 10, from + 11);
+    assert_eq!(judged(&[waited.clone(), busy(until + 1)]), Ok(()));
+    // Two that hold at once are broken whenever that is.
+    let one = attempt(6, from).got(from + 1, 1).yes(from + 50);
+    let other = attempt(7, from).got(from + 2, 2).yes(from + 3);
+    assert!(judged(&[one, other]).unwrap_err().contains("two held"));
+    // So is a token that is not larger.
+    let again = attempt(8, until + 80).got(until + 90, 2);
+    assert!(judged(&[next, again]).unwrap_err().contains("token"));
 }
 
 #[test]
@@ -296,14 +342,14 @@ fn one_wrong_answer_among_thousands_is_found() {
     }
     sound(&long);
     long.push(attempt(1_000_000, 150_010).got(150_050, 1_501).yes(150_070));
-    let why = judge(&long, TIME_OUT, STEPS).unwrap_err();
+    let why = judge(&long, &terms(), STEPS).unwrap_err();
     assert!(!why.contains("undecided"), "{why}");
 }
 
 #[test]
 fn a_search_that_is_too_long_is_reported_and_is_no_proof() {
     let held = attempt(1, 0).got(10, 1).released(20, 30);
-    let why = judge(&[held], TIME_OUT, 1).unwrap_err();
+    let why = judge(&[held], &terms(), 1).unwrap_err();
     assert!(why.contains("undecided after 1 steps"), "{why}");
 }
 
@@ -338,7 +384,7 @@ fn increments_that_were_lost_or_made_up_are_found() {
 #[test]
 #[should_panic(expected = "acquired: only 0")]
 fn a_history_in_which_nothing_happened_is_no_proof() {
-    Tally::new(1, 0).assert_that_much_happened(&[].into(), 60);
+    Tally::new(1, 0).assert_that_much_happened(&[("acquired", 1)]);
 }
 
 /// Every order of every choice of the open operations, one by one.
@@ -386,7 +432,7 @@ fn the_search_agrees_with_brute_force_on_small_histories() {
                 _ => attempt.got(end, op).released(release, released),
             });
         }
-        let operations = crate::spec::operations(&attempts, TIME_OUT);
+        let operations = crate::spec::operations(&attempts, &terms());
         let expected = by_brute_force(&operations);
         let found = match check::<Lease>(operations, STEPS) {
             Verdict::Sound => true,

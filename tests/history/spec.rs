@@ -47,20 +47,66 @@ impl Spec for Lease {
     }
 }
 
+/// A release that is answered needs no replica: a master that dies just after it may take
+/// the answer with it, and at the next one the lock is held for as long as its lease lasts.
+const RETURNED: Owner = 1 << 62;
+
+/// What a history is judged by.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// An acquire that waits and took no longer has left no try behind.
+    pub time_out: u64,
+    /// From when until when another server came to serve, and all processes learned of it. Two
+    /// holders are never excused; but an answer that rests on no replica may be an old one.
+    pub switches: Vec<(u64, u64)>,
+}
+
+/// What a master writes has reached its replica after so long: nanoseconds.
+const ON_ITS_WAY: u64 = 500_000_000;
+
+impl Terms {
+    fn is_switching(&self, from: u64, to: u64) -> bool {
+        let mut switches = self.switches.iter();
+        switches.any(|(start, end)| *start <= to && from <= *end)
+    }
+
+    /// That a lock is held, told by a master that may be none any more.
+    fn is_old_news(&self, attempt: &Attempt) -> bool {
+        matches!(attempt.outcome, Some((end, Outcome::Busy)) if self.is_switching(attempt.start, end))
+    }
+
+    /// From when on a lock may be held again that was released then.
+    fn may_return(&self, released: u64) -> Option<u64> {
+        let mut switches = self.switches.iter();
+        let lost = switches
+            .find(|(start, end)| (start.saturating_sub(ON_ITS_WAY)..=*end).contains(&released));
+        lost.map(|(start, _)| *start)
+    }
+}
+
 /// What was, or may have been, done to one lock.
-///
-/// `time_out` is that of a command: an acquire that waits and took no longer has left no
-/// try behind.
 pub fn operations<'a>(
     attempts: impl IntoIterator<Item = &'a Attempt>,
-    time_out: u64,
+    terms: &Terms,
 ) -> Vec<Operation<Action>> {
     let mut all = Vec::new();
     for attempt in attempts {
+        if terms.is_old_news(attempt) {
+            continue;
+        }
         of_one(attempt, &mut all);
         let closed = attempt.outcome.filter(|(_, how)| *how != Outcome::Unknown);
-        if attempt.waits && closed.is_some_and(|(end, _)| end - attempt.start >= time_out) {
+        if attempt.waits
+            && closed.is_some_and(|(end, _)| {
+                end - attempt.start >= terms.time_out || terms.is_switching(attempt.start, end)
+            })
+        {
             unanswered(attempt.op | LATE_TRY, attempt.start, &mut all);
+        }
+        if let Some((_, Some((end, Release::Released)))) = attempt.release
+            && let Some(from) = terms.may_return(end)
+        {
+            unanswered(attempt.op | RETURNED, from, &mut all);
         }
     }
     all

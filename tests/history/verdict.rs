@@ -4,18 +4,18 @@
 use crate::checker::{Verdict, check};
 use crate::record::Attempt;
 use crate::resource::Counter;
-use crate::spec::{Lease, operations};
+use crate::spec::{Lease, Terms, operations};
 
 /// A history that takes more steps is reported as undecided. One of a minute takes some
 /// thousands.
 pub const STEPS: usize = 1_000_000;
 
 /// What is wrong with what was done to one lock: all of it, by each of the questions.
-pub fn judge(attempts: &[Attempt], time_out: u64, steps: usize) -> Result<(), String> {
+pub fn judge(attempts: &[Attempt], terms: &Terms, steps: usize) -> Result<(), String> {
     let flaws: Vec<String> = [
         tokens_grow(attempts),
         holdings_are_apart(attempts),
-        has_an_order(attempts, time_out, steps),
+        has_an_order(attempts, terms, steps),
     ]
     .into_iter()
     .filter_map(Result::err)
@@ -26,8 +26,8 @@ pub fn judge(attempts: &[Attempt], time_out: u64, steps: usize) -> Result<(), St
     Err(flaws.join("\n"))
 }
 
-fn has_an_order(attempts: &[Attempt], time_out: u64, steps: usize) -> Result<(), String> {
-    match check::<Lease>(operations(attempts, time_out), steps) {
+fn has_an_order(attempts: &[Attempt], terms: &Terms, steps: usize) -> Result<(), String> {
+    match check::<Lease>(operations(attempts, terms), steps) {
         Verdict::Sound => Ok(()),
         Verdict::Broken(how) => Err(format!("no lock behaves like that: {how}")),
         Verdict::Undecided { steps } => Err(format!("undecided after {steps} steps")),

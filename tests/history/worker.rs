@@ -51,6 +51,17 @@ pub const PAUSED: &str = "paused";
 /// What the parent says.
 pub const PAUSE: &str = "pause";
 pub const GO_ON: &str = "go on";
+/// ... with a key: one more worker takes that lock, and stays while its guard says that it is held.
+pub const TAKE: &str = "take ";
+
+/// What its lease is, and how long it stays at the longest.
+const LONG: Duration = Duration::from_secs(3);
+const STAYS: Duration = Duration::from_secs(4);
+
+/// Whether an operation is of the worker that takes what it is told to.
+pub fn is_told(op: u64) -> bool {
+    op >> 32 & 0xFF == WORKERS
+}
 
 /// Works until the parent hangs up.
 pub fn run(part: &str) {
@@ -63,15 +74,18 @@ pub fn run(part: &str) {
         .build()
         .expect("a locker");
     let gate = Gate::default();
+    let worker = |number| {
+        let id = part.process << 8 | number;
+        Worker {
+            locker: locker.clone(),
+            resource: Client::connect(part.resource),
+            random: Rng::with_seed(part.seed ^ id),
+            op: id << 32,
+        }
+    };
     std::thread::scope(|scope| {
         for number in 0..WORKERS {
-            let id = part.process << 8 | number;
-            let mut worker = Worker {
-                locker: locker.clone(),
-                resource: Client::connect(part.resource),
-                random: Rng::with_seed(part.seed ^ id),
-                op: id << 32,
-            };
+            let mut worker = worker(number);
             let gate = &gate;
             scope.spawn(move || {
                 while gate.is_open() {
@@ -79,7 +93,7 @@ pub fn run(part: &str) {
                 }
             });
         }
-        gate.listen();
+        gate.listen(worker(WORKERS));
     });
 }
 
@@ -99,19 +113,26 @@ struct Gate {
 }
 
 impl Gate {
-    fn listen(&self) {
+    fn listen(&self, mut told: Worker) {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            self.set(match line.as_str() {
-                PAUSE => Wanted::Pause,
-                GO_ON => Wanted::Work,
+            match (line.as_str(), line.strip_prefix(TAKE)) {
+                (PAUSE, _) => self.set(Wanted::Pause),
+                (GO_ON, _) => self.set(Wanted::Work),
+                (_, Some(key)) => told.take(key.parse().expect("a number")),
                 other => panic!("what is {other:?}?"),
-            });
+            }
         }
         self.set(Wanted::End);
     }
 
     fn set(&self, wanted: Wanted) {
-        self.state.lock().expect("the gate").0 = wanted;
+        let mut state = self.state.lock().expect("the gate");
+        state.0 = wanted;
+        // They may not have noticed that they might have gone on.
+        if wanted == Wanted::Pause && state.1 == WORKERS {
+            child::say(PAUSED);
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -212,6 +233,30 @@ impl Worker {
         if held && careless {
             self.stay(&guard);
         }
+        self.release(guard);
+    }
+
+    /// As it is told, and not at random.
+    fn take(&mut self, key: usize) {
+        self.op += 1;
+        let waits = false;
+        self.say(now(), What::Acquiring { key, waits });
+        let outcome = self.locker.lock(lock_of(key)).ttl(LONG).acquire_blocking();
+        let end = now();
+        match outcome {
+            Ok(guard) => {
+                let token = guard.fencing_token();
+                self.say(end, What::Outcome(Outcome::Acquired(token)));
+                self.stay_for(&guard, STAYS);
+                self.release(guard);
+            }
+            Err(Error::Busy(_)) => self.say(end, What::Outcome(Outcome::Busy)),
+            Err(Error::Unavailable(_)) => self.say(end, What::Outcome(Outcome::Unknown)),
+            Err(other) => panic!("not among what may happen: {other}"),
+        }
+    }
+
+    fn release(&self, guard: LockGuard) {
         self.say(now(), What::Releasing);
         let released = guard.release_blocking();
         let how = match released {
@@ -230,7 +275,12 @@ impl Worker {
             0 => 2_500,
             _ => 25,
         };
-        let end = now() + self.random.u64(0..=longest) * 1_000_000;
+        let stay = Duration::from_millis(self.random.u64(0..=longest));
+        self.stay_for(guard, stay)
+    }
+
+    fn stay_for(&self, guard: &LockGuard, stay: Duration) -> bool {
+        let end = now() + u64::try_from(stay.as_nanos()).expect("it is short");
         let mut held = self.checks(guard);
         while held && now() < end {
             std::thread::sleep(Duration::from_millis(5));

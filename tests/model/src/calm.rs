@@ -75,6 +75,7 @@ impl Setup {
                 lag: Some(0),
                 ticket: new.or(ticket),
             },
+            Reply::AlreadyRan => Stage::Over,
             Reply::Busy => return,
         };
         state.set(owner, stage);

@@ -26,6 +26,10 @@ impl Stage {
             Message::Renewed { age, .. } => self.renewed(age, setup),
             Message::NotYours { .. } => self.taken(),
             Message::Queued { lag, ticket, .. } => self.queued(lag, ticket),
+            // Its engine sees to it that no request of it can come later (rule R6).
+            Message::AlreadyRan { .. } if matches!(self, Stage::Waiting { .. }) => {
+                *self = Stage::Releasing { held: false };
+            }
             _ => {}
         }
     }

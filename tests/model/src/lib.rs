@@ -19,7 +19,7 @@
 //! | a write under the lock is sent, and arrives | `Write`, `Deliver(Write)` | R8: the resource refuses older tokens |
 //! | time passes: leases end at the clients, and expire at the server | `Tick` | R1, R4 |
 //! | the server's clock runs faster | `RunAhead` | the margin of R1 |
-//! | replicas acknowledge a write, or do not in time ([`Setup::acknowledged`]) | `Deliver`, `Unacknowledged` | beyond R1 |
+//! | replicas acknowledge a write, or do not in time ([`Setup::acknowledged`]); then a grant that was not asked for is a hint, and a poll follows | `Deliver`, `Unacknowledged` | beyond R1 |
 //! | the lock's record is lost: eviction, a clock that jumps forward | `Evict` | beyond R1: see [`Setup::forgets`] |
 //! | the replica catches up; it becomes the master | `Replicate`, `Failover` | R8: the counter may be lost |
 //! | the server's wall clock steps back | `StepBack` | R8: the counter must survive then |
@@ -49,6 +49,24 @@
 //! The lengths (claim, silence, dead after, queue life, grace) are small numbers of ticks:
 //! [`Lengths`].
 //!
+//! # Once per tick
+//!
+//! It is there where [`Ticks`] says so: the acquisitions are for one tick, or for two.
+//!
+//! | what happens | [`Action`] |
+//! |---|---|
+//! | a request is refused for a run that counts; one that waits leaves the queue | `Deliver(Acquire, AlreadyRan)` |
+//! | a waiter is judged again when the lock is offered to it | `Deliver(Release)` |
+//! | a run begins: its client hears of the grant, in time | `Deliver(Acquired, Granted)` |
+//! | it ends well; it fails, or is lost | `LetGo`; `Fail` |
+//! | a grant under which no code ran is given back, and does not count | `GiveUp`, `Deliver(Release)` |
+//!
+//! Runs are counted at the clients: a tick has one at most, through crashes, forced releases, lost
+//! records, and failovers where replicas acknowledge; with `retry_failed` none begins after one that
+//! ended well.
+//!
+//! # No waiter waits in vain
+//!
 //! That no waiter waits in vain is checked of every single state, by playing the rest with
 //! everything on its way lost, and every notification to come (`calm.rs`): the timers alone
 //! have to bring each waiter its grant. So the bounds on what is sent do not weaken it.
@@ -64,7 +82,8 @@
 //! - a forced release that asks for staleness ends what is stale, and nothing else;
 //! - a grant does not go past a waiter that came earlier, is written for no waiter that can't
 //!   hear of it, and is made at once where a waiter can be reached;
-//! - a waiter keeps its place until its process is dead or its queue forgotten, and no longer.
+//! - a waiter keeps its place until its process is dead or its queue forgotten, and no longer;
+//! - a request is refused for an earlier run if that counts, and only then.
 //!
 //! # What is simplified
 //!
@@ -91,12 +110,13 @@
 //!
 //! # How much that is
 //!
-//! 34 checks visit all that can be reached within their bounds: 11.7 million states by 52.7 million
-//! steps, in two minutes of CPU time. Eight are without a queue (three clients, 5 million states; the
-//! widest has writes, heartbeats and a failover, 2.8 million), and 26 with one: three waiters for
-//! order, lost notifications, a dead process, a broken subscription, siblings and a request that
-//! does not wait; two for a heartbeat and a poll together with one of the other things that go
-//! wrong. Others look for what must be found: each [`Fault`], and what a lease can't promise.
+//! 57 checks visit all that can be reached within their bounds: 14.2 million states by 62 million
+//! steps, in two minutes and a quarter of CPU time. Eight are without a queue (three clients, 5 million
+//! states; the widest has writes, heartbeats and a failover, 2.8 million), and 27 with one: three
+//! waiters for order, lost notifications, a dead process, a broken subscription, siblings and a
+//! request that does not wait; two for a heartbeat and a poll together with one of the other things
+//! that go wrong. 22 are of ticks: three clients or three waiters, with one thing that goes wrong
+//! (2.3 million states). Others look for what must be found: each [`Fault`], and what a lease can't promise.
 //!
 //! # What is left out
 //!
@@ -105,6 +125,9 @@
 //!   or two where more than the network goes wrong; of each of these more than one: a waiter that
 //!   leaves, a poll beside those that a grant causes, a confirmation of a grant that was not
 //!   believed, a fault. Two different faults meet only where a test says so.
+//! - Of ticks: more than two; acquisitions without one beside others with one; the end of the time
+//!   between two runs (`every`): it is longer than a check. The wall clock, by which it goes, stands
+//!   still but for the grants.
 //! - The largest token; a wall clock that steps back while requests wait, other than one that stands
 //!   still; ttls that differ; the time between two polls (a poll may come at any time).
 //! - R2 (nothing starves the heartbeat) is about threads: here a heartbeat may be left out for ever,
@@ -133,8 +156,8 @@ mod waiting;
 
 pub use arrivals::{Arrivals, Place};
 pub use server::Server;
-pub use setup::{Fault, Judged, Lengths, NEVER, Queue, Setup, Tokens};
-pub use state::{By, Channel, Death, Message, Owner, Resource, Spent, Stage, State, Wrong};
+pub use setup::{Fault, Judged, Lengths, NEVER, Queue, Setup, Ticks, Tokens};
+pub use state::{By, Channel, Death, Message, Owner, Resource, Runs, Spent, Stage, State, Wrong};
 pub use steps::Action;
 
 /// How many ticks the server keeps a lock after an acquire or a heartbeat arrived.

@@ -1,10 +1,10 @@
 //! The promises, by name, and the things that must be reachable for a check to be worth
 //! anything.
 
-use stateright::Property;
+use stateright::{Expectation, Property};
 
 use crate::arrivals::Place;
-use crate::setup::{NEVER, Setup};
+use crate::setup::{NEVER, Setup, Ticks};
 use crate::state::{By, Channel, Death, Message, Owner, Stage, State};
 use crate::{LIFE, TTL};
 
@@ -80,6 +80,25 @@ pub const FOUND_BY_POLLING: &str = "a process that only polls is granted the loc
 /// A waiter of such a process has left the queue, for it had been silent.
 pub const SILENT: &str = "a process that only polls, and does not, loses its places";
 
+/// Where a run counts from its grant on, a tick has one.
+pub const RUN_ONCE: &str = "a tick is run at most once";
+/// A run of an older tick does not begin after one of a newer.
+pub const NO_OLD_TICK: &str = "no old tick is run";
+/// Where failed runs do not count: one that ended well does.
+pub const NOT_AFTER_SUCCESS: &str = "a tick is not run again after it ended well";
+/// A request is refused if a run counts, and only then.
+pub const REFUSED_IF_RAN: &str = "a request is refused for a run that counts, and for no other";
+/// A replica did not know of the run.
+pub const RUN_TWICE: &str = "a tick is run twice";
+/// A tick whose first grant was not used is run by another.
+pub const UNUSED: &str = "a grant that was not used costs no tick";
+/// A run that failed is taken up.
+pub const TAKEN_UP: &str = "a failed run is taken up by another";
+/// A waiter hears that an earlier run forbids it.
+pub const TOLD: &str = "a waiter is told that the tick was run";
+/// The newer tick is run as well.
+pub const BOTH_TICKS: &str = "two ticks are run";
+
 pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
     let mut all: Vec<Property<Setup>> = vec![
         Property::always(NO_STALE_WRITE, |_, state: &State| {
@@ -154,6 +173,54 @@ pub(crate) fn of(setup: &Setup) -> Vec<Property<Setup>> {
     if setup.queue.processes > 0 {
         all.extend(of_the_queue(setup));
     }
+    if let Some(ticks) = &setup.ticks {
+        // Where most requests are refused, not all that happens elsewhere can.
+        all.retain(|property| property.expectation == Expectation::Always);
+        all.extend(of_the_ticks(setup, ticks));
+    }
+    all
+}
+
+fn of_the_ticks(setup: &Setup, ticks: &Ticks) -> Vec<Property<Setup>> {
+    let mut all: Vec<Property<Setup>> = vec![
+        Property::always(REFUSED_IF_RAN, |_, state: &State| !state.wrong.due),
+        Property::sometimes(UNUSED, |_, state: &State| {
+            state.tokens.len() > 1 && state.runs.begun.len() == 1
+        }),
+    ];
+    let run_twice = |_: &Setup, state: &State| is_run_twice(state);
+    if setup.forgets_runs() {
+        all.push(Property::sometimes(RUN_TWICE, run_twice));
+    } else if ticks.retry_failed {
+        all.push(Property::sometimes(TAKEN_UP, run_twice));
+    } else {
+        all.push(Property::always(RUN_ONCE, |_, state: &State| {
+            !is_run_twice(state)
+        }));
+    }
+    // Where two may hold, the older may begin later.
+    if !setup.forgets() {
+        all.push(Property::always(NO_OLD_TICK, |_, state: &State| {
+            state.runs.begun.is_sorted()
+        }));
+    }
+    // A release needs no replica.
+    if ticks.retry_failed && !setup.forgets() && setup.failovers == 0 {
+        all.push(Property::always(NOT_AFTER_SUCCESS, |_, state: &State| {
+            !state.runs.begun_again
+        }));
+    }
+    if setup.queue.processes > 0 {
+        all.push(Property::sometimes(TOLD, |_, state: &State| {
+            let mut network = state.network.iter();
+            network.any(|message| matches!(message, Message::AlreadyRan { .. }))
+        }));
+    }
+    if usize::from(ticks.first) < setup.acquisitions {
+        all.push(Property::sometimes(BOTH_TICKS, |_, state: &State| {
+            state.runs.begun.contains(&1) && state.runs.begun.contains(&2)
+        }));
+    }
     all
 }
 
@@ -225,6 +292,11 @@ fn of_the_queue(setup: &Setup) -> Vec<Property<Setup>> {
         ));
     }
     all
+}
+
+fn is_run_twice(state: &State) -> bool {
+    let begun = &state.runs.begun;
+    (1..begun.len()).any(|at| begun[at..].contains(&begun[at - 1]))
 }
 
 fn channel_of(setup: &Setup, state: &State, owner: Owner) -> Option<Channel> {

@@ -35,6 +35,10 @@ pub struct Server {
     /// How many ticks ago the lease was last set, by the model's own account: where an
     /// operator asks for that.
     pub silent: u8,
+    /// The tick that was begun last, by the model's own account.
+    pub tick: u8,
+    /// Whether its run counts, by the same account.
+    pub ran: bool,
 }
 
 /// A lock that was granted: its token, and the number of the grant.
@@ -50,6 +54,7 @@ pub(crate) struct Grant {
 pub(crate) enum Reply {
     Granted(Grant),
     Queued { ticket: Option<u8> },
+    AlreadyRan,
     Busy,
 }
 
@@ -104,6 +109,7 @@ impl Setup {
         ticket: Option<u8>,
     ) -> Reply {
         let process = self.process(owner);
+        let is_due = self.is_due(&state.server, owner);
         let mut step = self.begin(state, Some(owner), None);
         if waits {
             // By a clock that stands still a waiter that joins an empty queue gets a ticket that
@@ -140,7 +146,7 @@ impl Setup {
             ttl: TTL.into(),
             // What is forgotten with time is held against the scripts, and left out here.
             remember: u64::MAX,
-            due: None,
+            due: self.ticks.map(|ticks| ticks.due(owner)),
             who: (),
         };
         let listens = state.channels.get(usize::from(process)) != Some(&Channel::Polls);
@@ -158,9 +164,24 @@ impl Setup {
         if let Some(queue) = aside {
             lock.queue = queue;
         }
+        if self.has(Fault::JudgedOnce) {
+            for waiter in lock.queue.waiters.values_mut() {
+                waiter.due = None;
+            }
+        }
+        let is_refused = matches!(decision, Ok(Decision::AlreadyRan(_)));
+        if is_refused {
+            // A failover may bring its place back.
+            state.arrivals.drop_those(|one| one == owner);
+        }
         let requester = Some(owner).filter(|_| decision == Ok(Decision::Granted));
         let before = step.newest.clone().filter(|one| one.is_taken(step.now));
         let kept = state.server.kept > 0;
+        let is_holder = !kept
+            && before
+                .as_ref()
+                .is_some_and(|one| one.owner == u128::from(owner));
+        state.wrong.due |= is_refused != (!is_due && !is_holder);
         self.finish(state, step, requester);
         let after = state.server.holding();
         let is_granted = decision == Ok(Decision::Granted);
@@ -191,7 +212,8 @@ impl Setup {
             Ok(Decision::Queued { ticket, .. }) => Reply::Queued {
                 ticket: Some(small(ticket)),
             },
-            Ok(Decision::Busy | Decision::AlreadyRan(_)) | Err(_) => Reply::Busy,
+            Ok(Decision::AlreadyRan(_)) => Reply::AlreadyRan,
+            Ok(Decision::Busy) | Err(_) => Reply::Busy,
         }
     }
 
@@ -217,10 +239,14 @@ impl Setup {
     /// A release arrives at the server. An owner that waits leaves the queue by it.
     pub(crate) fn release(&self, state: &mut State, owner: Owner) {
         let own = self.process(owner);
+        let holds = state.server.is_held_by(owner);
+        let outcome = self.outcome(state, owner);
+        if holds {
+            self.note_end(state, owner, outcome);
+        }
         let mut step = self.begin(state, None, Some(own));
         state.arrivals.leave(owner);
         let was_taken = state.server.is_taken();
-        let holds = state.server.is_held_by(owner);
         let keep = match state.stage(owner) {
             Some(Stage::Holding { .. } | Stage::Lost { .. } | Stage::Releasing { held: true }) => {
                 self.keep
@@ -244,8 +270,11 @@ impl Setup {
             lock.release(
                 Releaser {
                     owner,
-                    // How a run ended decides nothing for these requests.
-                    outcome: Outcome::Released,
+                    outcome: match outcome {
+                        Outcome::Unused if self.has(Fault::UnusedCounts) => Outcome::Released,
+                        Outcome::Error if self.has(Fault::FailedCounts) => Outcome::Ok,
+                        outcome => outcome,
+                    },
                     keep: keep.into(),
                     own: Some(own.into()),
                 },
@@ -302,6 +331,46 @@ impl Setup {
         self.finish(state, step, None);
     }
 
+    /// The tick of an acquisition; zero where there is none.
+    pub(crate) fn tick_of(&self, owner: Owner) -> u8 {
+        self.ticks.map_or(0, |ticks| ticks.of(owner))
+    }
+
+    /// Whether no earlier run forbids it, by the model's own account.
+    fn is_due(&self, server: &Server, owner: Owner) -> bool {
+        let tick = self.tick_of(owner);
+        self.ticks.is_none() || tick > server.tick || tick == server.tick && !server.ran
+    }
+
+    /// How the run under an acquisition has ended, as its release says.
+    fn outcome(&self, state: &State, owner: Owner) -> Outcome {
+        let stage = state.acquisitions.get(usize::from(owner));
+        match stage {
+            // It decides nothing.
+            _ if self.ticks.is_none() => Outcome::Released,
+            // No code ran under it.
+            Some(Stage::Releasing { held: false }) => Outcome::Unused,
+            _ if state.runs.failed.contains(&owner) => Outcome::Error,
+            _ => Outcome::Ok,
+        }
+    }
+
+    /// A holder's release has arrived in time.
+    fn note_end(&self, state: &mut State, owner: Owner, outcome: Outcome) {
+        let Some(ticks) = self.ticks else {
+            return;
+        };
+        let server = &mut state.server;
+        match outcome {
+            Outcome::Unused => server.ran = false,
+            Outcome::Error => server.ran = !ticks.retry_failed,
+            _ => {
+                server.ran = true;
+                state.runs.ended_well.insert(ticks.of(owner));
+            }
+        }
+    }
+
     fn begin(&self, state: &mut State, requester: Option<Owner>, own: Option<u8>) -> Step {
         let timing = self.timing.of_the_protocol();
         let grants = u64::try_from(state.tokens.len()).unwrap_or(u64::MAX);
@@ -343,6 +412,7 @@ impl Setup {
             };
             let can_be_granted = can_be_granted && !missed;
             let can_be_granted = can_be_granted || Some(owner) == requester || Some(process) == own;
+            let can_be_granted = can_be_granted && self.is_due(&state.server, owner);
             if is_forgotten || !can_be_granted {
                 droppable.push(owner);
             } else if can_be_granted {
@@ -360,7 +430,9 @@ impl Setup {
         };
         forgotten.retain(|owner| Some(*owner) != requester);
         // It may come back by this step.
-        reachable.extend(requester.filter(|owner| !reachable.contains(owner)));
+        let may_come =
+            |owner: &Owner| !reachable.contains(owner) && self.is_due(&state.server, *owner);
+        reachable.extend(requester.filter(may_come));
         Step {
             newest: state.server.lock.newest.clone(),
             queue: kept,
@@ -401,6 +473,11 @@ impl Setup {
             server.silent = 0;
         }
         if let Some((owner, token)) = new {
+            if let Some(ticks) = self.ticks {
+                state.wrong.due |= !self.is_due(server, owner);
+                server.tick = ticks.of(owner);
+                server.ran = !ticks.retry_failed;
+            }
             state.wrong.kept |= server.kept > 0;
             server.kept = 0;
             state.tokens.push(token);
@@ -592,6 +669,11 @@ impl Server {
             if !is_taken {
                 newest.expires_at = 0;
             }
+        }
+        if let Some(success) = &mut self.lock.success {
+            success.acquired = StoreTime::default();
+            success.phase = Phase::Released(StoreTime::default());
+            (success.heartbeat_at, success.expires_at) = (0, 0);
         }
         let queue = &mut self.lock.queue;
         queue.expires_at = match timing.queue_life {

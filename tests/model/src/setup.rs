@@ -1,6 +1,6 @@
 //! What may happen in a run, how often, and what is wrong with it on purpose.
 
-use crate::protocol::Timing;
+use crate::protocol::{Due, Tick, Timing};
 use crate::state::{Death, Owner};
 use crate::{COUNTS_FOR, LIFE, TTL};
 
@@ -78,10 +78,54 @@ pub struct Setup {
     pub keep: u8,
     /// For how many ticks a request, or its answer, may be on its way and still arrive.
     pub life: u8,
+    /// Where the acquisitions are to run once per tick.
+    pub ticks: Option<Ticks>,
     /// The protocol's lengths.
     pub timing: Lengths,
     /// A fault that is put in to see that a property notices it.
     pub fault: Option<Fault>,
+}
+
+/// Which ticks the acquisitions are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticks {
+    /// How many acquisitions, in the order of asking, are for the first tick; all others are for
+    /// the second.
+    pub first: u8,
+    /// Whether the tick goes by the time between two runs (`every`), and not by its number
+    /// (`tick`). That time is longer than a check: there is one tick.
+    pub every: bool,
+    /// Whether a run that failed does not count.
+    pub retry_failed: bool,
+}
+
+impl Ticks {
+    /// All for the same tick, of which the first run counts.
+    pub fn one() -> Self {
+        Self {
+            first: Owner::MAX,
+            every: false,
+            retry_failed: false,
+        }
+    }
+
+    /// The tick of an acquisition.
+    pub(crate) fn of(&self, owner: Owner) -> u8 {
+        match owner < self.first {
+            true => 1,
+            false => 2,
+        }
+    }
+
+    /// What its requests bring.
+    pub(crate) fn due(&self, owner: Owner) -> Due {
+        let tick = match self.every {
+            true => Tick::Gap(u64::MAX),
+            false => Tick::Number(self.of(owner).into()),
+        };
+        let retry_failed = self.retry_failed;
+        Due { tick, retry_failed }
+    }
 }
 
 /// How the server draws a fencing token.
@@ -199,6 +243,12 @@ pub enum Fault {
     NobodyPolls,
     /// Only the waiter at the queue's head polls.
     OnlyTheHeadPolls,
+    /// A waiter is not judged again when the lock is offered to it.
+    JudgedOnce,
+    /// A grant under which no code ran counts as a run.
+    UnusedCounts,
+    /// A run that failed counts also for those that would take its tick up.
+    FailedCounts,
 }
 
 impl Setup {
@@ -221,6 +271,7 @@ impl Setup {
             queue: Queue::default(),
             keep: 0,
             life: LIFE,
+            ticks: None,
             timing: Lengths::default(),
             fault: None,
         }
@@ -246,6 +297,11 @@ impl Setup {
     /// Whose process an acquisition is.
     pub(crate) fn process(&self, owner: Owner) -> u8 {
         owner % self.queue.processes.max(1)
+    }
+
+    /// Whether a run of a tick may be forgotten: by a replica that did not know of it.
+    pub(crate) fn forgets_runs(&self) -> bool {
+        self.failovers > 0 && !self.acknowledged
     }
 
     /// Whether the server may forget a lock before its ttl: then two clients can believe that

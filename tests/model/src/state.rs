@@ -33,8 +33,25 @@ pub struct State {
     pub arrivals: Arrivals,
     /// What the server did that it must not do. For the properties, too.
     pub wrong: Wrong,
+    /// The runs of ticks, where there are any. For the properties, too.
+    pub runs: Runs,
     /// What was used up of the bounds.
     pub spent: Spent,
+}
+
+/// What ran, as the clients know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Runs {
+    /// The ticks of the runs that began, in the order in which they did.
+    pub begun: Vec<u8>,
+    /// The ticks of which a run ended well, and the server knew it.
+    pub ended_well: BTreeSet<u8>,
+    /// A run began of such a tick.
+    pub begun_again: bool,
+    /// The acquisitions whose runs failed.
+    pub failed: BTreeSet<Owner>,
+    /// How many failed.
+    pub failures: u8,
 }
 
 /// What the server did that it must not do.
@@ -49,6 +66,8 @@ pub struct Wrong {
     pub queue: bool,
     /// It ended a holding that is not stale, or did not end one that is.
     pub forced: bool,
+    /// It refused a request of which no run counts, or did not refuse one of which a run does.
+    pub due: bool,
 }
 
 /// How a process can be notified of a grant.
@@ -194,6 +213,11 @@ pub enum Message {
         /// Its ticket, if it did not stand there before.
         ticket: Option<u8>,
     },
+    /// To the client: an earlier run forbids it, and it stands in no queue.
+    AlreadyRan {
+        /// For whom.
+        owner: Owner,
+    },
     /// To the client: the lock was granted to you, until the claim runs out.
     Granted {
         /// For whom.
@@ -247,7 +271,10 @@ impl Message {
             | Self::Granted { age, .. }
             | Self::Renewed { age, .. } => *age += 1,
             Self::Queued { lag, .. } => *lag = setup.lag_of_an_answer(*lag),
-            Self::Release { .. } | Self::NotYours { .. } | Self::Write { .. } => {}
+            Self::Release { .. }
+            | Self::AlreadyRan { .. }
+            | Self::NotYours { .. }
+            | Self::Write { .. } => {}
         }
         self
     }
@@ -284,6 +311,7 @@ impl Message {
             | Self::Renewed { age, .. } => *age,
             Self::Release { .. }
             | Self::Queued { .. }
+            | Self::AlreadyRan { .. }
             | Self::NotYours { .. }
             | Self::Write { .. } => 0,
         }

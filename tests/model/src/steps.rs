@@ -38,6 +38,8 @@ pub enum Action {
     Renew(Owner),
     /// A holder lets go, or one that has lost its lease.
     LetGo(Owner),
+    /// A holder's run fails, and it lets go.
+    Fail(Owner),
     /// A holder looks at its lease, and then writes to the resource.
     Write(Owner),
     /// Something arrives.
@@ -133,7 +135,17 @@ impl Model for Setup {
                 state.set(owner, Stage::Releasing { held: false });
             }
             // The lease is over before its release leaves (rule R5).
-            Action::LetGo(owner) => state.set(owner, Stage::Releasing { held: true }),
+            Action::LetGo(owner) => {
+                if matches!(state.stage(owner), Some(Stage::Lost { .. })) && self.ticks.is_some() {
+                    state.runs.failed.insert(owner);
+                }
+                state.set(owner, Stage::Releasing { held: true });
+            }
+            Action::Fail(owner) => {
+                state.runs.failures += 1;
+                state.runs.failed.insert(owner);
+                state.set(owner, Stage::Releasing { held: true });
+            }
             Action::Renew(owner) => {
                 state.spent.renewals += u8::from(!self.has(Fault::HeartbeatForNobody));
                 state.network.insert(Message::Renew { owner, age: 0 });
@@ -186,6 +198,9 @@ impl Model for Setup {
                 state.fail_over();
             }
         }
+        if self.ticks.is_some() {
+            self.note_runs(last, &mut state);
+        }
         // For another holder it is counted anew.
         if state.given() != last.given() {
             state.kept_for_nobody = 0;
@@ -217,6 +232,10 @@ impl Setup {
                     to.push(Action::Write(owner));
                 }
                 to.push(Action::LetGo(owner));
+                let retries = self.ticks.is_some_and(|ticks| ticks.retry_failed);
+                if retries && state.runs.failures == 0 {
+                    to.push(Action::Fail(owner));
+                }
             }
             Stage::Waiting { .. } => {
                 if self.polls(state, owner) {
@@ -231,6 +250,18 @@ impl Setup {
                 to.push(Action::Renew(owner))
             }
             Stage::Releasing { .. } | Stage::Over | Stage::Dead => {}
+        }
+    }
+
+    /// The body of an acquisition runs from when its client has heard of the grant.
+    fn note_runs(&self, last: &State, state: &mut State) {
+        for (owner, stage) in (0..).zip(&state.acquisitions) {
+            let before = last.acquisitions.get(usize::from(owner));
+            if stage.holds() && !before.is_some_and(Stage::holds) {
+                let tick = self.tick_of(owner);
+                state.runs.begun_again |= state.runs.ended_well.contains(&tick);
+                state.runs.begun.push(tick);
+            }
         }
     }
 
@@ -304,6 +335,7 @@ impl Setup {
             Message::Granted { .. } => self.granted(state, message),
             Message::Acquired { owner, .. }
             | Message::Queued { owner, .. }
+            | Message::AlreadyRan { owner }
             | Message::Renewed { owner, .. }
             | Message::NotYours { owner } => {
                 if let Some(stage) = state.stage(owner) {
@@ -355,6 +387,7 @@ impl Setup {
             },
             Message::Acquired { owner, .. }
             | Message::Queued { owner, .. }
+            | Message::AlreadyRan { owner }
             | Message::Renewed { owner, .. }
             | Message::NotYours { owner } => {
                 let stage = acquisitions.get(usize::from(owner));
@@ -371,6 +404,11 @@ impl Setup {
         if !state.is_kept_for_nobody() {
             state.kept_for_nobody = 0;
         }
+        let is_over = |owner: &Owner| {
+            let stage = state.acquisitions.get(usize::from(*owner));
+            matches!(stage, Some(Stage::Over | Stage::Dead))
+        };
+        state.runs.failed.retain(|owner| !is_over(owner));
         state.server.tidy(self);
         state.replica.tidy(self);
         if waits {

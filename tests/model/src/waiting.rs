@@ -136,7 +136,9 @@ impl Setup {
                 let lag = self.lag_at_the_server(age);
                 Message::Queued { owner, lag, ticket }
             }
-            Reply::Busy => return,
+            // As with 'busy', one that does not wait gives up.
+            Reply::AlreadyRan if waits => Message::AlreadyRan { owner },
+            Reply::AlreadyRan | Reply::Busy => return,
         };
         state.network.insert(answer);
     }
@@ -158,7 +160,8 @@ impl Setup {
         };
         match *stage {
             Stage::Waiting { lag, .. } => match self.left_of_a_claim(lag, age, by) {
-                Some(left) => {
+                // Where replicas have to acknowledge it, it is a hint.
+                Some(left) if !self.acknowledged => {
                     *stage = Stage::Holding {
                         token,
                         grant,
@@ -167,11 +170,11 @@ impl Setup {
                     };
                 }
                 // Not believed: a poll is answered 'yours' or not.
-                None if state.spent.confirmations < CONFIRMATIONS => {
+                _ if state.spent.confirmations < CONFIRMATIONS => {
                     state.spent.confirmations += 1;
                     self.poll(state, owner);
                 }
-                None => {}
+                _ => {}
             },
             // No client wants it any more (rule R6).
             Stage::Over => *stage = Stage::Releasing { held: false },

@@ -238,7 +238,12 @@ fn a_queue_that_was_lost_in_a_failover_serves_all_waiters_in_order() {
         failovers: 1,
         ..two(Queue::default())
     };
-    holds("a failover", failovers);
+    holds("a failover", failovers.clone());
+    let acknowledged = Setup {
+        acknowledged: true,
+        ..failovers
+    };
+    holds("a failover, acknowledged", acknowledged);
 }
 
 /// A jump that is shorter than the message was late looks like no jump.
