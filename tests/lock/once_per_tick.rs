@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::lease::LIMIT;
 use crate::support::panics::caught;
 use crate::support::redis::RedisServer;
 use crate::support::wait;
@@ -380,6 +381,16 @@ fn a_sync_run_that_is_left_early_has_ended_as_what_it_returned() {
     }
 }
 
+async fn until(what: &str, is_met: impl AsyncFn() -> bool) {
+    let met = async {
+        while !is_met().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let met = tokio::time::timeout(LIMIT, met).await;
+    assert!(met.is_ok(), "after {LIMIT:?} still not: {what}");
+}
+
 /// The stores that decide it, each on its own.
 fn stores() -> Vec<(AppLocker, Box<dyn Send>)> {
     let (server, directory) = (RedisServer::start(), tempfile::tempdir().unwrap());
@@ -423,9 +434,8 @@ async fn a_run_that_failed_is_taken_up_and_the_store_knows_how_each_ended() {
             () = begun.notified() => {}
         }
         // It is on its way.
-        while ending().await != Ending::Cancelled {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let is_cancelled = async || ending().await == Ending::Cancelled;
+        until("it is cancelled", is_cancelled).await;
         assert!(lock.last_success().await.unwrap().is_none());
 
         retried(&locker, Way::Ok).await.unwrap();
@@ -480,13 +490,11 @@ async fn a_waiter_is_judged_again_when_it_would_have_the_lock() {
             let guard = lock.acquire().await.unwrap();
             let waiters = [lock.clone(), lock.clone(), lock.clone()];
             let waiting = waiters.map(|lock| tokio::spawn(async move { lock.acquire().await }));
-            loop {
+            let all_wait = async || {
                 let info = locker.lock("job").info().await.unwrap();
-                if info.and_then(|info| info.waiters()) == Some(3) {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+                info.and_then(|info| info.waiters()) == Some(3)
+            };
+            until("all three wait", all_wait).await;
             match ends_well {
                 true => guard.mark_ok(),
                 false => guard.mark_failed(),
