@@ -77,9 +77,9 @@ impl Scrape {
     }
 
     #[track_caller]
-    fn last_run(&self, outcome: &str) -> f64 {
+    fn last_run(&self, app: &str, outcome: &str) -> f64 {
         self.value(&format!(
-            "applock_last_run_timestamp_seconds{{app=\"runs\",outcome=\"{outcome}\"}}"
+            "applock_last_run_timestamp_seconds{{app=\"{app}\",outcome=\"{outcome}\"}}"
         ))
     }
 }
@@ -105,6 +105,65 @@ async fn run(locker: &AppLocker, how: &str) -> Result<(), Error> {
 async fn refused(locker: &AppLocker) -> Error {
     let lock = locker.lock("runs").name("tenant-7");
     lock.acquire().await.unwrap_err()
+}
+
+/// Its parts end well, and it fails.
+#[singleton(app = "parts", locker = locker)]
+async fn fails_in_the_end(locker: &AppLocker) {
+    let part = locker.lock("parts").reentrant();
+    part.run(async {}).await.unwrap();
+    applock::current().unwrap().mark_failed();
+}
+
+#[singleton(app = "load", name = "{at}", ttl = "2s", locker = locker)]
+async fn under_load(locker: &AppLocker, at: u32) -> Result<(), Error> {
+    tokio::task::yield_now().await;
+    match at % 4 {
+        0 => panic!("as it is meant to"),
+        1 => std::future::pending().await,
+        2 => {
+            let lock = locker.lock("load").name(at.to_string());
+            lock.force_release().await?;
+            std::future::pending().await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs that end, panic, are cancelled and are lost, many at a time: all are counted, and in the end
+/// none is held.
+async fn a_load_of_runs(locker: &AppLocker, port: u16) {
+    const RUNS: u32 = 200;
+    let runs = (0..RUNS).map(|at| {
+        let locker = locker.clone();
+        tokio::spawn(async move {
+            let limit = match at % 4 {
+                1 => Duration::from_millis(100),
+                _ => LIMIT,
+            };
+            tokio::time::timeout(limit, under_load(&locker, at)).await
+        })
+    });
+    for (at, run) in Vec::from_iter(runs).into_iter().enumerate() {
+        match (at % 4, run.await) {
+            (0, ended) => assert!(ended.unwrap_err().is_panic()),
+            (1, ended) => assert!(ended.unwrap().is_err()),
+            (2, ended) => assert!(matches!(ended.unwrap().unwrap(), Err(Error::Lost { .. }))),
+            (_, ended) => ended.unwrap().unwrap().unwrap(),
+        }
+    }
+    let now = until(port, "the load is given back", |now| {
+        now.value("applock_held") == 0.0
+    });
+    let outcomes = ["acquired", "cancelled"];
+    let calls: f64 = outcomes
+        .map(|outcome| now.acquires("load", outcome))
+        .iter()
+        .sum();
+    assert_eq!(calls, f64::from(RUNS));
+    assert_eq!(now.losses("load", "taken"), f64::from(RUNS / 4));
+    let series = now.values.keys().filter(|name| name.contains("load"));
+    assert_eq!(series.count(), 8 + 5 + 5, "{}", now.text);
 }
 
 async fn each_outcome_of_a_run(locker: &AppLocker) {
@@ -169,6 +228,9 @@ async fn an_exporter_serves_names_types_labels_and_values_of_each_outcome() {
     for reason in ["expired", "taken", "at_most", "shutdown", "stopped"] {
         assert_eq!(first.losses("calls", reason), 0.0, "{reason}");
     }
+    for outcome in ["ok", "error", "panicked", "cancelled", "lost"] {
+        assert_eq!(first.last_run("calls", outcome), 0.0, "{outcome}");
+    }
     assert!(lock.try_acquire().await.unwrap().is_none());
     let short = Duration::from_millis(50);
     let waiting = lock.clone().wait_forever();
@@ -213,13 +275,19 @@ async fn an_exporter_serves_names_types_labels_and_values_of_each_outcome() {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap();
     for outcome in ["ok", "error", "panicked", "cancelled", "lost"] {
-        let age = wall.as_secs_f64() - now.last_run(outcome);
+        let age = wall.as_secs_f64() - now.last_run("runs", outcome);
         assert!(
             (-1.0..LIMIT.as_secs_f64()).contains(&age),
             "{outcome}: {age}"
         );
     }
-    assert!(now.last_run("ok") <= now.last_run("lost"));
+    assert!(now.last_run("runs", "ok") <= now.last_run("runs", "lost"));
+
+    fails_in_the_end(&locker).await;
+    let failed = scrape(port);
+    assert!(failed.last_run("parts", "error") > 0.0);
+    assert_eq!(failed.last_run("parts", "ok"), 0.0);
+    a_load_of_runs(&locker, port).await;
 
     // Trouble, before it costs a lock, and when it has.
     let guard = lock

@@ -100,8 +100,10 @@ impl Expansion<'_> {
         let (error, refused) = self.refused(output);
         let rebound = self.rebound(unnamed);
         let guard = self.guard();
-        let is_closure = self.function.owns_self() || self.args.retry_failed;
-        // How the run has ended, where that can be seen: a `return` and a `?` pass it by.
+        let is_closure = self.function.owns_self()
+            || self.args.retry_failed
+            || self.function.may_leave_early() && output.may_be_result();
+        // How the run has ended: a `return` and a `?` in the body would pass this by.
         let seen = quote_spanned! {Span::mixed_site()=>
             #[allow(unreachable_code)]
             _run.returned(&value);
@@ -138,7 +140,7 @@ impl Expansion<'_> {
         // R5: an owned `self` can't be rebound, so there a closure that takes it is
         // what drops it before the lock is released.
         //
-        // A failed run that is to be retried has to be seen, also where it ends by `?`.
+        // And how the run has ended has to be seen also where it does by `return` or `?`.
         let body = if is_closure {
             let krate = &self.krate;
             let returns = if output.is_opaque() {

@@ -99,6 +99,13 @@ impl Function {
         bindings
     }
 
+    /// Whether the body may end before its last expression: by `return`, by `?`, or by either in a
+    /// macro (`bail!`). A body that asks who has called it is not to be moved into a closure.
+    pub(crate) fn may_leave_early(&self) -> bool {
+        let tracks = |attr: &Attribute| attr.path().is_ident("track_caller");
+        !self.attrs.iter().any(tracks) && leaves_early(self.body.stream())
+    }
+
     /// Whether the function owns its `self`, so that dropping it belongs to the body.
     pub(crate) fn owns_self(&self) -> bool {
         use syn::ReceiverKind::{Reference, Typed, Value};
@@ -112,6 +119,27 @@ impl Function {
             Some(_) => true,
         }
     }
+}
+
+/// What stands in a closure or a function inside of it counts too: better once too often.
+fn leaves_early(tokens: TokenStream) -> bool {
+    let is_bang = |token: &TokenTree| matches!(token, TokenTree::Punct(it) if it.as_char() == '!');
+    let mut before = None;
+    for token in tokens {
+        let leaves = match &token {
+            TokenTree::Ident(word) => word == "return",
+            TokenTree::Punct(mark) => mark.as_char() == '?',
+            TokenTree::Group(group) => {
+                before.as_ref().is_some_and(is_bang) || leaves_early(group.stream())
+            }
+            TokenTree::Literal(_) => false,
+        };
+        if leaves {
+            return true;
+        }
+        before = Some(token);
+    }
+    false
 }
 
 /// One name bound by the signature.

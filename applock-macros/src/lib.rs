@@ -96,6 +96,9 @@ mod value;
 /// who ran it, when, how it ended, and when the next may begin; `skip` covers it, as does
 /// `on_busy = EXPR`.
 ///
+/// What counts are the runs of the lock, whichever function had them: two jobs of one `app` need a
+/// `name` each.
+///
 /// # When the body does not run
 ///
 /// | return type | busy, already ran | unavailable, denied, invalid |

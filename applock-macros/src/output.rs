@@ -71,6 +71,27 @@ impl Output {
         matches!(&self.ty, Some(ty) if !is_never(ty))
     }
 
+    /// Whether it may be a `Result`, perhaps by another name, that the runtime can be shown. Not if
+    /// it promises a closure, which would lose its signature.
+    pub(crate) fn may_be_result(&self) -> bool {
+        const OTHERS: [&str; 19] = [
+            "bool", "char", "f32", "f64", "i8", "i16", "i32", "i64", "i128", "isize", "u8", "u16",
+            "u32", "u64", "u128", "usize", "Option", "String", "Vec",
+        ];
+        let Some(ty) = &self.ty else {
+            return false;
+        };
+        match peeled(ty) {
+            Type::Path(path) => {
+                let last = path.path.segments.last();
+                let is_other = last.is_some_and(|last| OTHERS.iter().any(|it| last.ident == it));
+                !is_other && !self.promises_closure()
+            }
+            Type::Macro(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether every part of the type is written, so that the compiler can be asked about it:
     /// no `impl Trait`, which would be `_`, and not `!`.
     pub(crate) fn is_whole(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Attributes that rewrite functions as ours does, above and below it.
 
 use applock::{AppLocker, Error, singleton};
+use std::panic::Location;
 use std::sync::LazyLock;
 
 static LOCKER: LazyLock<AppLocker> = LazyLock::new(AppLocker::in_memory);
@@ -86,4 +87,21 @@ async fn async_trait_runs_under_the_lock() {
         .await
         .unwrap();
     assert!(matches!(Mine.run(2).await, Err(Error::Busy(_))));
+}
+
+#[singleton(app = "tracks", locker = LOCKER)]
+#[track_caller]
+fn tracks(is_early: bool) -> Result<&'static Location<'static>, Error> {
+    if is_early {
+        return Ok(Location::caller());
+    }
+    Ok(Location::caller())
+}
+
+#[test]
+fn track_caller_tells_of_the_caller() {
+    for is_early in [true, false] {
+        let (here, told) = (Location::caller(), tracks(is_early).unwrap());
+        assert_eq!((here.file(), here.line()), (told.file(), told.line()));
+    }
 }

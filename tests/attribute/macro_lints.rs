@@ -31,10 +31,11 @@
 )]
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::future::pending;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use applock::{AppLocker, Error, singleton};
 
@@ -172,11 +173,83 @@ where
     items.first_mut()
 }
 
+#[singleton(app = "j", name = "{N}-{with}", every = "1h", retry = failed, wait = forever, at_least = "100ms", at_most = "1h", on_busy = skip, locker = LOCKER)]
+fn each_hour<T: Display + Clone, const N: usize>(
+    items: &mut Vec<T>,
+    with: T,
+) -> anyhow::Result<()> {
+    items.extend(std::iter::repeat_n(with, N));
+    Ok(())
+}
+
+#[singleton(app = "j", name = "number", tick = u64::from(*number) + 1, on_busy = false, locker = LOCKER)]
+async fn by_number(number: &u32) -> bool {
+    unit().await;
+    *number > 0
+}
+
+#[singleton(app = "j", name = "time", tick = at.0, wait = "1s", at_least = "100ms", locker = LOCKER)]
+async fn by_time(at: (SystemTime, u8)) -> Option<u8> {
+    unit().await;
+    Some(at.1)
+}
+
+/// Left early in each way, with what a closure around it would make hard.
+#[singleton(app = "k", name = "{label}", locker = LOCKER)]
+fn leaves<'a, T, const N: usize>(
+    items: &'a mut [T; N],
+    (mut at, label): (usize, &str),
+    with: Option<T>,
+) -> anyhow::Result<&'a mut T>
+where
+    T: Clone + Display,
+{
+    let Some(with) = with else {
+        anyhow::bail!("nothing, {label}");
+    };
+    let found = 'search: loop {
+        for (place, item) in items.iter().enumerate().skip(at) {
+            anyhow::ensure!(!item.to_string().is_empty(), "an empty one");
+            if place > 0 && at < 9 {
+                break 'search place;
+            }
+            at += 1;
+        }
+        return items.first_mut().ok_or_else(|| anyhow::anyhow!("none"));
+    };
+    let item = items
+        .get_mut(found)
+        .ok_or_else(|| anyhow::anyhow!("gone"))?;
+    *item = with;
+    Ok(item)
+}
+
+#[singleton(app = "k", locker = LOCKER)]
+fn leaves_opaque(text: &[u8]) -> anyhow::Result<impl Iterator<Item = char>> {
+    let text = std::str::from_utf8(text)?;
+    Ok(text.chars().rev())
+}
+
 struct Job {
     name: String,
 }
 
 impl Job {
+    #[singleton(app = "k", locker = LOCKER)]
+    fn leaves(&mut self, text: Vec<u8>) -> anyhow::Result<&mut String> {
+        self.name = String::from_utf8(text)?;
+        self.name.push('!');
+        Ok(&mut self.name)
+    }
+
+    #[singleton(app = "k", locker = LOCKER)]
+    fn leaves_by_ref(&self, text: &[u8]) -> anyhow::Result<Cow<'_, str>> {
+        if text.is_empty() {
+            return Ok(Cow::Borrowed(&self.name));
+        }
+        Ok(Cow::Owned(std::str::from_utf8(text)?.to_owned()))
+    }
+
     #[singleton(app = "h", locker = LOCKER)]
     async fn by_ref(&self) -> Option<&str> {
         unit().await;
@@ -248,11 +321,45 @@ async fn all_of_it_runs_too() -> Result<(), Error> {
     error().await?;
     assert_eq!(diverging_value().await?, 2);
     assert_eq!(opaque(vec![1]).count(), 1);
+    let mut items = vec!["a"];
+    for _ in 0..2 {
+        assert!(each_hour::<_, 2>(&mut items, "b").is_ok());
+    }
+    assert_eq!(items, ["a", "b", "b"]);
+    assert_eq!(
+        (
+            by_number(&1).await,
+            by_number(&1).await,
+            by_number(&2).await
+        ),
+        (true, false, true)
+    );
+    assert_eq!(by_time((SystemTime::UNIX_EPOCH, 7)).await, Some(7));
+    assert_eq!(by_time((SystemTime::UNIX_EPOCH, 7)).await, None);
+    let mut items = [1, 2];
+    assert!(leaves(&mut items, (0, "none"), None).is_err());
+    assert_eq!(
+        leaves(&mut items, (0, "second"), Some(5)).ok(),
+        Some(&mut 5)
+    );
+    assert_eq!(leaves(&mut items, (2, "first"), Some(6)).ok(), Some(&mut 1));
+    assert_eq!(
+        leaves_opaque(b"ab").map(Iterator::collect).ok(),
+        Some("ba".to_owned())
+    );
+    assert!(leaves_opaque(b"\xff").is_err());
     assert_eq!(generic(&mut [1, 2], 3).await, Some(&mut 3));
     let mut job = Job {
         name: "x".to_owned(),
     };
     assert_eq!(job.by_ref().await, Some("x"));
+    assert!(job.leaves(vec![255]).is_err());
+    assert_eq!(job.leaves_by_ref(b"").ok().as_deref(), Some("x"));
+    assert_eq!(
+        job.leaves(b"y".to_vec()).ok().map(|name| name.len()),
+        Some(2)
+    );
+    job.name.truncate(1);
     assert_eq!(job.by_mut().map(|name| name.len()), Some(2));
     assert_eq!(job.work(vec![1]).await?, 1);
     let mut number = 1;

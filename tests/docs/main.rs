@@ -10,6 +10,7 @@ mod configuration;
 mod examples;
 mod grafana;
 mod guarantees;
+mod probes;
 mod readme;
 mod registry;
 mod servers;

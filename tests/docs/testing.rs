@@ -62,7 +62,7 @@ async fn a_lease_is_lost_in_virtual_time() {
         }
         // An hour passes in no time, and its heartbeats keep the lock.
         clock.run_for(Duration::from_secs(3600));
-        assert_eq!(locker.health().held, 1);
+        assert!(locker.health().smallest_margin > Some(Duration::ZERO));
         // No heartbeat is answered for a ttl: the body is cancelled.
         store.fail_with(Outage::Unreachable);
         clock.run_for(Duration::from_secs(60));

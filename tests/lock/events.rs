@@ -282,3 +282,63 @@ fn the_log_of_a_lock_tells_its_story_in_order() {
         assert!(line.contains(&format!("message={words}")), "{line}");
     }
 }
+
+#[singleton(app = "marked", locker = locker)]
+async fn marked(locker: &AppLocker) {
+    applock::current().unwrap().mark_failed();
+    // Nested, and a run of its own for the log.
+    locker
+        .lock("marked")
+        .reentrant()
+        .run(async {})
+        .await
+        .unwrap();
+}
+
+#[singleton(app = "marked-sync", locker = locker)]
+fn marked_sync(locker: &AppLocker) {
+    applock::current().unwrap().mark_failed();
+}
+
+#[tokio::test]
+async fn a_run_that_says_that_it_failed_is_logged_as_failed() {
+    log::keep();
+    let locker = AppLocker::in_memory();
+    marked(&locker).await;
+    tokio::task::spawn_blocking(move || marked_sync(&locker))
+        .await
+        .unwrap();
+    for key in ["marked", "marked-sync"] {
+        let key = format!("key=QUEUE:{key} ");
+        log::until(&["message=ended: error", &key, "outcome=\"error\" "]);
+    }
+    log::until(&["message=ended: returned", "key=QUEUE:marked ", "Lock::run"]);
+}
+
+#[singleton(app = "shared", every = "1h", on_busy = skip, locker = locker)]
+async fn each_hour(locker: &AppLocker) {}
+
+#[singleton(app = "shared", every = "1d", on_busy = skip, locker = locker)]
+async fn each_day(locker: &AppLocker) {}
+
+/// The hourly job keeps the daily one from ever running, and `skip` tells nobody.
+#[tokio::test]
+async fn a_job_that_another_function_has_run_instead_is_a_warning() {
+    log::keep();
+    let locker = AppLocker::in_memory();
+    each_hour(&locker).await;
+    each_hour(&locker).await;
+    each_day(&locker).await;
+    let (level, own) = log::until(&["not run: already ran", "function=\"each_hour\""]);
+    assert_eq!(level, Level::INFO, "{own}");
+    assert!(!own.contains("another function"), "{own}");
+    let (level, other) = log::until(&["not run: already ran", "function=\"each_day\""]);
+    assert_eq!(level, Level::WARN, "{other}");
+    for part in [
+        "events::each_hour from ",
+        "another function",
+        "`name = \"…\"`",
+    ] {
+        assert!(other.contains(part), "{part}: {other}");
+    }
+}

@@ -85,6 +85,17 @@ async fn health_tells_of_the_store_without_asking_it() {
     // Those of the waiter that polls, and of INFO itself.
     assert!(server.info("total_commands_processed") < commands + 20);
     waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+    wait::until("nobody waits", LIMIT, || locker.health().waiting == 0);
+    wait::until("its place is free", LIMIT, || {
+        server.run::<u32>("EXISTS {QUEUE:a}:queue") == 0
+    });
+    let commands = server.info("total_commands_processed");
+    for _ in 0..200 {
+        assert!(locker.health().is_ready());
+    }
+    // A heartbeat is due in twenty seconds.
+    assert!(server.info("total_commands_processed") < commands + 100);
     server.kill();
     assert!(locker.lock("b").acquire().await.is_err());
     let health = locker.health();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::lease::LIMIT;
 use crate::support::panics::caught;
 use crate::support::redis::RedisServer;
 use crate::support::wait;
@@ -24,32 +25,50 @@ const CLOSE: Lateness = [
 
 const TICKS: u32 = 20;
 
-/// Fires twenty times, a period apart, on three servers with a connection each. Answers how often
-/// the job ran, tick by tick.
+/// A call that is over so long after its time was made in time.
+const IN_TIME: Duration = Duration::from_millis(80);
+
+/// Of one tick.
+#[derive(Default)]
+struct Fired {
+    runs: AtomicU32,
+    /// Of the three, how many were called in time.
+    in_time: AtomicU32,
+}
+
+impl Fired {
+    fn runs(&self) -> u32 {
+        self.runs.load(Ordering::SeqCst)
+    }
+}
+
+/// Fires twenty times, a period apart, on three servers with a connection each. Answers how it went,
+/// tick by tick.
 fn fire(
     server: &RedisServer,
     period: Duration,
     late: Lateness,
     job: impl Fn(&AppLocker, u32, &AtomicU32) + Sync,
-) -> Vec<u32> {
-    let runs: Vec<AtomicU32> = (0..TICKS).map(|_| AtomicU32::new(0)).collect();
+) -> Vec<Fired> {
+    let ticks: Vec<Fired> = (0..TICKS).map(|_| Fired::default()).collect();
     let lockers = late.map(|late| (late, AppLocker::connect_blocking(server.url()).unwrap()));
     let begin = Instant::now() + Duration::from_millis(20);
     thread::scope(|scope| {
         for (late, locker) in &lockers {
-            let (runs, job) = (&runs, &job);
+            let (ticks, job) = (&ticks, &job);
             scope.spawn(move || {
-                for (tick, runs) in (0..).zip(runs) {
+                for (tick, fired) in (0..).zip(ticks) {
                     let fires = begin + period * tick + *late;
                     thread::sleep(fires.saturating_duration_since(Instant::now()));
-                    job(locker, tick, runs);
+                    job(locker, tick, &fired.runs);
+                    if fires.elapsed() <= IN_TIME {
+                        fired.in_time.fetch_add(1, Ordering::SeqCst);
+                    }
                 }
             });
         }
     });
-    runs.iter()
-        .map(|runs| runs.load(Ordering::SeqCst))
-        .collect()
+    ticks
 }
 
 fn run_it(lock: &Lock, runs: &AtomicU32) {
@@ -59,18 +78,33 @@ fn run_it(lock: &Lock, runs: &AtomicU32) {
     }
 }
 
-/// In each tick the first that asks finds the last run nine tenths of a period ago, as long as the
-/// machine fires within a tenth of the period of the time.
+/// Where the machine stands still, a tick comes late, and may be refused for that, and the next one
+/// too: they are not judged, and all are fired once more.
 #[test]
 fn three_servers_run_a_short_job_once_in_each_period() {
     let server = RedisServer::start();
     let period = Duration::from_secs(1);
-    let runs = fire(&server, period, CLOSE, |locker, _, runs| {
-        run_it(&locker.lock("job").every(period), runs);
-    });
-    assert_eq!(runs, [1; TICKS as usize]);
+    for attempt in 0..4 {
+        let name = format!("attempt-{attempt}");
+        let ticks = fire(&server, period, CLOSE, |locker, _, runs| {
+            run_it(&locker.lock("job").name(&name).every(period), runs);
+        });
+        let (mut before, mut judged) = (true, 0);
+        for (tick, fired) in ticks.iter().enumerate() {
+            let in_time = fired.in_time.load(Ordering::SeqCst) == 3;
+            if before && in_time {
+                assert_eq!(fired.runs(), 1, "tick {tick}");
+                judged += 1;
+            }
+            before = in_time;
+        }
+        if judged == TICKS {
+            break;
+        }
+    }
 }
 
+/// The run of the tick before may go on, on a machine that stands still: they wait for it.
 #[test]
 fn three_servers_run_a_short_job_once_for_each_number() {
     let server = RedisServer::start();
@@ -79,10 +113,11 @@ fn three_servers_run_a_short_job_once_for_each_number() {
         Duration::from_millis(100),
         CLOSE,
         |locker, tick, runs| {
-            run_it(&locker.lock("job").tick(u64::from(tick) + 1), runs);
+            let lock = locker.lock("job").wait(HOUR);
+            run_it(&lock.tick(u64::from(tick) + 1), runs);
         },
     );
-    assert_eq!(runs, [1; TICKS as usize]);
+    assert!(runs.iter().all(|fired| fired.runs() == 1));
 }
 
 /// Seconds apart, and thirty ticks behind: the one that is late finds each tick run.
@@ -100,13 +135,15 @@ fn servers_that_are_three_seconds_apart_run_no_tick_twice_and_no_old_one() {
         Duration::from_millis(100),
         late,
         |locker, tick, runs| {
-            run_it(&locker.lock("job").tick(fired + HOUR * tick), runs);
+            let lock = locker.lock("job").wait(HOUR);
+            run_it(&lock.tick(fired + HOUR * tick), runs);
         },
     );
-    assert_eq!(runs, [1; TICKS as usize]);
+    assert!(runs.iter().all(|fired| fired.runs() == 1));
 }
 
-/// The same for hours, and for days of 23 and 25 hours, by a clock that the test sets.
+/// The same for hours, and for days of 23 and 25 hours, by a clock that the test sets. The first to
+/// come is another one each time, sooner or later than the one before.
 #[test]
 fn servers_that_are_seconds_apart_run_a_job_once_in_each_period_also_on_days_of_23_and_25_hours() {
     for (period, lengths) in [(1, [1, 1, 1, 1, 1]), (24, [24, 23, 24, 25, 24])] {
@@ -118,14 +155,16 @@ fn servers_that_are_seconds_apart_run_a_job_once_in_each_period_also_on_days_of_
         });
         let late = Duration::from_secs(3);
         let mut runs = Vec::new();
-        for length in lengths.into_iter().cycle().take(TICKS as usize) {
+        for (tick, length) in (0..TICKS).zip(lengths.into_iter().cycle()) {
             let run = AtomicU32::new(0);
-            for server in &servers {
+            let ahead = late * (tick % 3);
+            clock.advance(ahead);
+            for server in servers.iter().cycle().skip(tick as usize % 3).take(3) {
                 let lock = server.lock("job").every(HOUR * period);
                 run_it(&lock, &run);
                 clock.advance(late);
             }
-            clock.advance(HOUR * length - late * 3);
+            clock.advance(HOUR * length - late * 3 - ahead);
             runs.push(run.into_inner());
         }
         assert_eq!(runs, [1; TICKS as usize], "{period} h");
@@ -241,6 +280,117 @@ fn retried_sync(locker: &AppLocker, way: Way) -> Result<(), Failed> {
     Ok(goes(way)?)
 }
 
+/// No `retry`, and a body that is left by each way but its last line.
+#[singleton(app = "job", locker = locker)]
+fn left_early(locker: &AppLocker, way: &str, count: &mut u32) -> Result<()> {
+    *count += 1;
+    if way == "return" {
+        return Err(bad());
+    }
+    if way == "question" {
+        Err(bad())?;
+    }
+    if way == "returned well" {
+        return Ok(());
+    }
+    Err(bad())
+}
+
+#[singleton(app = "job", locker = locker)]
+fn left_in_a_macro<'a>(
+    locker: &AppLocker,
+    way: &str,
+    count: &'a mut u32,
+) -> anyhow::Result<&'a mut u32> {
+    anyhow::ensure!(way == "well", "left early");
+    *count += 1;
+    Ok(count)
+}
+
+/// An error of our own: any.
+fn bad() -> Error {
+    let locker = AppLocker::in_memory();
+    let guard = locker.lock("x").ttl(Duration::ZERO).acquire_blocking();
+    guard.unwrap_err()
+}
+
+struct Counter(u32);
+
+impl Counter {
+    #[singleton(app = "job", on_busy = Err("busy".to_owned()), locker = locker)]
+    fn left_in_a_method(&mut self, locker: &AppLocker, way: &str) -> Result<&mut u32, String> {
+        let Self(count) = self;
+        if way == "fails" {
+            return Err("no disk".into());
+        }
+        *count += 1;
+        Ok(count)
+    }
+}
+
+/// A value that the attribute can't look at: bound to a name, a closure would lose its signature.
+#[singleton(app = "job", locker = locker)]
+fn gives_a_closure(locker: &AppLocker, way: Way) -> Result<impl Fn(&str) -> &str> {
+    let guard = applock::current().unwrap();
+    match way {
+        Way::Ok => guard.mark_ok(),
+        Way::Fail => guard.mark_failed(),
+        _ => {}
+    }
+    Ok(str::trim)
+}
+
+#[test]
+fn a_sync_run_that_is_left_early_has_ended_as_what_it_returned() {
+    let locker = AppLocker::in_memory();
+    let ending = || {
+        let last = locker.lock("job").last_holding_blocking();
+        last.unwrap().unwrap().ending
+    };
+    let mut count = 0;
+    for (way, expected) in [
+        ("return", Ending::Error),
+        ("question", Ending::Error),
+        ("returned well", Ending::Ok),
+        ("to its end", Ending::Error),
+    ] {
+        let ran = left_early(&locker, way, &mut count);
+        assert_eq!(
+            (ran.is_ok(), ending()),
+            (expected == Ending::Ok, expected),
+            "{way}"
+        );
+    }
+    *left_in_a_macro(&locker, "well", &mut count).unwrap() += 1;
+    assert_eq!((count, ending()), (6, Ending::Ok));
+    assert!(left_in_a_macro(&locker, "badly", &mut count).is_err());
+    assert_eq!(ending(), Ending::Error);
+    let mut counter = Counter(0);
+    *counter.left_in_a_method(&locker, "well").unwrap() += 1;
+    assert_eq!((counter.0, ending()), (2, Ending::Ok));
+    counter.left_in_a_method(&locker, "fails").unwrap_err();
+    assert_eq!(ending(), Ending::Error);
+    // Of one that can't be looked at, what the body has said of it.
+    for (way, expected) in [
+        (Way::Ok, Ending::Ok),
+        (Way::Fail, Ending::Error),
+        (Way::Question, Ending::Released),
+    ] {
+        assert_eq!(gives_a_closure(&locker, way).unwrap()(" x "), "x");
+        assert_eq!(ending(), expected);
+    }
+}
+
+async fn until(what: &str, is_met: impl AsyncFn() -> bool) {
+    let met = async {
+        while !is_met().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let met = tokio::time::timeout(LIMIT, met).await;
+    assert!(met.is_ok(), "after {LIMIT:?} still not: {what}");
+}
+
 /// The stores that decide it, each on its own.
 fn stores() -> Vec<(AppLocker, Box<dyn Send>)> {
     let (server, directory) = (RedisServer::start(), tempfile::tempdir().unwrap());
@@ -284,9 +434,8 @@ async fn a_run_that_failed_is_taken_up_and_the_store_knows_how_each_ended() {
             () = begun.notified() => {}
         }
         // It is on its way.
-        while ending().await != Ending::Cancelled {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let is_cancelled = async || ending().await == Ending::Cancelled;
+        until("it is cancelled", is_cancelled).await;
         assert!(lock.last_success().await.unwrap().is_none());
 
         retried(&locker, Way::Ok).await.unwrap();
@@ -341,13 +490,11 @@ async fn a_waiter_is_judged_again_when_it_would_have_the_lock() {
             let guard = lock.acquire().await.unwrap();
             let waiters = [lock.clone(), lock.clone(), lock.clone()];
             let waiting = waiters.map(|lock| tokio::spawn(async move { lock.acquire().await }));
-            loop {
+            let all_wait = async || {
                 let info = locker.lock("job").info().await.unwrap();
-                if info.and_then(|info| info.waiters()) == Some(3) {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+                info.and_then(|info| info.waiters()) == Some(3)
+            };
+            until("all three wait", all_wait).await;
             match ends_well {
                 true => guard.mark_ok(),
                 false => guard.mark_failed(),

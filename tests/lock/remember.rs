@@ -48,6 +48,33 @@ fn a_holding_is_remembered_for_as_long_as_it_is_to_be_and_not_longer() {
     guard.release_blocking().unwrap();
 }
 
+/// What is forgotten forbids nothing: a job that is due each month is remembered for two.
+#[test]
+fn a_run_is_remembered_for_twice_as_long_as_the_next_one_is_due() {
+    let clock = ManualClock::new();
+    let locker = AppLocker::builder()
+        .store(MemoryStore::with_clock(clock.clone()))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    for lock in [locker.lock("a"), locker.lock("b").remember(HOUR)] {
+        let lock = lock.every(DAY * 30);
+        held_once(&lock);
+        clock.advance(DAY * 26);
+        let refused = lock.acquire_blocking().unwrap_err();
+        assert!(matches!(refused, Error::AlreadyRan(_)), "{refused}");
+        clock.advance(DAY * 34 - Duration::from_millis(1));
+        assert!(is_remembered(&lock));
+        clock.advance(Duration::from_millis(1));
+        assert!(!is_remembered(&lock));
+        // One that is to be remembered for longer is.
+        let longer = lock.remember(DAY * 100);
+        held_once(&longer);
+        clock.advance(DAY * 99);
+        assert!(is_remembered(&longer));
+    }
+}
+
 #[test]
 fn a_directory_answers_nothing_of_what_is_no_longer_remembered() {
     let home = tempfile::tempdir().unwrap();

@@ -15,6 +15,7 @@ mod killed_job;
 mod log_crate;
 mod log_subscriber;
 mod runtimes;
+mod scheduled;
 mod sigterm;
 mod stopped_holder;
 mod suspended;

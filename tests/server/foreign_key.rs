@@ -360,3 +360,33 @@ fn a_python_holder_that_is_ended_by_force_leaves_nothing_by_which_it_believes_th
     assert_eq!(server.run::<String>("GET QUEUE:job:INFO"), PYTHON);
     drop(guard);
 }
+
+/// 'No run is remembered' would be an alarm at night, or the lack of one.
+#[test]
+fn what_was_remembered_and_cannot_be_read_is_no_run_that_was_not() {
+    let server = RedisServer::start();
+    let locker = AppLocker::connect_blocking(server.url()).unwrap();
+    let lock = locker.lock("job");
+    let fence = "{QUEUE:job}:fence";
+    for (words, part) in [
+        (
+            vec!["SET", fence, r#"{"applock":2,"state":"held"}"#],
+            "its fence is of version 2 of the layout",
+        ),
+        (vec!["SET", fence, "hello"], r#"its fence holds "hello""#),
+        (vec!["SET", fence, "\nhello"], r#"its fence holds """#),
+        (vec!["RPUSH", fence, "x"], r#"its fence holds "(a list)""#),
+    ] {
+        let _: redis::Value = server.try_run(&words).unwrap();
+        for asked in [lock.last_holding_blocking(), lock.last_success_blocking()] {
+            let error = asked.unwrap_err();
+            assert!(matches!(error, Error::Misconfigured(_)), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(part) && text.contains("QUEUE:job"), "{text}");
+        }
+        // Who holds it is known, and in the list.
+        assert_eq!(lock.info_blocking().unwrap(), None);
+        let () = server.run(&format!("DEL {fence}"));
+        assert_eq!(lock.last_holding_blocking().unwrap(), None);
+    }
+}

@@ -22,6 +22,12 @@ async unsafe fn raw_async() -> Option<u32> {
     Some(1)
 }
 
+#[singleton(app = "d", locker = LOCKER)]
+unsafe fn raw_early(text: &str) -> Result<u32, anyhow::Error> {
+    dangerous();
+    Ok(text.parse::<u32>()?)
+}
+
 unsafe fn dangerous() {}
 
 struct Job;
@@ -38,5 +44,6 @@ impl Job {
 async fn main() {
     assert_eq!(unsafe { raw() }, Some(1));
     assert_eq!(unsafe { raw_async() }.await, Some(1));
+    assert_eq!(unsafe { raw_early("7") }.unwrap(), 7);
     assert!(unsafe { Job.raw() }.is_some());
 }

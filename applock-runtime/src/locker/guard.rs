@@ -322,12 +322,16 @@ impl LockGuard {
         self.lease.set_outcome(Outcome::Error);
     }
 
-    /// How a run under it has ended. A body that has said that it failed knows better than the
-    /// value that it returned.
+    /// How a run under it has ended.
     pub(crate) fn run_ended(&self, outcome: Outcome) {
-        if outcome != Outcome::Ok || self.lease.noted_outcome() != Outcome::Error {
-            self.lease.set_outcome(outcome);
-        }
+        self.lease.set_outcome(outcome);
+    }
+
+    /// What the body has said of its run, if it did: [`mark_ok`](Self::mark_ok),
+    /// [`mark_failed`](Self::mark_failed).
+    pub(crate) fn said(&self) -> Option<Outcome> {
+        let noted = self.lease.noted_outcome();
+        matches!(noted, Outcome::Ok | Outcome::Error).then_some(noted)
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
 use crate::measures;
+use crate::store::Inspection;
 
 use super::current::{self, NOT_REENTRANT};
 use super::guard::LockGuard;
@@ -244,7 +245,8 @@ impl Lock {
     /// job still runs once, not once on each server.
     ///
     /// A run counts from when it began, however it ended; see
-    /// [`retry_failed`](Self::retry_failed). Who [waits](Self::wait) is judged when it asks, and
+    /// [`retry_failed`](Self::retry_failed). All runs of the lock count, of whichever function: two
+    /// jobs need a [`name`](Self::name) each. Who [waits](Self::wait) is judged when it asks, and
     /// again when it would get the lock.
     ///
     /// From 100 milliseconds to five years. The store then [remembers](Self::remember) the lock for
@@ -271,7 +273,8 @@ impl Lock {
     /// lock is free or not, unless the tick is larger than that of the last run that began. So a
     /// process that comes late does not run an old tick.
     ///
-    /// Ticks are compared for as long as the lock is [remembered](Self::remember). Not together
+    /// Ticks are compared for as long as the lock is [remembered](Self::remember), and that the newest
+    /// holding says: one without a tick, and with a shorter `remember`, cuts it short. Not together
     /// with [`every`](Self::every).
     ///
     /// ```
@@ -433,7 +436,8 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// As [`info`](Self::info). One round trip. Cancellation safe.
+    /// As [`info`](Self::info), and [`Error::Misconfigured`] if what stands where the store
+    /// remembers it can't be read. One round trip. Cancellation safe.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -444,7 +448,7 @@ impl Lock {
     /// # }
     /// ```
     pub async fn last_holding(&self) -> Result<Option<LastHolding>> {
-        Ok(self.locker.engine().inspect(self.resolve()?).await?.last)
+        Ok(self.past().await?.last)
     }
 
     /// [`last_holding`](Self::last_holding) for plain threads: blocks.
@@ -486,7 +490,7 @@ impl Lock {
     /// # }
     /// ```
     pub async fn last_success(&self) -> Result<Option<LastHolding>> {
-        Ok(self.locker.engine().inspect(self.resolve()?).await?.success)
+        Ok(self.past().await?.success)
     }
 
     /// [`last_success`](Self::last_success) for plain threads: blocks.
@@ -594,6 +598,18 @@ impl Lock {
     /// ```
     pub fn force_release_blocking(&self) -> Result<bool> {
         block_on(self.force_release())
+    }
+
+    /// What the store remembers.
+    async fn past(&self) -> Result<Inspection> {
+        let key = self.resolve()?;
+        let lock = Arc::clone(&key.lock);
+        let engine = self.locker.engine();
+        let found = engine.inspect(key).await?;
+        match found.unreadable {
+            Some(what) => Err(what.into_error(engine.here().store(), Some(lock))),
+            None => Ok(found),
+        }
     }
 
     pub(crate) fn locker(&self) -> &AppLocker {

@@ -1,7 +1,8 @@
 //! The metrics themselves: their names, and what is told of all engines together.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{LazyLock, Mutex, MutexGuard, TryLockError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use metrics::{
@@ -35,6 +36,9 @@ const OUTCOMES: [&str; 8] = [
     "cancelled",
 ];
 
+/// How runs end. (And `returned`, of sync code whose value can't be seen.)
+const ENDS: [&str; 5] = ["ok", "error", "panicked", "cancelled", "lost"];
+
 const LOSSES: [Loss; 5] = [
     Loss::Expired,
     Loss::Taken,
@@ -57,12 +61,23 @@ static ENGINES: Mutex<BTreeMap<u64, Reading>> = Mutex::new(BTreeMap::new());
 /// The applications whose counters begin at zero already.
 static APPS: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
 
-/// Danger: a process that was forked off while another thread had it would wait for ever. What is
-/// not told now is told with the next change.
-fn unless_taken<T>(shared: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+/// The process that came first; those that it forks off are others.
+static FIRST: AtomicU32 = AtomicU32::new(0);
+
+/// Danger: a process that was forked off while another thread had it would wait for ever. So only
+/// the first process waits. In another, what is not told now is told with the next change.
+fn unless_dead<T>(shared: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    if FIRST.load(Ordering::Relaxed) == 0 {
+        let ours = std::process::id();
+        let _ = FIRST.compare_exchange(0, ours, Ordering::Relaxed, Ordering::Relaxed);
+    }
     match shared.try_lock() {
         Ok(guard) => Some(guard),
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        // A change that is not told may be the last one for long: that nothing is held any more.
+        Err(TryLockError::WouldBlock) if FIRST.load(Ordering::Relaxed) == std::process::id() => {
+            Some(shared.lock().unwrap_or_else(PoisonError::into_inner))
+        }
         Err(TryLockError::WouldBlock) => None,
     }
 }
@@ -113,7 +128,7 @@ pub(super) fn describe() {
 /// The counters of an application begin at zero: an increase from nothing is none.
 pub(super) fn begin(name: Option<&str>) {
     let name = name.unwrap_or(NO_APP);
-    let Some(mut known) = unless_taken(&APPS) else {
+    let Some(mut known) = unless_dead(&APPS) else {
         return;
     };
     if known.contains(name) {
@@ -127,11 +142,14 @@ pub(super) fn begin(name: Option<&str>) {
     for loss in LOSSES {
         counter!(LOST, "app" => name.to_owned(), "reason" => loss.name()).increment(0);
     }
+    for outcome in ENDS {
+        gauge!(LAST_RUN, "app" => name.to_owned(), "outcome" => outcome).increment(0.0);
+    }
 }
 
 /// The process's gauges: of all its engines together.
 pub(super) fn publish(engine: u64, reading: Option<Reading>) -> bool {
-    let Some(mut engines) = unless_taken(&ENGINES) else {
+    let Some(mut engines) = unless_dead(&ENGINES) else {
         return false;
     };
     match reading {
@@ -146,4 +164,28 @@ pub(super) fn publish(engine: u64, reading: Option<Reading>) -> bool {
     gauge!(STORE_UP).set(f64::from(u8::from(up.unwrap_or(false))));
     gauge!(MARGIN).set(margin.unwrap_or_default().as_secs_f64());
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two lockers of a process change at the same moment, and none of them for long after that.
+    #[test]
+    fn no_change_is_left_untold_where_engines_change_at_the_same_moment() {
+        std::thread::scope(|scope| {
+            for engine in 1_000_000..1_000_004 {
+                scope.spawn(move || {
+                    for held in 0..10_000 {
+                        let reading = Reading {
+                            held,
+                            ..Reading::default()
+                        };
+                        assert!(publish(engine, Some(reading)));
+                    }
+                    assert!(publish(engine, None));
+                });
+            }
+        });
+    }
 }

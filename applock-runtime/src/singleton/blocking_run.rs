@@ -54,10 +54,14 @@ impl Drop for BlockingRun {
         if std::thread::panicking() && !self.is_unwinding {
             self.outcome = Outcome::Panicked;
         }
-        self.function.ended(&self.begun.running, self.outcome);
-        if self.begun.turn.is_none() {
-            let outcome = self.outcome.for_the_store();
-            self.begun.running.guard.run_ended(outcome);
+        let is_nested = self.begun.turn.is_some();
+        let running = &self.begun.running;
+        if !is_nested {
+            self.outcome = self.outcome.as_said(running.guard.said());
+        }
+        self.function.ended(running, self.outcome);
+        if !is_nested {
+            running.guard.run_ended(self.outcome.for_the_store());
         }
         self.entered = None;
         let Begun { running, turn } = &mut self.begun;

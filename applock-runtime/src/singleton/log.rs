@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::mem::discriminant;
 
 use crate::error::{Error, Loss};
-use crate::key::Function;
+use crate::key::{Function, Key};
 use crate::locker::Lock;
 use crate::locker::current::Running;
 use crate::measures;
@@ -18,8 +18,8 @@ use crate::shown::{millis, shown};
 pub(crate) enum Outcome {
     /// Its body has come to its end, and has returned no `Err`.
     Returned,
-    /// The body of sync code has come to its end by a `return` or a `?`, and may have returned an
-    /// `Err`: its value is not seen.
+    /// The body of sync code has come to its end, and may have returned an `Err`: its value is not
+    /// seen, for it is a `Result` of a closure, or the function is `#[track_caller]`.
     Unknown,
     /// Its body has returned an `Err`.
     Error,
@@ -40,6 +40,16 @@ impl Outcome {
             Self::Panicked => protocol::Outcome::Panicked,
             Self::Cancelled => protocol::Outcome::Cancelled,
             Self::Lost => protocol::Outcome::Lost,
+        }
+    }
+
+    /// The same with what the body has said: that it failed it knows better than the value that it
+    /// returned, and that it went well better than nobody.
+    pub(crate) fn as_said(self, said: Option<protocol::Outcome>) -> Self {
+        match (self, said) {
+            (Self::Returned | Self::Unknown, Some(protocol::Outcome::Error)) => Self::Error,
+            (Self::Unknown, Some(protocol::Outcome::Ok)) => Self::Returned,
+            (other, _) => other,
         }
     }
 
@@ -120,7 +130,9 @@ impl Function {
         let key = lock.and_then(|lock| lock.resolve().ok());
         let key = key.as_ref();
         let holder = error.holder().filter(|holder| !holder.is_foreign());
+        let other = other_function(key, error);
         let level = match error {
+            Error::AlreadyRan(_) if other => Level::Warn,
             Error::Busy(holder) if holder.is_foreign() || holder.is_of_this_call() => Level::Warn,
             // Another instance is at it, or this one is about to end.
             Error::Busy(_) | Error::AlreadyRan(_) | Error::Closed { .. } => Level::Info,
@@ -140,7 +152,13 @@ impl Function {
             held_since = holder
                 .and_then(|holder| holder.acquired_at())
                 .map(|at| display(humantime::format_rfc3339_seconds(at))),
-            "not run: {error}"
+            "not run: {error}{}",
+            match other {
+                true =>
+                    "; that is another function, whose runs count as well: give each job a \
+                         name of its own (`name = \"…\"`)",
+                false => "",
+            }
         );
     }
 
@@ -148,7 +166,8 @@ impl Function {
     pub(crate) fn ended(self, running: &Running, outcome: Outcome) {
         let Self { module, name } = self;
         let (lease, key) = (running.guard.lease(), &running.key);
-        if measures::ENABLED {
+        // What is nested is a part of a run: it may end well, and the run not.
+        if measures::ENABLED && running.around.is_none() {
             let now = running.locker.engine().wall();
             measures::ran(key.app(), outcome.label(), now);
         }
@@ -197,6 +216,17 @@ impl Function {
             "the function has ended, but its lock was not released: {error}"
         );
     }
+}
+
+/// Whether what has run already is another function under the same lock: of a job that runs each
+/// hour and one that runs each day the second would never run.
+fn other_function(key: Option<&Key>, error: &Error) -> bool {
+    let Error::AlreadyRan(run) = error else {
+        return false;
+    };
+    let ours = key.and_then(|key| key.function);
+    ours.zip(run.function.as_deref())
+        .is_some_and(|(ours, theirs)| ours.to_string() != theirs)
 }
 
 /// A shutdown, which is no fault.

@@ -301,9 +301,14 @@ impl Driving {
     fn end(&mut self, body: &mut dyn Body, function: Function, outcome: Outcome) {
         let entered = current::enter(Arc::clone(&self.running));
         body.end();
+        let is_nested = self.is_nested();
+        let outcome = match is_nested {
+            true => outcome,
+            false => outcome.as_said(self.running.guard.said()),
+        };
         function.ended(&self.running, outcome);
         drop(entered);
-        if !self.is_nested() {
+        if !is_nested {
             self.running.guard.run_ended(outcome.for_the_store());
         }
         self.running.end();

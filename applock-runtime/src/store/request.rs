@@ -10,6 +10,8 @@ use crate::info::{LastHolding, LockInfo};
 use crate::key::Key;
 use crate::protocol::{Due, Outcome};
 
+use super::error::StoreError;
+
 /// Unique to one acquisition (rule R6).
 pub(crate) type OwnerId = uuid::Uuid;
 
@@ -208,6 +210,9 @@ pub(crate) struct Inspection {
     pub(crate) last: Option<LastHolding>,
     /// The newest that ended well: `last`, or one before it.
     pub(crate) success: Option<LastHolding>,
+    /// Something else stands where the store keeps the two, so that nothing is known of them: not
+    /// 'none' (rule R9). What it is, for a person.
+    pub(crate) unreadable: Option<StoreError>,
 }
 
 /// The lease of a waiter that was granted a lock and has not confirmed it.

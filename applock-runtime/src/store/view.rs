@@ -78,6 +78,7 @@ pub(crate) fn inspection_with<W: Shown + Clone>(
             .map(|newest| lock_info(newest, waiters, now)),
         last: newest.map(|newest| last_holding(newest, now)),
         success: state.last_success(now).map(|run| last_holding(run, now)),
+        unreadable: None,
     }
 }
 

@@ -125,8 +125,7 @@ impl Store for Puppet {
     fn inspect(self: Arc<Self>, _: Key, _: Duration) -> StoreFuture<StoreResult<Inspection>> {
         Box::pin(std::future::ready(Ok(Inspection {
             holder: Some(Record::foreign("k".into(), "x", None).into()),
-            last: None,
-            success: None,
+            ..Inspection::default()
         })))
     }
     fn list(

@@ -103,6 +103,23 @@ fn a_wall_clock_that_steps_back_lets_nobody_run_twice() {
     assert_eq!(desk.attempt_due(2, every(HOUR)), RAN);
 }
 
+/// The store's clock was ahead of the time when a run began: a person can end that.
+#[test]
+fn a_run_in_the_future_forbids_until_one_that_does_not_ask_has_run() {
+    let mut desk = desk();
+    desk.now.micros += 365 * 24 * HOUR * 1_000;
+    desk.run(1, every(HOUR), Outcome::Ok);
+    desk.now.micros -= 365 * 24 * HOUR * 1_000;
+    desk.pass(HOUR);
+    assert_eq!(desk.attempt_due(2, every(HOUR)), RAN);
+    desk.run(3, None, Outcome::Ok);
+    for due in [every(HOUR), retried(every(HOUR))] {
+        assert_eq!(desk.attempt_due(4, due), RAN);
+    }
+    desk.pass(HOUR);
+    assert_eq!(desk.attempt_due(4, every(HOUR)), Decision::Granted);
+}
+
 /// A daily job, by a clock that people live by: its days of 23 and of 25 hours.
 #[test]
 fn a_daily_job_runs_once_on_each_day_of_23_24_and_25_hours() {

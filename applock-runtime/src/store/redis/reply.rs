@@ -325,9 +325,32 @@ pub(crate) fn inspection(key: &Key, value: &Value) -> StoreResult<Inspection> {
             holder,
             last,
             success,
+            unreadable: unreadable_fence(&fence),
         })
     };
     read().ok_or_else(|| unreadable(value))
+}
+
+/// What is wrong with a fence that is there: another program's, or of another version.
+fn unreadable_fence(fence: &str) -> Option<StoreError> {
+    let line = fence.split('\n').next().unwrap_or_default();
+    if fence.is_empty() || holding(line).is_some() {
+        return None;
+    }
+    let what = match version(line) {
+        Some(version) if version != VERSION => {
+            format!("its fence is of version {version} of the layout")
+        }
+        _ => {
+            let begin: String = line.chars().take(80).collect();
+            format!("its fence holds {begin:?}")
+        }
+    };
+    Some(StoreError::new(
+        StoreErrorKind::Misconfigured,
+        what,
+        "delete the key beside the lock that keeps it (…:fence)",
+    ))
 }
 
 /// A lock's text, or a fence's: see `queue.lua`. What is missing is left out; a text without an

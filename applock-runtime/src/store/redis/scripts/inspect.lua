@@ -5,7 +5,7 @@
 --
 -- KEYS  1 the lock   2 its fence   3 its queue
 -- Answer  {now in ms, type of the lock's key, its time left in ms, its text if it is a string,
---          the fence's time left in ms, its text, how many wait}
+--          the fence's time left in ms, its text or its type, how many wait}
 --
 -- Danger: a key that is none of ours may be as long as the server's memory. No more than the
 -- longest text of ours is read, and of a text that is none of ours its beginning.
@@ -17,7 +17,11 @@ local function read_text(key)
     return string.sub(text, 1, 11) == '{"applock":' and text or string.sub(text, 1, 80)
 end
 
+-- What stands in the fence's place and is no string, is not nothing.
+local kind = redis.call('TYPE', KEYS[2]).ok
+local fence = (kind == 'string' or kind == 'none') and read_text(KEYS[2]) or '(a ' .. kind .. ')'
+
 local time = redis.call('TIME')
 local now = time[1] .. string.sub('00000' .. time[2], -6, -4)
 return {now, redis.call('TYPE', KEYS[1]).ok, redis.call('PTTL', KEYS[1]), read_text(KEYS[1]),
-    redis.call('PTTL', KEYS[2]), read_text(KEYS[2]), redis.call('ZCARD', KEYS[3])}
+    redis.call('PTTL', KEYS[2]), fence, redis.call('ZCARD', KEYS[3])}
