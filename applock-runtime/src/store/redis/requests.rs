@@ -254,7 +254,7 @@ mod tests {
         let (Some(number), None) = (found.next(), found.next()) else {
             panic!("{name} is not defined once");
         };
-        number.parse().unwrap()
+        number.trim_matches('\'').parse().unwrap()
     }
 
     #[test]

@@ -36,7 +36,7 @@ local answers, is_done = {}, false
 if count == 1 then
     if #ARGV < 5 and redis.call('EXISTS', KEYS[1], KEYS[3]) == 0 then
         -- A longer one is served by `take`.
-        local fence = redis.pcall('GETRANGE', KEYS[2], 0, 2047)
+        local fence = redis.pcall('GETRANGE', KEYS[2], '0', '2047')
         local state, last
         if type(fence) == 'string' then
             state, last = string.match(fence, LAST_TOKEN)

@@ -43,7 +43,7 @@ local function free(holding, state)
     elseif remember then
         note_end(fence, FORCED, remember)
         -- Who did it: a courtesy like that.
-        local text = redis.pcall('GETRANGE', fence, 0, FENCE_END)
+        local text = redis.pcall('GETRANGE', fence, '0', FENCE_END)
         local first, rest = string.match(type(text) == 'string' and text or '', '^([^\n]*,)("ttl":%d+}.*)$')
         if first then
             redis.pcall('SET', fence, first .. '"forced_by":' .. ARGV[2] .. ',' .. rest, 'PX',
@@ -68,7 +68,7 @@ if not holding then
     end
     -- Only what the Python AppLocker wrote: a lock of ours may have that key for its name. What
     -- is no string, and what this user may not read, is an error here, and left alone.
-    local said = redis.pcall('GETRANGE', KEYS[5], 0, 14)
+    local said = redis.pcall('GETRANGE', KEYS[5], '0', '14')
     if said == '{"acquired_at":' then
         redis.call('DEL', KEYS[5])
     end

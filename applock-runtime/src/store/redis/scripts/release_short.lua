@@ -31,11 +31,11 @@ local count = #KEYS / 4
 local answers, is_done = {}, false
 if count == 1 then
     if #ARGV[4] == 20 and redis.call('EXISTS', KEYS[3]) == 0 then
-        local text = redis.pcall('GETRANGE', KEYS[1], 0, 139)
+        local text = redis.pcall('GETRANGE', KEYS[1], '0', '139')
         if type(text) == 'string' and string.sub(text, 1, 28) == '{"applock":1,"state":"held",'
             and string.find(text, ARGV[2], 60, true)
             and type(redis.pcall('DEL', KEYS[1], KEYS[4])) == 'number' then
-            local length = redis.pcall('SETRANGE', KEYS[2], 13, ARGV[4])
+            local length = redis.pcall('SETRANGE', KEYS[2], '13', ARGV[4])
             if length == 33 then
                 redis.call('DEL', KEYS[2])
             elseif type(length) == 'number' then
@@ -75,7 +75,7 @@ else
     for at = 1, count do
         if answers[at] then
             local fence = KEYS[4 * at - 2]
-            local length = redis.pcall('SETRANGE', fence, 13, ARGV[3 * at + 1])
+            local length = redis.pcall('SETRANGE', fence, '13', ARGV[3 * at + 1])
             if length == 33 then
                 redis.call('DEL', fence)
             elseif type(length) == 'number' then

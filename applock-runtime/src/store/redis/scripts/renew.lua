@@ -21,7 +21,7 @@ for at = 1, #locks do
     if beginning == '{"applock":1,"state":"claimed",' then
         -- A waiter's claim: now it is a full lease. A server short of memory may refuse the
         -- change of the text, and the next heartbeat tries again.
-        redis.pcall('SETRANGE', lock, 13, '"state":"held",     ')
+        redis.pcall('SETRANGE', lock, '13', '"state":"held",     ')
         beginning = '{"applock":1,"state":"held",   '
     end
     if beginning == '{"applock":1,"state":"held",   ' then
