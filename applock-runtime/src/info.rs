@@ -277,7 +277,7 @@ pub(crate) struct OwnWords {
 /// Whether an instance id says nothing to a person: it was drawn, and not given.
 fn is_generated(instance: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    instance.is_empty() || instance.len() == 32 && instance.bytes().all(is_digit)
+    instance.is_empty() || instance.len() == 16 && instance.bytes().all(is_digit)
 }
 
 /// For people: whole milliseconds below ten seconds, whole seconds above.

@@ -101,16 +101,16 @@ fn text(random: &mut fastrand::Rng) -> Vec<u8> {
     }
     let fields = text.as_object().unwrap();
     let order = [
-        "token",
-        "acquired_at",
         "owner",
+        "ttl",
         "remember",
         "app",
         "name",
         "instance",
         "host",
         "pid",
-        "ttl",
+        "token",
+        "acquired_at",
     ];
     let written = order.map(|name| format!("\"{name}\":{}", fields[name]));
     let mut bytes = format!(

@@ -458,7 +458,7 @@ impl RedisServer {
 /// The text of a fence whose last token is this.
 pub fn fence_text(token: &str) -> String {
     format!(
-        r#"{{"applock":1,"state":"released","token":{token},"acquired_at":1,"owner":"00","remember":600000,"ttl":1000}}"#
+        r#"{{"applock":1,"state":"released","owner":"00","ttl":1000,"remember":600000,"token":{token},"acquired_at":1}}"#
     )
 }
 

@@ -50,8 +50,9 @@ pub(crate) struct Engine {
     parts: Arc<Parts>,
     running: Mutex<Option<EngineThread>>,
     unfinished: Arc<Unfinished>,
-    /// What its owner ids begin with, and how many it has given.
-    first_owner: u128,
+    /// What its owner ids begin with, what the first goes on with, and how many it has given.
+    instance: u64,
+    first_owner: u64,
     owners: AtomicU64,
 }
 
@@ -77,13 +78,16 @@ impl fmt::Debug for Engine {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
+        let (random, first_owner) = OwnerId::new_v4().as_u64_pair();
+        let instance = u64::from_str_radix(&parts.identity.instance, 16).unwrap_or(random);
         Self {
             process: std::process::id(),
             forked: OnceLock::new(),
             parts: Arc::new(parts),
             running: Mutex::new(None),
             unfinished: Arc::default(),
-            first_owner: OwnerId::new_v4().as_u128(),
+            instance,
+            first_owner,
             owners: AtomicU64::new(0),
         }
     }
@@ -138,14 +142,15 @@ impl Engine {
         &self.parts.identity
     }
 
-    /// An owner id for one acquisition (rule R6): a random number of 122 bits, drawn once for each
-    /// engine, and the count of its ids mixed in. No system call.
+    /// An owner id for one acquisition (rule R6): the id of this process, or where the instance has
+    /// a name of its own a random number, and a second one that was drawn for this engine, with the
+    /// count of its ids mixed in. No system call.
     pub(crate) fn new_owner(&self) -> OwnerId {
-        /// Odd, so that no two counts give the same id: 2^128 divided by the golden ratio.
-        const STEP: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        /// Odd, so that no two counts give the same id: 2^64 divided by the golden ratio.
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let count = self.owners.fetch_add(1, Ordering::Relaxed);
-        let mixed = STEP.wrapping_mul(u128::from(count));
-        OwnerId::from_u128(self.first_owner.wrapping_add(mixed))
+        let own = self.first_owner.wrapping_add(STEP.wrapping_mul(count));
+        OwnerId::from_u64_pair(self.instance, own)
     }
 
     pub(crate) fn store(&self) -> Arc<str> {

@@ -517,11 +517,13 @@ impl<S: ScriptServer> Pair<S> {
             self.peers[process].said.clone_from(&peer.believes);
         }
         let who = Who::of(&request);
+        // What is the same of all is sent once.
+        let others_remember = self.others_remember(Duration::from_millis(remember));
         let (requests, at) = self.among_others(request, |this, key| Acquire {
             owner: this.new_other(&key),
             key,
             ttl: Duration::from_millis(ttl),
-            remember: Duration::from_secs(3_600),
+            remember: others_remember,
             due: this.others_due(due),
             identity: Arc::clone(&this.peers[process].identity),
             notifications: None,
@@ -628,12 +630,13 @@ impl<S: ScriptServer> Pair<S> {
             ttl: Duration::from_millis(ttl),
             remember: self.remember_of(owner),
         };
+        let others_remember = self.others_remember(beat.remember);
         let (beats, at) = self.among_others(beat, |this, key| Renew {
             key,
             owner: OwnerId::from_u128(this.rng.u128(..)),
             token: 0,
             ttl: Duration::from_millis(ttl),
-            remember: Duration::from_secs(3_600),
+            remember: others_remember,
         });
         let answer = self.server.ask(&requests::renew(&each(&beats)));
         let found = reply::flags(&answer, beats.len()).unwrap()[at];
@@ -643,6 +646,14 @@ impl<S: ScriptServer> Pair<S> {
             self.is_cut = false;
         }
         self.same("renewed", &decided, &found);
+    }
+
+    /// As the one that is compared, or not.
+    fn others_remember(&mut self, own: Duration) -> Duration {
+        match self.rng.bool() {
+            true => own,
+            false => Duration::from_secs(3_600),
+        }
     }
 
     /// For how long its request said that the holding is to be remembered.
@@ -671,12 +682,15 @@ impl<S: ScriptServer> Pair<S> {
             owner.simple()
         ));
         let channel = self.peers[process].channel.clone();
+        let others_remember = self.others_remember(end.remember);
+        let outcomes = [Outcome::Ok, outcome];
+        let others_outcome = outcomes[self.rng.usize(..2)];
         let (ends, at) = self.among_others(end, |this, key| Release {
             owner: this.others.get(&key.lock).copied().unwrap_or_default(),
             key,
             token: None,
-            outcome: Outcome::Ok,
-            remember: Duration::from_secs(3_600),
+            outcome: others_outcome,
+            remember: others_remember,
             keep: None,
         });
         let answer = self.answer(&requests::release(&each(&ends), &channel), at, ends.len());
@@ -868,6 +882,7 @@ impl<S: ScriptServer> Pair<S> {
 
     /// Held, claimed or kept: as the lock's own text says.
     fn same_phase(&mut self) {
+        const AWAITED: &str = "\"state\":\"awaited\",  ";
         let key = self.key.lock.to_string();
         let found = match self.server.command(&["GET", &key]) {
             Value::BulkString(bytes) => String::from_utf8(bytes).unwrap(),
@@ -882,18 +897,26 @@ impl<S: ScriptServer> Pair<S> {
                 let state = match newest.phase {
                     Phase::Kept => "\"state\":\"kept\",     ",
                     Phase::Claimed => "\"state\":\"claimed\",  ",
+                    _ if found.contains(AWAITED) => AWAITED,
+                    // A release that finds this asks no queue.
+                    _ if !self.state.queue.is_empty() => "(held, though requests wait)",
                     _ => "\"state\":\"held\",     ",
                 };
                 let (token, since) = (newest.token, newest.acquired.micros / 1_000);
-                format!(
-                    "{{\"applock\":1,{state}\"token\":{token},\"acquired_at\":{since},\
-                     \"owner\":\"{owner}\""
-                )
+                let since = match newest.token == newest.acquired.micros {
+                    true => String::new(),
+                    false => format!(",\"acquired_at\":{since}"),
+                };
+                format!("{{\"applock\":1,{state}\"owner\":\"{owner}\",\"token\":{token}{since}}}")
             }
         };
-        let found = match found.split_once(",\"remember\":") {
-            Some((beginning, _)) => beginning.to_owned(),
-            None => found,
+        // Without what stands between.
+        let found = match (
+            found.split_once(",\"ttl\":"),
+            found.split_once(",\"token\":"),
+        ) {
+            (Some((beginning, _)), Some((_, end))) => format!("{beginning},\"token\":{end}"),
+            _ => found,
         };
         self.same("state", &expected, &found);
     }

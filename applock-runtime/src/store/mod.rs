@@ -28,7 +28,7 @@ pub(crate) use error::{StoreError, StoreErrorKind};
 pub(crate) use request::CLAIM;
 pub(crate) use request::{
     Acquire, Acquired, Grant, Identity, Inspection, Notification, Notifications, OwnerId,
-    QueuePosition, Release, Released, Renew,
+    QueuePosition, Release, Released, Renew, random_id,
 };
 
 /// What a store's methods return: a future that the engine drives on its own

@@ -26,6 +26,12 @@ pub(crate) struct Identity {
 /// The ids that were made for this process, and before a fork for the process it was forked off.
 static INSTANCES: Mutex<Vec<(u32, String)>> = Mutex::new(Vec::new());
 
+/// 16 random digits.
+pub(crate) fn random_id() -> String {
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    format!("{:016x}", high ^ low)
+}
+
 impl Identity {
     /// An id that is unique to this process: one for all its lockers.
     pub(crate) fn instance_of_this_process() -> String {
@@ -34,7 +40,8 @@ impl Identity {
         if let Some((_, id)) = known.iter().find(|(of, _)| *of == pid) {
             return id.clone();
         }
-        let id = uuid::Uuid::new_v4().simple().to_string();
+        // Short, for owner ids begin with it.
+        let id = random_id();
         known.push((pid, id.clone()));
         id
     }

@@ -25,6 +25,7 @@ use crate::store::{
 };
 
 use super::error;
+use super::requests::{INSTANCE, REMEMBER};
 
 /// The error for an answer that can't be read, with its beginning for a person to see.
 pub(super) fn unreadable(value: &Value) -> StoreError {
@@ -137,10 +138,19 @@ pub(crate) fn done(value: Value) -> StoreResult<Value> {
 pub(crate) fn acquired(key: &Key, value: &Value, is_notified: bool) -> StoreResult<Acquired> {
     let read = || -> Option<Acquired> {
         if let Value::BulkString(bytes) = value {
-            let (token, at) = str::from_utf8(bytes).ok()?.split_once(' ')?;
+            let said = str::from_utf8(bytes).ok()?;
+            let (token, at) = match said.split_once(' ') {
+                Some((token, at)) => (token.parse().ok()?, at.parse().ok()?),
+                // The token is the clock in microseconds, which has 16 digits until 2286.
+                None if said.len() == 16 => {
+                    let token: u64 = said.parse().ok()?;
+                    (token, token / 1_000)
+                }
+                None => return None,
+            };
             return Some(Acquired::Granted {
-                token: self::token(token.parse().ok()?)?,
-                at: self::at(at.parse().ok()?)?,
+                token: self::token(token)?,
+                at: self::at(at)?,
             });
         }
         match array(value)? {
@@ -362,8 +372,9 @@ struct Holding {
     state: String,
     owner: String,
     token: u64,
-    acquired_at: u64,
-    #[serde(default)]
+    /// Only where the token is not the time of it, in microseconds.
+    acquired_at: Option<u64>,
+    #[serde(default = "remember")]
     remember: u64,
     #[serde(default)]
     app: String,
@@ -371,18 +382,37 @@ struct Holding {
     name: String,
     #[serde(default)]
     function: String,
-    #[serde(default)]
-    instance: String,
+    /// Only where it is not the beginning of the owner id.
+    instance: Option<String>,
     #[serde(default)]
     host: String,
     pid: Option<u32>,
     forced_by: Option<ForcedBy>,
     #[serde(default)]
     ttl: u64,
-    /// Of a run that ended before the newest one began: when that was written down, and for how
-    /// long it would have been remembered still.
+    /// Of a run that ended before the newest one began: when that was written down, in
+    /// microseconds, and for how many ms it would have been remembered still.
     noted_at: Option<u64>,
     left: Option<i64>,
+}
+
+fn remember() -> u64 {
+    REMEMBER
+}
+
+impl Holding {
+    fn instance(&self) -> String {
+        let instance = self.instance.as_deref();
+        instance
+            .or_else(|| self.owner.get(INSTANCE))
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// In ms.
+    fn acquired_at(&self) -> u64 {
+        self.acquired_at.unwrap_or(self.token / 1_000)
+    }
 }
 
 /// Who has ended a holding by force.
@@ -433,6 +463,7 @@ fn lock_info(
 /// A lock that this library wrote.
 fn holder(key: &Key, holding: Holding, left: i64, now: u64) -> Record {
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    let (instance, acquired_at) = (holding.instance(), holding.acquired_at());
     let remaining = millis(left);
     Record {
         key: key.lock.clone(),
@@ -440,14 +471,12 @@ fn holder(key: &Key, holding: Holding, left: i64, now: u64) -> Record {
         name: some(holding.name),
         function: some(holding.function),
         owner: holding.owner,
-        instance: holding.instance,
+        instance,
         host: holding.host,
         pid: holding.pid,
         token: Some(holding.token),
-        acquired_at: at(holding.acquired_at),
-        held_for: Some(Duration::from_millis(
-            now.saturating_sub(holding.acquired_at),
-        )),
+        acquired_at: at(acquired_at),
+        held_for: Some(Duration::from_millis(now.saturating_sub(acquired_at))),
         // A heartbeat sets the expiry back to the ttl, so what is gone of that is the
         // heartbeat's age. A claim and a keep have a length of their own.
         heartbeat_age: remaining.map(|left| {
@@ -528,7 +557,7 @@ fn last_holding(
 /// The newest run that ended well before the newest holding: the second line of a fence.
 fn earlier_success(key: &Key, fence: &str) -> Option<LastHolding> {
     let run = holding(fence.lines().nth(1)?)?;
-    let (now, left) = (run.noted_at?, run.left?);
+    let (now, left) = (run.noted_at? / 1_000, run.left?);
     past(key, run, false, left, now)
 }
 
@@ -550,13 +579,13 @@ fn past(key: &Key, last: Holding, is_held: bool, fence_left: i64, now: u64) -> O
         .and_then(at);
     Some(LastHolding {
         key: key.lock.clone(),
+        from: at(last.acquired_at())?,
+        instance_id: last.instance(),
         function: Some(last.function).filter(|text| !text.is_empty()),
         owner_id: last.owner,
-        instance_id: last.instance,
         host: last.host,
         pid: last.pid,
         fencing_token: last.token,
-        from: at(last.acquired_at)?,
         until,
         ending,
         forced_by: last.forced_by.map(|by| {
@@ -610,6 +639,9 @@ mod tests {
                     "5 -1",
                     "0 5",
                     "9007199254740992 5",
+                    "9007199254740992",
+                    "999999999999999",
+                    "17000000000000000",
                     &long,
                 ]
                 .map(bulk),
@@ -671,7 +703,7 @@ mod tests {
     #[test]
     fn an_answer_with_one_odd_part_is_unknown() {
         let hold = format!(
-            r#"{{"applock":1,"state":"held","token":7,"acquired_at":1,"owner":"{OWNER}","ttl":9}}"#
+            r#"{{"applock":1,"state":"held","owner":"{OWNER}","ttl":9,"token":7,"acquired_at":1}}"#
         );
         let busy = |ahead| {
             [

@@ -35,23 +35,37 @@ static RELEASE: LazyLock<Script> = script!("release_short", "clock", "queue", "r
 static INSPECT: LazyLock<Script> = script!("inspect");
 static FORCE_RELEASE: LazyLock<Script> = script!("clock", "queue", "force_release");
 
-/// What stands in a lock's text after `acquired_at`: what the request knows, in the order that the
-/// scripts and people read.
+/// How the text of a lock that is held begins.
+const HELD: &str = r#"{"applock":1,"state":"held",     "#;
+
+/// What stands in it before the owner id, from its state on.
+const HELD_BY: &str = r#"held",     "owner":""#;
+
+/// A text that says nothing else is remembered for a week, in ms.
+pub(super) const REMEMBER: u64 = 604_800_000;
+
+/// How much of an owner id the instance is, where no name was given to it.
+pub(super) const INSTANCE: std::ops::Range<usize> = 0..16;
+
+/// What stands in a lock's text between its state and its token: what the request knows, in the
+/// order that the scripts and people read.
 #[derive(Serialize)]
-struct Tail<'a> {
+struct Holder<'a> {
     owner: &'a str,
-    remember: u64,
-    // What there is not costs the server nothing.
+    ttl: u64,
+    // What there is not, or is as always, costs the server nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remember: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     app: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
     #[serde(serialize_with = "path", skip_serializing_if = "Option::is_none")]
     function: Option<Function>,
-    instance: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
     host: &'a str,
     pid: u32,
-    ttl: u64,
 }
 
 fn path<S: Serializer>(function: &Option<Function>, to: S) -> Result<S::Ok, S::Error> {
@@ -61,18 +75,19 @@ fn path<S: Serializer>(function: &Option<Function>, to: S) -> Result<S::Ok, S::E
     }
 }
 
-impl<'a> Tail<'a> {
+impl<'a> Holder<'a> {
     fn of(request: &'a Acquire, owner: &'a str) -> Self {
+        let instance = &*request.identity.instance;
         Self {
             owner,
-            remember: millis(request.remember),
+            ttl: millis(request.ttl),
+            remember: Some(millis(request.remember)).filter(|remember| *remember != REMEMBER),
             app: request.key.app(),
             name: request.key.name(),
             function: request.key.function,
-            instance: &request.identity.instance,
+            instance: Some(instance).filter(|it| owner.get(INSTANCE) != Some(*it)),
             host: &request.identity.host,
             pid: request.identity.pid,
-            ttl: millis(request.ttl),
         }
     }
 }
@@ -87,30 +102,53 @@ fn due(due: Due) -> String {
     }
 }
 
+/// The first of several, if `of` is the same of all: then it is sent once.
+fn shared<'a, Q, T: PartialEq>(all: &[&'a Q], of: impl Fn(&Q) -> T) -> Option<&'a Q> {
+    let (first, others) = all.split_first()?;
+    let is_same = !others.is_empty() && others.iter().all(|other| of(other) == of(first));
+    is_same.then_some(*first)
+}
+
 /// Takes locks for one process. `run` is the run id of the server where the process has
 /// subscribed to `channel`, `None` while it has not: then the server expects it to poll.
 pub(crate) fn acquire(requests: &[&Acquire], channel: &str, run: Option<&str>) -> ScriptCall {
     let is_waited = |request: &&Acquire| request.notifications.is_some();
     let any_due = requests.iter().any(|request| request.due.is_some());
     let any_waits = any_due || requests.iter().any(is_waited);
-    // A tail is as long as eight other words.
+    // A lock's text is as long as eight other words.
     let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, requests.len() * 12);
     call.says_subscribed = run.is_some();
     call.is_acknowledged = true;
-    for request in requests {
-        call.sides(&request.key);
-    }
-    for request in requests {
-        let mut digits = [0; 32];
-        let owner = request.owner.simple().encode_lower(&mut digits);
-        call.millis(request.ttl)
-            .fence_ttl(request.ttl, request.remember)
-            .json_tail(&Tail::of(request, owner));
-        if is_waited(request) {
+    call.all_sides(requests.iter().map(|request| &request.key));
+    let wait = |call: &mut ScriptCall, request: &Acquire| {
+        if is_waited(&request) {
             let (ticket, run) = (request.ticket.unwrap_or(0), run.unwrap_or("0"));
             call.text(&format!("{ticket} {run} {channel}"));
-        } else if any_waits {
+        } else {
             call.text("");
+        }
+    };
+    let text = |call: &mut ScriptCall, request: &Acquire| {
+        let mut digits = [0; 32];
+        let owner = request.owner.simple().encode_lower(&mut digits);
+        call.json_between(HELD, &Holder::of(request, owner), ",\"token\":");
+    };
+    let shared = shared(requests, |request| {
+        let ticket = request.notifications.as_ref().map(|_| request.ticket);
+        (request.ttl, request.remember, ticket)
+    });
+    if let Some(first) = shared.filter(|_| !any_due) {
+        call.millis(first.ttl).fence_ttl(first.ttl, first.remember);
+        wait(&mut call, first);
+        requests.iter().for_each(|request| text(&mut call, request));
+        return call;
+    }
+    for request in requests {
+        call.millis(request.ttl)
+            .fence_ttl(request.ttl, request.remember);
+        text(&mut call, request);
+        if any_waits {
+            wait(&mut call, request);
         }
         if any_due {
             call.text(&request.due.map(due).unwrap_or_default());
@@ -137,12 +175,17 @@ pub(crate) fn renew(beats: &[&Renew]) -> ScriptCall {
     let mut call = ScriptCall::new(&RENEW, beats.len() * 2, beats.len() * 3);
     call.is_acknowledged = true;
     for beat in beats {
-        call.lock(&beat.key).side(&beat.key, Side::Fence);
+        call.lock(&beat.key);
     }
     for beat in beats {
-        call.owner(beat.owner)
-            .millis(beat.ttl)
-            .fence_ttl(beat.ttl, beat.remember);
+        call.side(&beat.key, Side::Fence);
+    }
+    let shared = shared(beats, |beat| (beat.ttl, beat.remember));
+    for (at, beat) in beats.iter().enumerate() {
+        if at == 0 || shared.is_none() {
+            call.millis(beat.ttl).fence_ttl(beat.ttl, beat.remember);
+        }
+        call.owner(beat.owner);
     }
     call
 }
@@ -150,17 +193,19 @@ pub(crate) fn renew(beats: &[&Renew]) -> ScriptCall {
 /// Ends holdings, for the process of that channel.
 pub(crate) fn release(ends: &[&Release], channel: &str) -> ScriptCall {
     let mut call = ScriptCall::new(&RELEASE, ends.len() * 4, 1 + ends.len() * 3);
-    for end in ends {
-        call.sides(&end.key);
-    }
+    call.all_sides(ends.iter().map(|end| &end.key));
     call.text(channel);
-    for end in ends {
-        call.owner(end.owner).millis(end.remember);
-        let state = state(end.outcome);
-        match end.keep.map_or(0, millis) {
-            0 => call.text(state),
-            keep => call.text(&format!("{state}{keep}")),
-        };
+    let shared = shared(ends, |end| (end.remember, end.outcome, end.keep));
+    for (at, end) in ends.iter().enumerate() {
+        if at == 0 || shared.is_none() {
+            call.millis(end.remember);
+            let state = state(end.outcome);
+            match end.keep.map_or(0, millis) {
+                0 => call.text(state),
+                keep => call.text(&format!("{state}{keep}")),
+            };
+        }
+        call.text_and_owner(HELD_BY, end.owner);
     }
     call
 }
@@ -254,7 +299,7 @@ mod tests {
         let (Some(number), None) = (found.next(), found.next()) else {
             panic!("{name} is not defined once");
         };
-        number.parse().unwrap()
+        number.trim_matches('\'').parse().unwrap()
     }
 
     #[test]
@@ -267,6 +312,14 @@ mod tests {
         };
         assert_eq!(in_the_scripts, Timing::MILLIS);
         assert_eq!(number("MAX_TOKEN"), MAX_TOKEN);
+        assert_eq!(number("REMEMBER"), REMEMBER);
+    }
+
+    #[test]
+    fn a_release_compares_a_lock_from_its_state_on() {
+        assert_eq!(HELD.find("held"), Some(22));
+        assert!(format!("{HELD}\"owner\":\"").ends_with(HELD_BY));
+        assert_eq!(22 + HELD_BY.len() + 32, 74);
     }
 
     #[test]

@@ -113,6 +113,17 @@ impl ScriptCall {
         self
     }
 
+    /// All four keys of several locks, by kind: what a script asks for in one command stands side by
+    /// side.
+    pub(super) fn all_sides<'k>(&mut self, keys: impl Iterator<Item = &'k Key> + Clone) {
+        keys.clone()
+            .for_each(|key| drop(self.side(key, Side::Queue)));
+        keys.clone().for_each(|key| drop(self.lock(key)));
+        keys.clone()
+            .for_each(|key| drop(self.side(key, Side::Waiters)));
+        keys.for_each(|key| drop(self.side(key, Side::Fence)));
+    }
+
     /// All four keys of a lock: the lock, its fence, its queue, its waiters.
     pub(super) fn sides(&mut self, key: &Key) -> &mut Self {
         self.lock(key)
@@ -127,15 +138,24 @@ impl ScriptCall {
         self
     }
 
-    /// The fields of a struct as JSON, to be put behind other fields: with a comma in place of the
-    /// opening brace.
-    pub(super) fn json_tail(&mut self, fields: &impl Serialize) -> &mut Self {
-        let writer = CommaFirst {
+    /// The fields of a struct as JSON, in the middle of a longer text: with what stands before and
+    /// after them in place of the braces.
+    pub(super) fn json_between(
+        &mut self,
+        before: &'static str,
+        fields: &impl Serialize,
+        after: &'static str,
+    ) -> &mut Self {
+        let mut writer = WithoutBraces {
             inner: self.command.writer_for_next_arg(),
             has_begun: false,
+            last: None,
         };
         // Writing texts and numbers into memory can't fail.
-        let _ = serde_json::to_writer(writer, fields);
+        let _ = writer.inner.write_all(before.as_bytes());
+        let _ = serde_json::to_writer(&mut writer, fields);
+        let _ = writer.inner.write_all(after.as_bytes());
+        drop(writer);
         self
     }
 
@@ -144,6 +164,16 @@ impl ScriptCall {
         let writer = self.command.writer_for_next_arg();
         // Writing texts and numbers into memory can't fail.
         let _ = serde_json::to_writer(writer, fields);
+        self
+    }
+
+    /// An owner id at the end of what stands before it in a text.
+    pub(super) fn text_and_owner(&mut self, before: &'static str, owner: OwnerId) -> &mut Self {
+        let mut writer = self.command.writer_for_next_arg();
+        // Writing into memory can't fail.
+        let _ = writer.write_all(before.as_bytes());
+        let _ = writer.write_all(owner.simple().encode_lower(&mut [0; 32]).as_bytes());
+        drop(writer);
         self
     }
 
@@ -185,20 +215,28 @@ impl Drop for ScriptCall {
     }
 }
 
-/// Writes a comma in place of the first byte.
-struct CommaFirst<W> {
+/// Leaves the first byte out, and the last one.
+struct WithoutBraces<W> {
     inner: W,
     has_begun: bool,
+    /// The last byte so far.
+    last: Option<u8>,
 }
 
-impl<W: io::Write> io::Write for CommaFirst<W> {
+impl<W: io::Write> io::Write for WithoutBraces<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.has_begun || bytes.is_empty() {
-            return self.inner.write(bytes);
+        let rest = match bytes {
+            [_, rest @ ..] if !self.has_begun => rest,
+            all => all,
+        };
+        self.has_begun |= !bytes.is_empty();
+        if let [most @ .., last] = rest {
+            if let Some(before) = self.last.replace(*last) {
+                self.inner.write_all(&[before])?;
+            }
+            self.inner.write_all(most)?;
         }
-        let written = self.inner.write(b",")?;
-        self.has_begun = written > 0;
-        Ok(written)
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -32,10 +32,11 @@ use futures_util::StreamExt as _;
 use redis::RedisResult;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
 use tokio::time::{Instant, interval, sleep, timeout};
-use uuid::Uuid;
 
 use crate::pause::{growing, jittered};
-use crate::store::{Notification, Notifications, StoreError, StoreErrorKind, StoreResult};
+use crate::store::{
+    Notification, Notifications, StoreError, StoreErrorKind, StoreResult, random_id,
+};
 
 use super::connection::{About, Connection};
 use super::error::classify;
@@ -93,7 +94,8 @@ struct Attempts {
 impl Default for Subscriber {
     fn default() -> Self {
         Self {
-            channel: format!("applock:{}", Uuid::new_v4().simple()),
+            // Short, for every request brings it.
+            channel: format!("applock:{}", random_id()),
             subscribed_at: Mutex::default(),
             attempts: Mutex::default(),
         }

@@ -3,14 +3,18 @@
 
 -- One lock, whatever stands there.
 local function take(at)
-    local lock, fence, queue, waiters = unpack(KEYS, 4 * at - 3, 4 * at)
-    local arguments = #ARGV / count
-    local arg = arguments * (at - 1)
-    local ttl, fence_ttl, tail = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
-    local wait, due = arguments > 3 and ARGV[arg + 4] or '', arguments > 4 and ARGV[arg + 5] or ''
-    local owner = string.match(tail, '^,"owner":"(%x+)"')
+    local queue, lock = KEYS[at], KEYS[count + at]
+    local waiters, fence = KEYS[2 * count + at], KEYS[3 * count + at]
+    local ttl, fence_ttl, wait, tail, due = ARGV[1], ARGV[2], ARGV[3], ARGV[at + 3], ''
+    if not is_shared then
+        local step = #ARGV / count
+        local arg = step * (at - 1)
+        ttl, fence_ttl, tail = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
+        wait, due = step > 3 and ARGV[arg + 4] or '', step > 4 and ARGV[arg + 5] or ''
+    end
+    local owner = string.match(tail, '^{"applock":1,"state":"held", *"owner":"(%x+)"')
     local text, kind = read_text(lock)
-    local state, holding, token, acquired, holder = read(text)
+    local state, holder, token, acquired = read(text)
     if holder == owner and state ~= 'kept' then
         -- The answer to an earlier acquire was lost (rule R6), or the notification of a grant:
         -- the same holding, with a full lease and its own token.
@@ -29,13 +33,17 @@ local function take(at)
     -- A fence that can't be read is found out before the request stands in the queue.
     local token = kind == 'none' and next_token(fence)
     if token and redis.call('EXISTS', queue) == 0 then
-        grant(lock, fence, token, ttl, fence_ttl, tail, nil, due)
+        grant(lock, fence, token, ttl, fence_ttl, tail, HELD, due)
         return token .. ' ' .. now
     end
     if token then
         note_missed_claim(fence, waiters)
     end
     if waits then
+        if state == 'held' then
+            -- Before the request stands in the queue, so that no release overlooks it.
+            redis.call('SETRANGE', lock, STATE_AT, AWAITED)
+        end
         local known, run, channel = string.match(wait, '^(%d+) (%w+) (.*)$')
         ahead, new, ticket, waiting = join(queue, waiters, owner, ttl, fence_ttl, tail, known,
             channel, run, due)
@@ -47,7 +55,7 @@ local function take(at)
             redis.call('ZPOPMIN', queue))
         if not served then
             -- All waiters are out of reach, and this request does not wait.
-            grant(lock, fence, token, ttl, fence_ttl, tail, nil, due)
+            grant(lock, fence, token, ttl, fence_ttl, tail, AWAITED, due)
         end
         if not served or served == owner then
             return token .. ' ' .. now
@@ -64,6 +72,7 @@ local function take(at)
         new, ticket, text}
 end
 
+answers = answers or {}
 for at = 1, count do
     answers[at] = answers[at] or one(take, at)
 end

@@ -17,9 +17,8 @@
 
 local lock, fence, stale = KEYS[1], KEYS[2], tonumber(ARGV[1])
 
--- Frees the lock. `holding`: the text of the holding that ends, if it is one of ours; `state`: of
--- its lock.
-local function free(holding, state)
+-- Frees the lock. `state`: of its text, if that is one of ours.
+local function free(text, state)
     redis.call('DEL', lock)
     local first = redis.pcall('ZPOPMIN', KEYS[3])
     if not first[1] then
@@ -29,7 +28,7 @@ local function free(holding, state)
         -- process gets no grant by this answer.
         local done, served = pcall(function()
             -- The run of a lock that is kept has ended before, as its fence says.
-            local ended = holding and state ~= 'kept' and 'forced' or nil
+            local ended = state and state ~= 'kept' and 'forced' or nil
             local token = next_token(fence, ended)
             return (serve(lock, fence, KEYS[3], KEYS[4], '', nil, token, ended, first))
         end)
@@ -37,14 +36,14 @@ local function free(holding, state)
             return
         end
     end
-    local remember = holding and string.match(holding, '"remember":(%d+)')
-    if remember and state == 'kept' then
+    local remember = remembered(text)
+    if state == 'kept' then
         redis.pcall('PEXPIRE', fence, remember)
-    elseif remember then
+    elseif state then
         note_end(fence, FORCED, remember)
         -- Who did it: a courtesy like that.
-        local text = redis.pcall('GETRANGE', fence, 0, FENCE_END)
-        local first, rest = string.match(type(text) == 'string' and text or '', '^([^\n]*,)("ttl":%d+}.*)$')
+        local text = redis.pcall('GETRANGE', fence, '0', FENCE_END)
+        local first, rest = string.match(type(text) == 'string' and text or '', '^([^\n]*,)("token":%d+.*)$')
         if first then
             redis.pcall('SET', fence, first .. '"forced_by":' .. ARGV[2] .. ',' .. rest, 'PX',
                 remember)
@@ -56,8 +55,8 @@ local text, kind = read_text(lock)
 if kind == 'none' then
     return 0
 end
-local state, holding = read(text)
-if not holding then
+local state = read(text)
+if not state then
     -- Not one of our locks. It has no heartbeat, so it is never stale. A plain string may be
     -- another program's lock, which an operator may free; other data is left alone.
     if stale >= 0 then
@@ -68,11 +67,11 @@ if not holding then
     end
     -- Only what the Python AppLocker wrote: a lock of ours may have that key for its name. What
     -- is no string, and what this user may not read, is an error here, and left alone.
-    local said = redis.pcall('GETRANGE', KEYS[5], 0, 14)
+    local said = redis.pcall('GETRANGE', KEYS[5], '0', '14')
     if said == '{"acquired_at":' then
         redis.call('DEL', KEYS[5])
     end
-    free(nil, nil)
+    free('', nil)
     return 1
 end
 if stale >= 0 then
@@ -81,7 +80,7 @@ if stale >= 0 then
         return 0
     end
     -- A heartbeat comes each third of the ttl: a pause of less than half of it is none.
-    local ttl, left = tonumber(string.match(holding, '"ttl":(%d+)}$')) or 0, redis.call('PTTL', lock)
+    local ttl, left = tonumber(string.match(text, '"ttl":(%d+)')) or 0, redis.call('PTTL', lock)
     if state == 'claimed' then
         ttl = math.min(ttl, CLAIM)
     end
@@ -90,5 +89,5 @@ if stale >= 0 then
     end
 end
 
-free(holding, state)
+free(text, state)
 return 1

@@ -12,7 +12,7 @@
 
 -- 1048831: a fence has two of them.
 local function read_text(key)
-    local text = redis.call('TYPE', key).ok == 'string' and redis.call('GETRANGE', key, 0, 1048831)
+    local text = redis.call('TYPE', key).ok == 'string' and redis.call('GETRANGE', key, '0', '1048831')
         or ''
     return string.sub(text, 1, 11) == '{"applock":' and text or string.sub(text, 1, 80)
 end

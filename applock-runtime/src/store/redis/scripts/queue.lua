@@ -7,25 +7,29 @@
 -- in the script of that request.
 --
 -- A lock is one string, a line of JSON for people to read, and its expiry is the lease:
---   {"applock":1,"state":"held",     "token":T,"acquired_at":ms,"owner":"<32 hex digits>",
---    "remember":ms,...,"ttl":ms}
--- 1 is the version of the layout. The state is one of:
---   held       its holder keeps it alive
+--   {"applock":1,"state":"held",     "owner":"<32 hex digits>","ttl":ms,"remember":ms,...,
+--    "token":T}
+-- 1 is the version of the layout. The token is the server's clock in microseconds, and so tells since
+-- when the lock is held. Where it had to be larger than the clock, that stands after it:
+-- `"token":T,"acquired_at":ms}`. `remember` is left out where it is a week, `instance` where it is the
+-- beginning of the owner id. The state is one of:
+--   held       its holder keeps it alive, and no request waits for it
+--   awaited    the same, and requests wait, or may: they have put that there before they queued
 --   claimed    granted to a waiter that has not confirmed it: the lease is the ttl, or 3 s if that
 --              is shorter
 --   kept       given back, and kept by at_least for the ttl: no owner holds it
 -- The fence is the text of the newest holding, `held` while that lasts, and then how it ended:
 --   released, ok, error, panicked, cancelled, lost, unused, as its holder says; or forced
 -- and up to two lines more, each only if there is something to say:
---   {"noted_at":ms,"left":ms,"applock":1,"state":"ok",...}   the newest before it that was `ok`:
---                           when its fence was replaced, and for how long that had to live still
+--   {"noted_at":microseconds,"left":ms,"applock":1,"state":"ok",...}   the newest before it that was
+--                           `ok`: when its fence was replaced, and how long that had to live still
 --   {"tick":N,"token":T}    the last tick that was begun, and the token of its run (after an empty
 --                           line if there is no line before)
 -- It expires `remember` after the lease or the release, and so tells when that was.
 --
--- Scripts compare and cut these texts by their beginning, which is always in this order; blanks
--- after the state make it 20 bytes long, so that it can be written over in place. What follows
--- `acquired_at` is written by `requests.rs`.
+-- Scripts compare and cut these texts by their beginning and their end, which are always in this
+-- order; blanks after the state make it 20 bytes long, so that it can be written over in place. What
+-- stands before the token is written by `requests.rs`.
 --
 -- The wait queue of a lock is two keys. They are gone when no request waits.
 --   queue    sorted set: owner id by ticket (the server's clock in microseconds, or the last
@@ -34,7 +38,7 @@
 --     owner id -> 'ttl in ms' .. ' ' .. 'expiry of its fence in ms' .. ' ' .. channel .. ' '
 --         .. due .. tail
 --       due: what an earlier run forbids, or nothing; see `forbids`
---       tail: the text of its lock from `,"owner"` on
+--       tail: the text of its lock up to the token, as a request brings it
 --     '#' .. channel -> how many waiters of that process stand in the queue
 --     '@' .. channel -> 'when a waiter of that process last polled, in ms' .. ' ' .. run
 --       run: '0' if the process can't be notified on its channel, and polls instead; otherwise
@@ -59,7 +63,9 @@
 --
 -- The server makes a script's functions anew in each call, and each costs it as much as a command.
 -- So what most calls need stands before this text, and returns; and numbers stay text where nothing
--- is counted.
+-- is counted: a number in a call is printed with 17 digits first, for half of what the call costs.
+
+local now = string.sub(micros, 1, -4)
 
 -- The largest fencing token. This number, and those below, are the protocol's: a unit test in
 -- requests.rs compares them.
@@ -70,13 +76,16 @@ local CLAIM = 3000
 -- A process that can't be notified, and has not polled for longer, is out of reach.
 local SILENCE = 3000
 -- Every waiter polls more often than this. A queue that no waiter polls expires.
-local QUEUE_LIFE = 45000
+local QUEUE_LIFE = '45000'
 -- After a restart of the server, how long a lock is kept for a waiter whose subscription may
 -- be on its way back.
 local GRACE = 500
 
+-- A text that says nothing of it is remembered for so long: the number of `requests.rs`.
+local REMEMBER = '604800000'
+
 -- The last byte of the longest fence.
-local FENCE_END = 1048831
+local FENCE_END = '1048831'
 
 -- A number as text with all its digits: `tostring` rounds to 14.
 local function whole(number)
@@ -116,7 +125,7 @@ end
 -- The text of a key of ours, and its type. '' if it is no string. More than the longest text of
 -- ours is not read: a key that is none of ours may be as long as the server's memory.
 local function read_text(key)
-    local text = redis.pcall('GETRANGE', key, 0, 524287)
+    local text = redis.pcall('GETRANGE', key, '0', '524287')
     if type(text) == 'string' and text ~= '' then
         return text, 'string'
     end
@@ -128,16 +137,30 @@ local function read_text(key)
     return '', kind
 end
 
--- What a lock's text says: its state, the text after that, its token, when it was acquired, its
--- owner id. Nothing if no version-1 lock is there.
+-- What the text of a lock or a fence says: its state, its owner id, its token, when it was acquired.
+-- Nothing if no version-1 text is there. A name in it has no `"token":`, for its quotes are escaped.
 local function read(text)
-    return string.match(text, '^{"applock":1,"state":"(%l+)", *'
-        .. '("token":(%d+),"acquired_at":(%d+),"owner":"(%x+)".*)$')
+    local state, owner = string.match(text, '^{"applock":1,"state":"(%l+)", *"owner":"(%x+)",')
+    local at = state and string.find(text, '"token":', 34, true)
+    if at then
+        local token, late = string.match(text, '^(%d+)([^\n}]*)}', at + 8)
+        if token then
+            return state, owner, token, string.match(late, '^,"acquired_at":(%d+)$')
+                or string.sub(token, 1, -4)
+        end
+    end
+    return nil
+end
+
+-- For how long the holding of a text is remembered after its end, in ms.
+local function remembered(text)
+    return string.match(text, '^[^\n]-,"remember":(%d+)') or REMEMBER
 end
 
 -- The states, as they stand in a text: all of one length.
-local STATE_AT, STATE_END = 13, 33
+local STATE_AT, STATE_END = '13', 33
 local HELD = '"state":"held",     '
+local AWAITED = '"state":"awaited",  '
 local CLAIMED = '"state":"claimed",  '
 local KEPT = '"state":"kept",     '
 local FORCED = '"state":"forced",   '
@@ -153,10 +176,10 @@ local function keep_of(fence, text, ended)
         local left = redis.call('PTTL', fence)
         if ended then
             -- It ends now: `remember` is left.
-            left = string.match(line, '"remember":(%d+)') or left
+            left = remembered(line)
             line = '{"applock":1,"state":"ok",       ' .. string.sub(line, STATE_END + 1)
         end
-        second = '{"noted_at":' .. now .. ',"left":' .. left .. ',' .. string.sub(line, 2)
+        second = '{"noted_at":' .. micros .. ',"left":' .. left .. ',' .. string.sub(line, 2)
     end
     successes[fence], ticks[fence] = second, third
 end
@@ -167,11 +190,12 @@ end
 -- is no string, or none of ours.
 -- Also notes what the next fence keeps of this one.
 local function next_token(fence, ended)
-    local text = redis.call('GETRANGE', fence, 0, FENCE_END)
+    local text = redis.call('GETRANGE', fence, '0', FENCE_END)
     if text == '' then
         return micros
     end
-    local last = tonumber((string.match(text, '^{"applock":1,"state":"%l+", *"token":(%d+),')))
+    local _, _, last = read(text)
+    last = tonumber(last)
     if not last then
         local version = string.match(text, '^{"applock":(%d+),')
         fail(version and version ~= '1' and 'BADFENCE it is of version ' .. version .. ' of the layout'
@@ -191,22 +215,23 @@ end
 -- does not answer from what it remembers.
 local function touch(fence)
     local left = redis.call('PTTL', fence)
-    redis.call('PEXPIRE', fence, left > 0 and left or 604800000)
+    redis.call('PEXPIRE', fence, left > 0 and left or REMEMBER)
 end
 
 -- Sets a lease back to its full ttl. A claim is confirmed by it: the text changes then. A server
 -- short of memory may refuse that, and the next heartbeat tries again.
 local function confirm(lock, fence, state, ttl, fence_ttl)
     if state == 'claimed' then
-        redis.pcall('SETRANGE', lock, STATE_AT, HELD)
+        -- Others may wait behind it.
+        redis.pcall('SETRANGE', lock, STATE_AT, AWAITED)
     end
     redis.call('PEXPIRE', lock, ttl)
     redis.call('PEXPIRE', fence, fence_ttl)
 end
 
--- The text of a holding that begins now, from its token on.
+-- The text of a holding that begins now, held.
 local function holding_of(token, tail)
-    return '"token":' .. token .. ',"acquired_at":' .. now .. tail
+    return tail .. token .. (token == micros and '}' or ',"acquired_at":' .. now .. '}')
 end
 
 -- Notes in the fence who holds the lock from now on, with what it keeps of the one before. `due`:
@@ -219,23 +244,22 @@ local function write_fence(fence, holding, lease, ttl, fence_ttl, token, due)
     end
     local kept = third ~= '' and '\n' .. second .. '\n' .. third
         or second ~= '' and '\n' .. second or ''
-    redis.call('SET', fence, '{"applock":1,' .. HELD .. holding .. kept, 'PX',
-        lease - ttl + fence_ttl)
+    redis.call('SET', fence, holding .. kept, 'PX', lease - ttl + fence_ttl)
 end
 
--- Writes the lock. With a `claim` (in ms) it begins as a short lease.
-local function write_lock(lock, holding, ttl, claim)
-    redis.call('SET', lock, '{"applock":1,' .. (claim and CLAIMED or HELD) .. holding,
-        'PX', claim or ttl)
+-- Writes the lock, for so long.
+local function write_lock(lock, holding, state, lease)
+    redis.call('SET', lock, '{"applock":1,' .. state .. string.sub(holding, STATE_END + 1),
+        'PX', lease)
 end
 
 -- Gives a free lock to a holder that is certain to have it. The fence, whose writing can fail
 -- (type, rights, memory), comes first (rule R3). With a `claim` (in ms) the lock begins as a
 -- short lease, which the holder's first heartbeat makes a full one.
-local function grant(lock, fence, token, ttl, fence_ttl, tail, claim, due)
+local function grant(lock, fence, token, ttl, fence_ttl, tail, state, due, claim)
     local holding = holding_of(token, tail)
     write_fence(fence, holding, claim or ttl, ttl, fence_ttl, token, due)
-    write_lock(lock, holding, ttl, claim)
+    write_lock(lock, holding, state, claim or ttl)
 end
 
 -- Notes in the fence how the holding ended, for so long. A courtesy: a server short of memory may
@@ -252,7 +276,7 @@ end
 
 -- A process has a waiter less. Forgets it with its last one.
 local function part(waiters, channel)
-    if redis.call('HINCRBY', waiters, '#' .. channel, -1) <= 0 then
+    if redis.call('HINCRBY', waiters, '#' .. channel, '-1') <= 0 then
         redis.call('HDEL', waiters, '#' .. channel, '@' .. channel)
     end
 end
@@ -267,13 +291,18 @@ end
 -- that the fence has left, and its text. The script answers these as
 --   {2, which, now in ms, the fence's time left in ms, its text, the owner id in the lock's text}
 local function forbids(fence, due, ended)
-    local text = redis.call('GETRANGE', fence, 0, FENCE_END)
-    local state, token, at = string.match(text,
-        '^{"applock":1,"state":"(%l+)", *"token":(%d+),"acquired_at":(%d+),')
+    local text = redis.call('GETRANGE', fence, '0', FENCE_END)
+    local state, _, token, at = read(text)
     if not state then
         return nil
     end
     state = ended or state
+    -- The run that was `ok` before it.
+    local function success()
+        local line = string.match(text, '^[^\n]*\n{"noted_at":%d+,"left":[%d-]+,([^\n]*)')
+        local _, _, token, at = read(line and '{' .. line or '')
+        return token, at
+    end
     local kind, number, retry = string.match(due, '^(%l+) (%d+) (%d)$')
     local counts = state ~= 'unused' and (retry == '0' or state == 'ok' or state == 'released')
     local before
@@ -281,15 +310,14 @@ local function forbids(fence, due, ended)
         if counts then
             before = now - at < tonumber(number) and 'newest'
         else
-            at = string.match(text, '^[^\n]*\n{[^\n]*"acquired_at":(%d+),"owner"')
+            _, at = success()
             before = at and now - at < tonumber(number) and 'success'
         end
     else
         local last, began = string.match(text, '\n{"tick":(%d+),"token":(%d+)}$')
         if last and (#number < #last or #number == #last and number < last
             or number == last and (began ~= token or counts)) then
-            local success = string.match(text, '^[^\n]*\n{[^\n]*"token":(%d+),"acquired_at"')
-            before = success == began and 'success' or 'newest'
+            before = success() == began and 'success' or 'newest'
         end
     end
     if before then
@@ -306,7 +334,7 @@ end
 local function join(queue, waiters, owner, ttl, fence_ttl, tail, ticket, channel, run, due)
     local is_last = ticket == '0'
     if is_last then
-        local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
+        local last = redis.call('ZRANGE', queue, '-1', '-1', 'WITHSCORES')[2]
         last = last and tonumber(last)
         ticket = last and last >= tonumber(micros) and whole(last + 1) or micros
     end
@@ -319,7 +347,7 @@ local function join(queue, waiters, owner, ttl, fence_ttl, tail, ticket, channel
     redis.call('PEXPIRE', queue, QUEUE_LIFE)
     local waiting = redis.call('ZCARD', queue)
     if new == 1 or before ~= channel then
-        redis.call('HINCRBY', waiters, '#' .. channel, 1)
+        redis.call('HINCRBY', waiters, '#' .. channel, '1')
     end
     if new == 0 and before and before ~= channel then
         -- It has come from another node, where its process listens on another channel.
@@ -359,7 +387,7 @@ end
 -- offered the lock.
 local function note_missed_claim(fence, waiters)
     local owner, channel = string.match(redis.call('HGET', waiters, '!') or '', '^(%x+) (%S+)$')
-    local state, _, _, _, newest = read(owner and read_text(fence) or '')
+    local state, newest = read(owner and read_text(fence) or '')
     local polled = state == 'held' and newest == owner
         and redis.call('HGET', waiters, '@' .. channel)
     if polled then
@@ -397,18 +425,18 @@ local function offer(lock, fence, own_channel, requester, unreachable, token, ow
     fence_ttl, tail, silence, channel, run, due)
     local claim = tonumber(ttl) > CLAIM and CLAIM or ttl
     if owner == requester then
-        grant(lock, fence, token, ttl, fence_ttl, tail, nil, due)
+        grant(lock, fence, token, ttl, fence_ttl, tail, AWAITED, due)
         return true, nil
     end
     if channel == own_channel or run == '0' and silence <= SILENCE then
-        grant(lock, fence, token, ttl, fence_ttl, tail, claim, due)
+        grant(lock, fence, token, ttl, fence_ttl, tail, CLAIMED, due, claim)
         return true, claim
     end
     if unreachable[channel] or run == '0' or run == '-' then
         return false, nil
     end
     local holding = holding_of(token, tail)
-    write_lock(lock, holding, ttl, claim)
+    write_lock(lock, holding, CLAIMED, claim)
     -- An error (no right to publish) is not 0 receivers: that waiter finds its grant when it
     -- polls.
     local receivers = redis.pcall('PUBLISH', channel,
@@ -438,7 +466,7 @@ local function serve(lock, fence, queue, waiters, own_channel, requester, token,
     while first[1] do
         local owner, silence, run, is_served, claim = first[1], 0, '0', false, nil
         local ttl, fence_ttl, channel, due, tail = string.match(
-            redis.call('HGET', waiters, owner) or '', '^(%d+) (%d+) (%S+) ([^,]*)(,.*)$')
+            redis.call('HGET', waiters, owner) or '', '^(%d+) (%d+) (%S+) ([^{]*)({.*)$')
         -- One that an earlier run forbids is told by its next poll.
         if ttl and (due == '' or not forbids(fence, due, ended)) then
             if channel ~= own_channel and owner ~= requester then

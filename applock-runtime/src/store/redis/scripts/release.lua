@@ -3,11 +3,14 @@
 
 -- One lock, whatever stands there.
 local function end_holding(at)
-    local lock, fence, queue, waiters = unpack(KEYS, 4 * at - 3, 4 * at)
-    local own_channel, arg = ARGV[1], 3 * at - 2
-    local owner, remember = ARGV[arg + 1], ARGV[arg + 2]
-    local ending, keep = string.match(ARGV[arg + 3], '^(....................)(%d*)$')
-    local state, holding, _, _, holder = read((read_text(lock)))
+    local queue, lock = KEYS[at], KEYS[count + at]
+    local waiters, fence = KEYS[2 * count + at], KEYS[3 * count + at]
+    local own_channel, arg = ARGV[1], is_shared and 1 or 3 * at - 2
+    local remember = ARGV[arg + 1]
+    local ending, keep = string.match(ARGV[arg + 2], '^(....................)(%d*)$')
+    local owner = string.match(ARGV[is_shared and at + 3 or arg + 3], '"owner":"(%x+)$')
+    local text = read_text(lock)
+    local state, holder = read(text)
     if holder ~= owner or state == 'kept' then
         -- A replica that lacks the key must say READONLY, not 'not yours'.
         touch(fence)
@@ -17,7 +20,7 @@ local function end_holding(at)
     if keep ~= '' then
         redis.call('PEXPIRE', lock, keep)
         -- No owner id holds it now: a heartbeat that was on its way must not lengthen it.
-        local kept = string.gsub(holding, '"ttl":%d+}$', '"ttl":' .. keep .. '}')
+        local kept = string.gsub(string.sub(text, STATE_END + 1), '"ttl":%d+', '"ttl":' .. keep, 1)
         redis.pcall('SET', lock, '{"applock":1,' .. KEPT .. kept, 'PX', keep)
         note_end(fence, ending, remember + keep)
         return 1
@@ -38,7 +41,7 @@ local function end_holding(at)
         end
         -- Whatever is wrong with the queue, the lock is free; unless it went to a waiter
         -- that may have been notified already.
-        local _, _, _, _, left = read((read_text(lock)))
+        local _, left = read((read_text(lock)))
         if left == owner then
             redis.call('DEL', lock)
         end
@@ -47,6 +50,7 @@ local function end_holding(at)
     return 1
 end
 
+answers = answers or {}
 for at = 1, count do
     answers[at] = answers[at] or one(end_holding, at)
 end

@@ -4,11 +4,13 @@
 -- Four texts make the script: this one, clock.lua, queue.lua, release.lua. Up to 32 locks of one
 -- process in a call, one round trip.
 --
--- KEYS  for each lock: the lock, its fence, its queue, its waiters
+-- KEYS  of each lock: all queues, then all locks, all waiters, all fences
 -- ARGV  1 the channel of this process
---       then for each lock: owner id, for how long the fence is to be remembered in ms, the state
---       that tells how the run ended, as it stands in a text, and after that for how many ms the
---       lock is to be kept taken (nothing: it is free at once)
+--       then for each lock: for how long the fence is to be remembered in ms; the state that tells how
+--       the run ended, as it stands in a text, and after that for how many ms the lock is to be kept
+--       taken (nothing: it is free at once); the lock's text from its state on, up to and with the
+--       owner id, as it is while the lock is held
+--       Or, of several locks that differ in their texts alone: the first two once, then each text
 -- Answer  of a single lock as it is, otherwise a list:
 --         1 ended, 0 not held by that owner (which has left the queue, if it stood there)
 --         {owner id, token, acquired at in ms, the same in microseconds, claim in ms}
@@ -16,70 +18,80 @@
 --                       grant by this answer alone
 --         {-1, error}   not done
 --
--- This part serves locks without a queue that are to be free at once: most calls need no more, and
--- return before the rest of the script reads the clock or makes a function. What it does not serve,
--- for whatever reason, it leaves as it was to `end_holding` in release.lua.
+-- This part serves locks that no request waits for, and that are to be free at once: most calls need
+-- no more, and return before the rest of the script reads the clock or makes a function. That none
+-- waits is known by the lock's own text, `held` and not `awaited`: see queue.lua. What it does not
+-- serve, for whatever reason, it leaves as it was to `end_holding` in release.lua.
 --
 -- Danger: a lock that stays taken because something beside it is damaged. A release by
 -- the holder always frees the lock, whatever the queue and the fence hold.
 
--- 33: the end of the state in the text of a lock or fence; a fence of that length was not there.
+-- 22: where the state stands in the text of a lock. 73: the last byte of the owner id, by which the
+-- text is ours, of this version. 33: the end of the state; a fence of that
+-- length was not there.
 -- How a holding ended is a courtesy: a server short of memory may refuse it. That the user lacks
 -- the right is told (in the words of Redis before 7.2, or of later ones); the lock is free all the
 -- same.
+local KEYS, ARGV, try = KEYS, ARGV, redis.pcall
 local count = #KEYS / 4
-local answers, is_done = {}, false
+local answers, is_done, is_shared = nil, false, false
 if count == 1 then
-    if #ARGV[4] == 20 and redis.call('EXISTS', KEYS[3]) == 0 then
-        local text = redis.pcall('GETRANGE', KEYS[1], 0, 139)
-        if type(text) == 'string' and string.sub(text, 1, 28) == '{"applock":1,"state":"held",'
-            and string.find(text, ARGV[2], 60, true)
-            and type(redis.pcall('DEL', KEYS[1], KEYS[4])) == 'number' then
-            local length = redis.pcall('SETRANGE', KEYS[2], 13, ARGV[4])
-            if length == 33 then
-                redis.call('DEL', KEYS[2])
-            elseif type(length) == 'number' then
-                redis.pcall('PEXPIRE', KEYS[2], ARGV[3])
-            elseif string.find(length.err, "can't run", 1, true)
-                or string.find(length.err, 'ACL failure', 1, true) then
-                return redis.error_reply(length.err)
-            end
-            return 1
+    local lock, fence, ending = KEYS[2], KEYS[4], ARGV[3]
+    if #ending == 20 and try('GETRANGE', lock, '22', '73') == ARGV[4]
+        and type(try('DEL', lock, KEYS[3])) == 'number' then
+        local length = try('SETRANGE', fence, '13', ending)
+        if length == 33 then
+            redis.call('DEL', fence)
+        elseif type(length) == 'number' then
+            try('PEXPIRE', fence, ARGV[2])
+        elseif string.find(length.err, "can't run", 1, true)
+            or string.find(length.err, 'ACL failure', 1, true) then
+            return redis.error_reply(length.err)
         end
+        return 1
     end
 else
-    local locks, queues, texts = {}, {}, {}
-    for i = 1, #KEYS, 4 do
-        locks[#locks + 1], queues[#queues + 1] = KEYS[i], KEYS[i + 2]
-    end
-    if redis.call('EXISTS', unpack(queues)) == 0 then
-        texts = redis.call('MGET', unpack(locks))
-    end
-    local freed, seen = {}, {}
-    is_done = true
+    is_shared = #ARGV == count + 3
+    local texts, seen = redis.call('MGET', unpack(KEYS, count + 1, 2 * count)), {}
+    answers, is_done = {}, true
     for at = 1, count do
-        local text, lock, arg = texts[at], locks[at], 3 * at - 2
-        if text and #ARGV[arg + 3] == 20 and not seen[lock]
-            and string.sub(text, 1, 28) == '{"applock":1,"state":"held",'
-            and string.find(text, ARGV[arg + 1], 60, true) then
+        local text, lock = texts[at], KEYS[count + at]
+        if text and not seen[lock]
+            and string.sub(text, 23, 74) == ARGV[is_shared and at + 3 or 3 * at + 1]
+            and #ARGV[is_shared and 3 or 3 * at] == 20 then
             seen[lock] = true
-            freed[#freed + 1], freed[#freed + 2] = lock, KEYS[4 * at]
             answers[at] = 1
         else
             is_done = false
         end
     end
-    if freed[1] and type(redis.pcall('DEL', unpack(freed))) ~= 'number' then
+    local gone
+    if is_done then
+        gone = try('DEL', unpack(KEYS, count + 1, 3 * count))
+    else
+        local freed = {}
+        for at = 1, count do
+            if answers[at] then
+                freed[#freed + 1], freed[#freed + 2] = KEYS[count + at], KEYS[2 * count + at]
+            end
+        end
+        gone = freed[1] and try('DEL', unpack(freed))
+    end
+    if type(gone) ~= 'number' then
         answers, is_done = {}, false
     end
+    local remember, ending = ARGV[2], ARGV[3]
     for at = 1, count do
         if answers[at] then
-            local fence = KEYS[4 * at - 2]
-            local length = redis.pcall('SETRANGE', fence, 13, ARGV[3 * at + 1])
+            if not is_shared then
+                remember, ending = ARGV[3 * at - 1], ARGV[3 * at]
+            end
+            local fence = KEYS[3 * count + at]
+            local length = try('SETRANGE', fence, '13', ending)
             if length == 33 then
                 redis.call('DEL', fence)
             elseif type(length) == 'number' then
-                redis.pcall('PEXPIRE', fence, ARGV[3 * at])
+                try('PEXPIRE', fence, remember)
             elseif string.find(length.err, "can't run", 1, true)
                 or string.find(length.err, 'ACL failure', 1, true) then
                 answers[at] = {-1, length.err}
