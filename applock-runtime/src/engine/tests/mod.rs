@@ -2,6 +2,7 @@
 //! test moves: nothing here sleeps.
 
 mod decisions;
+mod log;
 mod quiet;
 mod unforeseen;
 mod wait_queue;
