@@ -507,9 +507,9 @@ impl Actor {
             return false;
         }
         let Some(mailbox) = acquiring.mailbox.upgrade() else {
-            // No handle of the engine is left, so no caller waits for the lock.
+            // No handle of the engine is left, so no caller waits for the lock, here or behind it.
             if let Some(EntryState::Acquiring(acquiring)) = self.remove(owner) {
-                self.leave_queue(&acquiring, !granted.is_claim);
+                self.leave_queue(&acquiring, false);
                 self.end(owner, ReleasingEntry::orphan(&acquiring.request, now));
             }
             return true;

@@ -210,9 +210,8 @@ impl Actor {
         } else if (holding.again || !holding.asked.is_empty()) && lease.is_valid_at(now) {
             self.heartbeat(owner);
             self.arm_holding(owner);
-        } else if holding.due <= now {
-            self.holding_due(owner, now);
         } else {
+            // One that is due already leaves in this round.
             self.arm_holding(owner);
         }
     }

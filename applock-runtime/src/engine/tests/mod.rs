@@ -2,6 +2,7 @@
 //! test moves: nothing here sleeps.
 
 mod decisions;
+mod log;
 mod moved;
 mod quiet;
 mod unforeseen;

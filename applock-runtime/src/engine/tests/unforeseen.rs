@@ -25,6 +25,7 @@ fn an_earlier_try_that_comes_to_life_after_the_release_is_released_too() {
     reply.send(vec![Ok(true)]).unwrap();
     // Its holder is not kept waiting for what may come.
     releasing.join().unwrap().unwrap();
+    stage.nothing();
     stage.clock.advance(Duration::from_millis(100));
     let (batch, reply) = stage.release();
     assert_eq!(batch[0].owner, owner);

@@ -15,8 +15,8 @@ const CONFIRM: Duration = Duration::from_millis(50);
 /// A caller in the wait queue.
 pub(super) struct QueuedCall {
     pub(super) owner: OwnerId,
-    taking: AcquireThread,
-    notifications: Notifications,
+    pub(super) taking: AcquireThread,
+    pub(super) notifications: Notifications,
 }
 
 impl QueuedCall {
