@@ -188,7 +188,9 @@ Examples:
 
 A line for each change: held, kept (at_least), ok, failed, released, lost, expired, forced, over (the next one has it),
 silent (no heartbeat for half of the lease), waiting, unavailable, available. It looks once an
---interval: a lock that is taken and released between two looks is not seen. Ends by Ctrl-C.";
+--interval: a lock that is taken and released between two looks is not seen. Where Redis sends
+notifications of keys (notify-keyspace-events with K$gx), each change is seen as it happens; the first
+line, on standard error, says which. Ends by Ctrl-C.";
 
 /// A line for each change
 #[derive(Clone, Debug, Args)]
@@ -290,8 +292,13 @@ pub(crate) struct ReleaseArgs {
     /// Whoever holds it
     #[arg(long, requires = "reason")]
     pub(crate) force: bool,
-    /// Why, for those who read the output later
-    #[arg(long, value_name = "TEXT", requires = "force")]
+    /// Why: remembered with the run that is ended, for those who ask later
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "force",
+        conflicts_with = "stale"
+    )]
     pub(crate) reason: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 //! The codes are those of sysexits(3), where a shell would look for them, and of timeout(1) for a
 //! command that can't be run.
 
-use applock_runtime::Error;
+use applock_runtime::{Error, InvalidInput};
 
 /// Nothing is wrong: also what `info` says of a lock that is held.
 pub(crate) const OK: u8 = 0;
@@ -67,8 +67,47 @@ impl From<Error> for Failure {
             Error::Misconfigured(_) | Error::Invalid(_) => INVALID,
             _ => FAILED,
         };
-        Self::new(code, error.to_string())
+        let text = match &error {
+            Error::Invalid(input) => in_our_words(input),
+            error => error.to_string(),
+        };
+        Self::new(code, text)
     }
+}
+
+/// What the library says of a value, in terms of the command line: it speaks of the attribute's
+/// arguments.
+fn in_our_words(input: &InvalidInput) -> String {
+    const ARGUMENTS: [(&str, &str); 10] = [
+        ("app", "--app"),
+        ("name", "--name"),
+        ("key", "--key"),
+        ("key_prefix", "--key-prefix"),
+        ("ttl", "--ttl"),
+        ("wait", "--wait"),
+        ("every", "--every"),
+        ("at_least", "--at-least"),
+        ("at_most", "--at-most"),
+        ("stale_after", "--stale"),
+    ];
+    let argument = |name: &str| ARGUMENTS.into_iter().find(|(known, _)| *known == name);
+    let what = argument(input.what).map_or(input.what, |(_, ours)| ours);
+    let translated = |text: &str| {
+        // No store of one process is of use to a command.
+        let mut text = text.replace(" or memory:", "");
+        for (name, ours) in ARGUMENTS {
+            let Some((before, after)) = text.split_once(&format!("{name} = \"")) else {
+                continue;
+            };
+            if let Some((value, rest)) = after.split_once('"') {
+                text = format!("{before}{ours} {value}{rest}");
+            }
+        }
+        text.replace("at_least", "--at-least")
+            .replace("at_most", "--at-most")
+    };
+    let (reason, remedy) = (translated(&input.reason), translated(&input.remedy));
+    format!("invalid {what} {}: {reason}; {remedy}", input.value)
 }
 
 /// Text from outside, in quotation marks, escaped and shortened.

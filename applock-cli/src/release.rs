@@ -1,5 +1,7 @@
 //! `applock release`: frees a lock that a dead holder has left, or, by force, any.
 
+use applock_runtime::__private::force_release_for;
+
 use crate::args::{ReleaseArgs, StoreArgs};
 use crate::exit::{self, Failure, quoted};
 use crate::{input, output};
@@ -21,7 +23,7 @@ pub(crate) fn release(args: &ReleaseArgs, store: &StoreArgs) -> Result<u8, Failu
     let holder = lock.info_blocking()?;
     let released = match stale {
         Some(stale) => lock.force_release_if_stale_blocking(stale)?,
-        None => lock.force_release_blocking()?,
+        None => force_release_for(&lock, reason)?,
     };
     let holder = holder.map(|info| info.to_string());
     let mut line = match (released, holder) {

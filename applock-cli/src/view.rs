@@ -53,11 +53,19 @@ pub(crate) fn run(run: &LastHolding) -> String {
     match run.until {
         Some(until) => {
             let took = until.duration_since(run.from).unwrap_or_default();
-            line.push_str(&format!(", for {}: {}", length(took), run.ending));
+            line.push_str(&format!(", for {}: {}", length(took), ending(run)));
         }
-        None => line.push_str(&format!(": {}", run.ending)),
+        None => line.push_str(&format!(": {}", ending(run))),
     }
     line
+}
+
+/// How a run ended, and where it was by force: by whom, and why.
+pub(crate) fn ending(run: &LastHolding) -> String {
+    match &run.forced_by {
+        Some(by) => format!("{} by {}", run.ending, shown_text(by)),
+        None => run.ending.to_string(),
+    }
 }
 
 /// Whether it is a date at all: stores answer 1970 where they know none.

@@ -391,7 +391,7 @@ pub struct LastHolding {
     pub until: Option<SystemTime>,
     /// How it ended.
     pub ending: Ending,
-    /// Who released it by force, in few words, if it was.
+    /// Who released it by force, in few words, and why, where a reason was given.
     pub forced_by: Option<String>,
     /// When the next run may begin, by the store's clock: in an
     /// [`Error::AlreadyRan`](crate::Error::AlreadyRan) of [`every`](crate::Lock::every).
@@ -403,15 +403,21 @@ pub(crate) struct Operator<'a> {
     pub(crate) instance: &'a str,
     pub(crate) host: &'a str,
     pub(crate) pid: Option<u32>,
+    /// Why, in the operator's words; may be empty.
+    pub(crate) reason: &'a str,
 }
 
 impl fmt::Display for Operator<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", shown(self.host))?;
         match self.pid {
-            Some(pid) if is_generated(self.instance) => write!(f, " (pid {pid})"),
-            Some(pid) => write!(f, " (pid {pid}, instance {})", shown(self.instance)),
-            None => Ok(()),
+            Some(pid) if is_generated(self.instance) => write!(f, " (pid {pid})")?,
+            Some(pid) => write!(f, " (pid {pid}, instance {})", shown(self.instance))?,
+            None => (),
+        }
+        match self.reason {
+            "" => Ok(()),
+            reason => write!(f, ": {}", shown(reason)),
         }
     }
 }

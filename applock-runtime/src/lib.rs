@@ -41,7 +41,9 @@ pub mod __private {
     pub use crate::key::escaped;
     pub use crate::locker::LockOptions;
     pub use crate::locker::current::current_guard;
-    pub use crate::locker::servers::{ServerAnswer, ask_each_server, keys_of};
+    pub use crate::locker::servers::{
+        ServerAnswer, ask_each_server, force_release_for, hear_changes, keys_of,
+    };
     pub use crate::shown::{shown_in_quotes, shown_text};
     pub use crate::singleton::{
         AutorefDispatch, BlockingRun, Call, CarriesError, CarriesNothing, Refusal, RefuseWithError,

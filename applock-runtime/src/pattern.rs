@@ -137,6 +137,14 @@ fn parts(given: &str) -> Result<Vec<Part>> {
 }
 
 impl Pattern {
+    /// That key alone.
+    pub(crate) fn only(key: &Key) -> Self {
+        Self {
+            lead: key.lock.to_string(),
+            parts: key.lock.chars().map(Part::Char).collect(),
+        }
+    }
+
     /// Whether that lock is meant. The keys beside locks never are.
     pub(crate) fn fits(&self, key: &str) -> bool {
         key.starts_with(&self.lead) && !is_side(key) && self.matches(key)

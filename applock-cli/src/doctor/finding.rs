@@ -45,6 +45,20 @@ impl Finding {
         Self::new(Level::Ok, about, what)
     }
 
+    /// An error, and what the library says is to be done about it.
+    pub(super) fn of_error(about: &'static str, error: &Error) -> Self {
+        let remedy = match error {
+            Error::Unavailable(fault) | Error::Denied(fault) | Error::Misconfigured(fault) => {
+                fault.remedy
+            }
+            _ => "",
+        };
+        let text = error.to_string();
+        let what = text.strip_suffix(remedy).unwrap_or(&text);
+        let what = what.strip_suffix("; ").unwrap_or(what);
+        Self::new(Level::Problem, about, what).remedy(remedy)
+    }
+
     pub(super) fn remedy(self, remedy: impl Into<String>) -> Self {
         let remedy = remedy.into();
         Self { remedy, ..self }
@@ -56,16 +70,39 @@ impl Finding {
     }
 }
 
-/// What each server says to a command. A command that leaves out a server would be read as well:
-/// where one can't be asked, that is the answer.
-pub(super) fn ask(locker: &AppLocker, words: &[&str]) -> Result<Vec<ServerAnswer>, Error> {
-    let words = words.iter().map(|word| (*word).to_owned()).collect();
-    let mut said = ask_each_server(locker, words)?;
-    // A server without a name of its own is the one of the URL.
-    for one in &mut said {
-        one.server = shown_text(&one.server);
+/// The servers that have locks, asked one command after another.
+pub(super) struct Servers<'a> {
+    pub(super) locker: &'a AppLocker,
+    /// Those that have left a question without an answer. They are asked no more: each question would
+    /// take as long again.
+    silent: Vec<String>,
+}
+
+impl<'a> Servers<'a> {
+    pub(super) fn of(locker: &'a AppLocker) -> Self {
+        Self {
+            locker,
+            silent: Vec::new(),
+        }
     }
-    Ok(said)
+
+    /// What each of them says to a command. One that falls silent says so, once.
+    pub(super) fn ask(&mut self, words: &[&str]) -> Result<Vec<ServerAnswer>, Error> {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        let mut said = ask_each_server(self.locker, words, self.silent.clone())?;
+        for one in &mut said {
+            // A server without a name of its own is the one of the URL.
+            one.server = shown_text(&one.server);
+            if !one.is_answered {
+                self.silent.push(one.server.clone());
+            }
+        }
+        Ok(said)
+    }
+
+    pub(super) fn is_silent(&self, server: &str) -> bool {
+        self.silent.iter().any(|silent| silent == server)
+    }
 }
 
 pub(super) fn brief(error: &Error) -> String {

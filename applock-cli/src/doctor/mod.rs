@@ -24,7 +24,7 @@ use crate::exit::{self, Failure};
 use crate::view::{Paint, Tone};
 use crate::{input, output, view};
 
-use finding::{Finding, Level, ask, brief};
+use finding::{Finding, Level, Servers, brief};
 
 /// How far a server's clock may be off without a word. Leases are judged by no client's wall clock;
 /// what people read is.
@@ -72,7 +72,7 @@ fn unreached(error: Error) -> (String, Vec<Finding>, u8) {
         }
         _ => String::new(),
     };
-    let found = Finding::new(Level::Problem, "reach", error.to_string());
+    let found = Finding::of_error("reach", &error);
     (store, vec![found], Failure::from(error).code)
 }
 
@@ -94,7 +94,7 @@ fn told(store: &str, findings: &[Finding]) -> String {
         };
         let mark = paint.paint(tone, &format!("{mark:<8}"));
         let server = match &found.server {
-            Some(server) if several => format!("{server}: "),
+            Some(server) if several => format!("{}: ", of_this_store(server, store)),
             _ => String::new(),
         };
         text.push_str(&format!(
@@ -108,10 +108,18 @@ fn told(store: &str, findings: &[Finding]) -> String {
     text
 }
 
+/// A node of the store that stands in the heading: its address is enough.
+fn of_this_store<'a>(server: &'a str, store: &str) -> &'a str {
+    let node = server.strip_suffix(&*shown_text(store));
+    let node = node.and_then(|node| node.strip_suffix(" of "));
+    node.unwrap_or(server)
+}
+
 fn examine(locker: &AppLocker) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
+    let mut servers = Servers::of(locker);
     // Dialling is no part of how long an answer takes.
-    let mut hello = ask(locker, &["TIME"])?;
+    let mut hello = servers.ask(&["TIME"])?;
     let is_reached = |said: &ServerAnswer| !matches!(said.answer, Err(Error::Unavailable(_)));
     if hello.is_empty() {
         locker.ping_blocking()?;
@@ -137,23 +145,28 @@ fn examine(locker: &AppLocker) -> Result<Vec<Finding>, Error> {
         }
     }
     hello.retain(is_reached);
-    let servers: Vec<&str> = hello.iter().map(|said| said.server.as_str()).collect();
+    let store = locker.store();
+    let names: Vec<&str> = hello
+        .iter()
+        .map(|said| of_this_store(&said.server, &store))
+        .collect();
     findings.push(Finding::ok(
         "reach",
-        match servers.as_slice() {
+        match names.as_slice() {
             [one] => format!("{one} answers"),
             all => format!("{} masters answer: {}", all.len(), all.join(", ")),
         },
     ));
     findings.push(match locker.ping_blocking() {
         Ok(()) => Finding::ok("lock", "one was taken and released"),
-        Err(error) => Finding::new(Level::Problem, "lock", error.to_string()),
+        Err(error) => Finding::of_error("lock", &error),
     });
-    for said in ask(locker, &["INFO", "everything"])? {
+    let is_cluster = store.contains("cluster://");
+    for said in servers.ask(&["INFO", "everything"])? {
         let found = match &said.answer {
             // That is told already.
             Err(Error::Unavailable(_)) => continue,
-            Ok(answer) => server::judge(answer.as_str().unwrap_or_default()),
+            Ok(answer) => server::judge(answer.as_str().unwrap_or_default(), is_cluster),
             Err(error) => vec![
                 Finding::new(
                     Level::Note,
@@ -168,16 +181,21 @@ fn examine(locker: &AppLocker) -> Result<Vec<Finding>, Error> {
         };
         findings.extend(found.into_iter().map(|found| found.at(&said.server)));
     }
-    findings.extend(clocks(locker)?);
-    findings.extend(latencies(locker)?);
-    findings.extend(rights::judge(locker)?);
+    findings.extend(clocks(&mut servers)?);
+    findings.extend(latencies(&mut servers)?);
+    findings.extend(rights::judge(&mut servers)?);
+    for said in hello.iter().filter(|said| servers.is_silent(&said.server)) {
+        let found = Finding::new(Level::Problem, "reach", "it answered, and then no more");
+        let remedy = "see whether the server is overloaded, or the network is cut now and then";
+        findings.push(found.remedy(remedy).at(&said.server));
+    }
     Ok(findings)
 }
 
 /// How far each server's clock is from ours: half of the answer's time is its way back.
-fn clocks(locker: &AppLocker) -> Result<Vec<Finding>, Error> {
+fn clocks(servers: &mut Servers<'_>) -> Result<Vec<Finding>, Error> {
     let begun = SystemTime::now();
-    let said = ask(locker, &["TIME"])?;
+    let said = servers.ask(&["TIME"])?;
     let found = said.iter().filter_map(|said| {
         let parts = said.answer.as_ref().ok()?.as_array()?;
         let number = |at: usize| parts.get(at)?.as_str()?.parse::<u64>().ok();
@@ -209,10 +227,10 @@ fn clock(off: Duration, way: &str) -> Finding {
     .remedy("let NTP set both")
 }
 
-fn latencies(locker: &AppLocker) -> Result<Vec<Finding>, Error> {
+fn latencies(servers: &mut Servers<'_>) -> Result<Vec<Finding>, Error> {
     let mut taken: Vec<(String, Vec<Duration>)> = Vec::new();
     for _ in 0..ASKED {
-        let said = ask(locker, &["TIME"])?;
+        let said = servers.ask(&["TIME"])?;
         for said in said.into_iter().filter(|said| said.answer.is_ok()) {
             match taken.iter_mut().find(|(server, _)| *server == said.server) {
                 Some((_, times)) => times.push(said.took),

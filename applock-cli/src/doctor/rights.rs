@@ -3,9 +3,9 @@
 //! key patterns are asked for as well.
 
 use applock_runtime::__private::{ServerAnswer, keys_of};
-use applock_runtime::{AppLocker, Error};
+use applock_runtime::Error;
 
-use super::finding::{Finding, Level, ask, brief};
+use super::finding::{Finding, Level, Servers, brief};
 
 /// Without these, waiters poll; without that, `applock ls` has nothing to list.
 const OPTIONAL: [(&str, &str); 5] = [
@@ -62,14 +62,15 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("info", &["INFO", "server"]),
 ];
 
-pub(super) fn judge(locker: &AppLocker) -> Result<Vec<Finding>, Error> {
+pub(super) fn judge(all: &mut Servers<'_>) -> Result<Vec<Finding>, Error> {
+    let locker = all.locker;
     let key = keys_of(&locker.lock(NAME).name(locker.instance_id()))?;
     let mut missing: Vec<(String, &str, Refused)> = Vec::new();
     let mut servers: Vec<String> = Vec::new();
     for (right, words) in NEEDED {
         let words: Vec<String> = words.iter().map(|word| key_for(word, &key)).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        for said in ask(locker, &words)? {
+        for said in all.ask(&words)? {
             if !servers.contains(&said.server) {
                 servers.push(said.server.clone());
             }
@@ -79,25 +80,49 @@ pub(super) fn judge(locker: &AppLocker) -> Result<Vec<Finding>, Error> {
         }
     }
     // It can't be tried here: a connection that has subscribed takes no other command.
-    let subscribes = subscribes(locker)?;
+    let subscribes = subscribes(all)?;
     let mut found = Vec::new();
     for server in servers {
         let mut needed = 0_usize;
+        let mut unknown: Vec<&str> = Vec::new();
         for (at, right, refused) in &missing {
-            if *at == server {
-                let finding = lacks(right, *refused);
-                needed += usize::from(finding.level == Level::Problem);
-                found.push(finding.at(&server));
+            if *at != server {
+                continue;
             }
+            if *refused == Refused::Unknown {
+                unknown.push(right);
+                continue;
+            }
+            let finding = lacks(right, *refused);
+            needed += usize::from(finding.level == Level::Problem);
+            found.push(finding.at(&server));
         }
         if subscribes.contains(&server) {
             found.push(lacks("subscribe", Refused::Command).at(&server));
         }
-        if needed == 0 {
+        if !unknown.is_empty() {
+            needed += 1;
+            found.push(unknown_there(&unknown).at(&server));
+        }
+        // Of one that has not answered to the end nothing is known.
+        if needed == 0 && !all.is_silent(&server) {
             found.push(Finding::ok("rights", "all that a lock needs").at(&server));
         }
     }
     Ok(found)
+}
+
+/// A sentinel, a proxy, or a server of which a person has taken commands away.
+fn unknown_there(commands: &[&str]) -> Finding {
+    let is_optional = |command: &&str| OPTIONAL.iter().any(|(name, _)| name == command);
+    let level = match commands.iter().all(is_optional) {
+        true => Level::Note,
+        false => Level::Problem,
+    };
+    let what = format!("what answers there does not know: {}", commands.join(", "));
+    Finding::new(level, "rights", what).remedy(
+        "see whether it is a sentinel or a proxy, or whether rename-command stands in redis.conf",
+    )
 }
 
 const NAME: &str = "applock-doctor";
@@ -125,6 +150,7 @@ fn lacks(right: &str, refused: Refused) -> Finding {
             format!("+{right} may not touch the keys of locks"),
             "~QUEUE:* ~{QUEUE:*}:*".to_owned(),
         ),
+        Refused::Unknown => (format!("{right} is not known there"), format!("+{right}")),
         Refused::Channel => (
             format!("+{right} may not use the channel"),
             "&applock:*".to_owned(),
@@ -141,6 +167,8 @@ enum Refused {
     Command,
     Key,
     Channel,
+    /// It has no such command.
+    Unknown,
 }
 
 /// What the server refuses for a want of rights. Every other answer, an error too, is of a server
@@ -148,6 +176,9 @@ enum Refused {
 fn refusal(said: &ServerAnswer) -> Option<Refused> {
     match &said.answer {
         Err(error @ Error::Denied(_)) => Some(of_text(&brief(error))),
+        Err(error) if brief(error).to_lowercase().contains("unknown command") => {
+            Some(Refused::Unknown)
+        }
         _ => None,
     }
 }
@@ -164,8 +195,8 @@ fn of_text(text: &str) -> Refused {
 }
 
 /// The servers that say that we may not subscribe. One that can't be asked says nothing.
-fn subscribes(locker: &AppLocker) -> Result<Vec<String>, Error> {
-    let names = ask(locker, &["ACL", "WHOAMI"])?;
+fn subscribes(servers: &mut Servers<'_>) -> Result<Vec<String>, Error> {
+    let names = servers.ask(&["ACL", "WHOAMI"])?;
     let mut refused = Vec::new();
     for name in names {
         let Some(user) = name
@@ -175,10 +206,7 @@ fn subscribes(locker: &AppLocker) -> Result<Vec<String>, Error> {
         else {
             continue;
         };
-        let tried = ask(
-            locker,
-            &["ACL", "DRYRUN", &user, "SUBSCRIBE", "applock:doctor"],
-        )?;
+        let tried = servers.ask(&["ACL", "DRYRUN", &user, "SUBSCRIBE", "applock:doctor"])?;
         for said in tried {
             let is_no = said
                 .answer

@@ -7,11 +7,12 @@ use super::finding::{Finding, Level};
 /// The oldest Redis that does all that the scripts ask for.
 const OLDEST: (u32, u32) = (6, 2);
 
-pub(super) fn judge(info: &str) -> Vec<Finding> {
+/// `is_cluster`: the URL says that it is a node of one.
+pub(super) fn judge(info: &str, is_cluster: bool) -> Vec<Finding> {
     let info = Info(info);
     let found = [
         version(info),
-        Some(role(info)),
+        Some(role(info, is_cluster)),
         eviction(info),
         memory(info),
         persistence(info),
@@ -58,8 +59,16 @@ fn version(info: Info<'_>) -> Option<Finding> {
     })
 }
 
-fn role(info: Info<'_>) -> Finding {
+fn role(info: Info<'_>, is_cluster: bool) -> Finding {
     let mode = match info.get("redis_mode").or(info.get("server_mode")) {
+        Some("cluster") if !is_cluster => {
+            return Finding::new(
+                Level::Problem,
+                "topology",
+                "this is a node of a cluster, and the URL is that of a single server",
+            )
+            .remedy("write redis+cluster:// in place of redis://");
+        }
         Some("cluster") => "a node of a cluster",
         Some("sentinel") => {
             return Finding::new(
@@ -206,7 +215,7 @@ mod tests {
     use super::*;
 
     fn level(info: &str, about: &str) -> Option<Level> {
-        let found = judge(&info.replace(' ', "\r\n"));
+        let found = judge(&info.replace(' ', "\r\n"), false);
         found
             .iter()
             .find(|one| one.about == about)
@@ -229,6 +238,7 @@ mod tests {
             ("role:master", "topology", Some(Ok)),
             ("role:slave", "topology", Some(Problem)),
             ("redis_mode:sentinel", "topology", Some(Problem)),
+            ("redis_mode:cluster", "topology", Some(Problem)),
             ("maxmemory_policy:noeviction", "eviction", Some(Ok)),
             (
                 "maxmemory:1 maxmemory_policy:volatile-lru",
@@ -258,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_a_server_says_is_shown_on_one_line() {
-        let found = judge("redis_version:7.\u{1b}[31m\u{2028}x\r\n");
+        let found = judge("redis_version:7.\u{1b}[31m\u{2028}x\r\n", false);
         assert!(!found[0].what.contains('\u{1b}'), "{}", found[0].what);
     }
 }

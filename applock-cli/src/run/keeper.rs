@@ -1,7 +1,9 @@
 //! The keeper: the process between applock and the command. It starts the command, ends it, and
 //! reaps it; and it ends all of it when applock has died.
 //!
-//! It is one thread, so it may fork. It holds no lock and speaks to no store.
+//! It is one thread, so it may fork. It holds no lock and speaks to no store. Its loop is a `poll` of
+//! the socket and of the command's process, without an event loop: the one that it has a copy of is
+//! applock's, and is not to be touched.
 //!
 //! | what it sees | what it does |
 //! |---|---|
@@ -20,26 +22,26 @@
 //!   when its parent dies, it becomes a child of the keeper's, and is found as that.
 
 use std::io::{self, Read as _, Write as _};
+#[cfg(target_os = "linux")]
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fork::Fork;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getpgrp, getpid, kill_process, kill_process_group,
     setpgid, test_kill_process_group, wait,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep_until};
 
 use crate::exit::{self, Failure, quoted};
 
 use super::message::{self, FromKeeper, Start, ToKeeper};
 use super::program::{self, Program};
-use super::signals;
 
 /// What the keeper needs to know, from before it is forked.
 pub(super) struct Orders {
@@ -75,7 +77,7 @@ impl Orders {
 /// applock's end of the socket.
 pub(super) struct Keeper(UnixStream);
 
-/// The same, in an event loop.
+/// The same, in applock's event loop.
 pub(super) struct Connected {
     lines: Lines<BufReader<OwnedReadHalf>>,
     out: OwnedWriteHalf,
@@ -91,7 +93,7 @@ pub(super) fn fork(orders: Orders) -> Result<Keeper, Failure> {
         Fork::Child => {
             drop(ours);
             // Whatever the outcome: the end of the socket tells it. No destructors run: what this
-            // process has in memory is a copy of applock's.
+            // process has in memory is a copy of applock's, and its event loop is shared with it.
             let _ = keep(keepers, &orders);
             std::process::exit(0);
         }
@@ -144,31 +146,157 @@ fn keep(socket: UnixStream, orders: &Orders) -> io::Result<()> {
         // Who kills every process called applock shall not kill the one that cleans up after it.
         rustix::thread::set_name(c"lock-keeper")?;
     }
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(keep_watch(socket, orders))
+    keep_watch(&mut Socket::new(socket), orders)
 }
 
-async fn keep_watch(socket: UnixStream, orders: &Orders) -> io::Result<()> {
-    signals::ignore_all()?;
-    let mut ends = signal(SignalKind::child())?;
-    let mut applock = connect(socket)?;
+/// The keeper's end of the socket.
+struct Socket {
+    stream: UnixStream,
+    /// What has come and is no whole line yet.
+    read: Vec<u8>,
+}
+
+/// What has come over the socket.
+enum Told {
+    Message(ToKeeper),
+    /// No whole one yet.
+    Nothing,
+    /// applock is dead, or speaks no sense.
+    Gone,
+}
+
+impl Socket {
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    /// Tells applock. If that is gone, `next` says so.
+    fn send(&mut self, message: &FromKeeper) {
+        if let Ok(mut line) = serde_json::to_string(message) {
+            line.push('\n');
+            let _ = self.stream.write_all(line.as_bytes());
+        }
+    }
+
+    /// A whole line that is here already.
+    fn line(&mut self) -> Option<Told> {
+        let end = self.read.iter().position(|byte| *byte == b'\n')?;
+        let line: Vec<u8> = self.read.drain(..=end).collect();
+        Some(serde_json::from_slice(&line).map_or(Told::Gone, Told::Message))
+    }
+
+    /// The next message. Waits where none has come at all.
+    fn next(&mut self) -> Told {
+        if let Some(told) = self.line() {
+            return told;
+        }
+        let mut some = [0; 1024];
+        match self.stream.read(&mut some) {
+            Ok(0) => Told::Gone,
+            Ok(count) => {
+                self.read
+                    .extend_from_slice(some.get(..count).unwrap_or_default());
+                self.line().unwrap_or(Told::Nothing)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Told::Nothing,
+            Err(_) => Told::Gone,
+        }
+    }
+
+    /// Waits for a message, for the end of the command, or for so long. Whether a message can be
+    /// read.
+    fn wait(&self, command: &Watched, longest: Duration) -> bool {
+        if self.read.contains(&b'\n') {
+            return true;
+        }
+        let longest = longest.min(command.longest_sleep());
+        let until = longest.try_into().ok();
+        let mut all = vec![PollFd::new(&self.stream, PollFlags::IN)];
+        all.extend(command.poll_fd());
+        // A signal ends it sooner: then the loop looks once more.
+        match poll(&mut all, until.as_ref()) {
+            Ok(count) => count > 0 && all.first().is_some_and(|fd| !fd.revents().is_empty()),
+            Err(_) => false,
+        }
+    }
+}
+
+/// The command's process, as `poll` sees its end.
+struct Watched {
+    /// `None`: this system has nothing of the kind, so the process is looked at now and then.
+    #[cfg(target_os = "linux")]
+    process: Option<OwnedFd>,
+}
+
+/// How often the command is looked at where its end can't be waited for.
+const WITHOUT_PIDFD: Duration = Duration::from_millis(20);
+
+impl Watched {
+    fn new(command: Pid) -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::process::{PidfdFlags, pidfd_open};
+            Self {
+                process: pidfd_open(command, PidfdFlags::empty()).ok(),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = command;
+            Self {}
+        }
+    }
+
+    fn poll_fd(&self) -> Option<PollFd<'_>> {
+        #[cfg(target_os = "linux")]
+        return self
+            .process
+            .as_ref()
+            .map(|process| PollFd::new(process, PollFlags::IN));
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
+    fn longest_sleep(&self) -> Duration {
+        match self.poll_fd() {
+            Some(_) => LONGEST_SLEEP,
+            None => WITHOUT_PIDFD,
+        }
+    }
+
+    /// It has ended: there is nothing to wait for any more, and `poll` would not wait.
+    fn forget(&mut self) {
+        #[cfg(target_os = "linux")]
+        {
+            self.process = None;
+        }
+    }
+}
+
+fn keep_watch(applock: &mut Socket, orders: &Orders) -> io::Result<()> {
     // Without a lock there is nothing to start.
-    let Some(ToKeeper::Start(start)) = applock.next().await else {
-        return Ok(());
+    let start = loop {
+        match applock.next() {
+            Told::Message(ToKeeper::Start(start)) => break start,
+            Told::Nothing => {}
+            Told::Message(_) | Told::Gone => return Ok(()),
+        }
     };
     let command = match start_command(orders, &start) {
         Ok(command) => command,
         Err(failure) => {
             let Failure { code, text } = failure;
-            applock.send(&FromKeeper::NotStarted { code, text }).await;
+            applock.send(&FromKeeper::NotStarted { code, text });
             return Ok(());
         }
     };
     let pid = command.as_raw_nonzero().get();
-    applock.send(&FromKeeper::Started { pid }).await;
+    applock.send(&FromKeeper::Started { pid });
 
+    let mut watched = Watched::new(command);
     let mut kept = Kept {
         command,
         in_group: orders.group.is_none(),
@@ -180,31 +308,32 @@ async fn keep_watch(socket: UnixStream, orders: &Orders) -> io::Result<()> {
     };
     loop {
         kept.reap();
+        if kept.status.is_some() {
+            watched.forget();
+        }
         if !kept.is_lost && message::now() >= kept.lease_end {
             kept.lose();
         }
         if let Some(ended) = kept.ended() {
-            applock.send(&ended).await;
+            applock.send(&ended);
             return Ok(());
         }
-        let wake = kept.next_look();
-        tokio::select! {
-            told = applock.next() => match told {
-                Some(told) => kept.told(&told),
-                None => {
-                    kept.kill_all().await;
+        if applock.wait(&watched, kept.longest_sleep()) {
+            match applock.next() {
+                Told::Message(told) => kept.told(&told),
+                Told::Nothing => {}
+                Told::Gone => {
+                    kept.kill_all();
                     return Ok(());
                 }
-            },
-            _ = ends.recv() => {}
-            () = sleep_until(wake) => {}
+            }
         }
     }
 }
 
 /// Forks, and becomes the command.
 fn start_command(orders: &Orders, start: &Start) -> Result<Pid, Failure> {
-    let Program { name, arguments } = &orders.program;
+    let name = &orders.program.name;
     let failed = |code: u8, what: &str| {
         Failure::new(code, format!("{}: {what}", quoted(&name.to_string_lossy())))
     };
@@ -230,7 +359,7 @@ fn start_command(orders: &Orders, start: &Start) -> Result<Pid, Failure> {
             }
         }
         Fork::Child => {
-            let trouble = become_command(orders, start, keeper, name, arguments);
+            let trouble = become_command(orders, start, keeper);
             let code = program::of(&trouble);
             // The keeper reads it, or is dead.
             let _ = write!(tell, "{code} {trouble}");
@@ -239,13 +368,12 @@ fn start_command(orders: &Orders, start: &Start) -> Result<Pid, Failure> {
     }
 }
 
-fn become_command(
-    orders: &Orders,
-    start: &Start,
-    keeper: Pid,
-    name: &std::ffi::OsStr,
-    arguments: &[std::ffi::OsString],
-) -> io::Error {
+fn become_command(orders: &Orders, start: &Start, keeper: Pid) -> io::Error {
+    let Program {
+        name,
+        path,
+        arguments,
+    } = &orders.program;
     if let Err(error) = setpgid(None, orders.group) {
         return error.into();
     }
@@ -261,7 +389,8 @@ fn become_command(
         // It died before we asked to be told.
         return io::Error::other("its keeper has died");
     }
-    Command::new(name)
+    Command::new(path)
+        .arg0(name)
         .args(arguments)
         .env("APPLOCK_TOKEN", start.token.to_string())
         .env("APPLOCK_KEY", &start.key)
@@ -418,18 +547,17 @@ impl Kept {
         }
     }
 
-    fn next_look(&self) -> Instant {
-        let now = Instant::now();
+    /// Until what goes by the clock is to be looked at again.
+    fn longest_sleep(&self) -> Duration {
         let until_lease_end = self.lease_end.saturating_sub(message::now());
-        let sleep = match self.ending {
+        match self.ending {
             Ending::NotYet => Duration::from_nanos(until_lease_end).min(LONGEST_SLEEP),
             Ending::Asked { .. } | Ending::Killed { .. } => LOOK,
-        };
-        now + sleep
+        }
     }
 
     /// applock has died.
-    async fn kill_all(&mut self) {
+    fn kill_all(&mut self) {
         self.is_lost = true;
         let give_up_at = Instant::now() + DEATH;
         loop {
@@ -438,7 +566,7 @@ impl Kept {
             if self.status.is_some() && !self.has_members() || Instant::now() >= give_up_at {
                 return;
             }
-            tokio::time::sleep(LOOK).await;
+            std::thread::sleep(LOOK);
         }
     }
 }

@@ -15,8 +15,9 @@
 //! - applock stands still (`kill -STOP`, a debugger): the keeper was told until when the lease
 //!   counts, and ends the command by then.
 //!
-//! The keeper is forked off at the very start, while there is one thread: it needs no second
-//! loading of the program, and is ready by the time the lock is taken.
+//! The keeper is forked off at the start, while there is one thread: it needs no second loading of
+//! the program, and is ready by the time the lock is taken. It has no event loop of its own: what a
+//! run costs beyond its lock is mostly that of starting processes.
 
 mod keeper;
 mod message;
@@ -27,7 +28,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use applock_runtime::{AppLocker, Error, Lock, LockGuard};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::args::{RunArgs, StoreArgs};
 use crate::exit::{self, Failure};
@@ -63,12 +64,18 @@ pub(crate) fn run(args: &RunArgs, store: &StoreArgs) -> Result<u8, Failure> {
     let plan = Plan::of(args, &locker)?;
     let kill_after = input::length("--kill-after", &args.kill_after)?;
     drop(locker);
-    let keeper = keeper::fork(Orders::new(program, args.foreground, kill_after))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(exit::FAILED, format!("no event loop: {error}")))?;
-    let outcome = runtime.block_on(plan.carry_out(keeper));
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::listen()
+            .map_err(|error| Failure::new(exit::FAILED, format!("no signals: {error}")))?
+    };
+    // Behind the handlers, which it inherits, and before there is a second thread.
+    let keeper = keeper::fork(Orders::new(program, args.foreground, kill_after))?;
+    let outcome = runtime.block_on(plan.carry_out(keeper, signals));
     match outcome {
         Err(failure) if plan.quiet && failure.code != exit::INVALID => Ok(failure.code),
         outcome => outcome,
@@ -126,9 +133,7 @@ impl Plan {
         }
     }
 
-    async fn carry_out(&self, keeper: Keeper) -> Result<u8, Failure> {
-        let mut signals = Signals::listen()
-            .map_err(|error| Failure::new(exit::FAILED, format!("no signals: {error}")))?;
+    async fn carry_out(&self, keeper: Keeper, mut signals: Signals) -> Result<u8, Failure> {
         let mut keeper = keeper.connect()?;
         if self.waits {
             // A store that fails meanwhile is worth a word.
@@ -202,7 +207,9 @@ impl Plan {
             Some(FromKeeper::Ended { .. }) | None => return Err(keeper_died()),
         };
 
-        let mut beat = interval((self.ttl / 8).clamp(SHORTEST_BEAT, LONGEST_BEAT));
+        let pause = (self.ttl / 8).clamp(SHORTEST_BEAT, LONGEST_BEAT);
+        // It has just been told.
+        let mut beat = interval_at(Instant::now() + pause, pause);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lost = pin!(guard.lost());
         let mut is_lost = false;
@@ -262,10 +269,14 @@ impl Plan {
     }
 
     async fn release(&self, guard: LockGuard) {
-        if guard.is_held()
-            && let Err(error) = guard.release().await
-        {
-            self.say(format!("{error} (its ttl frees the lock)"));
+        if !guard.is_held() {
+            return;
+        }
+        match guard.release().await {
+            Ok(()) => {}
+            // It was taken from us since the last heartbeat.
+            Err(error @ (Error::NotHeld { .. } | Error::Lost { .. })) => self.say(error),
+            Err(error) => self.say(format!("{error} (its ttl frees the lock)")),
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::exit::{self, Failure, quoted};
 pub(super) struct Program {
     /// As it was written.
     pub(super) name: OsString,
+    /// Where it was found.
+    pub(super) path: PathBuf,
     pub(super) arguments: Vec<OsString>,
 }
 
@@ -36,31 +38,32 @@ pub(super) fn find(command: &[OsString]) -> Result<Program, Failure> {
     if name.is_empty() {
         return Err(missing("an empty name is no command"));
     }
+    let mut path = PathBuf::from(name);
     if name.as_bytes().contains(&b'/') {
-        can_be_run(Path::new(name), &shown)?;
-    } else {
+        can_be_run(&path, &shown)?;
+    } else if let Some(folders) = std::env::var_os("PATH") {
         // Without a PATH the system has one of its own, and the start of the command tells.
-        if let Some(path) = std::env::var_os("PATH") {
-            let mut refused = None;
-            let found = std::env::split_paths(&path).any(|folder| {
-                let candidate: PathBuf = folder.join(name);
-                match can_be_run(&candidate, &shown) {
-                    Ok(()) => true,
-                    Err(failure) => {
-                        if failure.code == exit::NOT_EXECUTABLE {
-                            refused = Some(failure);
-                        }
-                        false
-                    }
+        let mut refused = None;
+        let mut candidates = std::env::split_paths(&folders).map(|folder| folder.join(name));
+        let found = candidates.find(|candidate| match can_be_run(candidate, &shown) {
+            Ok(()) => true,
+            Err(failure) => {
+                if failure.code == exit::NOT_EXECUTABLE {
+                    refused = Some(failure);
                 }
-            });
-            if !found {
+                false
+            }
+        });
+        path = match found {
+            Some(found) => found,
+            None => {
                 return Err(refused.unwrap_or_else(|| missing("there is no such command in PATH")));
             }
-        }
+        };
     }
     Ok(Program {
         name: name.clone(),
+        path,
         arguments: arguments.to_vec(),
     })
 }

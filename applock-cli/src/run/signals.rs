@@ -1,4 +1,9 @@
 //! The signals that are not for applock, but for the command.
+//!
+//! The keeper is forked off with these handlers, so that none of them ends it, for then nothing would
+//! end the command as it should be ended: a service manager sends TERM to all processes of a service.
+//! What comes to the keeper's copies goes nowhere; and the command inherits no handler, but would
+//! inherit what is ignored.
 
 use std::io;
 
@@ -42,6 +47,11 @@ impl Signals {
         } else {
             Some(signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?)
         };
+        if is_ignored(Signal::CHILD) {
+            // Danger: the kernel would reap the keeper's children, and nothing would tell how the
+            // command ended. The handler stays when the listener goes.
+            drop(signal(SignalKind::child())?);
+        }
         Ok(Self { passed, stop })
     }
 
@@ -62,20 +72,6 @@ impl Signals {
         })
         .await
     }
-}
-
-/// For the keeper: none of them ends it, for then nothing would end the command as it should be
-/// ended. A service manager sends TERM to all processes of a service.
-pub(super) fn ignore_all() -> io::Result<()> {
-    let is_ignored = are_ignored();
-    for one in PASSED.into_iter().chain([Signal::TSTP]) {
-        // Danger: the command inherits what is ignored, and not a handler.
-        if !is_ignored(one) {
-            // The handler stays when the listener goes.
-            drop(signal(SignalKind::from_raw(one.as_raw()))?);
-        }
-    }
-    Ok(())
 }
 
 /// As the terminal's Ctrl-Z would, had we no handler. Returns when a shell lets us go on.

@@ -10,8 +10,13 @@ fn each_bad_value_is_78_and_each_command_line_that_cant_be_read_64() {
     for (arguments, expected, names, remedy) in [
         // Values.
         ("run --app a --ttl x -- true", 78, "--ttl \"x\"", "60"),
-        ("run --app a --ttl 1ms -- true", 78, "ttl", "100"),
-        ("run --app a --ttl 20y -- true", 78, "ttl", "ten years"),
+        (
+            "run --app a --ttl 1ms -- true",
+            78,
+            "--ttl 1ms",
+            "such as --ttl 60s",
+        ),
+        ("run --app a --ttl 20y -- true", 78, "--ttl", "ten years"),
         ("run --app a --ttl= -- true", 78, "--ttl \"\"", "60"),
         ("run --app a --ttl -5 -- true", 64, "-5", "--help"),
         ("run --app a --ttl=-5 -- true", 78, "--ttl \"-5\"", "60"),
@@ -28,7 +33,7 @@ fn each_bad_value_is_78_and_each_command_line_that_cant_be_read_64() {
             "5m",
         ),
         ("run --app a --every x -- true", 78, "--every", "5m"),
-        ("run --app a --every 20y -- true", 78, "every", "write"),
+        ("run --app a --every 20y -- true", 78, "--every", "write"),
         (
             "run --app a --retry-failed -- true",
             64,
@@ -36,12 +41,12 @@ fn each_bad_value_is_78_and_each_command_line_that_cant_be_read_64() {
             "--help",
         ),
         ("run --app a --at-least x -- true", 78, "--at-least", "5m"),
-        ("run --app a --at-most 0 -- true", 78, "at_most", "100"),
+        ("run --app a --at-most 0 -- true", 78, "--at-most", "100"),
         (
             "run --app a --at-least 2m --at-most 1m -- true",
             78,
-            "at_least",
-            "at_most",
+            "--at-least",
+            "make --at-most the longer one",
         ),
         (
             "run --app a --kill-after x -- true",
@@ -57,10 +62,11 @@ fn each_bad_value_is_78_and_each_command_line_that_cant_be_read_64() {
         ("run --url memory: --app a -- true", 78, "--url", "dir:"),
         ("run --url dir:locks --app a -- true", 78, "url", "dir:/"),
         ("info --url http://x --app a", 78, "url", "redis://"),
-        ("info --key-prefix {} --app a", 78, "key_prefix", "braces"),
+        ("doctor nfs://x", 78, "url", "dir:/var/lock/app\n"),
+        ("info --key-prefix {} --app a", 78, "--key-prefix", "braces"),
         ("wait --app a --timeout x", 78, "--timeout", "5m"),
         ("release --app a --stale x", 78, "--stale", "5m"),
-        ("release --app a --stale 20y", 78, "stale", "30 s"),
+        ("release --app a --stale 20y", 78, "--stale", "30 s"),
         ("release --app a --force --reason=", 78, "--reason", "why"),
         ("check --app a --max-age x", 78, "--max-age", "25h"),
         ("completions ksh", 78, "ksh", "zsh"),
@@ -90,6 +96,15 @@ fn each_bad_value_is_78_and_each_command_line_that_cant_be_read_64() {
             "--force",
             "--help",
         ),
+        (
+            "release --app a --stale 1s --reason x",
+            64,
+            "--reason",
+            "--help",
+        ),
+        ("watch --interval x", 78, "--interval", "5m"),
+        ("watch --interval 0", 78, "--interval", "200ms"),
+        ("ls [", 78, "pattern", "QUEUE:reports*"),
         ("check --app a", 64, "--max-age", "--help"),
         ("completions", 64, "SHELL", "--help"),
     ] {
@@ -146,7 +161,18 @@ fn hostile_text_stays_on_its_line() {
 #[test]
 fn help_is_no_error_and_each_command_has_examples() {
     let url = "redis://127.0.0.1:1";
-    for command in ["", "run", "info", "wait", "release", "check", "completions"] {
+    for command in [
+        "",
+        "run",
+        "ls",
+        "info",
+        "wait",
+        "release",
+        "check",
+        "watch",
+        "doctor",
+        "completions",
+    ] {
         for flag in ["--help", "-h"] {
             let said = output(&mut applock(url, &format!("{command} {flag}")));
             assert_eq!(said.status.code(), Some(0));

@@ -1,5 +1,6 @@
 //! The table of exit codes.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::{RedisServer, Running, applock, code, err, out, output, run};
@@ -26,6 +27,14 @@ fn the_exit_code_says_what_happened() {
         let mut applock = applock(&url, &format!("run --app jobs -- {command}"));
         assert_eq!(code(&mut applock), Some(expected), "{command}");
     }
+    // Its children are reaped by nobody but the keeper, whatever was ignored where it was started.
+    let mut ignoring = Command::new("sh");
+    let line = format!(
+        "trap '' CHLD; exec {} run --app jobs -- sh -c 'exit 3'",
+        env!("CARGO_BIN_EXE_applock")
+    );
+    ignoring.args(["-c", &line]).env("APPLOCK_URL", &url);
+    assert_eq!(Running::start(&mut ignoring).ends(), Some(3));
     // No mistake of these was a run.
     server.run::<()>("FLUSHALL");
     assert_eq!(
@@ -117,6 +126,24 @@ fn a_lease_that_is_lost_is_76_whatever_the_command_says() {
     assert_eq!(running.ends(), Some(76));
     let told = running.complaints();
     assert!(told.contains("applock: lost: "), "{told}");
+}
+
+#[test]
+fn a_lock_that_was_taken_from_a_command_just_before_its_end_is_told_and_no_way_out_is_made_up() {
+    let server = RedisServer::start();
+    let script = "echo here; read line";
+    let mut command = run(&server.url(), "--ttl 10m", script);
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    running.says();
+    server.run::<()>("DEL QUEUE:jobs");
+    running.hang_up();
+    // What the command says counts: it did not hear of it.
+    assert_eq!(running.ends(), Some(1));
+    let told = running.complaints();
+    assert!(
+        told.contains("applock: not held: ") && !told.contains("its ttl frees"),
+        "{told}"
+    );
 }
 
 #[test]

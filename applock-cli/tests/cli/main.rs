@@ -14,6 +14,7 @@ mod docs;
 mod doctor;
 mod ends;
 mod exit_codes;
+mod fleets;
 mod seen;
 mod signals;
 mod support;

@@ -203,7 +203,29 @@ fn release_frees_what_a_dead_holder_left_and_by_force_any() {
     );
     assert_eq!(holder.ends(), Some(76));
     let last = out(&output(&mut applock(&url, "info --app jobs")));
-    assert!(last.contains("released by force"), "{last}");
+    assert!(last.contains("released by force by "), "{last}");
+    assert!(last.contains(": host db3 is off\\nthe network"), "{last}");
+}
+
+#[test]
+fn why_a_lock_was_taken_from_its_holder_is_remembered_with_the_run_in_every_store() {
+    let server = RedisServer::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    for url in [server.url(), format!("dir:{}", folder.path().display())] {
+        let _holder = holds(&url, "");
+        let reason = format!("db3 is \"off\", \"ttl\":5}} {}", "x".repeat(1_000));
+        let mut force = applock(&url, "release --app jobs --force --reason");
+        assert_eq!(code(force.arg(&reason)), Some(0));
+        let said = json(&out(&output(&mut applock(&url, "info --app jobs --json"))));
+        let by = said["last"]["forced_by"].as_str().expect("who did it");
+        assert!(
+            by.contains("): db3 is \"off\", \"ttl\":5} xxx") && by.len() < 400,
+            "{by}"
+        );
+        // What is remembered is read as before.
+        assert_eq!(said["last"]["ending"], "forced");
+        assert_eq!(code(&mut run(&url, "--wait 10s", "true")), Some(0));
+    }
 }
 
 #[test]
@@ -290,6 +312,76 @@ fn watch_has_a_line_for_each_change() {
     server.thaw();
     next("available");
     watch.signal(Signal::KILL);
+}
+
+#[test]
+fn watch_hears_each_change_at_once_where_the_server_tells_of_changes() {
+    let server = RedisServer::with(&["--notify-keyspace-events", "K$gx"]);
+    let url = server.url();
+    for pattern in ["", "QUEUE:jobs"] {
+        let mut command = applock(&url, "watch --json --interval 1h");
+        command.args(pattern.split_whitespace());
+        let mut watch = Running::start(&mut command);
+        wait::until("it listens", LONGEST, || {
+            server.run::<i64>("PUBSUB NUMPAT") == 1
+        });
+        let mut holder = holds(&url, "");
+        assert_eq!(json(&watch.says())["event"], "held");
+        holder.signal(Signal::KILL);
+        holder.ends();
+        server.run::<()>("PEXPIRE QUEUE:jobs 1");
+        assert_eq!(json(&watch.says())["event"], "expired");
+        // However short it was: what was not seen of it is remembered.
+        assert_eq!(code(&mut run(&url, "", "exit 7")), Some(7));
+        let mut change = json(&watch.says());
+        if change["event"] == "held" {
+            change = json(&watch.says());
+        }
+        assert_eq!(
+            (&change["event"], &change["key"]),
+            (&"failed".into(), &"QUEUE:jobs".into())
+        );
+        assert_eq!(change["run"]["ending"], "error");
+        watch.signal(Signal::KILL);
+        watch.ends();
+        let said = watch.complaints();
+        assert!(said.contains("changes are told as they happen"), "{said}");
+        wait::until("it has gone", LONGEST, || {
+            server.run::<i64>("PUBSUB NUMPAT") == 0
+        });
+    }
+}
+
+#[test]
+fn watch_says_where_it_only_looks_and_where_it_cant_know() {
+    let server = RedisServer::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    server.run::<()>(
+        "ACL SETUSER reader on >pw ~* &* +@read +@connection +@pubsub +eval +evalsha +time",
+    );
+    let reader = format!("redis://reader:pw@127.0.0.1:{}", server.port());
+    for (url, expected) in [
+        (server.url(), "CONFIG SET notify-keyspace-events K$gx"),
+        (
+            format!("dir:{}", folder.path().display()),
+            "tells of no changes",
+        ),
+        (reader, "and listening"),
+    ] {
+        let mut watch = Running::start(&mut applock(&url, "watch --json --interval 20ms"));
+        // A reader needs no right to write.
+        let mut holder = holds(&url.replace("reader:pw@", ""), "");
+        assert_eq!(json(&watch.says())["event"], "held");
+        holder.signal(Signal::TERM);
+        holder.ends();
+        watch.signal(Signal::KILL);
+        watch.ends();
+        let said = watch.complaints();
+        assert!(
+            said.starts_with("applock: looking every 0.0s") && said.contains(expected),
+            "{said}"
+        );
+    }
 }
 
 #[test]

@@ -7,12 +7,20 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+#[path = "../../../tests/support/cluster.rs"]
+#[allow(dead_code, reason = "this program uses a part of it")]
+pub mod cluster;
 #[path = "../../../tests/support/ports.rs"]
 #[allow(dead_code, reason = "this program uses a part of it")]
 pub mod ports;
 #[path = "../../../tests/support/redis.rs"]
 #[allow(dead_code, reason = "this program uses a part of it")]
 pub mod redis;
+#[path = "../../../tests/support/sentinel.rs"]
+#[allow(dead_code, reason = "this program uses a part of it")]
+pub mod sentinel;
+#[path = "../../../tests/support/sets.rs"]
+pub mod sets;
 #[path = "../../../tests/support/wait.rs"]
 #[allow(dead_code, reason = "this program uses a part of it")]
 pub mod wait;
@@ -132,6 +140,11 @@ impl Running {
             status.is_some()
         });
         status.and_then(|status| status.code())
+    }
+
+    /// The end of its standard input.
+    pub fn hang_up(&mut self) {
+        drop(self.process.stdin.take());
     }
 
     /// What applock itself has said, once it has ended.

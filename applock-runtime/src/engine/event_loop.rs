@@ -174,10 +174,11 @@ impl Actor {
             Command::Sleep(length, reply) => self.sleep_for(length, reply),
             Command::Inspect(key, reply) => self.inspect(key, reply),
             Command::List(pattern, reply) => self.list(pattern, reply),
-            Command::AskEach(words, reply) => self.ask_each(words, reply),
+            Command::AskEach(question, reply) => self.ask_each(question, reply),
+            Command::Hear(pattern, heard) => self.hear(pattern, heard),
             Command::Health(reply) => self.health(&reply),
             Command::Settle(reply) => self.settling.push(reply),
-            Command::Force(key, stale, reply) => self.force(key, stale, reply),
+            Command::Force(key, stale, reason, reply) => self.force(key, stale, reason, reply),
             Command::Close {
                 bodies,
                 within,

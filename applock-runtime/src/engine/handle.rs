@@ -14,7 +14,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, SystemTime};
@@ -29,7 +29,7 @@ use crate::health::Health;
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
-use crate::store::{Identity, Inspection, OwnerId, Said, StoreError, StoreErrorKind};
+use crate::store::{Identity, Inspection, OwnerId, Question, Said, StoreError, StoreErrorKind};
 
 use super::core::Parts;
 use super::event_loop;
@@ -305,8 +305,19 @@ impl Engine {
     }
 
     /// What each server of the store says to a command.
-    pub(crate) async fn ask_each(&self, words: Vec<String>) -> Result<Vec<Said>> {
-        self.ask(None, |reply| Command::AskEach(words, reply)).await
+    pub(crate) async fn ask_each(&self, question: Question) -> Result<Vec<Said>> {
+        self.ask(None, |reply| Command::AskEach(question, reply))
+            .await
+    }
+
+    /// From now on the keys of those locks that change are sent there, as far as the store tells of
+    /// changes.
+    pub(crate) fn hear(&self, pattern: Pattern, heard: Sender<String>) -> Result<()> {
+        let here = self.here();
+        let sent = here
+            .mailbox(None)?
+            .send(Command::Hear(Arc::new(pattern), heard));
+        sent.map_err(|_| stopped(&here.store(), None))
     }
 
     /// How the engine is: no I/O. Blocks until the thread answers, which takes some microseconds, and
@@ -336,11 +347,17 @@ impl Engine {
         }
     }
 
-    /// Takes a lock from its holder, if its last heartbeat is older than `stale`.
-    pub(crate) async fn force(&self, key: Key, stale: Option<Duration>) -> Result<bool> {
+    /// Takes a lock from its holder, if its last heartbeat is older than `stale`. The reason may be
+    /// empty.
+    pub(crate) async fn force(
+        &self,
+        key: Key,
+        stale: Option<Duration>,
+        reason: String,
+    ) -> Result<bool> {
         let lock = key.clone();
-        self.ask(Some(&lock), |reply| Command::Force(key, stale, reply))
-            .await
+        let command = |reply| Command::Force(key, stale, reason, reply);
+        self.ask(Some(&lock), command).await
     }
 
     /// Gives back all locks, within the time given.

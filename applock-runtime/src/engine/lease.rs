@@ -440,6 +440,7 @@ mod tests {
                 instance: "i".into(),
                 host: "h".into(),
                 pid: 1,
+                reason: String::new(),
             }),
             process: std::process::id(),
         };

@@ -23,7 +23,7 @@ use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::protocol::{Due, Outcome};
-use crate::store::{Identity, Inspection, OwnerId, Said, StoreError, StoreErrorKind};
+use crate::store::{Identity, Inspection, OwnerId, Question, Said, StoreError, StoreErrorKind};
 
 use super::farewell::{Leaving, leave};
 use super::lease::{Lease, Validity};
@@ -56,12 +56,14 @@ pub(super) enum Command {
     Sleep(Duration, oneshot::Sender<Result<()>>),
     Inspect(Key, oneshot::Sender<Result<Inspection>>),
     List(Arc<Pattern>, oneshot::Sender<Result<Vec<LockInfo>>>),
-    AskEach(Vec<String>, oneshot::Sender<Result<Vec<Said>>>),
+    AskEach(Question, oneshot::Sender<Result<Vec<Said>>>),
+    /// From now on the keys of locks that change are sent there, as far as the store tells of them.
+    Hear(Arc<Pattern>, std::sync::mpsc::Sender<String>),
     /// The caller waits for a moment, on a plain thread or not.
     Health(std::sync::mpsc::SyncSender<Health>),
     /// Answered when nothing is left to do at this moment: a test's clock waits for it.
     Settle(std::sync::mpsc::SyncSender<()>),
-    Force(Key, Option<Duration>, oneshot::Sender<Result<bool>>),
+    Force(Key, Option<Duration>, String, oneshot::Sender<Result<bool>>),
     /// No more locks: bodies go on for so long, and within so long after that all is released.
     Close {
         bodies: Duration,

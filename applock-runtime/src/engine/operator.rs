@@ -8,17 +8,19 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
+use tracing::field;
 
 use crate::error::Result;
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::shown::shown;
-use crate::store::{Inspection, Said, Store, StoreResult};
+use crate::store::{Identity, Inspection, Question, Said, Store, StoreResult};
 
 use super::core::{Actor, Completion};
 use super::health::is_answer;
@@ -95,11 +97,11 @@ impl Actor {
     /// What each server says to a command of a person's.
     pub(super) fn ask_each(
         &mut self,
-        words: Vec<String>,
+        question: Question,
         reply: oneshot::Sender<Result<Vec<Said>>>,
     ) {
         let store = self.parts.store.describe();
-        let asked = Arc::clone(&self.parts.store).ask_each(words, self.parts.command_timeout);
+        let asked = Arc::clone(&self.parts.store).ask_each(question, self.parts.command_timeout);
         self.spawn(async move {
             let outcome = asked.await;
             let is_answered = is_answer(&outcome);
@@ -108,20 +110,30 @@ impl Actor {
         });
     }
 
+    /// Has the keys of changed locks sent there. Keeps the engine alive no longer than others do.
+    pub(super) fn hear(&mut self, pattern: Arc<Pattern>, heard: Sender<String>) {
+        let store = Arc::clone(&self.parts.store);
+        tokio::spawn(store.hear(pattern, heard, self.parts.command_timeout));
+    }
+
     /// Takes a lock from its holder, if the last heartbeat is older than `stale` (always,
-    /// if that is `None`). The holder finds out by its next heartbeat; if it is of this
+    /// if that is `None`), for the reason given. The holder finds out by its next heartbeat; if it is of this
     /// process, one leaves at once.
     pub(super) fn force(
         &mut self,
         key: Key,
         stale: Option<Duration>,
+        reason: String,
         reply: oneshot::Sender<Result<bool>>,
     ) {
         let store = self.parts.store.describe();
         let lock = Arc::clone(&key.lock);
         let timeout = self.parts.command_timeout;
         let target = Arc::clone(&self.parts.store);
-        let by = Arc::clone(&self.parts.identity);
+        let by = Arc::new(Identity {
+            reason,
+            ..(*self.parts.identity).clone()
+        });
         self.spawn(async move {
             // Read the lock first, which may be repeated: the force-release itself may not,
             // or it could strike the next holder.
@@ -131,10 +143,12 @@ impl Actor {
                     holder: Some(holder),
                     ..
                 }) => {
+                    let reason = by.reason.clone();
                     let forced = target.force_release(key, stale, by, timeout).await;
                     if matches!(forced, Ok(true)) {
                         tracing::warn!(
                             key = %shown(&lock), owner = %shown(holder.owner_id()), token = holder.fencing_token(),
+                            reason = (!reason.is_empty()).then(|| field::display(shown(&reason))),
                             "released by force; it was {holder}"
                         );
                     }

@@ -540,7 +540,8 @@ impl Lock {
             ));
         }
         let key = self.resolve()?;
-        self.locker.engine().force(key, Some(stale_after)).await
+        let engine = self.locker.engine();
+        engine.force(key, Some(stale_after), String::new()).await
     }
 
     /// [`force_release_if_stale`](Self::force_release_if_stale) for plain threads:
@@ -582,7 +583,8 @@ impl Lock {
     /// ```
     pub async fn force_release(&self) -> Result<bool> {
         let key = self.resolve()?;
-        self.locker.engine().force(key, None).await
+        let engine = self.locker.engine();
+        engine.force(key, None, String::new()).await
     }
 
     /// [`force_release`](Self::force_release) for plain threads: blocks.

@@ -98,6 +98,7 @@ impl Host {
                 instance: host_name(number),
                 host: host_name(number),
                 pid: 1,
+                reason: String::new(),
             }),
             command_timeout: Duration::from_secs(1),
         });

@@ -236,6 +236,7 @@ impl<S: ScriptServer> Pair<S> {
                 instance: format!("web-{number}"),
                 host: "db7".into(),
                 pid: u32::try_from(number).unwrap() + 1,
+                reason: String::new(),
             }),
             is_subscribed: false,
             believes: None,

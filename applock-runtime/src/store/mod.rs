@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -38,12 +39,22 @@ pub(crate) type StoreFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Three outcomes (rule R9): yes, no, or an error, which is never read as no.
 pub(crate) type StoreResult<T> = Result<T, StoreError>;
 
+/// A command for each server that has locks.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) words: Vec<String>,
+    /// The servers that are not asked, as messages show them.
+    pub(crate) except: Vec<String>,
+}
+
 /// What one server has answered to a person's question.
 #[derive(Debug)]
 pub(crate) struct Said {
     /// The server, as messages show it.
     pub(crate) server: Arc<str>,
     pub(crate) took: Duration,
+    /// It has said something, be it an error. If not, no answer came in time, or no connection.
+    pub(crate) is_answered: bool,
     pub(crate) answer: StoreResult<serde_json::Value>,
 }
 
@@ -113,11 +124,24 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     /// without servers has nothing to say.
     fn ask_each(
         self: Arc<Self>,
-        words: Vec<String>,
+        question: Question,
         within: Duration,
     ) -> StoreFuture<StoreResult<Vec<Said>>> {
-        let _ = (words, within);
+        let _ = (question, within);
         Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Sends the keys of those locks that change there, for as long as that is listened to and the
+    /// engine lives, as far as the servers tell of changes. They are hints: what is not heard is no
+    /// sign that nothing has changed.
+    fn hear(
+        self: Arc<Self>,
+        pattern: Arc<Pattern>,
+        heard: Sender<String>,
+        within: Duration,
+    ) -> StoreFuture<()> {
+        let _ = (pattern, heard, within);
+        Box::pin(std::future::ready(()))
     }
 
     /// Ends whatever holding there is, if no heartbeat came for `stale` and for half of

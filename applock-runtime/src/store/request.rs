@@ -21,6 +21,8 @@ pub(crate) struct Identity {
     pub(crate) instance: String,
     pub(crate) host: String,
     pub(crate) pid: u32,
+    /// Why it ends a holding by force, in a person's words; mostly empty.
+    pub(crate) reason: String,
 }
 
 /// The ids that were made for this process, and before a fork for the process it was forked off.
@@ -52,6 +54,7 @@ impl Identity {
             instance: "ops".to_owned(),
             host: "db9".to_owned(),
             pid: 7,
+            reason: "db3 is \"off\"".to_owned(),
         })
     }
 
@@ -67,6 +70,7 @@ impl Identity {
             },
             host: self.host.clone(),
             pid: std::process::id(),
+            reason: String::new(),
         }
     }
 }

@@ -193,6 +193,7 @@ fn last_holding<W: Shown>(holding: &Holding<W>, now: StoreTime) -> LastHolding {
                 instance: &identity.instance,
                 host: &identity.host,
                 pid: Some(identity.pid),
+                reason: &identity.reason,
             }
             .to_string()
         }),

@@ -204,6 +204,7 @@ impl Stage {
                 instance: "i".into(),
                 host: "h".into(),
                 pid: 1,
+                reason: String::new(),
             }),
             command_timeout: Duration::from_secs(1),
         });

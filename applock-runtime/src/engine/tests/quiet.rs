@@ -19,7 +19,7 @@ fn no_heartbeat_leaves_for_a_lease_that_is_over_whoever_asks() {
     while stage.asked.try_recv().is_ok() {}
     let key = Key::whole("k").unwrap();
     for stale in [Some(TTL), None] {
-        block_on(stage.engine.force(key.clone(), stale)).unwrap();
+        block_on(stage.engine.force(key.clone(), stale, String::new())).unwrap();
         stage.nothing();
     }
     assert!(!verify(&held).join().unwrap().unwrap());

@@ -47,7 +47,7 @@ fn a_forced_holder_of_this_process_is_notified_though_a_heartbeat_is_in_flight()
     stage.clock.advance(TTL / 3);
     let (_, before) = stage.renew();
     let key = Key::whole("k").unwrap();
-    assert!(block_on(stage.engine.force(key, None)).unwrap());
+    assert!(block_on(stage.engine.force(key, None, String::new())).unwrap());
     stage.catch_up();
     // It was carried out before the blow.
     before.send(vec![Ok(true)]).unwrap();

@@ -141,6 +141,8 @@ struct Operator {
     instance: String,
     host: String,
     pid: u32,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    reason: String,
 }
 
 /// [`Phase`], but for what stands in the heartbeat.
@@ -222,6 +224,7 @@ impl Body {
                 instance: by.identity.instance.clone(),
                 host: by.identity.host.clone(),
                 pid: by.identity.pid,
+                reason: by.identity.reason.clone(),
             }),
             tick: holding.tick.map(|begun| (begun.number, begun.token)),
             ttl: holding.ttl,
@@ -256,6 +259,7 @@ impl Body {
                     instance: by.instance,
                     host: by.host,
                     pid: by.pid,
+                    reason: by.reason,
                 }),
             }),
             who: Who {
@@ -267,6 +271,7 @@ impl Body {
                     instance: self.instance,
                     host: self.host,
                     pid: self.pid,
+                    reason: String::new(),
                 }),
             },
             token: self.token,
@@ -432,6 +437,7 @@ pub(super) mod tests {
                         instance: "web-1".into(),
                         host: "db7".into(),
                         pid: 4711,
+                        reason: String::new(),
                     }),
                 },
                 token: 1_790_000_000_000_000,
@@ -497,6 +503,7 @@ pub(super) mod tests {
                         instance: text.into(),
                         host: text.into(),
                         pid: u32::MAX,
+                        reason: String::new(),
                     }),
                 };
                 record.holding.expires_at = u64::MAX;

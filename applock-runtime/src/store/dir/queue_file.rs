@@ -296,6 +296,7 @@ impl QueueFile {
                             instance: written.instance,
                             host: written.host,
                             pid: written.pid,
+                            reason: String::new(),
                         }),
                     },
                     polled_at: self.length,
@@ -719,6 +720,7 @@ mod tests {
                     instance: format!("web-{process}"),
                     host: "db7".into(),
                     pid: 1,
+                    reason: String::new(),
                 }),
             },
         }

@@ -56,6 +56,7 @@ impl Table {
                 instance: "web-1".into(),
                 host: "db7".into(),
                 pid: 1,
+                reason: String::new(),
             }),
             notifications: queue,
             ticket: None,

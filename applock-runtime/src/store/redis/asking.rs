@@ -9,36 +9,46 @@ use redis::Value;
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
-use crate::store::{Said, StoreResult};
+use crate::shown::shown_text;
+use crate::store::{Question, Said, StoreResult};
 
 use super::RedisStore;
-use super::connection::About;
+use super::connection::{About, Failed};
+use super::error::Hint;
+use super::node::Node;
 
 /// How deep an answer is read: no answer that is asked for is deeper.
 const DEEPEST: usize = 8;
 
 impl RedisStore {
-    /// Sends one command to each server that has locks.
+    /// Sends one command to each server that has locks, but for those that are not to be asked.
     pub(super) async fn ask_each(
         self: Arc<Self>,
-        words: &[String],
+        question: &Question,
         within: Duration,
     ) -> StoreResult<Vec<Said>> {
-        let Some((name, arguments)) = words.split_first() else {
+        let Some((name, arguments)) = question.words.split_first() else {
             return Ok(Vec::new());
         };
         let mut command = redis::cmd(name);
         command.arg(arguments);
         let nodes = Arc::clone(&self.topology).all(within).await?;
-        let asked = nodes.iter().map(|node| async {
+        let is_asked = |node: &&Arc<Node>| {
+            let name = shown_text(node.connection.shown());
+            !question.except.contains(&name)
+        };
+        let asked = nodes.iter().filter(is_asked).map(|node| async {
             let connection = &node.connection;
             let begun = Instant::now();
             let answer = connection
                 .send(&command, false, About::default(), within)
                 .await;
+            let unanswered =
+                |failed: &Failed| matches!(failed.hint, Hint::Silent | Hint::Unreachable);
             Said {
                 server: connection.shown().into(),
                 took: begun.elapsed(),
+                is_answered: !answer.as_ref().is_err_and(unanswered),
                 answer: answer
                     .map(|value| json(&value, DEEPEST))
                     .map_err(Into::into),

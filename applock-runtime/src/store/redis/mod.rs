@@ -26,6 +26,7 @@
 //! | [`error`] | what an error lets us conclude (rule R9) |
 //! | [`asking`] | what an operator asks of each server by itself |
 //! | [`listing`] | which locks there are |
+//! | [`changes`] | which of them change |
 //! | [`eviction`] | a warning where the server may evict locks |
 //! | this file | the store's methods |
 //!
@@ -56,6 +57,7 @@
 pub(crate) mod acknowledge;
 mod address;
 mod asking;
+mod changes;
 mod cluster;
 mod connection;
 mod dial;
@@ -78,6 +80,7 @@ mod topology;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -101,8 +104,8 @@ pub(crate) use slots::slot;
 use topology::{Single, Topology};
 
 use super::{
-    Acquire, Acquired, Identity, Inspection, Notifications, Release, Released, Renew, Said, Store,
-    StoreError, StoreFuture, StoreResult,
+    Acquire, Acquired, Identity, Inspection, Notifications, Question, Release, Released, Renew,
+    Said, Store, StoreError, StoreFuture, StoreResult,
 };
 
 /// Redis, as one locker sees it.
@@ -278,10 +281,19 @@ impl Store for RedisStore {
 
     fn ask_each(
         self: Arc<Self>,
-        words: Vec<String>,
+        question: Question,
         within: Duration,
     ) -> StoreFuture<StoreResult<Vec<Said>>> {
-        Box::pin(async move { Self::ask_each(self, &words, within).await })
+        Box::pin(async move { Self::ask_each(self, &question, within).await })
+    }
+
+    fn hear(
+        self: Arc<Self>,
+        pattern: Arc<Pattern>,
+        heard: Sender<String>,
+        within: Duration,
+    ) -> StoreFuture<()> {
+        Box::pin(self.hear_changes(pattern, heard, within))
     }
 
     fn force_release(

@@ -423,6 +423,8 @@ struct ForcedBy {
     #[serde(default)]
     host: String,
     pid: Option<u32>,
+    #[serde(default)]
+    reason: String,
 }
 
 /// The version of the layout that the scripts write.
@@ -593,6 +595,7 @@ fn past(key: &Key, last: Holding, is_held: bool, fence_left: i64, now: u64) -> O
                 instance: &by.instance,
                 host: &by.host,
                 pid: by.pid,
+                reason: &by.reason,
             }
             .to_string()
         }),

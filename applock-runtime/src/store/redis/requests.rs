@@ -235,6 +235,8 @@ struct Operator<'a> {
     instance: &'a str,
     host: &'a str,
     pid: u32,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
 }
 
 impl<'a> Operator<'a> {
@@ -243,6 +245,7 @@ impl<'a> Operator<'a> {
             instance: &identity.instance,
             host: &identity.host,
             pid: identity.pid,
+            reason: &identity.reason,
         }
     }
 }

@@ -138,6 +138,7 @@ fn ask(key: &Key, owner: u128) -> Acquire {
             instance: "web-1".into(),
             host: "db7".into(),
             pid: std::process::id(),
+            reason: String::new(),
         }),
     }
 }
