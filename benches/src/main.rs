@@ -55,6 +55,9 @@ use crate::support::redis::RedisServer;
 /// What stands above the figures in `docs/BENCHMARKS.md`.
 const PREFACE: &str = include_str!("preface.md");
 
+/// What stands below them.
+const SERVER_TIME: &str = include_str!("server_time.md");
+
 fn main() -> Result<ExitCode> {
     match options::parse()? {
         Command::Drive(peer, options) => return peers::drive(&peer, &options),
@@ -109,7 +112,7 @@ fn bench(options: &options::Bench) -> Result<()> {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         plot::draw(&docs, &all.curves)?;
         let file = docs.join("BENCHMARKS.md");
-        std::fs::write(&file, format!("{PREFACE}\n{document}"))
+        std::fs::write(&file, format!("{PREFACE}\n{document}\n{SERVER_TIME}"))
             .with_context(|| file.display().to_string())?;
     }
     eprintln!("done in {:.0?}", start.elapsed());

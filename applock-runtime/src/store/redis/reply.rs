@@ -762,6 +762,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_locks_text_leaves_out_is_known_all_the_same() {
+        let info = |rest: &str| {
+            let text =
+                format!(r#"{{"applock":1,"state":"held","owner":"{OWNER}","ttl":9,{rest}}}"#);
+            lock_info(&key(), "string", &text, 5, 1_700_000_000_999, None).unwrap()
+        };
+        let short = info(r#""host":"h","token":1700000000123456"#);
+        let at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        assert_eq!(short.instance_id(), &OWNER[..16]);
+        assert_eq!(short.acquired_at(), Some(at));
+        assert_eq!(short.held_for(), Some(Duration::from_millis(876)));
+        // A token that had to be larger than the clock.
+        let long = info(
+            r#""instance":"i","host":"h","token":1800000000123456,"acquired_at":1700000000123"#,
+        );
+        assert_eq!((long.instance_id(), long.acquired_at()), ("i", Some(at)));
+    }
+
+    #[test]
     fn what_a_python_holder_says_of_itself_is_read_if_it_is_that() {
         let read = |text: &str| python_info(&bulk(text));
         let words = read(

@@ -318,6 +318,66 @@ mod tests {
         assert_eq!(number("REMEMBER"), REMEMBER);
     }
 
+    fn request(instance: &str, remember: u64) -> Acquire {
+        Acquire {
+            key: Key::whole("k").unwrap(),
+            owner: uuid::Uuid::from_u64_pair(7, 9),
+            ttl: Duration::from_secs(60),
+            remember: Duration::from_millis(remember),
+            due: None,
+            identity: std::sync::Arc::new(Identity {
+                instance: instance.to_owned(),
+                host: "db9".to_owned(),
+                pid: 7,
+            }),
+            notifications: None,
+            ticket: None,
+        }
+    }
+
+    /// Arguments of a call, after its keys.
+    fn arguments(call: &ScriptCall, keys: usize) -> Vec<String> {
+        let words = call.by_hash().args_iter().skip(3 + keys);
+        words
+            .map(|word| match word {
+                redis::Arg::Simple(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_locks_text_leaves_out_what_goes_without_saying() {
+        let text = |instance, remember| {
+            let call = acquire(&[&request(instance, remember)], "applock:0", None);
+            arguments(&call, 4).pop().unwrap()
+        };
+        let owner = "00000000000000070000000000000009";
+        assert_eq!(
+            text(&owner[..16], REMEMBER),
+            format!(
+                "{HELD}\"owner\":\"{owner}\",\"ttl\":60000,\"host\":\"db9\",\"pid\":7,\"token\":"
+            )
+        );
+        assert_eq!(
+            text("web-1", 3_600_000),
+            format!(
+                "{HELD}\"owner\":\"{owner}\",\"ttl\":60000,\"remember\":3600000,\
+                 \"instance\":\"web-1\",\"host\":\"db9\",\"pid\":7,\"token\":"
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_the_same_of_several_locks_is_sent_once() {
+        let (one, same, other) = (request("i", 1), request("i", 1), request("i", 2));
+        let words = |all: &[&Acquire]| arguments(&acquire(all, "applock:0", None), all.len() * 4);
+        assert_eq!(words(&[&one]).len(), 3);
+        assert_eq!(words(&[&one, &same])[..3], ["60000", "60001", ""]);
+        assert_eq!(words(&[&one, &same]).len(), 5);
+        assert_eq!(words(&[&one, &other]).len(), 6);
+    }
+
     #[test]
     fn a_release_compares_a_lock_from_its_state_on() {
         assert_eq!(HELD.find("held"), Some(22));

@@ -143,11 +143,12 @@ local function read(text)
     local state, owner = string.match(text, '^{"applock":1,"state":"(%l+)", *"owner":"(%x+)",')
     local at = state and string.find(text, '"token":', 34, true)
     if at then
-        local token, late = string.match(text, '^(%d+)([^\n}]*)}', at + 8)
+        local token = string.match(text, '^(%d+)}', at + 8)
         if token then
-            return state, owner, token, string.match(late, '^,"acquired_at":(%d+)$')
-                or string.sub(token, 1, -4)
+            return state, owner, token, string.sub(token, 1, -4)
         end
+        local late, acquired = string.match(text, '^(%d+),"acquired_at":(%d+)}', at + 8)
+        return late and state, owner, late, acquired
     end
     return nil
 end
