@@ -14,6 +14,8 @@ mod cluster_waiters;
 mod listing;
 mod replicas;
 mod sentinel_failover;
+#[cfg(feature = "tls")]
+mod sentinel_tls;
 mod sentinel_watch;
 mod sentinel_zombie;
 mod servers;

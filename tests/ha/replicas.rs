@@ -131,6 +131,33 @@ fn a_caller_that_waits_gets_the_lock_when_the_replicas_are_back() {
 }
 
 #[test]
+fn silent_replicas_are_waited_for_by_all_calls_together() {
+    let servers = Servers::start(1);
+    let builder = AppLocker::builder().store(servers.master.url()).replicas(1);
+    let builder = builder.replica_timeout(Duration::from_millis(100));
+    let locker = builder.build().unwrap();
+    let held = take(&locker.lock("held").ttl(KEPT));
+    servers.freeze();
+    thread::scope(|scope| {
+        // One after the other they would take two seconds, and each may take one.
+        for number in 0..20 {
+            let lock = locker.lock(APP).name(number.to_string()).ttl(KEPT);
+            scope.spawn(move || {
+                let error = lock.try_acquire_blocking().unwrap_err();
+                assert_unavailable(&error, &["0 of 1"]);
+            });
+            // Not in one batch.
+            thread::sleep(Duration::from_millis(10));
+        }
+        let error = held.verify_blocking().unwrap_err();
+        assert_unavailable(&error, &["0 of 1"]);
+    });
+    assert!(held.is_held());
+    servers.thaw();
+    assert_verified(&held);
+}
+
+#[test]
 fn a_lock_is_kept_if_the_replicas_are_back_in_time() {
     let servers = Servers::start(1);
     let locker = servers.locker(1);

@@ -3,19 +3,16 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use applock::{AppLocker, Error, LockGuard};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, date_time_ymd,
-};
-use tempfile::TempDir;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, date_time_ymd};
 
+use crate::support::certificates::{self, Authority, Files, authority, for_names};
 use crate::support::child::name_of;
 use crate::support::log;
 use crate::support::redis::{RedisServer, free_port};
@@ -25,55 +22,6 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Set: this process is the child that connects.
 const URL: &str = "APPLOCK_TEST_TLS_URL";
-
-type Authority = CertifiedIssuer<'static, KeyPair>;
-
-fn authority() -> Authority {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // Another one than the certificates have: OpenSSL takes them for self-signed otherwise.
-    let name = &mut params.distinguished_name;
-    name.push(DnType::CommonName, "an authority");
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-/// A certificate for these names, as most servers have it.
-fn for_names(names: &[&str]) -> CertificateParams {
-    CertificateParams::new(
-        names
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect::<Vec<_>>(),
-    )
-    .unwrap()
-}
-
-/// Files of one test.
-struct Files(TempDir);
-
-impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        let path = self.path(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    }
-
-    /// `NAME.pem` and `NAME.key`, signed by this authority.
-    fn certify(&self, name: &str, params: CertificateParams, by: &Authority) {
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, by).unwrap();
-        self.write(&format!("{name}.pem"), &certificate.pem());
-        self.write(&format!("{name}.key"), &key.serialize_pem());
-    }
-}
 
 struct TlsServer {
     server: RedisServer,
@@ -90,16 +38,11 @@ impl TlsServer {
         let authority = authority();
         files.certify("server", params, &authority);
         files.write("ca.pem", &authority.pem());
-        files.write("other.pem", &crate::tls::authority().pem());
-        let path = |name: &str| files.path(name).display().to_string();
+        files.write("other.pem", &certificates::authority().pem());
         let port = free_port();
         let mut all = vec!["--tls-port".to_owned(), port.to_string()];
-        for (option, file) in [
-            ("--tls-cert-file", "server.pem"),
-            ("--tls-key-file", "server.key"),
-            ("--tls-ca-cert-file", "ca.pem"),
-        ] {
-            all.extend([option.to_owned(), path(file)]);
+        for (option, file) in files.of_server() {
+            all.extend([format!("--{option}"), file]);
         }
         if !arguments.contains(&"--tls-auth-clients") {
             all.extend(["--tls-auth-clients".to_owned(), "no".to_owned()]);

@@ -6,6 +6,8 @@
     reason = "each test binary uses a part of it"
 )]
 
+#[cfg(feature = "tls")]
+pub mod certificates;
 pub mod child;
 pub mod clock;
 pub mod cluster;

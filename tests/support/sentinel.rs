@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use redis::Connection;
 
-use super::redis::RedisServer;
+use super::redis::{RedisServer, free_port};
 use super::sets::Permit;
 use super::wait;
 
@@ -31,6 +31,8 @@ pub struct Layout<'a> {
     pub arguments: &'a [&'a str],
     /// Further lines of each sentinel's configuration.
     pub lines: &'a str,
+    /// Options by which all of them speak TLS, also to one another.
+    pub tls: &'a [(&'a str, String)],
 }
 
 impl Default for Layout<'_> {
@@ -41,6 +43,7 @@ impl Default for Layout<'_> {
             down_after: PATIENT,
             arguments: &[],
             lines: "",
+            tls: &[],
         }
     }
 }
@@ -49,8 +52,12 @@ impl Default for Layout<'_> {
 pub struct SentinelSet {
     pub servers: Vec<RedisServer>,
     pub sentinels: Vec<RedisServer>,
+    /// Where each server is found by the others and by clients: another port where it speaks TLS.
+    ports: Vec<u16>,
+    sentinel_ports: Vec<u16>,
     down_after: Duration,
     lines: String,
+    tls: Vec<(String, String)>,
     _permit: Permit,
 }
 
@@ -72,11 +79,24 @@ impl SentinelSet {
         let permit = Permit::get();
         let mut arguments = vec!["--repl-diskless-sync-delay", "0"];
         arguments.extend(layout.arguments);
-        let servers: Vec<_> = (0..=layout.replicas)
-            .map(|_| RedisServer::reserved(&arguments))
-            .collect();
+        let (mut servers, mut ports) = (Vec::new(), Vec::new());
+        for _ in 0..=layout.replicas {
+            let (tls, port) = tls_options(layout.tls.iter().map(|(name, file)| (*name, file)));
+            let tls: Vec<_> = tls
+                .iter()
+                .flat_map(|(name, value)| [format!("--{name}"), value.clone()])
+                .collect();
+            let all: Vec<&str> = arguments
+                .iter()
+                .copied()
+                .chain(tls.iter().map(String::as_str))
+                .collect();
+            let server = RedisServer::reserved(&all);
+            ports.push(port.unwrap_or(server.port()));
+            servers.push(server);
+        }
         for replica in &servers[1..] {
-            let () = replica.run(&format!("REPLICAOF 127.0.0.1 {}", servers[0].port()));
+            let () = replica.run(&format!("REPLICAOF 127.0.0.1 {}", ports[0]));
         }
         // Before the sentinels look, so that they find the replicas at once.
         for replica in &servers[1..] {
@@ -85,8 +105,15 @@ impl SentinelSet {
         let mut set = Self {
             servers,
             sentinels: Vec::new(),
+            ports,
+            sentinel_ports: Vec::new(),
             down_after: layout.down_after,
             lines: layout.lines.to_owned(),
+            tls: layout
+                .tls
+                .iter()
+                .map(|(name, file)| ((*name).to_owned(), file.clone()))
+                .collect(),
             _permit: permit,
         };
         for _ in 0..layout.sentinels {
@@ -99,15 +126,23 @@ impl SentinelSet {
     /// One more sentinel of the same master.
     pub fn add_sentinel(&mut self) {
         let quorum = 2;
-        let port = self.servers[0].port();
+        let port = self.ports[0];
+        let (tls, tls_port) = tls_options(self.tls.iter().map(|(name, file)| (&**name, file)));
+        let tls: String = tls
+            .iter()
+            .map(|(name, value)| format!("{name} {value}\n"))
+            .collect();
         let lines = format!(
-            "sentinel monitor {NAME} 127.0.0.1 {port} {quorum}\n\
+            "{tls}sentinel monitor {NAME} 127.0.0.1 {port} {quorum}\n\
              sentinel down-after-milliseconds {NAME} {}\n\
              sentinel failover-timeout {NAME} 5000\n{}",
             self.down_after.as_millis(),
             self.lines
         );
-        self.sentinels.push(RedisServer::sentinel(&lines));
+        let sentinel = RedisServer::sentinel(&lines);
+        self.sentinel_ports
+            .push(tls_port.unwrap_or(sentinel.port()));
+        self.sentinels.push(sentinel);
     }
 
     /// Waits until each sentinel knows all others and all replicas.
@@ -135,7 +170,7 @@ impl SentinelSet {
     pub fn url_of(&self, sentinels: impl IntoIterator<Item = usize>) -> String {
         let hosts: Vec<String> = sentinels
             .into_iter()
-            .map(|at| format!("127.0.0.1:{}", self.sentinels[at].port()))
+            .map(|at| format!("127.0.0.1:{}", self.sentinel_ports[at]))
             .collect();
         format!("redis+sentinel://{}/{NAME}", hosts.join(","))
     }
@@ -149,7 +184,7 @@ impl SentinelSet {
             .collect();
         Names {
             connections,
-            ports: self.servers.iter().map(RedisServer::port).collect(),
+            ports: self.ports.clone(),
         }
     }
 
@@ -165,6 +200,24 @@ impl SentinelSet {
         });
         names.until_another(before)
     }
+}
+
+/// The options of one server that speaks TLS, and at which port; none, where there are no files.
+fn tls_options<'a>(
+    files: impl ExactSizeIterator<Item = (&'a str, &'a String)>,
+) -> (Vec<(String, String)>, Option<u16>) {
+    if files.len() == 0 {
+        return (Vec::new(), None);
+    }
+    let port = free_port();
+    let options = [
+        ("tls-port", port.to_string()),
+        ("tls-auth-clients", "no".to_owned()),
+        ("tls-replication", "yes".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value));
+    let files = files.map(|(name, file)| (name.to_owned(), file.clone()));
+    (options.into_iter().chain(files).collect(), Some(port))
 }
 
 /// Whom the sentinels name.

@@ -6,8 +6,9 @@
 //! not count: an acquire is undone, a heartbeat has failed. Redis says of `WAIT` what it is worth: it
 //! makes a loss unlikely, not impossible, unless `n` are all replicas that may be promoted.
 //!
-//! `WAIT` blocks its connection, and covers all that the connection has written before. So one of
-//! them serves all calls that leave at the same moment.
+//! `WAIT` blocks its connection, and covers all that the connection has written before. So there is
+//! one of them in flight, and all calls that leave meanwhile share the next one: where the replicas
+//! are silent a call waits for two of them at the most, however many calls there are.
 //!
 //! # The dangers
 //!
@@ -27,7 +28,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::Shared;
 use redis::aio::MultiplexedConnection;
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::shown::message;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
@@ -53,13 +54,27 @@ impl Replicas {
 /// The server looks at its time-outs each tenth of a second.
 const SERVER_TICK: Duration = Duration::from_millis(100);
 
+/// Less than what a caller has left: a call that was answered is no sign of a dead connection, though
+/// its acknowledgement is late.
+const EARLIER: Duration = Duration::from_millis(10);
+
 type Wait = Shared<Pin<Box<dyn Future<Output = StoreResult<()>> + Send>>>;
 
-/// The acknowledgement that is about to be asked for over a connection.
+/// The acknowledgements that are asked for over one connection, one after the other.
 #[derive(Default)]
 pub(super) struct Acknowledgements {
-    /// With the number of its connection. Its `WAIT` has not left.
-    open: Mutex<Option<(u64, Wait)>>,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Default)]
+struct Asked {
+    /// The number of the connection.
+    epoch: u64,
+    /// The last `WAIT`: in flight, answered, or the one that has not left.
+    last: Option<Wait>,
+    /// The one that has not left, and when the last of its callers gives up. It leaves when the one
+    /// before it is answered, for that blocks the connection.
+    next: Option<(Wait, Instant)>,
 }
 
 impl std::fmt::Debug for Acknowledgements {
@@ -69,43 +84,80 @@ impl std::fmt::Debug for Acknowledgements {
 }
 
 impl Acknowledgements {
-    fn open(&self) -> MutexGuard<'_, Option<(u64, Wait)>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether enough replicas have what the caller has sent over that connection before this. The
-    /// connection's number is `epoch`; the answer comes within `within`.
+    /// connection's number is `epoch`; the answer comes before `deadline`.
     pub(super) async fn of_what_was_sent(
+        self: &Arc<Self>,
+        connection: MultiplexedConnection,
+        epoch: u64,
+        wanted: Replicas,
+        deadline: Instant,
+    ) -> StoreResult<()> {
+        let wait = self.join(connection, epoch, wanted, deadline);
+        let until = deadline.checked_sub(EARLIER).unwrap_or(deadline);
+        match timeout_at(until, wait).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(StoreError::late(StoreErrorKind::Unknown)),
+        }
+    }
+
+    /// The `WAIT` that covers what was sent till now.
+    fn join(
         self: &Arc<Self>,
         mut connection: MultiplexedConnection,
         epoch: u64,
         wanted: Replicas,
-        within: Duration,
-    ) -> StoreResult<()> {
-        let wait = {
-            let mut open = self.open();
-            match &*open {
-                Some((of, wait)) if *of == epoch => wait.clone(),
-                _ => {
-                    let this = Arc::clone(self);
-                    let longest = wanted
-                        .timeout
-                        .min(within.saturating_sub(SERVER_TICK))
-                        .max(Duration::from_millis(1));
-                    let asking = async move {
-                        // All calls of this moment are sent first.
-                        yield_now().await;
-                        // A caller that sends from here on asks by itself.
-                        this.open().take();
-                        ask(&mut connection, wanted.count, longest).await
-                    };
-                    let wait: Wait = asking.boxed().shared();
-                    *open = Some((epoch, wait.clone()));
-                    wait
-                }
+        deadline: Instant,
+    ) -> Wait {
+        let mut asked = self.asked();
+        if asked.epoch != epoch {
+            *asked = Asked {
+                epoch,
+                ..Asked::default()
+            };
+        }
+        if let Some((wait, until)) = &mut asked.next {
+            *until = deadline.max(*until);
+            return wait.clone();
+        }
+        let this = Arc::clone(self);
+        let before = asked.last.take();
+        let asking = async move {
+            if let Some(before) = before {
+                // Whatever it says, its answer is about earlier calls.
+                let _ = before.await;
             }
+            // All calls of this moment are sent first.
+            yield_now().await;
+            // A caller that sends from here on joins the next.
+            let until = this.leave(epoch).unwrap_or(deadline);
+            let left = until.saturating_duration_since(Instant::now());
+            let longest = wanted.timeout.min(left.saturating_sub(SERVER_TICK));
+            ask(
+                &mut connection,
+                wanted.count,
+                longest.max(Duration::from_millis(1)),
+            )
+            .await
         };
-        wait.await
+        let wait: Wait = asking.boxed().shared();
+        asked.last = Some(wait.clone());
+        asked.next = Some((wait.clone(), deadline));
+        wait
+    }
+
+    /// The one that was to leave does: when the last of its callers gives up.
+    fn leave(&self, epoch: u64) -> Option<Instant> {
+        let mut asked = self.asked();
+        if asked.epoch != epoch {
+            // Another connection has others.
+            return None;
+        }
+        asked.next.take().map(|(_, until)| until)
     }
 }
 

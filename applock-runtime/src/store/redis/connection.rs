@@ -434,14 +434,13 @@ impl Connection {
             match wanted {
                 None => answer.await.map(|value| (value, Ok(()))),
                 Some(wanted) => {
-                    let within = deadline.saturating_duration_since(Instant::now());
                     // Polled in this order, so the call has left first: there is room for it, and the
                     // runtime's budget for one poll does not hold it back.
                     let answer = tokio::task::unconstrained(answer);
                     let sent = &self.acknowledgements;
                     let (answer, acknowledged) = join(
                         answer,
-                        sent.of_what_was_sent(handle, live.epoch, wanted, within),
+                        sent.of_what_was_sent(handle, live.epoch, wanted, deadline),
                     )
                     .await;
                     answer.map(|value| (value, acknowledged))
