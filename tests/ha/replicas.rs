@@ -291,10 +291,14 @@ fn over_a_planned_failover_of_sentinel_no_lock_is_granted_twice() {
     let locker = builder.build().unwrap();
     let mut guards = Vec::new();
     let at = thread::scope(|scope| {
-        let failing = scope.spawn(|| set.fail_over());
+        let mut failing = None;
         let mut after = None;
         for number in 0.. {
-            if failing.is_finished() {
+            // Some are granted before, however slow the machine is.
+            if guards.len() > 10 && failing.is_none() {
+                failing = Some(scope.spawn(|| set.fail_over()));
+            }
+            if failing.as_ref().is_some_and(|it| it.is_finished()) {
                 let end = after.get_or_insert_with(|| Instant::now() + Duration::from_secs(3));
                 if Instant::now() > *end {
                     break;
@@ -304,9 +308,10 @@ fn over_a_planned_failover_of_sentinel_no_lock_is_granted_twice() {
             guards.extend(lock.acquire_blocking().ok());
             thread::sleep(Duration::from_millis(5));
         }
+        let failing = failing.expect("it has begun");
         failing.join().expect("a failover").1
     });
-    assert!(guards.len() > 10, "{} until {at:?}", guards.len());
+    println!("{} until {at:?}", guards.len());
     let newcomer = impatient(set.url());
     for guard in &guards {
         let name = guard.info().name().unwrap_or_default().to_owned();
