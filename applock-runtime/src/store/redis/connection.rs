@@ -46,7 +46,8 @@ use super::acknowledge::{Acknowledgements, Replicas};
 use super::address::Address;
 use super::dial::{Connector, Dialled, set_name};
 use super::error::{
-    Classified, ConnectionState, Hint, classify, is_final, is_turned_away, is_unreadable, no_redis,
+    Classified, ConnectionState, Hint, SILENT_TO_TLS, classify, is_final, is_turned_away,
+    is_unreadable, no_redis,
 };
 
 /// The longest that one dial may take, from the name's resolution to the login.
@@ -262,10 +263,7 @@ impl Connection {
         }
         // Nothing has ever answered here. A Redis without TLS is as silent to a handshake.
         let remedy = match self.connector.is_encrypted() {
-            true => {
-                "see whether the server is overloaded, the network is cut, or what listens there speaks \
-                 no TLS: then write redis in place of rediss in the URL"
-            }
+            true => SILENT_TO_TLS,
             false => {
                 "see whether the server is overloaded, the network is cut, or something that is no Redis \
                  listens there"
