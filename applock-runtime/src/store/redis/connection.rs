@@ -471,10 +471,13 @@ impl Connection {
                 let is_unknown_script =
                     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
                 let Classified {
-                    error,
+                    mut error,
                     connection,
                     hint,
                 } = classify(error);
+                if asking && error.kind == StoreErrorKind::Denied && error.what.contains("asking") {
+                    error = may_not_ask(error);
+                }
                 match connection {
                     ConnectionState::Good => self.answered(live.epoch),
                     ConnectionState::Redial => self.drop_connection(live.epoch, &error, about),
@@ -658,16 +661,29 @@ fn ended() -> StoreError {
     )
 }
 
+/// The user lacks the right to follow a slot that moves. That is over when the slot has moved, so it
+/// ends no wait.
+fn may_not_ask(error: StoreError) -> StoreError {
+    let what = format!("the slot of the lock moves, and {}", error.what);
+    let remedy = "give it +asking, or wait for the resharding to end";
+    StoreError {
+        source: error.source,
+        ..StoreError::new(StoreErrorKind::NotDone, what, remedy)
+    }
+}
+
 /// Sends a command behind `ASKING`, in one write, and gives its own answer.
 async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
     let mut both = redis::pipe();
     both.add_command(redis::cmd("ASKING"));
     both.add_command(command.clone());
-    // Where ASKING is refused, the command is too: its own answer says so.
     let answers = connection.req_packed_commands(&both, 0, 2).await?;
-    match answers.into_iter().nth(1) {
-        Some(answer) => answer.extract_error(),
-        None => Ok(Value::Nil),
+    let mut answers = answers.into_iter().map(Value::extract_error);
+    let (asked, answer) = (answers.next(), answers.next());
+    match (asked, answer) {
+        // Not carried out: it was sent back to the slot's old node.
+        (Some(Err(refused)), Some(Err(_))) if refused.code() == Some("NOPERM") => Err(refused),
+        (_, answer) => answer.unwrap_or(Ok(Value::Nil)),
     }
 }
 
