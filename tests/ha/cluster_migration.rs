@@ -183,6 +183,23 @@ async fn of_several_locks_in_a_slot_whose_move_was_broken_off_each_has_its_heart
 }
 
 #[test]
+fn a_user_that_may_not_follow_a_slot_that_moves_is_told_which_right_is_missing() {
+    let cluster = Cluster::start();
+    let (app, _, slot) = place(&cluster);
+    for node in &cluster.nodes {
+        let () = node.run("ACL SETUSER lk on >pw ~* &* +@all -asking");
+    }
+    let locker = impatient(cluster.url().replace("://", "://lk:pw@"));
+    drop(take(&locker.lock(&*app)));
+    let migration = cluster.migrate(slot, 0, 1);
+    migration.move_all();
+    let error = locker.lock(&*app).try_acquire_blocking().unwrap_err();
+    assert_unavailable(&error, &["+asking"]);
+    migration.finish();
+    drop(take(&locker.lock(&*app)));
+}
+
+#[test]
 fn who_waits_is_served_after_the_move() {
     let cluster = Cluster::start();
     let (app, key, slot) = place(&cluster);

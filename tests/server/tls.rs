@@ -402,3 +402,34 @@ fn a_server_that_wants_tls_is_guessed_where_it_hangs_up() {
     let error = AppLocker::connect_blocking(url).unwrap_err();
     says(&error.to_string(), &["TLS", "write rediss://"]);
 }
+
+/// A cluster's nodes tell a client that speaks TLS the ports where they do, if they are set so.
+#[test]
+fn a_cluster_is_reached_through_tls_and_one_that_announces_its_other_ports_is_told() {
+    let names = || for_names(&["localhost", "127.0.0.1"]);
+    for is_announced in [true, false] {
+        let mut options = vec!["--cluster-enabled", "yes"];
+        if is_announced {
+            options.extend(["--tls-cluster", "yes", "--tls-replication", "yes"]);
+        }
+        let server = TlsServer::with(names(), &options);
+        let () = server.server.run("CLUSTER ADDSLOTSRANGE 0 16383");
+        wait::until("the cluster is well", SOON, || {
+            let info: String = server.server.run("CLUSTER INFO");
+            info.contains("cluster_state:ok")
+        });
+        let url = server.url_with(&[("ca", "ca.pem")]);
+        let url = url.replace("rediss://", "rediss+cluster://");
+        if is_announced {
+            let locker = AppLocker::connect_blocking(&*url).unwrap();
+            let guard = at_once(&locker).unwrap();
+            assert!(guard.verify_blocking().unwrap());
+            guard.release_blocking().unwrap();
+        } else {
+            let error = AppLocker::connect_blocking(&*url).unwrap_err();
+            assert!(matches!(error, Error::Unavailable(_)), "{error}");
+            let port = server.server.port().to_string();
+            says(&error.to_string(), &[&port, "tls-cluster yes"]);
+        }
+    }
+}

@@ -27,7 +27,7 @@
 //!   answers then does not count.
 //! - *A storm.* One task fetches the map, for all steps that want it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,6 +78,9 @@ const WATCH: Duration = Duration::from_millis(100);
 /// For so long after the last failure a node counts as being in trouble.
 const TROUBLE: Duration = Duration::from_secs(5);
 
+/// Slots that have moved within this time are told of together.
+const TOGETHER: Duration = Duration::from_millis(2);
+
 /// Between two tries of a step that nothing was done of.
 const PAUSE: Duration = Duration::from_millis(60);
 
@@ -116,6 +119,9 @@ struct State {
     orphaned: Vec<bool>,
     /// What nodes have said since by `MOVED`.
     corrections: HashMap<Slot, Correction>,
+    /// Slots of these that the engines are still to be told of, and since when a task is about to.
+    untold: HashSet<Slot>,
+    telling: Option<Instant>,
     /// The highest epoch that a map was told with.
     epoch: u64,
     /// When the map was fetched last.
@@ -224,6 +230,8 @@ impl Cluster {
                 owners: Vec::new(),
                 orphaned: Vec::new(),
                 corrections: HashMap::new(),
+                untold: HashSet::new(),
+                telling: None,
                 nodes: Vec::new(),
                 replicas: Vec::new(),
                 others: HashMap::new(),
@@ -493,13 +501,32 @@ impl Cluster {
         };
         state.corrections.insert(slot, correction);
         let node = state.nodes.get(usize::from(place))?.clone();
+        state.untold.insert(slot);
+        let now = Instant::now();
+        // A task that was to tell may have ended with its runtime.
+        let is_told = |since: Instant| now - since < TOGETHER * 100;
+        if !state.telling.is_some_and(is_told) {
+            state.telling = Some(now);
+            tokio::spawn(Arc::clone(self).tell_moved());
+        }
+        node
+    }
+
+    /// Tells the engines of slots that nodes have named others for, a little later, for it is many that
+    /// do so at the same moment: each time an engine goes through all its locks.
+    async fn tell_moved(self: Arc<Self>) {
+        sleep(TOGETHER).await;
+        let mut state = self.state();
+        state.telling = None;
+        let slots = Arc::new(std::mem::take(&mut state.untold));
         let engines = state.notified.clone();
         drop(state);
         for engine in engines {
-            let has_moved = move |key: &Key| super::slots::slot(&key.lock) == slot;
+            let slots = Arc::clone(&slots);
+            let has_moved = move |key: &Key| slots.contains(&slot(&key.lock));
+            // An engine that has ended has dropped its receiver.
             let _ = engine.send(Notification::Moved(Arc::new(has_moved)));
         }
-        node
     }
 
     /// Asks the nodes that are in use, each in its turn, whether there was a failover.
@@ -819,5 +846,53 @@ impl Topology for Cluster {
             self.given.clone(),
             Arc::clone(&self.shown),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::RedisResult;
+    use redis::aio::PubSub;
+    use tokio::sync::mpsc;
+
+    use super::super::dial::Dialled;
+    use super::*;
+
+    /// Dials nothing.
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl Connector for Nowhere {
+        fn connect(&self, _: &Address) -> StoreFuture<RedisResult<Dialled>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn subscribe(&self, _: &Address, _: Option<String>) -> StoreFuture<RedisResult<PubSub>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// An engine goes through all its locks for each: of ten thousand, for each of thousands, it would
+    /// beat for none meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn slots_that_move_at_the_same_moment_are_told_of_together() {
+        let node = |port| Address::Named("h".into(), port);
+        let shown = "redis+cluster://h".into();
+        let cluster = Arc::new(Cluster::new(Arc::new(Nowhere), vec![node(1)], shown));
+        let (notified, mut told) = mpsc::unbounded_channel();
+        cluster.state().notified.push(notified);
+        let key = |number: u32| Key::of_lock(&format!("QUEUE:job-{number}"));
+        for round in [2, 3] {
+            for number in 0..3_000 {
+                cluster.moved(slot(&key(number).lock), &node(round));
+            }
+            let Some(Notification::Moved(has_moved)) = told.recv().await else {
+                panic!("the engine is told");
+            };
+            assert!((0..3_000).all(|number| has_moved(&key(number))));
+            let others = (3_000..60_000).filter(|number| has_moved(&key(*number)));
+            assert!(others.count() < 57_000, "of all slots");
+            assert!(told.try_recv().is_err(), "more than one notification");
+        }
     }
 }

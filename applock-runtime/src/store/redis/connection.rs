@@ -46,7 +46,8 @@ use super::acknowledge::{Acknowledgements, Replicas};
 use super::address::Address;
 use super::dial::{Connector, Dialled, set_name};
 use super::error::{
-    Classified, ConnectionState, Hint, classify, is_final, is_turned_away, is_unreadable, no_redis,
+    Classified, ConnectionState, Hint, SILENT_TO_TLS, classify, is_final, is_turned_away,
+    is_unreadable, no_redis,
 };
 
 /// The longest that one dial may take, from the name's resolution to the login.
@@ -267,10 +268,7 @@ impl Connection {
         }
         // Nothing has ever answered here. A Redis without TLS is as silent to a handshake.
         let remedy = match self.connector.is_encrypted() {
-            true => {
-                "see whether the server is overloaded, the network is cut, or what listens there speaks \
-                 no TLS: then write redis in place of rediss in the URL"
-            }
+            true => SILENT_TO_TLS,
             false => {
                 "see whether the server is overloaded, the network is cut, or something that is no Redis \
                  listens there"
@@ -477,10 +475,13 @@ impl Connection {
                 let is_unknown_script =
                     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
                 let Classified {
-                    error,
+                    mut error,
                     connection,
                     hint,
                 } = classify(error);
+                if asking && error.kind == StoreErrorKind::Denied && error.what.contains("asking") {
+                    error = may_not_ask(error);
+                }
                 match connection {
                     ConnectionState::Good => self.answered(live.epoch),
                     ConnectionState::Redial => self.drop_connection(live.epoch, &error, about),
@@ -664,16 +665,29 @@ fn ended() -> StoreError {
     )
 }
 
+/// The user lacks the right to follow a slot that moves. That is over when the slot has moved, so it
+/// ends no wait.
+fn may_not_ask(error: StoreError) -> StoreError {
+    let what = format!("the slot of the lock moves, and {}", error.what);
+    let remedy = "give it +asking, or wait for the resharding to end";
+    StoreError {
+        source: error.source,
+        ..StoreError::new(StoreErrorKind::NotDone, what, remedy)
+    }
+}
+
 /// Sends a command behind `ASKING`, in one write, and gives its own answer.
 async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
     let mut both = redis::pipe();
     both.add_command(redis::cmd("ASKING"));
     both.add_command(command.clone());
-    // Where ASKING is refused, the command is too: its own answer says so.
     let answers = connection.req_packed_commands(&both, 0, 2).await?;
-    match answers.into_iter().nth(1) {
-        Some(answer) => answer.extract_error(),
-        None => Ok(Value::Nil),
+    let mut answers = answers.into_iter().map(Value::extract_error);
+    let (asked, answer) = (answers.next(), answers.next());
+    match (asked, answer) {
+        // Not carried out: it was sent back to the slot's old node.
+        (Some(Err(refused)), Some(Err(_))) if refused.code() == Some("NOPERM") => Err(refused),
+        (_, answer) => answer.unwrap_or(Ok(Value::Nil)),
     }
 }
 

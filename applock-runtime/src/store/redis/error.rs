@@ -288,15 +288,20 @@ pub(super) fn naming(address: &Address, error: StoreError) -> StoreError {
     let Address::Named(..) = address else {
         return error;
     };
+    let is_unsent = error.kind == StoreErrorKind::NotDone;
     let remedy = match error.remedy {
-        START_IT | SEE_WHETHER_UP => ANNOUNCED,
-        _ if error.is_late() => ANNOUNCED,
+        // It was never reached.
+        START_IT | SEE_WHETHER_UP if is_unsent => ANNOUNCED,
         OTHER_NAME => {
             "have it announce a name that is in the certificate (cluster-announce-hostname and \
              cluster-preferred-endpoint-type hostname; for sentinels announce-hostnames and \
              resolve-hostnames)"
         }
-        NO_TLS => "have the nodes announce the port where they speak TLS: tls-cluster yes",
+        NO_TLS | SILENT_TO_TLS => {
+            "see whether it is up, and announces the port where it speaks TLS (tls-cluster yes, \
+             tls-replication yes)"
+        }
+        _ if is_unsent && error.is_late() => ANNOUNCED,
         other => other,
     };
     let what = format!("{} (at {address})", error.what);
@@ -322,6 +327,10 @@ pub(super) const OTHER_NAME: &str = "write one of the certificate's names as the
 /// What to do where TLS is not spoken.
 pub(super) const NO_TLS: &str =
     "write redis:// in place of rediss://, or the port where the server speaks TLS";
+
+/// What to do where nothing answers to TLS: a Redis without it says nothing.
+pub(super) const SILENT_TO_TLS: &str = "see whether the server is overloaded, the network is cut, or what listens there speaks no TLS: \
+     then write redis in place of rediss in the URL";
 
 /// What to do about a cluster that is down.
 pub(super) const CLUSTER_DOWN_REMEDY: &str = "see CLUSTER INFO; a slot that no node serves takes all others \
