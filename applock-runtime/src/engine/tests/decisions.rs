@@ -397,7 +397,7 @@ fn a_heartbeat_that_becomes_due_while_one_is_in_flight_is_not_sent_twice() {
     let held = stage.hold("k");
     stage.clock.advance(TTL / 6);
     let key = Key::whole("k").unwrap();
-    assert!(block_on(stage.engine.force(key, None)).unwrap());
+    assert!(block_on(stage.engine.force(key, None, String::new())).unwrap());
     let (_, reply) = stage.renew();
     stage.clock.advance(TTL / 6);
     stage.nothing();

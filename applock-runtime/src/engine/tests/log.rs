@@ -156,7 +156,7 @@ fn a_lock_that_is_lost_is_told_once_and_one_that_a_shutdown_ends_is_not() {
     assert_eq!(told(owner, LOST), 1);
     // Whatever is asked of it after that.
     let key = Key::whole("k").unwrap();
-    block_on(stage.engine.force(key, None)).unwrap();
+    block_on(stage.engine.force(key, None, String::new())).unwrap();
     assert!(!verify(&held).join().unwrap().unwrap());
     stage.catch_up();
     assert_eq!(told(owner, LOST), 1);

@@ -329,6 +329,7 @@ mod tests {
                 instance: instance.to_owned(),
                 host: "db9".to_owned(),
                 pid: 7,
+                reason: String::new(),
             }),
             notifications: None,
             ticket: None,
