@@ -12,6 +12,10 @@ use super::error::io_fault;
 use super::file_names::PROBE;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
+/// The directory was created just now.
+#[derive(Clone, Copy)]
+struct IsNew(bool);
+
 /// Creates the directory with its parents if need be, and checks that it can be
 /// used. If it cannot, nothing that was created here stays behind.
 pub(super) fn open(directory: &Directory) -> StoreResult<()> {
@@ -20,12 +24,12 @@ pub(super) fn open(directory: &Directory) -> StoreResult<()> {
 
 fn open_and(
     directory: &Directory,
-    try_out: impl FnOnce(&Directory) -> StoreResult<()>,
+    try_out: impl FnOnce(&Directory, IsNew) -> StoreResult<()>,
 ) -> StoreResult<()> {
     let path = directory.path();
     refuse_network(path)?;
     let created = create(path)?;
-    let usable = try_out(directory);
+    let usable = try_out(directory, IsNew(!created.is_empty()));
     if usable.is_err() {
         remove(&created);
     }
@@ -91,8 +95,10 @@ fn remove(created: &[PathBuf]) {
     }
 }
 
-/// Does once, with a file of its own, all that a step will do.
-fn try_out(directory: &Directory) -> StoreResult<()> {
+/// Does once, with a file of its own, all that a step will do. But for the syncs, where the directory
+/// was there before: each step syncs for itself and tells if that fails, and two syncs more at the
+/// start of each process cost more than all else it does.
+fn try_out(directory: &Directory, IsNew(is_new): IsNew) -> StoreResult<()> {
     let path = directory.path();
     let fault =
         |doing| move |error: io::Error| io_fault(StoreErrorKind::NotDone, doing, path, error);
@@ -101,13 +107,15 @@ fn try_out(directory: &Directory) -> StoreResult<()> {
         .create(&probe)
         .map_err(fault("create a file in the lock directory"))?;
     let tried = (|| {
+        let sync = |file: &fs::File| if is_new { file.sync_data() } else { Ok(()) };
         file.write_all(b"applock\n")
-            .and_then(|()| file.sync_data())
+            .and_then(|()| sync(&file))
             .map_err(fault("write a file in the lock directory"))?;
         file.try_lock()
             .map_err(|error| fault("lock a file in the lock directory")(error.into()))?;
+        let sync = |directory: fs::File| if is_new { directory.sync_all() } else { Ok(()) };
         open_directory(path)
-            .and_then(|directory| directory.map_or(Ok(()), |directory| directory.sync_all()))
+            .and_then(|directory| directory.map_or(Ok(()), sync))
             .map_err(fault("read and sync the lock directory"))
     })();
     drop(file);
@@ -236,8 +244,11 @@ mod tests {
     #[test]
     fn a_directory_that_turns_out_unusable_is_removed_again_if_it_was_created_here() {
         let home = scratch();
-        let refuse = |_: &Directory| Err(StoreError::new(StoreErrorKind::NotDone, "full", ""));
         for stays in [false, true] {
+            let refuse = |_: &Directory, IsNew(is_new)| {
+                assert_eq!(is_new, !stays);
+                Err(StoreError::new(StoreErrorKind::NotDone, "full", ""))
+            };
             let path = home.path().join("a/b");
             if stays {
                 fs::create_dir_all(&path).unwrap();
