@@ -204,10 +204,10 @@ fn leaves<'a, T, const N: usize>(
 where
     T: Clone + Display,
 {
-    let Some(with) = with else {
+    let Some(new) = with else {
         anyhow::bail!("nothing, {label}");
     };
-    let found = 'search: loop {
+    let found = 'search: {
         for (place, item) in items.iter().enumerate().skip(at) {
             anyhow::ensure!(!item.to_string().is_empty(), "an empty one");
             if place > 0 && at < 9 {
@@ -220,14 +220,14 @@ where
     let item = items
         .get_mut(found)
         .ok_or_else(|| anyhow::anyhow!("gone"))?;
-    *item = with;
+    *item = new;
     Ok(item)
 }
 
 #[singleton(app = "k", locker = LOCKER)]
 fn leaves_opaque(text: &[u8]) -> anyhow::Result<impl Iterator<Item = char>> {
-    let text = std::str::from_utf8(text)?;
-    Ok(text.chars().rev())
+    let read = std::str::from_utf8(text)?;
+    Ok(read.chars().rev())
 }
 
 struct Job {
@@ -336,13 +336,16 @@ async fn all_of_it_runs_too() -> Result<(), Error> {
     );
     assert_eq!(by_time((SystemTime::UNIX_EPOCH, 7)).await, Some(7));
     assert_eq!(by_time((SystemTime::UNIX_EPOCH, 7)).await, None);
-    let mut items = [1, 2];
-    assert!(leaves(&mut items, (0, "none"), None).is_err());
+    let mut numbers = [1, 2];
+    assert!(leaves(&mut numbers, (0, "none"), None).is_err());
     assert_eq!(
-        leaves(&mut items, (0, "second"), Some(5)).ok(),
+        leaves(&mut numbers, (0, "second"), Some(5)).ok(),
         Some(&mut 5)
     );
-    assert_eq!(leaves(&mut items, (2, "first"), Some(6)).ok(), Some(&mut 1));
+    assert_eq!(
+        leaves(&mut numbers, (2, "first"), Some(6)).ok(),
+        Some(&mut 1)
+    );
     assert_eq!(
         leaves_opaque(b"ab").map(Iterator::collect).ok(),
         Some("ba".to_owned())
