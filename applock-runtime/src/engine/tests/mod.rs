@@ -4,6 +4,7 @@
 mod decisions;
 mod log;
 mod quiet;
+mod table;
 mod unforeseen;
 mod wait_queue;
 mod wall_clock;
@@ -49,16 +50,22 @@ struct Puppet {
     asked: Sender<Asked>,
     /// Whom the next release hands the lock to.
     next: Arc<Mutex<Option<Grant>>>,
+    /// How long the last request had.
+    timeout: Arc<Mutex<Duration>>,
 }
 
 impl Puppet {
+    /// Asks when it is polled, and not before: as a store that is a future does.
     fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(oneshot::Sender<T>) -> Asked,
+        timeout: Duration,
+        question: impl FnOnce(oneshot::Sender<T>) -> Asked + Send + 'static,
     ) -> StoreFuture<T> {
         let (reply, answer) = oneshot::channel();
-        self.asked.send(question(reply)).unwrap();
+        let (asked, last) = (self.asked.clone(), Arc::clone(&self.timeout));
         Box::pin(async move {
+            *last.lock().unwrap() = timeout;
+            asked.send(question(reply)).unwrap();
             match answer.await {
                 Ok(answer) => answer,
                 // The test let it go: no answer ever comes.
@@ -85,23 +92,23 @@ impl Store for Puppet {
     fn acquire(
         self: Arc<Self>,
         batch: Vec<Acquire>,
-        _: Duration,
+        timeout: Duration,
     ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
-        self.ask(|reply| Asked::Acquire(batch, reply))
+        self.ask(timeout, |reply| Asked::Acquire(batch, reply))
     }
     fn renew(
         self: Arc<Self>,
         batch: Vec<Renew>,
-        _: Duration,
+        timeout: Duration,
     ) -> StoreFuture<Vec<StoreResult<bool>>> {
-        self.ask(|reply| Asked::Renew(batch, reply))
+        self.ask(timeout, |reply| Asked::Renew(batch, reply))
     }
     fn release(
         self: Arc<Self>,
         batch: Vec<Release>,
-        _: Duration,
+        timeout: Duration,
     ) -> StoreFuture<Vec<StoreResult<Released>>> {
-        let outcomes = self.ask(|reply| Asked::Release(batch, reply));
+        let outcomes = self.ask(timeout, |reply| Asked::Release(batch, reply));
         Box::pin(async move {
             let outcomes = outcomes.await.into_iter();
             let mut next = self.next.lock().unwrap().take();
@@ -147,6 +154,7 @@ struct Stage {
     clock: ManualClock,
     asked: Receiver<Asked>,
     next: Arc<Mutex<Option<Grant>>>,
+    timeout: Arc<Mutex<Duration>>,
 }
 
 /// A call that runs on a thread of its own.
@@ -180,11 +188,13 @@ impl Stage {
     fn new() -> Self {
         let (tell, asked) = channel();
         let next = Arc::default();
+        let timeout = Arc::default();
         let clock = ManualClock::new();
         let engine = Engine::new(Parts {
             store: Arc::new(Puppet {
                 asked: tell,
                 next: Arc::clone(&next),
+                timeout: Arc::clone(&timeout),
             }),
             clock: Arc::new(clock.clone()),
             identity: Arc::new(Identity {
@@ -199,6 +209,7 @@ impl Stage {
             clock,
             asked,
             next,
+            timeout,
         }
     }
 
