@@ -420,12 +420,12 @@ impl fmt::Debug for Lease {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::engine::lease_time::{margin, valid_until};
 
-    fn lease(clock: &ManualClock, ttl: Duration) -> Lease {
+    pub(in crate::engine) fn lease(clock: &ManualClock, ttl: Duration) -> Lease {
         let terms = Terms {
             key: Key::whole("k").unwrap(),
             owner: OwnerId::new_v4(),
@@ -461,6 +461,25 @@ mod tests {
         assert!(!lease.is_valid());
         assert_eq!(lease.loss(), Some(Loss::Expired));
         assert_eq!(lease.remaining(), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_outcome_is_what_was_noted_last_and_a_loss_of_which_nothing_was_said() {
+        let lease = lease(&ManualClock::new(), Duration::from_secs(10));
+        assert_eq!(lease.noted_outcome(), Outcome::Unused);
+        for (outcome, _) in Outcome::NAMES {
+            lease.set_outcome(outcome);
+            assert_eq!((lease.noted_outcome(), lease.outcome()), (outcome, outcome));
+        }
+        lease.lose(Loss::Taken);
+        for (outcome, _) in Outcome::NAMES {
+            lease.set_outcome(outcome);
+            let told = match outcome {
+                Outcome::Released => Outcome::Lost,
+                said => said,
+            };
+            assert_eq!((lease.noted_outcome(), lease.outcome()), (outcome, told));
+        }
     }
 
     #[test]

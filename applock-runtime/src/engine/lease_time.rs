@@ -176,6 +176,18 @@ mod tests {
         assert_eq!(DEFAULT_REMEMBER, Duration::from_secs(604_800));
     }
 
+    #[test]
+    fn a_job_runs_every_five_years_at_the_most_seldom() {
+        for every in [MIN_TTL, MAX_EVERY] {
+            assert_eq!(check_every(every).unwrap(), every);
+        }
+        let tick = Duration::from_nanos(1);
+        for every in [MIN_TTL - tick, MAX_EVERY + tick] {
+            assert!(check_every(every).is_err());
+        }
+        assert_eq!(MAX_EVERY, MAX_TTL / 2);
+    }
+
     /// R1, in numbers.
     #[test]
     fn a_lease_counts_from_when_its_request_left_less_the_margin() {
@@ -213,5 +225,24 @@ mod tests {
         assert_eq!(Sent::now(&clock).lead, 2_000_000_000);
         let later = clock.now() + Duration::from_secs(3);
         assert_eq!(wall_lead(&clock, later), -1_000_000_000);
+    }
+
+    /// A machine that has lost its time, and is set right later.
+    #[test]
+    fn a_wall_clock_before_1970_is_behind() {
+        #[derive(Debug)]
+        struct Unset;
+        impl Clock for Unset {
+            fn now(&self) -> Moment {
+                Moment::from_origin(Duration::from_secs(3))
+            }
+            fn sleep_until(&self, _: Moment) -> crate::clock::Sleep {
+                Box::pin(std::future::pending())
+            }
+            fn wall(&self) -> SystemTime {
+                SystemTime::UNIX_EPOCH - Duration::from_secs(2)
+            }
+        }
+        assert_eq!(Sent::now(&Unset).lead, -5_000_000_000);
     }
 }

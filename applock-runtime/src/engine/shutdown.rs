@@ -135,3 +135,31 @@ impl Closing {
         (!self.replies.is_empty()).then_some(next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_origin(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_shutdown_goes_on_at_its_notice_its_grace_and_its_deadline_while_a_caller_waits() {
+        let mut closing = Closing {
+            notice: Some(at(10)),
+            grace: at(20),
+            deadline: at(30),
+            has_released: false,
+            replies: vec![oneshot::channel().0],
+        };
+        assert_eq!(closing.next(at(0)), Some(at(10)));
+        closing.notice = None;
+        assert_eq!(closing.next(at(10)), Some(at(20)));
+        assert_eq!(closing.next(at(19)), Some(at(20)));
+        assert_eq!(closing.next(at(20)), Some(at(30)));
+        assert_eq!(closing.next(at(21)), Some(at(30)));
+        closing.replies.clear();
+        assert_eq!(closing.next(at(21)), None);
+    }
+}

@@ -59,3 +59,37 @@ impl Unfinished {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn it_waits_for_the_last_one_and_for_so_long_at_the_most() {
+        let unfinished = Arc::new(Unfinished::default());
+        let begin = Instant::now();
+        // Nothing is there to wait for; and more ends than beginnings change nothing.
+        unfinished.done();
+        unfinished.wait(LONG);
+        unfinished.add();
+        unfinished.add();
+        let short = Duration::from_millis(20);
+        let start = Instant::now();
+        unfinished.wait(short);
+        assert!(start.elapsed() >= short);
+        let waiting = {
+            let unfinished = Arc::clone(&unfinished);
+            std::thread::spawn(move || unfinished.wait(LONG))
+        };
+        unfinished.done();
+        unfinished.done();
+        waiting.join().unwrap();
+        assert_eq!(unfinished.count(), 0);
+        assert!(begin.elapsed() < LONG / 2);
+    }
+}

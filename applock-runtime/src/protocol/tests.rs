@@ -589,3 +589,16 @@ fn the_constants_are_the_same_in_each_unit() {
     // The largest integer that a double keeps apart from the next one.
     assert_eq!(MAX_TOKEN, 9_007_199_254_740_991);
 }
+
+#[test]
+fn an_outcome_has_one_name_and_a_name_that_is_none_has_no_outcome() {
+    for (outcome, name) in Outcome::NAMES {
+        assert_eq!(
+            (outcome.name(), Outcome::named(name)),
+            (name, Some(outcome))
+        );
+    }
+    assert_eq!(Outcome::named("well"), None);
+    let fine = Outcome::NAMES.map(|(outcome, _)| outcome.is_fine());
+    assert_eq!(fine, [true, true, false, false, false, false, false]);
+}

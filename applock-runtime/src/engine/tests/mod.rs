@@ -5,6 +5,7 @@ mod decisions;
 mod log;
 mod moved;
 mod quiet;
+mod table;
 mod unforeseen;
 mod wait_queue;
 mod wall_clock;
@@ -52,16 +53,22 @@ struct Puppet {
     next: Arc<Mutex<Option<Grant>>>,
     /// Where it has several servers: what the engine watches it by.
     watched: Option<Sender<(Notifications, watch::Receiver<bool>)>>,
+    /// How long the last request had.
+    timeout: Arc<Mutex<Duration>>,
 }
 
 impl Puppet {
+    /// Asks when it is polled, and not before: as a store that is a future does.
     fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(oneshot::Sender<T>) -> Asked,
+        timeout: Duration,
+        question: impl FnOnce(oneshot::Sender<T>) -> Asked + Send + 'static,
     ) -> StoreFuture<T> {
         let (reply, answer) = oneshot::channel();
-        self.asked.send(question(reply)).unwrap();
+        let (asked, last) = (self.asked.clone(), Arc::clone(&self.timeout));
         Box::pin(async move {
+            *last.lock().unwrap() = timeout;
+            asked.send(question(reply)).unwrap();
             match answer.await {
                 Ok(answer) => answer,
                 // The test let it go: no answer ever comes.
@@ -94,23 +101,23 @@ impl Store for Puppet {
     fn acquire(
         self: Arc<Self>,
         batch: Vec<Acquire>,
-        _: Duration,
+        timeout: Duration,
     ) -> StoreFuture<Vec<StoreResult<Acquired>>> {
-        self.ask(|reply| Asked::Acquire(batch, reply))
+        self.ask(timeout, |reply| Asked::Acquire(batch, reply))
     }
     fn renew(
         self: Arc<Self>,
         batch: Vec<Renew>,
-        _: Duration,
+        timeout: Duration,
     ) -> StoreFuture<Vec<StoreResult<bool>>> {
-        self.ask(|reply| Asked::Renew(batch, reply))
+        self.ask(timeout, |reply| Asked::Renew(batch, reply))
     }
     fn release(
         self: Arc<Self>,
         batch: Vec<Release>,
-        _: Duration,
+        timeout: Duration,
     ) -> StoreFuture<Vec<StoreResult<Released>>> {
-        let outcomes = self.ask(|reply| Asked::Release(batch, reply));
+        let outcomes = self.ask(timeout, |reply| Asked::Release(batch, reply));
         Box::pin(async move {
             let outcomes = outcomes.await.into_iter();
             let mut next = self.next.lock().unwrap().take();
@@ -155,6 +162,7 @@ struct Stage {
     clock: ManualClock,
     asked: Receiver<Asked>,
     next: Arc<Mutex<Option<Grant>>>,
+    timeout: Arc<Mutex<Duration>>,
 }
 
 /// A call that runs on a thread of its own.
@@ -192,12 +200,14 @@ impl Stage {
     fn over(watched: Option<Sender<(Notifications, watch::Receiver<bool>)>>) -> Self {
         let (tell, asked) = channel();
         let next = Arc::default();
+        let timeout = Arc::default();
         let clock = ManualClock::new();
         let engine = Engine::new(Parts {
             store: Arc::new(Puppet {
                 asked: tell,
                 next: Arc::clone(&next),
                 watched,
+                timeout: Arc::clone(&timeout),
             }),
             clock: Arc::new(clock.clone()),
             identity: Arc::new(Identity {
@@ -213,6 +223,7 @@ impl Stage {
             clock,
             asked,
             next,
+            timeout,
         }
     }
 

@@ -357,7 +357,11 @@ fn a_wait_queue_that_the_store_has_lost_is_made_anew_in_its_order() {
     stage.clock.advance(Duration::from_secs(1));
     let reply = stage.poll(owners[0]);
     reply.send(vec![queue_answer(0, Duration::ZERO)]).unwrap();
-    let (batch, _) = stage.acquire();
+    let (batch, reply) = stage.acquire();
     let asked: Vec<OwnerId> = batch.iter().map(|acquire| acquire.owner).collect();
     assert_eq!(asked, owners[1..]);
+    // They are new in the queue as well, and ask no others.
+    let places = [1, 2].map(|ahead| queue_answer(ahead, Duration::ZERO));
+    reply.send(places.into()).unwrap();
+    stage.nothing();
 }
