@@ -95,7 +95,7 @@ impl Actor {
         };
         match outcome {
             Ok(ended) if releasing.any_answer_ends_it && !releasing.unknown => {
-                if ended && releasing.lease.is_some() {
+                if ended && releasing.was_answered {
                     tracing::debug!(
                         key = %shown(&key), owner = %owner.simple(),
                         "released once more: the server that serves now did not know of it"
@@ -136,7 +136,8 @@ impl Actor {
                     return;
                 }
                 let passing = error.is_passing();
-                if releasing.failures <= 2 {
+                // One that was answered is most likely known to all servers.
+                if releasing.failures <= 2 && !releasing.was_answered {
                     tracing::warn!(
                         key = %shown(&key), owner = %owner.simple(),
                         token = releasing.lease.as_ref().map(|lease| lease.token),

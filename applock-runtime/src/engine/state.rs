@@ -243,6 +243,8 @@ pub(super) struct ReleasingEntry {
     pub(super) watch: Option<Moment>,
     /// Until then an earlier try of its acquire may still arrive, and take the lock anew.
     pub(super) late_acquire_until: Option<Moment>,
+    /// It was answered before, by a server that another one has replaced.
+    pub(super) was_answered: bool,
     /// Another server has come to serve the lock, and has not answered yet.
     pub(super) has_moved: bool,
     /// The request in flight left before that.
@@ -270,6 +272,7 @@ impl ReleasingEntry {
             unknown: false,
             watch: None,
             late_acquire_until: unknown.map(|at| at + ORPHAN_WATCH).filter(|end| *end > now),
+            was_answered: false,
             has_moved: false,
             left_before: false,
         }
@@ -290,6 +293,7 @@ impl ReleasingEntry {
             until: now + request.ttl + ORPHAN_WATCH,
             watch: None,
             late_acquire_until: None,
+            was_answered: false,
             has_moved: false,
             left_before: false,
         }
@@ -310,6 +314,7 @@ impl ReleasingEntry {
             until: now + claim,
             watch: None,
             late_acquire_until: None,
+            was_answered: false,
             has_moved: false,
             left_before: false,
         }
@@ -341,6 +346,7 @@ impl ReleasingEntry {
             unknown: false,
             watch: None,
             late_acquire_until: None,
+            was_answered: true,
             has_moved: false,
             left_before: false,
             ..self

@@ -53,7 +53,7 @@ use super::flight::Flight;
 use super::node::Node;
 use super::reply;
 use super::slots::{Range, SLOTS, is_nameless, ranges, slot};
-use super::topology::{Slot, Topology, Turn, late};
+use super::topology::{PAUSE, Slot, Topology, Turn, found};
 
 /// The longest that a node may take to tell its map.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -80,9 +80,6 @@ const TROUBLE: Duration = Duration::from_secs(5);
 
 /// Slots that have moved within this time are told of together.
 const TOGETHER: Duration = Duration::from_millis(2);
-
-/// Between two tries of a step that nothing was done of.
-const PAUSE: Duration = Duration::from_millis(60);
 
 /// The first pause of a step whose slot is on its way to another node; it doubles.
 const MIGRATING: Duration = Duration::from_millis(5);
@@ -729,34 +726,19 @@ impl Topology for Cluster {
 
     fn find(self: Arc<Self>, slot: Slot, within: Duration) -> StoreFuture<StoreResult<Arc<Node>>> {
         Box::pin(async move {
-            let deadline = Instant::now() + within;
-            // Why the last try came to nothing, and not only that the time was over in the next.
-            let mut cause = None;
-            loop {
-                if let Some(known) = self.known(slot) {
-                    return Ok(known);
-                }
-                let fetching = self.fetches.outcome(Arc::clone(&self).fetch());
-                let failed = match timeout_at(deadline, fetching).await {
-                    Ok(Some(Ok(()))) => match self.known(slot) {
-                        Some(known) => return Ok(known),
-                        None => StoreError::new(
-                            StoreErrorKind::NotDone,
-                            format!("no node of the cluster has the lock's slot ({slot})"),
-                            CLUSTER_DOWN_REMEDY,
-                        ),
-                    },
-                    Ok(Some(Err(failed))) if failed.is_passing() => failed,
-                    Ok(Some(Err(failed))) => return Err(failed),
-                    Ok(None) | Err(_) => return Err(cause.unwrap_or_else(late)),
-                };
-                let pause = jittered(PAUSE);
-                if Instant::now() + pause >= deadline {
-                    return Err(failed);
-                }
-                cause = Some(failed);
-                sleep(pause).await;
-            }
+            let nobody = || {
+                StoreError::new(
+                    StoreErrorKind::NotDone,
+                    format!("no node of the cluster has the lock's slot ({slot})"),
+                    CLUSTER_DOWN_REMEDY,
+                )
+            };
+            let known = || self.known(slot);
+            let ask = || async {
+                let fetched = self.fetches.outcome(Arc::clone(&self).fetch()).await?;
+                Some(fetched.and_then(|()| known().ok_or_else(nobody)))
+            };
+            found(within, known, ask).await
         })
     }
 

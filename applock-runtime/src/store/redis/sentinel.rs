@@ -49,7 +49,7 @@ use super::error::{Hint, is_about_login, naming};
 use super::flight::Flight;
 use super::node::Node;
 use super::reply;
-use super::topology::{Slot, Topology, Turn, late};
+use super::topology::{PAUSE, Slot, Topology, Turn, found};
 
 /// The longest that a sentinel may take to answer.
 const ANSWER: Duration = Duration::from_millis(300);
@@ -59,9 +59,6 @@ const STRAGGLERS: Duration = Duration::from_millis(30);
 
 /// The longest that the dial of a master may take, and its `ROLE`.
 const DIAL: Duration = Duration::from_millis(500);
-
-/// Between two tries to find a master, of which half is random.
-const PAUSE: Duration = Duration::from_millis(60);
 
 /// How often one sentinel is asked, give or take a fifth.
 const QUESTION: Duration = Duration::from_secs(1);
@@ -643,27 +640,8 @@ impl Topology for Sentinels {
 
     fn find(self: Arc<Self>, slot: Slot, within: Duration) -> StoreFuture<StoreResult<Arc<Node>>> {
         Box::pin(async move {
-            let deadline = Instant::now() + within;
-            // Why the last try came to nothing, and not only that the time was over in the next.
-            let mut cause = None;
-            loop {
-                if let Some(known) = self.known(slot) {
-                    return Ok(known);
-                }
-                let seeking = self.searches.outcome(Arc::clone(&self).seek());
-                let failed = match timeout_at(deadline, seeking).await {
-                    Ok(Some(Ok(node))) => return Ok(node),
-                    Ok(Some(Err(failed))) if failed.is_passing() => failed,
-                    Ok(Some(Err(failed))) => return Err(failed),
-                    Ok(None) | Err(_) => return Err(cause.unwrap_or_else(late)),
-                };
-                let pause = jittered(PAUSE);
-                if Instant::now() + pause >= deadline {
-                    return Err(failed);
-                }
-                cause = Some(failed);
-                sleep(pause).await;
-            }
+            let seek = || async { self.searches.outcome(Arc::clone(&self).seek()).await };
+            found(within, || self.known(slot), seek).await
         })
     }
 

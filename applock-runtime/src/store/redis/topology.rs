@@ -2,12 +2,15 @@
 //! sentinels name, and a cluster differ.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::key::Key;
+use crate::pause::jittered;
 use crate::store::{Notifications, StoreError, StoreErrorKind, StoreFuture, StoreResult};
 
 use super::address::Address;
@@ -59,6 +62,42 @@ pub(super) trait Topology: Send + Sync + fmt::Debug + 'static {
 /// Nothing was sent, for nobody has said in time where to.
 pub(super) fn late() -> StoreError {
     StoreError::late(StoreErrorKind::NotDone)
+}
+
+/// Between two tries of a step that nothing was done of, and two questions for the node that serves;
+/// half of it is random.
+pub(super) const PAUSE: Duration = Duration::from_millis(60);
+
+/// The node that serves, as soon as it is `known`: asks for it again and again, no longer than
+/// `within`. `ask` gives `None` where the question was dropped.
+pub(super) async fn found<F>(
+    within: Duration,
+    known: impl Fn() -> Option<Arc<Node>>,
+    ask: impl Fn() -> F,
+) -> StoreResult<Arc<Node>>
+where
+    F: Future<Output = Option<StoreResult<Arc<Node>>>>,
+{
+    let deadline = Instant::now() + within;
+    // Why the last try came to nothing, and not only that the time was over in the next.
+    let mut cause = None;
+    loop {
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let failed = match timeout_at(deadline, ask()).await {
+            Ok(Some(Ok(node))) => return Ok(node),
+            Ok(Some(Err(failed))) if failed.is_passing() => failed,
+            Ok(Some(Err(failed))) => return Err(failed),
+            Ok(None) | Err(_) => return Err(cause.unwrap_or_else(late)),
+        };
+        let pause = jittered(PAUSE);
+        if Instant::now() + pause >= deadline {
+            return Err(failed);
+        }
+        cause = Some(failed);
+        sleep(pause).await;
+    }
 }
 
 /// What is to follow a failure.
