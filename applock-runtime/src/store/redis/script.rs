@@ -116,12 +116,18 @@ impl ScriptCall {
     /// All four keys of several locks, by kind: what a script asks for in one command stands side by
     /// side.
     pub(super) fn all_sides<'k>(&mut self, keys: impl Iterator<Item = &'k Key> + Clone) {
-        keys.clone()
-            .for_each(|key| drop(self.side(key, Side::Queue)));
-        keys.clone().for_each(|key| drop(self.lock(key)));
-        keys.clone()
-            .for_each(|key| drop(self.side(key, Side::Waiters)));
-        keys.for_each(|key| drop(self.side(key, Side::Fence)));
+        for key in keys.clone() {
+            self.side(key, Side::Queue);
+        }
+        for key in keys.clone() {
+            self.lock(key);
+        }
+        for key in keys.clone() {
+            self.side(key, Side::Waiters);
+        }
+        for key in keys {
+            self.side(key, Side::Fence);
+        }
     }
 
     /// All four keys of a lock: the lock, its fence, its queue, its waiters.
