@@ -8,6 +8,7 @@ use applock::Error;
 
 use crate::asking::{End, is_busy, is_free, same_holding, take};
 use crate::store::{KEPT, LONG, Place, RedisPlace, SOON};
+use crate::support::wait;
 
 /// 21
 pub(crate) fn a_try_takes_a_free_lock_and_reports_a_held_one_as_busy_whatever_wait_says(
@@ -46,7 +47,10 @@ pub(crate) fn of_many_callers_that_try_at_once_one_wins_and_the_others_get_busy(
                 let lock = place.locker().lock("app").ttl(LONG);
                 let barrier = &barrier;
                 scope.spawn(move || {
-                    lock.info_blocking().unwrap();
+                    // On a busy machine it may take a while, and the others must not wait in vain.
+                    wait::until("the caller is connected", LONG, || {
+                        lock.info_blocking().is_ok()
+                    });
                     barrier.wait();
                     lock.try_acquire_blocking()
                 })
