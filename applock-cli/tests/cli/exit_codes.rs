@@ -28,7 +28,8 @@ fn the_exit_code_says_what_happened() {
         assert_eq!(code(&mut applock), Some(expected), "{command}");
     }
     // Its children are reaped by nobody but the keeper, whatever was ignored where it was started.
-    let mut ignoring = Command::new("sh");
+    // A dash would ignore nothing.
+    let mut ignoring = Command::new("bash");
     let line = format!(
         "trap '' CHLD; exec {} run --app jobs -- sh -c 'exit 3'",
         env!("CARGO_BIN_EXE_applock")
