@@ -175,8 +175,8 @@ impl Shards {
     /// would read them from its socket when it wakes.)
     fn part(&mut self, key: usize) {
         let [master, replica] = self.nodes[self.of[key]].map(|at| &self.cluster.nodes[at]);
-        let () = replica.run("CONFIG SET masterauth wrong");
-        let _: i64 = master.run("CLIENT KILL TYPE replica");
+        until_done(replica, "CONFIG SET masterauth wrong");
+        until_done(master, "CLIENT KILL TYPE replica");
         wait::until("the master has no replica", SOON, || {
             master.info("connected_slaves") == 0
         });
@@ -187,7 +187,7 @@ impl Shards {
         let shard = self.of[key];
         let [old, new] = self.nodes[shard];
         self.promote(shard, new, Takes::Power);
-        let () = self.cluster.nodes[new].run("CONFIG SET masterauth ");
+        until_done(&self.cluster.nodes[new], "CONFIG SET masterauth ");
         wait::until("the old master knows", SOON, || {
             self.cluster.nodes[old].is_replica()
         });
@@ -204,6 +204,14 @@ impl Shards {
         }
         self.cluster.until_well();
     }
+}
+
+/// A server that becomes another's replica hangs up on its clients: then it is asked again.
+fn until_done(server: &RedisServer, command: &str) {
+    let words: Vec<&str> = command.split(' ').collect();
+    wait::until(command, SOON, || {
+        server.try_run::<redis::Value>(&words).is_ok()
+    });
 }
 
 /// A master, two replicas and three sentinels.
@@ -254,7 +262,10 @@ impl Set {
     fn heal(&mut self) {
         let port = self.set.servers[self.master].port();
         if let Some(old) = self.demoted.take() {
-            let () = self.set.servers[old].run(&format!("REPLICAOF 127.0.0.1 {port}"));
+            until_done(
+                &self.set.servers[old],
+                &format!("REPLICAOF 127.0.0.1 {port}"),
+            );
         }
         let master = &self.set.servers[self.master];
         wait::until("the new master has all replicas", SOON, || {
