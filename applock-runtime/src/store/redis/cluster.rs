@@ -561,15 +561,17 @@ impl Cluster {
                 // It hangs up, or refuses connections.
                 Ok(Err(failed)) if failed.hint != Hint::None => self.trouble(&address),
                 Ok(Err(_)) => (),
-                // It may be busy: the others are asked, and they know when it is replaced.
+                // It may be busy: others are asked, and they know when it is replaced.
                 Err(_) => {
                     self.state().suspects.insert(address, Instant::now());
+                    self.fetch_soon();
                 }
             }
         }
     }
 
-    /// A node with a live connection, another one each turn: not one that was silent a moment ago.
+    /// A node with a live connection, another one each turn: not one that was silent a moment ago, if
+    /// there are others.
     fn next_in_use(&self, turn: usize) -> Option<Asked> {
         let state = self.state();
         let is_silent = |node: &Node| {
@@ -577,9 +579,10 @@ impl Cluster {
             silent.is_some_and(|at| at.elapsed() < TROUBLE)
         };
         let nodes = state.nodes.iter().flatten();
-        let in_use: Vec<_> = nodes
-            .filter(|node| node.connection.is_live() && !is_silent(node))
-            .collect();
+        let (silent, others): (Vec<_>, Vec<_>) = nodes
+            .filter(|node| node.connection.is_live())
+            .partition(|node| is_silent(node));
+        let in_use = if others.is_empty() { silent } else { others };
         let node = in_use.get(turn.checked_rem(in_use.len())?)?;
         Some((node.address.clone(), Arc::clone(&node.connection)))
     }
