@@ -90,6 +90,22 @@ mod tests {
     }
 
     #[test]
+    fn a_waiter_polls_by_how_many_stand_before_it_and_never_much_too_soon() {
+        for (ahead, full) in [(0, 1), (1, 1), (4, 4), (10, 10), (11, 10), (u64::MAX, 10)] {
+            let full = Duration::from_secs(full);
+            for _ in 0..1_000 {
+                let pause = queue_poll(ahead);
+                assert!(pause > full * 7 / 10 && pause <= full, "{ahead}: {pause:?}");
+            }
+        }
+        let interval = Duration::from_secs(20);
+        for _ in 0..1_000 {
+            let pause = jittered_interval(interval);
+            assert!(pause >= interval * 9 / 10 && pause <= interval, "{pause:?}");
+        }
+    }
+
+    #[test]
     fn two_attempts_fit_between_a_heartbeat_and_the_end_of_every_lease() {
         let mut ttl = MIN_TTL;
         while ttl < MAX_TTL {

@@ -70,26 +70,38 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn it_waits_for_the_last_one_and_for_so_long_at_the_most() {
-        let unfinished = Arc::new(Unfinished::default());
-        let begin = Instant::now();
-        // Nothing is there to wait for; and more ends than beginnings change nothing.
+    fn it_waits_for_so_long_at_the_most_and_not_for_nothing() {
+        let unfinished = Unfinished::default();
+        let start = Instant::now();
+        // More ends than beginnings change nothing.
         unfinished.done();
         unfinished.wait(LONG);
-        unfinished.add();
+        assert!(start.elapsed() < LONG / 2);
         unfinished.add();
         let short = Duration::from_millis(20);
         let start = Instant::now();
         unfinished.wait(short);
         assert!(start.elapsed() >= short);
+    }
+
+    #[test]
+    fn the_last_end_wakes_the_thread_that_waits() {
+        let unfinished = Arc::new(Unfinished::default());
+        unfinished.add();
+        unfinished.add();
+        let start = Instant::now();
         let waiting = {
             let unfinished = Arc::clone(&unfinished);
             std::thread::spawn(move || unfinished.wait(LONG))
         };
+        // It gives the flag free only by sleeping.
+        while !*unfinished.waited_for() {
+            std::thread::yield_now();
+        }
         unfinished.done();
         unfinished.done();
         waiting.join().unwrap();
         assert_eq!(unfinished.count(), 0);
-        assert!(begin.elapsed() < LONG / 2);
+        assert!(start.elapsed() < LONG / 2);
     }
 }
