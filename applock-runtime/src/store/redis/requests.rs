@@ -119,7 +119,8 @@ pub(crate) fn acquire(requests: &[&Acquire], channel: &str, run: Option<&str>) -
     let mut call = ScriptCall::new(&ACQUIRE, requests.len() * 4, requests.len() * 12);
     call.says_subscribed = run.is_some();
     call.is_acknowledged = true;
-    call.all_sides(requests.iter().map(|request| &request.key));
+    let keys = requests.iter().map(|request| &request.key);
+    call.by_kind(keys, [Side::Queue, Side::Waiters, Side::Fence]);
     let wait = |call: &mut ScriptCall, request: &Acquire| {
         if is_waited(&request) {
             let (ticket, run) = (request.ticket.unwrap_or(0), run.unwrap_or("0"));
@@ -193,7 +194,8 @@ pub(crate) fn renew(beats: &[&Renew]) -> ScriptCall {
 /// Ends holdings, for the process of that channel.
 pub(crate) fn release(ends: &[&Release], channel: &str) -> ScriptCall {
     let mut call = ScriptCall::new(&RELEASE, ends.len() * 4, 1 + ends.len() * 3);
-    call.all_sides(ends.iter().map(|end| &end.key));
+    let keys = ends.iter().map(|end| &end.key);
+    call.by_kind(keys, [Side::Waiters, Side::Queue, Side::Fence]);
     call.text(channel);
     let shared = shared(ends, |end| (end.remember, end.outcome, end.keep));
     for (at, end) in ends.iter().enumerate() {

@@ -113,20 +113,21 @@ impl ScriptCall {
         self
     }
 
-    /// All four keys of several locks, by kind: what a script asks for in one command stands side by
-    /// side.
-    pub(super) fn all_sides<'k>(&mut self, keys: impl Iterator<Item = &'k Key> + Clone) {
-        for key in keys.clone() {
-            self.side(key, Side::Queue);
-        }
+    /// All keys of several locks by kind, the locks first: what a script asks for in one command stands
+    /// side by side. A proxy that spreads keys sends a call by its first one, and all that is sent for a
+    /// lock has to come to one server.
+    pub(super) fn by_kind<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k Key> + Clone,
+        sides: [Side; 3],
+    ) {
         for key in keys.clone() {
             self.lock(key);
         }
-        for key in keys.clone() {
-            self.side(key, Side::Waiters);
-        }
-        for key in keys {
-            self.side(key, Side::Fence);
+        for side in sides {
+            for key in keys.clone() {
+                self.side(key, side);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 
 -- One lock, whatever stands there.
 local function take(at)
-    local queue, lock = KEYS[at], KEYS[count + at]
+    local lock, queue = KEYS[at], KEYS[count + at]
     local waiters, fence = KEYS[2 * count + at], KEYS[3 * count + at]
     local ttl, fence_ttl, wait, tail, due = ARGV[1], ARGV[2], ARGV[3], ARGV[at + 3], ''
     if not is_shared then

@@ -3,7 +3,7 @@
 -- Three texts make the script: this one, queue.lua, acquire.lua. Up to 32 locks of one process in a
 -- call, one round trip. Stands after clock.lua.
 --
--- KEYS  of each lock: all queues, then all locks, all waiters, all fences
+-- KEYS  of each lock: all locks, then all queues, all waiters, all fences
 -- ARGV  for each lock: ttl in ms, the expiry of its fence in ms (ttl and remember), the text of the
 --       lock up to its token, as it is while the lock is held; and if any request of the call may
 --       wait, for each lock also
@@ -37,8 +37,8 @@ local KEYS, ARGV, call, try = KEYS, ARGV, redis.call, redis.pcall
 local count = #KEYS / 4
 local answers, is_done, is_shared = nil, false, false
 if count == 1 then
-    local lock, fence = KEYS[2], KEYS[4]
-    if #ARGV < 5 and call('EXISTS', KEYS[1], lock) == 0 then
+    local lock, fence = KEYS[1], KEYS[4]
+    if #ARGV < 5 and call('EXISTS', lock, KEYS[2]) == 0 then
         -- A longer one is served by `take`.
         local old = try('GETRANGE', fence, '0', '2047')
         local is_next, line = old == '' and #micros == 16, nil
@@ -76,7 +76,7 @@ else
     local ttl, fence_ttl, seen = ARGV[1], ARGV[2], {}
     answers, is_done = {}, true
     for at = 1, count do
-        local lock, old, tail, line, last = KEYS[count + at], fences and fences[at], ARGV[at + 3]
+        local lock, old, tail, line, last = KEYS[at], fences and fences[at], ARGV[at + 3]
         if not is_shared then
             local arg = step * (at - 1)
             ttl, fence_ttl, tail = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]

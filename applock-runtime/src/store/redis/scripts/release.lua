@@ -3,8 +3,8 @@
 
 -- One lock, whatever stands there.
 local function end_holding(at)
-    local queue, lock = KEYS[at], KEYS[count + at]
-    local waiters, fence = KEYS[2 * count + at], KEYS[3 * count + at]
+    local lock, waiters = KEYS[at], KEYS[count + at]
+    local queue, fence = KEYS[2 * count + at], KEYS[3 * count + at]
     local own_channel, arg = ARGV[1], is_shared and 1 or 3 * at - 2
     local remember = ARGV[arg + 1]
     local ending, keep = string.match(ARGV[arg + 2], '^(....................)(%d*)$')

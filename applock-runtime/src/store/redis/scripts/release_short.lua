@@ -4,7 +4,7 @@
 -- Four texts make the script: this one, clock.lua, queue.lua, release.lua. Up to 32 locks of one
 -- process in a call, one round trip.
 --
--- KEYS  of each lock: all queues, then all locks, all waiters, all fences
+-- KEYS  of each lock: all locks, then all waiters, all queues, all fences
 -- ARGV  1 the channel of this process
 --       then for each lock: for how long the fence is to be remembered in ms; the state that tells how
 --       the run ended, as it stands in a text, and after that for how many ms the lock is to be kept
@@ -36,9 +36,9 @@ local KEYS, ARGV, try = KEYS, ARGV, redis.pcall
 local count = #KEYS / 4
 local answers, is_done, is_shared = nil, false, false
 if count == 1 then
-    local lock, fence, ending = KEYS[2], KEYS[4], ARGV[3]
+    local lock, fence, ending = KEYS[1], KEYS[4], ARGV[3]
     if #ending == 20 and try('GETRANGE', lock, '22', '73') == ARGV[4]
-        and type(try('DEL', lock, KEYS[3])) == 'number' then
+        and type(try('DEL', lock, KEYS[2])) == 'number' then
         local length = try('SETRANGE', fence, '13', ending)
         if length == 33 then
             redis.call('DEL', fence)
@@ -52,10 +52,10 @@ if count == 1 then
     end
 else
     is_shared = #ARGV == count + 3
-    local texts, seen = redis.call('MGET', unpack(KEYS, count + 1, 2 * count)), {}
+    local texts, seen = redis.call('MGET', unpack(KEYS, 1, count)), {}
     answers, is_done = {}, true
     for at = 1, count do
-        local text, lock = texts[at], KEYS[count + at]
+        local text, lock = texts[at], KEYS[at]
         if text and not seen[lock]
             and string.sub(text, 23, 74) == ARGV[is_shared and at + 3 or 3 * at + 1]
             and #ARGV[is_shared and 3 or 3 * at] == 20 then
@@ -67,12 +67,12 @@ else
     end
     local gone
     if is_done then
-        gone = try('DEL', unpack(KEYS, count + 1, 3 * count))
+        gone = try('DEL', unpack(KEYS, 1, 2 * count))
     else
         local freed = {}
         for at = 1, count do
             if answers[at] then
-                freed[#freed + 1], freed[#freed + 2] = KEYS[count + at], KEYS[2 * count + at]
+                freed[#freed + 1], freed[#freed + 2] = KEYS[at], KEYS[count + at]
             end
         end
         gone = freed[1] and try('DEL', unpack(freed))
