@@ -142,7 +142,7 @@ async fn a_refusal_that_no_type_tells_is_logged() {
     let (level, _) = crate::support::log::until(&["silent", "not run", "QUEUE:logged"]);
     assert_eq!(level, tracing::Level::INFO);
 
-    let url = format!("redis://127.0.0.1:{}", crate::support::redis::free_port());
+    let url = format!("redis://127.0.0.1:{}", crate::support::ports::nowhere());
     let nowhere = AppLocker::builder().store(url).build().unwrap();
     silent(&nowhere).await;
     let (level, _) = crate::support::log::until(&["silent", "not run", "unavailable"]);

@@ -2,7 +2,8 @@
 //! one that `APPLOCK_URL` names, and never one that was not named.
 
 use crate::support::child::{self, ChildProcess};
-use crate::support::redis::{RedisServer, free_port};
+use crate::support::ports::nowhere;
+use crate::support::redis::RedisServer;
 use applock::{AppLocker, Error, Result, URL_VARIABLE, singleton};
 
 #[singleton(app = "default")]
@@ -46,7 +47,7 @@ fn the_environment_names_the_store() {
     // It was this server: its token is kept there.
     assert!(server.run::<bool>("EXISTS {QUEUE:default}:fence"));
     assert_eq!(outcome(name, "memory:"), "ran under QUEUE:default");
-    let nowhere = format!("redis://:hunter2@127.0.0.1:{}", free_port());
+    let nowhere = format!("redis://:hunter2@127.0.0.1:{}", nowhere());
     let text = outcome(name, &nowhere);
     assert!(
         text.starts_with("unavailable") && !text.contains("hunter2"),
@@ -100,7 +101,7 @@ fn init_goes_before_the_environment_and_can_be_done_anew() {
     }
     let first = RedisServer::start();
     let second = RedisServer::start();
-    let nowhere = format!("redis://127.0.0.1:{}", free_port());
+    let nowhere = format!("redis://127.0.0.1:{}", nowhere());
     let child = ChildProcess::with(
         child::name_of(init_goes_before_the_environment_and_can_be_done_anew),
         &format!("{} {}", first.url(), second.url()),

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use crate::support::redis::{RedisServer, free_port};
+use crate::support::ports::nowhere;
+use crate::support::redis::RedisServer;
 
 /// Where `cargo test` has built it: beside the directory of the tests.
 fn built(example: &str) -> PathBuf {
@@ -80,7 +81,7 @@ fn the_nightly_report_runs_on_one_of_three_processes_in_each_of_two_nights() {
 
 #[test]
 fn an_example_whose_store_cannot_be_reached_says_so_and_fails() {
-    let url = format!("redis://127.0.0.1:{}", free_port());
+    let url = format!("redis://127.0.0.1:{}", nowhere());
     for example in [
         "nightly_report",
         "cron",

@@ -7,7 +7,7 @@ use applock::{AppLocker, singleton};
 use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::support::child::{self, ChildProcess};
-use crate::support::redis::free_port;
+use crate::support::ports::nowhere;
 
 /// Says each line to the parent, as `env_logger` writes it.
 struct Says;
@@ -49,7 +49,7 @@ fn users_of_log_see_what_did_not_run_and_one_line_for_what_did() {
     }
     let child = ChildProcess::start(
         child::name_of(users_of_log_see_what_did_not_run_and_one_line_for_what_did),
-        &format!("redis://127.0.0.1:{}", free_port()),
+        &format!("redis://127.0.0.1:{}", nowhere()),
     );
     let mut lines: Vec<String> = std::iter::from_fn(|| Some(child.says()))
         .take_while(|line| line != "done")

@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::child::{self, ChildProcess};
+use crate::support::ports::nowhere;
 use crate::support::proxy::{Call, Direction, Event, FaultProxy};
-use crate::support::redis::{RedisServer, free_port};
+use crate::support::redis::RedisServer;
 use crate::support::steps::{
     LONG, assert_lost, assert_unavailable, assert_verified, end_of, impatient, is_taken, last_yes,
     take, until_free, until_reported_taken,
@@ -279,7 +280,7 @@ fn a_server_that_is_down_at_the_start_is_reported_at_once_with_its_cause() {
     /// The causes that come with the first answer: far below any retrying.
     const PROMPT: Duration = Duration::from_secs(5);
     let start = Instant::now();
-    let url = format!("redis://127.0.0.1:{}", free_port());
+    let url = format!("redis://127.0.0.1:{}", nowhere());
     let error = AppLocker::connect_blocking(&url).unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
     assert!(error.to_string().contains("connection refused"), "{error}");

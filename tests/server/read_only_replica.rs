@@ -4,14 +4,15 @@
 
 use crate::support::fault::Fault;
 use crate::support::lease::LIMIT;
-use crate::support::redis::{RedisServer, free_port};
+use crate::support::ports::nowhere;
+use crate::support::redis::RedisServer;
 use crate::support::refusal::{assert_unavailable, is_taken, refusal};
 use crate::support::wait;
 use applock::AppLocker;
 
 /// The replica of a master that is not there.
 fn demote(server: &mut RedisServer) {
-    server.run(&format!("REPLICAOF 127.0.0.1 {}", free_port()))
+    server.run(&format!("REPLICAOF 127.0.0.1 {}", nowhere()))
 }
 
 const READ_ONLY: Fault = Fault {

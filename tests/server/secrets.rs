@@ -9,7 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::support::log;
-use crate::support::redis::{RedisServer, free_port};
+use crate::support::ports::nowhere;
+use crate::support::redis::RedisServer;
 use crate::support::refusal::PASSWORD;
 use applock::{AppLocker, Error, StoreSource};
 
@@ -87,7 +88,7 @@ fn no_public_type_shows_a_password_with_and_without_its_server() {
         format!("redis://{PASSWORD}@127.0.0.1:{port}"),
         format!("redis://{PASSWORD}:@127.0.0.1:{port}/0"),
         format!("redis://:{PASSWORD}@127.0.0.1:{port}/77"),
-        format!("redis://:{PASSWORD}@127.0.0.1:{}", free_port()),
+        format!("redis://:{PASSWORD}@127.0.0.1:{}", nowhere()),
         format!("unix:///no/such/socket?pass={PASSWORD}"),
     ] {
         go_through(&url);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::support::fault::Fault;
 use crate::support::lease::LIMIT;
-use crate::support::redis::{RedisServer, free_port};
+use crate::support::ports::nowhere;
+use crate::support::redis::RedisServer;
 use crate::support::refusal::{
     PASSWORD, assert_unavailable, refusal, refused_connection, runs, unconnected,
 };
@@ -15,7 +16,7 @@ use applock::{AppLocker, Result, singleton};
 
 #[test]
 fn nothing_listening_is_unavailable() {
-    let port = free_port();
+    let port = nowhere();
     let url = format!("redis://:{PASSWORD}@127.0.0.1:{port}");
     let error = refused_connection(&url);
     assert_unavailable(&error, &["refused", &port.to_string(), "start Redis"]);
@@ -56,7 +57,7 @@ fn a_waiter_gets_the_lock_when_the_server_is_back() {
 
 #[test]
 fn a_waiter_in_vain_learns_that_the_server_is_not_there() {
-    let locker = unconnected(&format!("redis://127.0.0.1:{}", free_port()));
+    let locker = unconnected(&format!("redis://127.0.0.1:{}", nowhere()));
     let lock = locker.lock("job").wait(Duration::from_secs(1));
     let error = lock.acquire_blocking().unwrap_err();
     assert_unavailable(&error, &["refused"]);
@@ -83,7 +84,7 @@ async fn an_unavailable_server_is_never_passed_off_as_busy() {
     async fn gives(locker: &AppLocker) -> anyhow::Result<u32> {
         panic!("the body ran")
     }
-    let locker = unconnected(&format!("redis://127.0.0.1:{}", free_port()));
+    let locker = unconnected(&format!("redis://127.0.0.1:{}", nowhere()));
     assert_unavailable(&skips(&locker).await.unwrap_err(), &["QUEUE:job"]);
     let error = gives(&locker).await.unwrap_err();
     assert_unavailable(error.downcast_ref().unwrap(), &["QUEUE:job"]);
@@ -97,7 +98,7 @@ async fn who_prints_the_whole_chain_prints_no_cause_twice() {
     let file = home.path().join("file");
     std::fs::write(&file, "").unwrap();
     for url in [
-        format!("redis://127.0.0.1:{}", free_port()),
+        format!("redis://127.0.0.1:{}", nowhere()),
         format!("redis://127.0.0.1:{}/1000000", server.port()),
         format!("redis://:wrong@127.0.0.1:{}", server.port()),
         format!("dir:{}/locks", file.display()),

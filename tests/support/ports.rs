@@ -2,6 +2,7 @@
 //! while nothing listens there.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::{Mutex, PoisonError};
 
 /// A node of a cluster talks to the others at its own port and so much: the default, and the
 /// only choice before Redis 7.
@@ -42,4 +43,15 @@ impl ReservedPort {
     pub fn number(&self) -> u16 {
         self.port
     }
+}
+
+/// A port where nothing listens, and no server of a test will while this process lives: another one at
+/// each call, for an address in the log belongs to one test.
+pub fn nowhere() -> u16 {
+    static KEPT: Mutex<Vec<ReservedPort>> = Mutex::new(Vec::new());
+    let reserved = ReservedPort::new();
+    let port = reserved.number();
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.push(reserved);
+    port
 }
