@@ -14,6 +14,13 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
+fn in_virtual_time() -> (AppLocker, ManualClock) {
+    let clock = ManualClock::new();
+    let store = MemoryStore::with_clock(clock.clone());
+    let builder = AppLocker::builder().store(store).clock(clock.clone());
+    (builder.build().unwrap(), clock)
+}
+
 fn held_once(lock: &Lock) {
     let guard = lock.acquire_blocking().unwrap();
     guard.release_blocking().unwrap();
@@ -25,12 +32,7 @@ fn is_remembered(lock: &Lock) -> bool {
 
 #[test]
 fn a_holding_is_remembered_for_as_long_as_it_is_to_be_and_not_longer() {
-    let clock = ManualClock::new();
-    let locker = AppLocker::builder()
-        .store(MemoryStore::with_clock(clock.clone()))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let (locker, clock) = in_virtual_time();
     let (short, long) = (
         locker.lock("short").remember(HOUR),
         locker.lock("long").remember(DAY),
@@ -51,12 +53,7 @@ fn a_holding_is_remembered_for_as_long_as_it_is_to_be_and_not_longer() {
 /// What is forgotten forbids nothing: a job that is due each month is remembered for two.
 #[test]
 fn a_run_is_remembered_for_twice_as_long_as_the_next_one_is_due() {
-    let clock = ManualClock::new();
-    let locker = AppLocker::builder()
-        .store(MemoryStore::with_clock(clock.clone()))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let (locker, clock) = in_virtual_time();
     for lock in [locker.lock("a"), locker.lock("b").remember(HOUR)] {
         let lock = lock.every(DAY * 30);
         held_once(&lock);

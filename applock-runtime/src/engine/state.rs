@@ -252,6 +252,27 @@ pub(super) struct ReleasingEntry {
 }
 
 impl ReleasingEntry {
+    /// A release that leaves now, for the first time, and that nobody waits for.
+    fn new(key: Key, remember: Duration, until: Moment) -> Self {
+        Self {
+            key,
+            remember,
+            lease: None,
+            reply: None,
+            lost: None,
+            any_answer_ends_it: false,
+            in_flight: true,
+            failures: 0,
+            unknown: false,
+            until,
+            watch: None,
+            late_acquire_until: None,
+            was_answered: false,
+            has_moved: false,
+            left_before: false,
+        }
+    }
+
     /// A held lock that its holder lets go.
     pub(super) fn held(
         lease: Arc<Lease>,
@@ -259,64 +280,27 @@ impl ReleasingEntry {
         now: Moment,
         unknown: Option<Moment>,
     ) -> Self {
+        let entry = Self::new(lease.key.clone(), lease.remember, now + lease.ttl);
         Self {
-            key: lease.key.clone(),
-            remember: lease.remember,
             lost: lease.lost_error(),
-            any_answer_ends_it: false,
-            until: now + lease.ttl,
             lease: Some(lease),
             reply,
-            in_flight: true,
-            failures: 0,
-            unknown: false,
-            watch: None,
             late_acquire_until: unknown.map(|at| at + ORPHAN_WATCH).filter(|end| *end > now),
-            was_answered: false,
-            has_moved: false,
-            left_before: false,
+            ..entry
         }
     }
 
     /// An acquire whose outcome is unknown.
     pub(super) fn orphan(request: &AcquireRequest, now: Moment) -> Self {
-        Self {
-            key: request.key.clone(),
-            remember: request.remember,
-            lease: None,
-            reply: None,
-            lost: None,
-            any_answer_ends_it: false,
-            in_flight: true,
-            failures: 0,
-            unknown: false,
-            until: now + request.ttl + ORPHAN_WATCH,
-            watch: None,
-            late_acquire_until: None,
-            was_answered: false,
-            has_moved: false,
-            left_before: false,
-        }
+        let until = now + request.ttl + ORPHAN_WATCH;
+        Self::new(request.key.clone(), request.remember, until)
     }
 
     /// A lock that was granted to an owner that no entry is of.
     pub(super) fn granted_to_none(key: &Key, claim: Duration, now: Moment) -> Self {
         Self {
-            key: key.clone(),
-            remember: DEFAULT_REMEMBER,
-            lease: None,
-            reply: None,
-            lost: None,
             any_answer_ends_it: true,
-            in_flight: true,
-            failures: 0,
-            unknown: false,
-            until: now + claim,
-            watch: None,
-            late_acquire_until: None,
-            was_answered: false,
-            has_moved: false,
-            left_before: false,
+            ..Self::new(key.clone(), DEFAULT_REMEMBER, now + claim)
         }
     }
 
@@ -338,18 +322,10 @@ impl ReleasingEntry {
     /// before it has answered.
     pub(super) fn again(self) -> Self {
         Self {
-            reply: None,
-            lost: None,
+            lease: self.lease,
             any_answer_ends_it: true,
-            in_flight: true,
-            failures: 0,
-            unknown: false,
-            watch: None,
-            late_acquire_until: None,
             was_answered: true,
-            has_moved: false,
-            left_before: false,
-            ..self
+            ..Self::new(self.key, self.remember, self.until)
         }
     }
 

@@ -631,11 +631,7 @@ struct Epochs {
 impl Epochs {
     /// Out of the answer to `CLUSTER INFO`.
     fn read(info: &str) -> Self {
-        let field = |name: &str| {
-            let mut lines = info.lines();
-            let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            Some(line.trim())
-        };
+        let field = |name: &str| reply::info_field(info, name);
         let number = |name: &str| field(name)?.parse().ok();
         Self {
             is_well: field("cluster_state") == Some("ok"),
@@ -836,26 +832,10 @@ impl Topology for Cluster {
 
 #[cfg(test)]
 mod tests {
-    use redis::RedisResult;
-    use redis::aio::PubSub;
     use tokio::sync::mpsc;
 
-    use super::super::dial::Dialled;
+    use super::super::dial::Nowhere;
     use super::*;
-
-    /// Dials nothing.
-    #[derive(Debug)]
-    struct Nowhere;
-
-    impl Connector for Nowhere {
-        fn connect(&self, _: &Address) -> StoreFuture<RedisResult<Dialled>> {
-            Box::pin(std::future::pending())
-        }
-
-        fn subscribe(&self, _: &Address, _: Option<String>) -> StoreFuture<RedisResult<PubSub>> {
-            Box::pin(std::future::pending())
-        }
-    }
 
     /// An engine goes through all its locks for each: of ten thousand, for each of thousands, it would
     /// beat for none meanwhile.

@@ -525,3 +525,19 @@ fn no_redis(like: Like) -> Refused {
         },
     )
 }
+
+/// Dials nothing, for tests.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct Nowhere;
+
+#[cfg(test)]
+impl Connector for Nowhere {
+    fn connect(&self, _: &Address) -> StoreFuture<RedisResult<Dialled>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn subscribe(&self, _: &Address, _: Option<String>) -> StoreFuture<RedisResult<PubSub>> {
+        Box::pin(std::future::pending())
+    }
+}

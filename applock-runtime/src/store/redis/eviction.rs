@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{About, Connection};
+use super::reply::info_field;
 use crate::shown::shown;
 use crate::store::OwnerId;
 
@@ -53,9 +54,7 @@ pub(super) async fn warn_if_locks_can_be_evicted(connection: Arc<Connection>, lo
 
 /// The policy that `INFO memory` names.
 fn policy(info: &str) -> Option<&str> {
-    info.lines()
-        .find_map(|line| line.strip_prefix("maxmemory_policy:"))
-        .map(str::trim)
+    info_field(info, "maxmemory_policy")
 }
 
 /// Every policy but `noeviction` can evict a lock: each lock expires.

@@ -247,6 +247,13 @@ pub(crate) fn grant(message: &str) -> Option<(Key, Grant)> {
     Some((Key::of_lock(lock), grant))
 }
 
+/// A field of the text that `INFO` and `CLUSTER INFO` answer with.
+pub(super) fn info_field<'t>(info: &'t str, name: &str) -> Option<&'t str> {
+    let mut lines = info.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(value.trim())
+}
+
 /// Names and values, in RESP2 one after the other.
 pub(super) fn fields(value: &Value) -> Option<HashMap<String, String>> {
     let pair = |(name, value): (&Value, &Value)| Some((text(name)?, text(value)?));

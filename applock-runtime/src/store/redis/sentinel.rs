@@ -690,24 +690,8 @@ impl Topology for Sentinels {
 
 #[cfg(test)]
 mod tests {
-    use redis::aio::PubSub;
-
-    use super::super::dial::Dialled;
+    use super::super::dial::Nowhere;
     use super::*;
-
-    /// Dials nothing.
-    #[derive(Debug)]
-    struct Nowhere;
-
-    impl Connector for Nowhere {
-        fn connect(&self, _: &Address) -> StoreFuture<RedisResult<Dialled>> {
-            Box::pin(std::future::pending())
-        }
-
-        fn subscribe(&self, _: &Address, _: Option<String>) -> StoreFuture<RedisResult<PubSub>> {
-            Box::pin(std::future::pending())
-        }
-    }
 
     fn address(port: u16) -> Address {
         Address::Named("h".into(), port)

@@ -246,8 +246,7 @@ async fn run_id(connection: &Arc<Connection>) -> Arc<str> {
     answer
         .and_then(|value| redis::from_redis_value::<String>(value).ok())
         .and_then(|text| {
-            let run = text.lines().find_map(|line| line.strip_prefix("run_id:"))?;
-            let run = run.trim();
+            let run = reply::info_field(&text, "run_id")?;
             (run.len() > 1 && run.bytes().all(|byte| byte.is_ascii_alphanumeric()))
                 .then(|| run.into())
         })
