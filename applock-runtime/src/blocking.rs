@@ -1,12 +1,16 @@
-//! Blocking a thread until a future has ended: what every `_blocking` twin does.
+//! Blocking a thread until a future has ended: what every `_blocking` twin does. And the other way
+//! round: a future of work that blocks.
 //!
 //! Our own few lines, for a general `block_on` parks the thread, and would take the
 //! wake-up of another one that the same thread is inside of.
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+
+use tokio::sync::oneshot;
 
 /// Works inside and outside an async runtime, inside another `block_on`, and while the
 /// thread's locals are being destroyed.
@@ -25,6 +29,27 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         }
         signal.wait();
     }
+}
+
+/// Does work that blocks (files, the names of hosts) on a thread of its own. Dropping the future does
+/// not end the work. An error: no thread could be started, or the work panicked.
+///
+/// Danger: not on tokio's blocking pool. In a program that has tokio's feature `parking_lot` on (`full`
+/// has it), the pool's idle threads stand in a table of the whole process, by the addresses of their
+/// stacks. In a process that is forked off they stand there still, the next threads have these same
+/// stacks, and wake-ups are lost.
+pub(crate) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (tell, told) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("applock-blocking".to_owned())
+        .spawn(move || {
+            // Who asked may have given up.
+            let _ = tell.send(work());
+        })?;
+    told.await
+        .map_err(|_| io::Error::other("the thread panicked"))
 }
 
 #[derive(Default)]

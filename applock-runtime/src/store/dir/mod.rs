@@ -75,6 +75,7 @@ use super::{
     Acquire, Acquired, Identity, Inspection, Release, Released, Renew, Store, StoreError,
     StoreErrorKind, StoreFuture, StoreResult,
 };
+use crate::blocking::on_a_thread;
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
@@ -83,8 +84,7 @@ use crate::protocol::{
     WaitQueue, Waiter, WhenBusy,
 };
 
-/// How many blocking threads one store uses at most, so that a disk that hangs does
-/// not take all 512 of the runtime's.
+/// How many blocking threads one store uses at most, while a disk hangs.
 const THREADS: usize = 32;
 
 /// How long a cleanup may take: unnoticed beside the start of a process.
@@ -593,10 +593,11 @@ impl DirStore {
             return;
         };
         self.created.store(0, Ordering::Relaxed);
-        tokio::task::spawn_blocking(move || {
+        // Without a thread for it there is another time.
+        tokio::spawn(on_a_thread(move || {
             let _permit = permit;
             self.clean_up();
-        });
+        }));
     }
 
     fn each<Q, T>(

@@ -1,7 +1,7 @@
 //! How long a step may take, and what is known of it when it takes longer.
 //!
-//! File work happens on threads of tokio's blocking pool and cannot be interrupted
-//! there: a disk may hang. So each step asks for a *commit permit* at the one moment that
+//! File work happens on threads of its own and cannot be interrupted there: a disk may
+//! hang. So each step asks for a *commit permit* at the one moment that
 //! counts, just before the rename that carries it out. A caller that stopped waiting has
 //! taken that permit away, and then the step certainly was not carried out, and
 //! never will be; only between permit and answer is the outcome unknown.
@@ -13,11 +13,14 @@
 //! Waiting for a lock file takes no thread, and in a batch no time of the others: a step
 //! that finds its lock file taken is tried again after all the others.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::error::Elapsed;
 
+use crate::blocking::on_a_thread;
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 /// The first pause between two attempts at a lock file: a critical section without a
@@ -155,21 +158,20 @@ where
             // A closed semaphore is the only error, and ours is never closed.
             let permit = Arc::clone(&threads).acquire_owned().await.ok();
             let (shared, step) = (Arc::clone(&shared), Arc::clone(&step));
-            let pass = tokio::task::spawn_blocking(move || {
+            let pass = on_a_thread(move || {
                 let _permit = permit;
                 shared.pass(left, &*step)
             });
-            left = match pass.await {
-                Ok(left) if !left.is_empty() => left,
-                // A panic in a step shows below, as answers that never came.
-                _ => return,
-            };
+            left = pass.await?;
+            if left.is_empty() {
+                return io::Result::Ok(());
+            }
             // Jitter, so that steps that collided once do not collide again.
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             pause = (pause * 2).min(LAST_PAUSE);
         }
     };
-    let in_time = tokio::time::timeout(within, work).await.is_ok();
+    let ended = tokio::time::timeout(within, work).await;
     let mut progress = watched.0.lock();
     progress.given_up = true;
     let under_way = progress.under_way;
@@ -183,25 +185,36 @@ where
             } else {
                 StoreErrorKind::NotDone
             };
-            Err(unanswered(kind, within, in_time))
+            Err(unanswered(kind, within, &ended))
         }
     };
     answers.into_iter().enumerate().map(conclude).collect()
 }
 
-fn unanswered(kind: StoreErrorKind, within: Duration, ended: bool) -> StoreError {
-    if ended {
-        return StoreError::new(
+/// Why there is no answer: what became of the work.
+fn unanswered(
+    kind: StoreErrorKind,
+    within: Duration,
+    ended: &Result<io::Result<()>, Elapsed>,
+) -> StoreError {
+    match ended {
+        Err(_) => StoreError::new(
+            kind,
+            format!("the lock directory gave no answer within {within:?}"),
+            "see whether its disk hangs or is overloaded",
+        ),
+        Ok(Err(error)) => StoreError::new(
+            kind,
+            format!("no answer came from the thread that reads the lock directory ({error})"),
+            "see whether this process may have more threads; a panic is a defect of applock: please \
+             report it with its message",
+        ),
+        Ok(Ok(())) => StoreError::new(
             kind,
             "the step ended without an answer",
-            "this is a defect of applock: please report it with the panic message above",
-        );
+            "this is a defect of applock: please report it",
+        ),
     }
-    StoreError::new(
-        kind,
-        format!("the lock directory gave no answer within {within:?}"),
-        "see whether its disk hangs or is overloaded",
-    )
 }
 
 #[cfg(test)]

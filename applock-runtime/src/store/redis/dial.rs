@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
+use crate::blocking::on_a_thread;
 use crate::store::{Identity, StoreErrorKind, StoreFuture};
 
 use super::acknowledge::Replicas;
@@ -232,7 +234,14 @@ impl Connector for Dialer {
 /// Connects to the first address of a host that answers.
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let addresses: Vec<_> = tokio::net::lookup_host((bare, port)).await?.collect();
+    let addresses = match bare.parse::<IpAddr>() {
+        Ok(address) => vec![SocketAddr::new(address, port)],
+        Err(_) => {
+            let name = bare.to_owned();
+            let look_up = move || Ok((name.as_str(), port).to_socket_addrs()?.collect());
+            on_a_thread(look_up).await.flatten()?
+        }
+    };
     if addresses.is_empty() {
         let none = "the host's name has no address";
         return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, none));

@@ -41,6 +41,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::blocking::on_a_thread;
 use crate::shown::shown;
 use crate::store::StoreErrorKind;
 
@@ -155,10 +156,7 @@ impl Tls {
             );
         }
         let this = Arc::clone(self);
-        let loaded = tokio::task::spawn_blocking(move || this.load())
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::from)?;
+        let loaded = on_a_thread(move || this.load()).await??;
         let session = Session {
             asked: Arc::default(),
             tls: Arc::clone(self),
