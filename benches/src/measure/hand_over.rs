@@ -29,7 +29,8 @@ pub(crate) fn run(bench: &mut Bench) -> Result<Found> {
          for in one process to held in the other. The 25th percentile is the smallest of the \
          rounds, and its ratio is to the limit's of the same rounds; the other two are of all \
          rounds. *Limit, by hand* is one script that hands over and publishes, and a waiter whose \
-         thread blocks on its subscription.",
+         thread blocks on its subscription; *other thread* is the same asked for from another \
+         thread, in both processes.",
         &[
             "",
             "p25 µs",

@@ -101,6 +101,16 @@ impl Key {
         u64::try_from(self.on.ttl.as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Takes it. Blocks until it is held.
+    pub(super) fn acquire(&self) -> Result<()> {
+        self.call(Caller::acquire)
+    }
+
+    /// Lets it go.
+    pub(super) fn release(&self) -> Result<()> {
+        self.call(Caller::release)
+    }
+
     /// Does this with what the thread has.
     fn call(&self, what: impl FnOnce(&mut Caller, &Self) -> Result<()>) -> Result<()> {
         CALLER.with_borrow_mut(|caller| {
@@ -135,11 +145,11 @@ impl Peer for Limit {
     }
 
     async fn acquire(lock: &Key) -> Result<Key> {
-        lock.call(Caller::acquire)?;
+        lock.acquire()?;
         Ok(lock.clone())
     }
 
     async fn release(held: Key) -> Result<()> {
-        held.call(Caller::release)
+        held.release()
     }
 }

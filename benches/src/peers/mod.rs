@@ -5,6 +5,7 @@ mod applock;
 mod attribute;
 mod by_hand;
 mod distributed_lock;
+mod far_limit;
 mod limit;
 mod nadis;
 mod other_thread;
@@ -122,6 +123,7 @@ pub(crate) fn all() -> Vec<Contestant> {
         Contestant::of::<by_hand::ByHand>(Baseline, true, &["set"]),
         Contestant::of::<other_thread::OtherThread>(Baseline, true, &["set"]),
         Contestant::of::<limit::Limit>(Limit, false, &[]),
+        Contestant::of::<far_limit::FarLimit>(Limit, false, &[]),
         Contestant::of::<rslock::RsLock>(Peer, true, &["set"]),
         Contestant::of::<rlock::RLock>(Peer, true, &["set"]),
         // Its PTTL is sent by it and called by its script, so it is not counted.
