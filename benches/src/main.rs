@@ -58,6 +58,9 @@ const PREFACE: &str = include_str!("preface.md");
 /// What stands below them.
 const SERVER_TIME: &str = include_str!("server_time.md");
 
+/// What the other bench found.
+const FAILOVERS: &str = include_str!("failovers.md");
+
 fn main() -> Result<ExitCode> {
     match options::parse()? {
         Command::Drive(peer, options) => return peers::drive(&peer, &options),
@@ -112,7 +115,7 @@ fn bench(options: &options::Bench) -> Result<()> {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         plot::draw(&docs, &all.curves)?;
         let file = docs.join("BENCHMARKS.md");
-        std::fs::write(&file, format!("{PREFACE}\n{document}\n{SERVER_TIME}"))
+        std::fs::write(&file, format!("{PREFACE}\n{document}\n{SERVER_TIME}\n{FAILOVERS}"))
             .with_context(|| file.display().to_string())?;
     }
     eprintln!("done in {:.0?}", start.elapsed());
