@@ -115,8 +115,11 @@ fn bench(options: &options::Bench) -> Result<()> {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         plot::draw(&docs, &all.curves)?;
         let file = docs.join("BENCHMARKS.md");
-        std::fs::write(&file, format!("{PREFACE}\n{document}\n{SERVER_TIME}\n{FAILOVERS}"))
-            .with_context(|| file.display().to_string())?;
+        std::fs::write(
+            &file,
+            format!("{PREFACE}\n{document}\n{SERVER_TIME}\n{FAILOVERS}"),
+        )
+        .with_context(|| file.display().to_string())?;
     }
     eprintln!("done in {:.0?}", start.elapsed());
     Ok(())

@@ -180,6 +180,18 @@ fn an_acquire_that_waited_for_long_may_have_left_a_try_behind() {
 }
 
 #[test]
+fn a_waiter_that_was_refused_may_have_been_handed_the_lock_before_it_knew() {
+    let held = attempt(1, 0).got(10, 1).released(20, 30);
+    let refused = attempt(2, 5).waiting().busy(60);
+    let meanwhile = attempt(3, 40).busy(50);
+    sound(&[held.clone(), refused, meanwhile.clone()]);
+    let did_not_wait = attempt(2, 5).busy(60);
+    broken(NO_ORDER, &[held.clone(), did_not_wait, meanwhile.clone()]);
+    let came_later = attempt(2, 51).waiting().busy(60);
+    broken(NO_ORDER, &[held, meanwhile, came_later]);
+}
+
+#[test]
 fn two_holders_at_once_are_found() {
     let two = [
         attempt(1, 0).got(10, 1).released(100, 110),

@@ -7,7 +7,8 @@ use crate::record::{Attempt, Outcome, Release};
 pub type Owner = u64;
 
 /// An acquire that waited may leave an earlier try behind, which comes to life after
-/// the later one was answered: the same owner, once more.
+/// the later one was answered; one that was refused may have been handed the lock before it
+/// knew. The same owner, once more.
 const LATE_TRY: Owner = 1 << 63;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +98,12 @@ pub fn operations<'a>(
         of_one(attempt, &mut all);
         let closed = attempt.outcome.filter(|(_, how)| *how != Outcome::Unknown);
         if attempt.waits
-            && closed.is_some_and(|(end, _)| {
-                end - attempt.start >= terms.time_out || terms.is_switching(attempt.start, end)
+            && closed.is_some_and(|(end, how)| {
+                // Refused at the end of its time: it may have been handed the lock just before, which
+                // it gives back then.
+                how == Outcome::Busy
+                    || end - attempt.start >= terms.time_out
+                    || terms.is_switching(attempt.start, end)
             })
         {
             unanswered(attempt.op | LATE_TRY, attempt.start, &mut all);
