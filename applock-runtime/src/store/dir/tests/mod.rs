@@ -28,7 +28,7 @@ const TTL: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(40);
 
-/// A store whose clock runs as the machine's does, and can be set ahead.
+/// A store whose clock stands still, at the machine's time, until it is set ahead.
 #[derive(Clone, Debug)]
 struct Home {
     store: Arc<DirStore>,
@@ -40,15 +40,16 @@ impl Home {
         Self::with_clock(path, |now| now)
     }
 
-    /// By a clock that shows `change` of what the machine's shows.
+    /// By a clock that shows `change` of that.
     fn with_clock(
         path: &Path,
         change: impl Fn(BootTime) -> BootTime + Send + Sync + 'static,
     ) -> Self {
         let ahead = Arc::new(AtomicU64::new(0));
         let offset = Arc::clone(&ahead);
+        let now = boot_clock::now();
         let clock = move || {
-            let (now, ahead) = (boot_clock::now(), offset.load(Ordering::SeqCst));
+            let ahead = offset.load(Ordering::SeqCst);
             change(BootTime {
                 up_ns: now.up_ns + ahead,
                 wall_us: now.wall_us + ahead / 1_000,

@@ -164,6 +164,7 @@ async fn a_waiter_that_is_granted_what_it_gave_up_hands_it_on() {
     let two = two().await;
     two.one.acquire(&two.key, 1).await.unwrap();
     two.one.queue(&two.key, 2).await;
+    two.one.advance(Duration::from_millis(1));
     two.other.queue(&two.key, 3).await;
     two.one.release(&two.key, 1, None).await;
     // The grant is carried out, and the waiter gives up before it hears of that.

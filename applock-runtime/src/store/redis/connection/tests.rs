@@ -12,7 +12,7 @@ use super::super::dial::Dialer;
 use super::*;
 
 /// How long a command may take that is answered at once.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Answers every command with 'OK', until one says so: then no more, and the socket
 /// stays open.
