@@ -81,6 +81,10 @@ const TROUBLE: Duration = Duration::from_secs(5);
 /// Slots that have moved within this time are told of together.
 const TOGETHER: Duration = Duration::from_millis(2);
 
+/// A slot that moves on within so long is told of when that is over: between nodes that send to each
+/// other it moves with every step, and holders must not beat each time.
+const BACK_AND_FORTH: Duration = Duration::from_secs(1);
+
 /// The first pause of a step whose slot is on its way to another node; it doubles.
 const MIGRATING: Duration = Duration::from_millis(5);
 const LONGEST_MIGRATING: Duration = Duration::from_millis(100);
@@ -116,8 +120,11 @@ struct State {
     orphaned: Vec<bool>,
     /// What nodes have said since by `MOVED`.
     corrections: HashMap<Slot, Correction>,
-    /// Slots of these that the engines are still to be told of, and since when a task is about to.
-    untold: HashSet<Slot>,
+    /// Nodes that have lost a slot by these, since the last map: their places in `nodes`.
+    left: HashSet<u16>,
+    /// Slots that the engines are still to be told of, from when on; and when the task that does so
+    /// has looked last.
+    untold: HashMap<Slot, Instant>,
     telling: Option<Instant>,
     /// The highest epoch that a map was told with.
     epoch: u64,
@@ -142,6 +149,8 @@ struct Correction {
     /// That of the map then.
     epoch: u64,
     at: Instant,
+    /// When the engines are told of it.
+    told: Instant,
 }
 
 /// A map, as one node tells it.
@@ -227,7 +236,8 @@ impl Cluster {
                 owners: Vec::new(),
                 orphaned: Vec::new(),
                 corrections: HashMap::new(),
-                untold: HashSet::new(),
+                left: HashSet::new(),
+                untold: HashMap::new(),
                 telling: None,
                 nodes: Vec::new(),
                 replicas: Vec::new(),
@@ -443,13 +453,14 @@ impl Cluster {
             })
             .collect();
         state.orphaned = orphaned;
-        let has_slots =
-            |owners: &[u16], place: usize| owners.iter().any(|owner| usize::from(*owner) == place);
+        // One that never had any may be about to get some. One may have lost its last by a `MOVED`.
+        let mut had_slots = std::mem::take(&mut state.left);
+        had_slots.extend(&before);
         let mut retired = Vec::new();
-        for place in 0..state.nodes.len() {
-            // One that never had any may be about to get some.
-            if has_slots(&before, place) && !has_slots(&state.owners, place) {
-                retired.extend(state.nodes.get_mut(place).and_then(Option::take));
+        for place in had_slots {
+            if !state.owners.contains(&place) {
+                let node = state.nodes.get_mut(usize::from(place));
+                retired.extend(node.and_then(Option::take));
             }
         }
         let replicas = state.replicas.clone();
@@ -488,21 +499,28 @@ impl Cluster {
     fn moved(self: &Arc<Self>, slot: Slot, to: &Address) -> Option<Arc<Node>> {
         let mut state = self.state();
         let place = state.place(to, || self.make_node(to));
-        if let Some(owner) = state.owners.get_mut(usize::from(slot)) {
-            *owner = place;
+        let before = match state.owners.get_mut(usize::from(slot)) {
+            Some(owner) => std::mem::replace(owner, place),
+            None => NONE,
+        };
+        if before != NONE && before != place {
+            state.left.insert(before);
         }
+        let now = Instant::now();
+        let again = state.corrections.get(&slot).map(|last| last.told);
+        let again = again.map_or(now, |told| now.max(told + BACK_AND_FORTH));
+        let told = *state.untold.entry(slot).or_insert(again);
         let correction = Correction {
             to: to.clone(),
             epoch: state.epoch,
-            at: Instant::now(),
+            at: now,
+            told,
         };
         state.corrections.insert(slot, correction);
         let node = state.nodes.get(usize::from(place))?.clone();
-        state.untold.insert(slot);
-        let now = Instant::now();
         // A task that was to tell may have ended with its runtime.
-        let is_told = |since: Instant| now - since < TOGETHER * 100;
-        if !state.telling.is_some_and(is_told) {
+        let is_on = |last: Instant| now - last < TOGETHER * 100;
+        if !state.telling.is_some_and(is_on) {
             state.telling = Some(now);
             tokio::spawn(Arc::clone(self).tell_moved());
         }
@@ -510,19 +528,34 @@ impl Cluster {
     }
 
     /// Tells the engines of slots that nodes have named others for, a little later, for it is many that
-    /// do so at the same moment: each time an engine goes through all its locks.
+    /// do so at the same moment: each time an engine goes through all its locks. Ends when all are told
+    /// of.
     async fn tell_moved(self: Arc<Self>) {
-        sleep(TOGETHER).await;
-        let mut state = self.state();
-        state.telling = None;
-        let slots = Arc::new(std::mem::take(&mut state.untold));
-        let engines = state.notified.clone();
-        drop(state);
-        for engine in engines {
-            let slots = Arc::clone(&slots);
-            let has_moved = move |key: &Key| slots.contains(&slot(&key.lock));
-            // An engine that has ended has dropped its receiver.
-            let _ = engine.send(Notification::Moved(Arc::new(has_moved)));
+        loop {
+            sleep(TOGETHER).await;
+            let now = Instant::now();
+            let mut state = self.state();
+            let (slots, later): (HashMap<_, _>, HashMap<_, _>) = std::mem::take(&mut state.untold)
+                .into_iter()
+                .partition(|(_, at)| *at <= now);
+            let is_last = later.is_empty();
+            state.untold = later;
+            state.telling = (!is_last).then_some(now);
+            let engines = match slots.is_empty() {
+                true => Vec::new(),
+                false => state.notified.clone(),
+            };
+            drop(state);
+            let slots = Arc::new(slots);
+            for engine in engines {
+                let slots = Arc::clone(&slots);
+                let has_moved = move |key: &Key| slots.contains_key(&slot(&key.lock));
+                // An engine that has ended has dropped its receiver.
+                let _ = engine.send(Notification::Moved(Arc::new(has_moved)));
+            }
+            if is_last {
+                return;
+            }
         }
     }
 
@@ -837,15 +870,87 @@ mod tests {
     use super::super::dial::Nowhere;
     use super::*;
 
+    fn node(port: u16) -> Address {
+        Address::Named("h".into(), port)
+    }
+
+    fn cluster() -> Arc<Cluster> {
+        let shown = "redis+cluster://h".into();
+        Arc::new(Cluster::new(Arc::new(Nowhere), vec![node(1)], shown))
+    }
+
+    /// A map: the last slots of those that have the same node.
+    fn map(ranges: &[(Slot, u16)], epoch: u64) -> Told {
+        let mut first = 0;
+        let range = |(last, port): &(Slot, u16)| Range {
+            first: std::mem::replace(&mut first, last + 1),
+            last: *last,
+            master: node(*port),
+            replicas: Vec::new(),
+        };
+        Told {
+            ranges: ranges.iter().map(range).collect(),
+            epoch,
+        }
+    }
+
+    fn told_of(cluster: &Cluster) -> mpsc::UnboundedReceiver<Notification> {
+        let (notified, told) = mpsc::unbounded_channel();
+        cluster.state().notified.push(notified);
+        told
+    }
+
+    /// A subscription there would stay for good.
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_has_lost_its_last_slot_by_a_redirection_is_retired_with_the_next_map() {
+        let cluster = cluster();
+        cluster.adopt(map(&[(99, 1), (100, 2), (16_383, 3)], 1));
+        let node_of = |slot| cluster.state().owner(slot).cloned().unwrap();
+        let (kept, left) = (node_of(0), node_of(100));
+        cluster.moved(100, &node(1));
+        cluster.moved(101, &node(1));
+        assert!(!left.connection.is_over());
+        cluster.adopt(map(&[(101, 1), (16_383, 3)], 1));
+        assert!(left.connection.is_over(), "it has no slots");
+        assert!(!kept.connection.is_over());
+        assert!(!node_of(200).connection.is_over(), "it has other slots");
+    }
+
+    /// A holder beats each time that it is told: by its own beats it would be told again.
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_that_two_nodes_send_back_and_forth_is_told_of_once_a_second() {
+        let cluster = cluster();
+        cluster.adopt(map(&[(16_383, 1)], 1));
+        let mut told = told_of(&cluster);
+        let key = Key::of_lock("QUEUE:job");
+        let other = Key::of_lock("QUEUE:other");
+        for hop in 0..1_000 {
+            cluster.moved(slot(&key.lock), &node(1 + hop % 2));
+            if hop == 10 {
+                cluster.moved(slot(&other.lock), &node(2));
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        sleep(2 * BACK_AND_FORTH).await;
+        let (mut of_it, mut of_other) = (0, 0);
+        while let Ok(notification) = told.try_recv() {
+            let Notification::Moved(has_moved) = notification else {
+                panic!("of a slot that moves");
+            };
+            of_it += u32::from(has_moved(&key));
+            of_other += u32::from(has_moved(&other));
+        }
+        // In five seconds; the last hop is told of in the end.
+        assert!((5..=7).contains(&of_it), "{of_it}");
+        assert_eq!(of_other, 1, "another slot is told of at once, by itself");
+    }
+
     /// An engine goes through all its locks for each: of ten thousand, for each of thousands, it would
     /// beat for none meanwhile.
     #[tokio::test(start_paused = true)]
     async fn slots_that_move_at_the_same_moment_are_told_of_together() {
-        let node = |port| Address::Named("h".into(), port);
-        let shown = "redis+cluster://h".into();
-        let cluster = Arc::new(Cluster::new(Arc::new(Nowhere), vec![node(1)], shown));
-        let (notified, mut told) = mpsc::unbounded_channel();
-        cluster.state().notified.push(notified);
+        let cluster = cluster();
+        let mut told = told_of(&cluster);
         let key = |number: u32| Key::of_lock(&format!("QUEUE:job-{number}"));
         for round in [2, 3] {
             for number in 0..3_000 {
