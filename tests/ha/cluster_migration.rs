@@ -151,6 +151,29 @@ fn a_move_that_does_not_end_is_told_with_its_slot_and_costs_no_holder_its_lock()
     assert_excludes(&other, &app);
 }
 
+#[test]
+fn two_nodes_that_send_to_each_other_are_told_with_the_slot_and_both_nodes() {
+    let cluster = Cluster::start();
+    let (app, _, slot) = place(&cluster);
+    let locker = impatient(cluster.url());
+    let addresses = [0, 1].map(|at| format!("127.0.0.1:{}", cluster.nodes[at].port()));
+    wait::until("both are named", SOON, || {
+        for (at, other) in [(0, 1), (1, 0)] {
+            let words = format!("CLUSTER SETSLOT {slot} NODE {}", cluster.id(other));
+            let () = cluster.nodes[at].run(&words);
+        }
+        let begun = Instant::now();
+        let error = locker.lock(&*app).try_acquire_blocking().unwrap_err();
+        assert!(begun.elapsed() < QUICKLY, "{:?}", begun.elapsed());
+        assert_unavailable(&error, &[]);
+        let told = error.to_string();
+        let [one, other] = &addresses;
+        [(one, other), (other, one)]
+            .iter()
+            .any(|(from, to)| told.contains(&format!("({slot}): {from} names {to}")))
+    });
+}
+
 /// They share their calls, of which a node that has a part of the keys takes none.
 #[tokio::test]
 async fn of_several_locks_in_a_slot_whose_move_was_broken_off_each_has_its_heartbeat() {

@@ -277,3 +277,59 @@ fn nodes_that_are_to_be_known_by_names_and_have_none_are_told() {
     let error = AppLocker::connect_blocking(cluster.url()).unwrap_err();
     assert_unavailable(&error, &["cluster-announce-hostname"]);
 }
+
+/// In Kubernetes addresses are used again. A higher epoch does not make the other cluster's map ours.
+#[test]
+fn a_node_of_another_cluster_at_the_address_of_one_of_ours_is_not_believed() {
+    let cluster = Cluster::with(&Layout {
+        replicas_each: 0,
+        ..Layout::default()
+    });
+    let foreign = RedisServer::reserved(&["--cluster-enabled", "yes"]);
+    let slots: Vec<String> = (0..16_384).map(|slot: u16| slot.to_string()).collect();
+    let words = ["CLUSTER", "ADDSLOTS"].into_iter();
+    let words: Vec<&str> = words.chain(slots.iter().map(String::as_str)).collect();
+    let () = foreign.try_run(&words).unwrap();
+    let () = foreign.run("CLUSTER SET-CONFIG-EPOCH 100");
+    wait::until("the other cluster is well", SOON, || {
+        let info: String = foreign.run("CLUSTER INFO");
+        info.contains("cluster_state:ok")
+    });
+    let proxy = FaultProxy::before(&cluster.nodes[1]);
+    cluster.announce(1, proxy.port());
+    let holder = impatient(cluster.url_of([0, 2]));
+    let (app, gone) = (cluster.app(0, 0), cluster.app(1, 0));
+    let guard = take(&holder.lock(&*app).ttl(KEPT));
+    let first = take(&holder.lock(&*gone));
+    first.release_blocking().unwrap();
+
+    proxy.lead_to(&foreign);
+    proxy.reset();
+    let asked = || foreign.run::<String>("INFO commandstats");
+    wait::until("its map is fetched", SOON, || {
+        assert!(
+            guard.verify_blocking().ok() != Some(false),
+            "asked elsewhere"
+        );
+        asked().contains("cmdstat_cluster|slots")
+    });
+    let until = Instant::now() + Duration::from_secs(3);
+    for number in 0.. {
+        assert_verified(&guard);
+        let other = cluster.app(2, number);
+        let next = take(&holder.lock(&*other).ttl(KEPT));
+        assert!(is_taken(&cluster.nodes[2], &format!("QUEUE:{other}")));
+        next.release_blocking().unwrap();
+        if Instant::now() > until {
+            break;
+        }
+    }
+    assert_excludes(&impatient(cluster.url_of([0, 2])), &app);
+
+    proxy.lead_to(&cluster.nodes[1]);
+    proxy.reset();
+    let next = take(&holder.lock(&*gone).ttl(KEPT));
+    assert!(is_taken(&cluster.nodes[1], &format!("QUEUE:{gone}")));
+    next.release_blocking().unwrap();
+    assert_verified(&guard);
+}

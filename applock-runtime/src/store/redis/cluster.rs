@@ -18,6 +18,9 @@
 //! - *A map that is older than a `MOVED`.* A node that has not heard of it yet would take the slot
 //!   back: what was moved stays, until a map of a higher epoch says otherwise, or a while has passed.
 //! - *A map that is empty*, as a node that was reset tells: it is no answer.
+//! - *A map of another cluster*, whose node has got the address that one of ours had. It is known by the
+//!   ids of its nodes: a map that shares none with the last one is not believed, whatever its epoch, until
+//!   such maps alone have come for long ([`STRANGE_FOR_GOOD`]): then the cluster was set up anew.
 //! - *A master that nobody talks to is replaced*, and what was written last is lost. No error would
 //!   tell, until the next heartbeat. So while a program has locks, waiters or late releases, it asks
 //!   the nodes in turn for their epochs ([`WATCH`]), and fetches the map where they have changed.
@@ -36,6 +39,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::{Either, join, select};
 use futures_util::stream::FuturesUnordered;
+use redis::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -52,7 +56,7 @@ use super::error::{CLUSTER_DOWN_REMEDY, Hint};
 use super::flight::Flight;
 use super::node::Node;
 use super::reply;
-use super::slots::{Range, SLOTS, is_nameless, ranges, slot};
+use super::slots::{Range, SLOTS, ids, is_nameless, ranges, slot};
 use super::topology::{PAUSE, Slot, Topology, Turn, found};
 
 /// The longest that a node may take to tell its map.
@@ -81,9 +85,16 @@ const TROUBLE: Duration = Duration::from_secs(5);
 /// Slots that have moved within this time are told of together.
 const TOGETHER: Duration = Duration::from_millis(2);
 
+/// A slot that moves on within so long is told of when that is over: between nodes that send to each
+/// other it moves with every step, and holders must not beat each time.
+const BACK_AND_FORTH: Duration = Duration::from_secs(1);
+
 /// The first pause of a step whose slot is on its way to another node; it doubles.
 const MIGRATING: Duration = Duration::from_millis(5);
 const LONGEST_MIGRATING: Duration = Duration::from_millis(100);
+
+/// For so long another cluster's map is not believed, while no node of this one answers.
+const STRANGE_FOR_GOOD: Duration = Duration::from_secs(30);
 
 /// In the table of slots: no node is known.
 const NONE: u16 = u16::MAX;
@@ -116,11 +127,18 @@ struct State {
     orphaned: Vec<bool>,
     /// What nodes have said since by `MOVED`.
     corrections: HashMap<Slot, Correction>,
-    /// Slots of these that the engines are still to be told of, and since when a task is about to.
-    untold: HashSet<Slot>,
+    /// Nodes that have lost a slot by these, since the last map: their places in `nodes`.
+    left: HashSet<u16>,
+    /// Slots that the engines are still to be told of, from when on; and when the task that does so
+    /// has looked last.
+    untold: HashMap<Slot, Instant>,
     telling: Option<Instant>,
     /// The highest epoch that a map was told with.
     epoch: u64,
+    /// The ids of the nodes in the last map; empty where the servers told none.
+    ids: HashSet<String>,
+    /// Since when no node has answered that knows one of these, but others have.
+    strange_since: Option<Instant>,
     /// When the map was fetched last.
     fetched: Option<Instant>,
     /// Nodes that did not answer, and when: for some time they are asked for the map only where no
@@ -142,6 +160,8 @@ struct Correction {
     /// That of the map then.
     epoch: u64,
     at: Instant,
+    /// When the engines are told of it.
+    told: Instant,
 }
 
 /// A map, as one node tells it.
@@ -149,6 +169,7 @@ struct Correction {
 struct Told {
     ranges: Vec<Range>,
     epoch: u64,
+    ids: HashSet<String>,
 }
 
 impl fmt::Debug for Cluster {
@@ -180,6 +201,19 @@ impl State {
             last = place.unwrap_or(NONE);
         }
         Ok(masters)
+    }
+
+    /// Whether these are the ids of another cluster's nodes. While nodes are replaced one by one, each
+    /// map shares some with the one before.
+    fn is_strange(&self, ids: &HashSet<String>) -> bool {
+        !self.ids.is_empty() && !ids.is_empty() && self.ids.is_disjoint(ids)
+    }
+
+    /// Whether no node of this cluster has answered for so long that another one may have come in its
+    /// place.
+    fn has_gone(&self) -> bool {
+        self.strange_since
+            .is_some_and(|since| since.elapsed() >= STRANGE_FOR_GOOD)
     }
 
     fn is_troubled(&self) -> bool {
@@ -227,12 +261,15 @@ impl Cluster {
                 owners: Vec::new(),
                 orphaned: Vec::new(),
                 corrections: HashMap::new(),
-                untold: HashSet::new(),
+                left: HashSet::new(),
+                untold: HashMap::new(),
                 telling: None,
                 nodes: Vec::new(),
                 replicas: Vec::new(),
                 others: HashMap::new(),
                 epoch: 0,
+                ids: HashSet::new(),
+                strange_since: None,
                 fetched: None,
                 suspects: HashMap::new(),
                 trouble: None,
@@ -320,7 +357,7 @@ impl Cluster {
         }
         self.state().fetched = Some(Instant::now());
         let (others, suspects) = self.to_be_asked();
-        let (mut failed, mut older) = (None, None);
+        let (mut failed, mut older, mut strange) = (None, None, None);
         let mut has_answered = false;
         let groups = others.chunks(ASKED).map(|some| (some, false));
         for (some, is_suspect) in groups.chain(suspects.chunks(ASKED).map(|some| (some, true))) {
@@ -336,12 +373,17 @@ impl Cluster {
             let mut silent: Vec<&Address> = some.iter().map(|(address, _)| address).collect();
             let mut until = Instant::now() + ANSWER;
             let mut maps: Vec<Told> = Vec::new();
-            while let Ok(Some((from, answer))) = timeout_at(until, answers.next()).await {
+            while let Ok(Some((from, (ids, answer)))) = timeout_at(until, answers.next()).await {
                 let is_late = answer.as_ref().is_err_and(StoreError::is_late);
                 if !is_late {
                     silent.retain(|address| *address != from);
-                    has_answered = true;
                 }
+                if self.note_answer(from, &ids) {
+                    // All others are asked before it is believed, also those that were silent.
+                    strange = strange.or(answer.ok());
+                    continue;
+                }
+                has_answered |= !is_late;
                 match answer {
                     Ok(told) => {
                         // One that is older than what is known is no good one.
@@ -371,10 +413,7 @@ impl Cluster {
                 }
                 // A master that was cut off; or, where all say so, a cluster that was set up anew.
                 Some(told) => {
-                    let newest = older.get_or_insert_with(|| Told {
-                        ranges: Vec::new(),
-                        epoch: 0,
-                    });
+                    let newest = older.get_or_insert_with(|| told.clone());
                     if told.epoch >= newest.epoch {
                         *newest = told;
                     }
@@ -382,9 +421,19 @@ impl Cluster {
                 None => (),
             }
         }
-        if let Some(told) = older {
+        let has_gone = self.state().has_gone();
+        let is_strange = strange.is_some();
+        if let Some(told) = older.or(strange.filter(|_| has_gone)) {
             self.adopt(told);
             return Ok(());
+        }
+        if is_strange {
+            return Err(StoreError::new(
+                StoreErrorKind::NotDone,
+                "the nodes that answer are of another cluster than before",
+                "if this one was set up anew, it is believed half a minute after the old one; if not, \
+                 give the nodes of each cluster a password of their own",
+            ));
         }
         Err(failed.unwrap_or_else(|| {
             StoreError::new(
@@ -395,11 +444,32 @@ impl Cluster {
         }))
     }
 
+    /// Notes that a node has answered, that knows nodes of these ids. `true`: it is another cluster's, and
+    /// for some time asked only where no other node answers.
+    fn note_answer(&self, from: &Address, ids: &HashSet<String>) -> bool {
+        let mut state = self.state();
+        let now = Instant::now();
+        let is_strange = state.is_strange(ids);
+        if is_strange {
+            state.suspects.insert(from.clone(), now);
+            state.strange_since.get_or_insert(now);
+        } else if !ids.is_empty() {
+            state.strange_since = None;
+        }
+        is_strange
+    }
+
     /// Takes a map over: nodes that have lost their slots are retired, and holders and waiters of
     /// slots that have another node are told.
     fn adopt(self: &Arc<Self>, told: Told) {
         let mut state = self.state();
+        if state.is_strange(&told.ids) {
+            tracing::warn!(store = %self.shown, "another cluster is in the place of the one before");
+            state.corrections.clear();
+        }
         state.epoch = told.epoch;
+        state.ids = told.ids;
+        state.strange_since = None;
         state.replicas.clear();
         let mut owners = vec![NONE; SLOTS];
         for range in &told.ranges {
@@ -443,13 +513,14 @@ impl Cluster {
             })
             .collect();
         state.orphaned = orphaned;
-        let has_slots =
-            |owners: &[u16], place: usize| owners.iter().any(|owner| usize::from(*owner) == place);
+        // One that never had any may be about to get some. One may have lost its last by a `MOVED`.
+        let mut had_slots = std::mem::take(&mut state.left);
+        had_slots.extend(&before);
         let mut retired = Vec::new();
-        for place in 0..state.nodes.len() {
-            // One that never had any may be about to get some.
-            if has_slots(&before, place) && !has_slots(&state.owners, place) {
-                retired.extend(state.nodes.get_mut(place).and_then(Option::take));
+        for place in had_slots {
+            if !state.owners.contains(&place) {
+                let node = state.nodes.get_mut(usize::from(place));
+                retired.extend(node.and_then(Option::take));
             }
         }
         let replicas = state.replicas.clone();
@@ -488,21 +559,28 @@ impl Cluster {
     fn moved(self: &Arc<Self>, slot: Slot, to: &Address) -> Option<Arc<Node>> {
         let mut state = self.state();
         let place = state.place(to, || self.make_node(to));
-        if let Some(owner) = state.owners.get_mut(usize::from(slot)) {
-            *owner = place;
+        let before = match state.owners.get_mut(usize::from(slot)) {
+            Some(owner) => std::mem::replace(owner, place),
+            None => NONE,
+        };
+        if before != NONE && before != place {
+            state.left.insert(before);
         }
+        let now = Instant::now();
+        let again = state.corrections.get(&slot).map(|last| last.told);
+        let again = again.map_or(now, |told| now.max(told + BACK_AND_FORTH));
+        let told = *state.untold.entry(slot).or_insert(again);
         let correction = Correction {
             to: to.clone(),
             epoch: state.epoch,
-            at: Instant::now(),
+            at: now,
+            told,
         };
         state.corrections.insert(slot, correction);
         let node = state.nodes.get(usize::from(place))?.clone();
-        state.untold.insert(slot);
-        let now = Instant::now();
         // A task that was to tell may have ended with its runtime.
-        let is_told = |since: Instant| now - since < TOGETHER * 100;
-        if !state.telling.is_some_and(is_told) {
+        let is_on = |last: Instant| now - last < TOGETHER * 100;
+        if !state.telling.is_some_and(is_on) {
             state.telling = Some(now);
             tokio::spawn(Arc::clone(self).tell_moved());
         }
@@ -510,19 +588,34 @@ impl Cluster {
     }
 
     /// Tells the engines of slots that nodes have named others for, a little later, for it is many that
-    /// do so at the same moment: each time an engine goes through all its locks.
+    /// do so at the same moment: each time an engine goes through all its locks. Ends when all are told
+    /// of.
     async fn tell_moved(self: Arc<Self>) {
-        sleep(TOGETHER).await;
-        let mut state = self.state();
-        state.telling = None;
-        let slots = Arc::new(std::mem::take(&mut state.untold));
-        let engines = state.notified.clone();
-        drop(state);
-        for engine in engines {
-            let slots = Arc::clone(&slots);
-            let has_moved = move |key: &Key| slots.contains(&slot(&key.lock));
-            // An engine that has ended has dropped its receiver.
-            let _ = engine.send(Notification::Moved(Arc::new(has_moved)));
+        loop {
+            sleep(TOGETHER).await;
+            let now = Instant::now();
+            let mut state = self.state();
+            let (slots, later): (HashMap<_, _>, HashMap<_, _>) = std::mem::take(&mut state.untold)
+                .into_iter()
+                .partition(|(_, at)| *at <= now);
+            let is_last = later.is_empty();
+            state.untold = later;
+            state.telling = (!is_last).then_some(now);
+            let engines = match slots.is_empty() {
+                true => Vec::new(),
+                false => state.notified.clone(),
+            };
+            drop(state);
+            let slots = Arc::new(slots);
+            for engine in engines {
+                let slots = Arc::clone(&slots);
+                let has_moved = move |key: &Key| slots.contains_key(&slot(&key.lock));
+                // An engine that has ended has dropped its receiver.
+                let _ = engine.send(Notification::Moved(Arc::new(has_moved)));
+            }
+            if is_last {
+                return;
+            }
         }
     }
 
@@ -652,8 +745,12 @@ async fn epochs(connection: &Arc<Connection>) -> Result<Epochs, Failed> {
     Ok(Epochs::read(&reply::text(&said).unwrap_or_default()))
 }
 
-/// Asks one node for its map, and whether the cluster is well.
-async fn ask(address: &Address, connection: &Arc<Connection>) -> StoreResult<Told> {
+/// Asks one node for its map, and whether the cluster is well. With it come the ids of all nodes that it
+/// knows with slots, also where it says that the cluster is not well.
+async fn ask(
+    address: &Address,
+    connection: &Arc<Connection>,
+) -> (HashSet<String>, StoreResult<Told>) {
     let command = |what: &str| {
         let mut command = redis::cmd("CLUSTER");
         command.arg(what);
@@ -663,7 +760,14 @@ async fn ask(address: &Address, connection: &Arc<Connection>) -> StoreResult<Tol
     let about = About::default();
     let send = |command| connection.send(command, false, about, ANSWER);
     let (info, slots) = join(send(&info), send(&slots)).await;
-    let slots = slots.map_err(|failed| no_cluster(failed.error))?;
+    match slots {
+        Ok(slots) => (ids(&slots), read(address, info, &slots)),
+        Err(failed) => (HashSet::new(), Err(no_cluster(failed.error))),
+    }
+}
+
+/// The map in what that node has answered to both.
+fn read(address: &Address, info: Result<Value, Failed>, slots: &Value) -> StoreResult<Told> {
     let info = info
         .map_err(|failed| failed.error)
         .map(|info| reply::text(&info).unwrap_or_default())?;
@@ -675,12 +779,13 @@ async fn ask(address: &Address, connection: &Arc<Connection>) -> StoreResult<Tol
             CLUSTER_DOWN_REMEDY,
         ));
     }
-    match ranges(&slots, address) {
+    match ranges(slots, address) {
         Some(ranges) => Ok(Told {
             ranges,
             epoch: epochs.current.unwrap_or(0),
+            ids: ids(slots),
         }),
-        None if is_nameless(&slots) => Err(StoreError::new(
+        None if is_nameless(slots) => Err(StoreError::new(
             StoreErrorKind::NotDone,
             format!("the nodes that {address} knows are to be known by their names, and have none"),
             "set cluster-announce-hostname on each, or leave out cluster-preferred-endpoint-type",
@@ -837,15 +942,129 @@ mod tests {
     use super::super::dial::Nowhere;
     use super::*;
 
+    fn node(port: u16) -> Address {
+        Address::Named("h".into(), port)
+    }
+
+    fn cluster() -> Arc<Cluster> {
+        let shown = "redis+cluster://h".into();
+        Arc::new(Cluster::new(Arc::new(Nowhere), vec![node(1)], shown))
+    }
+
+    /// A map: the last slots of those that have the same node.
+    fn map(ranges: &[(Slot, u16)], epoch: u64) -> Told {
+        let mut first = 0;
+        let range = |(last, port): &(Slot, u16)| Range {
+            first: std::mem::replace(&mut first, last + 1),
+            last: *last,
+            master: node(*port),
+            replicas: Vec::new(),
+        };
+        Told {
+            ranges: ranges.iter().map(range).collect(),
+            epoch,
+            ids: HashSet::new(),
+        }
+    }
+
+    fn told_of(cluster: &Cluster) -> mpsc::UnboundedReceiver<Notification> {
+        let (notified, told) = mpsc::unbounded_channel();
+        cluster.state().notified.push(notified);
+        told
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_map_without_a_node_that_is_known_is_strange_until_none_of_these_answers_for_long() {
+        fn of(ids: &[&str]) -> HashSet<String> {
+            ids.iter().map(|id| (*id).to_owned()).collect()
+        }
+        let cluster = cluster();
+        let adopt = |ids: &[&str]| {
+            cluster.adopt(Told {
+                ids: of(ids),
+                ..map(&[(16_383, 1)], 1)
+            });
+        };
+        assert!(!cluster.note_answer(&node(1), &of(&["a"])), "none is known");
+        // Old servers tell no ids.
+        adopt(&[]);
+        assert!(!cluster.note_answer(&node(1), &of(&["a", "b"])));
+        // One by one each node is replaced by another.
+        for ids in [["a", "b"], ["b", "c"], ["c", "d"]] {
+            assert!(!cluster.note_answer(&node(1), &of(&ids)));
+            adopt(&ids);
+        }
+        assert!(
+            !cluster.note_answer(&node(1), &of(&[])),
+            "a node that was reset"
+        );
+        for _ in 0..10 {
+            sleep(STRANGE_FOR_GOOD / 2).await;
+            assert!(cluster.note_answer(&node(2), &of(&["x", "y"])));
+            assert!(!cluster.state().has_gone(), "nodes of ours answer");
+            assert!(!cluster.note_answer(&node(1), &of(&["d"])));
+        }
+        sleep(STRANGE_FOR_GOOD).await;
+        assert!(cluster.note_answer(&node(2), &of(&["x", "y"])));
+        assert!(!cluster.state().has_gone(), "none was asked meanwhile");
+        sleep(STRANGE_FOR_GOOD).await;
+        assert!(cluster.note_answer(&node(2), &of(&["x", "y"])));
+        assert!(cluster.state().has_gone(), "set up anew");
+        adopt(&["x", "y"]);
+        assert!(!cluster.note_answer(&node(2), &of(&["y"])));
+    }
+
+    /// A subscription there would stay for good.
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_has_lost_its_last_slot_by_a_redirection_is_retired_with_the_next_map() {
+        let cluster = cluster();
+        cluster.adopt(map(&[(99, 1), (100, 2), (16_383, 3)], 1));
+        let node_of = |slot| cluster.state().owner(slot).cloned().unwrap();
+        let (kept, left) = (node_of(0), node_of(100));
+        cluster.moved(100, &node(1));
+        cluster.moved(101, &node(1));
+        assert!(!left.connection.is_over());
+        cluster.adopt(map(&[(101, 1), (16_383, 3)], 1));
+        assert!(left.connection.is_over(), "it has no slots");
+        assert!(!kept.connection.is_over());
+        assert!(!node_of(200).connection.is_over(), "it has other slots");
+    }
+
+    /// A holder beats each time that it is told: by its own beats it would be told again.
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_that_two_nodes_send_back_and_forth_is_told_of_once_a_second() {
+        let cluster = cluster();
+        cluster.adopt(map(&[(16_383, 1)], 1));
+        let mut told = told_of(&cluster);
+        let key = Key::of_lock("QUEUE:job");
+        let other = Key::of_lock("QUEUE:other");
+        for hop in 0..1_000 {
+            cluster.moved(slot(&key.lock), &node(1 + hop % 2));
+            if hop == 10 {
+                cluster.moved(slot(&other.lock), &node(2));
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        sleep(2 * BACK_AND_FORTH).await;
+        let (mut of_it, mut of_other) = (0, 0);
+        while let Ok(notification) = told.try_recv() {
+            let Notification::Moved(has_moved) = notification else {
+                panic!("of a slot that moves");
+            };
+            of_it += u32::from(has_moved(&key));
+            of_other += u32::from(has_moved(&other));
+        }
+        // In five seconds; the last hop is told of in the end.
+        assert!((5..=7).contains(&of_it), "{of_it}");
+        assert_eq!(of_other, 1, "another slot is told of at once, by itself");
+    }
+
     /// An engine goes through all its locks for each: of ten thousand, for each of thousands, it would
     /// beat for none meanwhile.
     #[tokio::test(start_paused = true)]
     async fn slots_that_move_at_the_same_moment_are_told_of_together() {
-        let node = |port| Address::Named("h".into(), port);
-        let shown = "redis+cluster://h".into();
-        let cluster = Arc::new(Cluster::new(Arc::new(Nowhere), vec![node(1)], shown));
-        let (notified, mut told) = mpsc::unbounded_channel();
-        cluster.state().notified.push(notified);
+        let cluster = cluster();
+        let mut told = told_of(&cluster);
         let key = |number: u32| Key::of_lock(&format!("QUEUE:job-{number}"));
         for round in [2, 3] {
             for number in 0..3_000 {

@@ -20,7 +20,7 @@ use std::fmt;
 
 use redis::{ErrorKind, RedisError, Value};
 
-use crate::shown::message;
+use crate::shown::{message, shown};
 use crate::store::{StoreError, StoreErrorKind};
 
 use super::address::Address;
@@ -253,15 +253,20 @@ pub(super) fn classify(error: RedisError) -> Classified {
 }
 
 /// The error of a step that was tried until its time was over, and that nothing was done of. What
-/// redirects is an error for a person only where no cluster was expected; here one was.
-pub(super) fn not_done(error: StoreError, hint: &Hint, slot: u16) -> StoreError {
+/// redirects is an error for a person only where no cluster was expected; here one was. `at` is the node
+/// that has refused.
+pub(super) fn not_done(error: StoreError, hint: &Hint, slot: u16, at: &Address) -> StoreError {
     let (what, remedy) = match hint {
         Hint::Migrating | Hint::Ask(_) => (
             format!("the slot of this lock ({slot}) is on its way to another node"),
             "wait for the resharding to end; if it was broken off: redis-cli --cluster fix",
         ),
-        Hint::Moved(_) => (
-            format!("the nodes of the cluster do not agree who has the slot of this lock ({slot})"),
+        Hint::Moved(to) => (
+            format!(
+                "the nodes of the cluster do not agree who has the slot of this lock ({slot}): {at} \
+                 names {}",
+                shown(to)
+            ),
             "see redis-cli --cluster check",
         ),
         Hint::ClusterDown => (

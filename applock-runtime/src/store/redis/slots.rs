@@ -4,6 +4,8 @@
 //! or of its hash tag, if it has one. The map is the answer of `CLUSTER SLOTS`, which every server
 //! and every host speaks (`CLUSTER SHARDS` lists failed masters with no slots).
 
+use std::collections::HashSet;
+
 use redis::Value;
 
 use super::address::Address;
@@ -76,6 +78,24 @@ pub(super) fn ranges(answer: &Value, asked: &Address) -> Option<Vec<Range>> {
     };
     let ranges: Vec<Range> = items.iter().filter_map(range).collect();
     (!ranges.is_empty()).then_some(ranges)
+}
+
+/// The ids of all nodes in the answer of `CLUSTER SLOTS`. None: the server is older than Redis 4.
+pub(super) fn ids(answer: &Value) -> HashSet<String> {
+    fn parts(value: &Value) -> &[Value] {
+        match value {
+            Value::Array(parts) => parts,
+            _ => &[],
+        }
+    }
+    // After the first slot and the last.
+    let nodes = parts(answer)
+        .iter()
+        .flat_map(|range| parts(range).iter().skip(2));
+    nodes
+        .filter_map(|node| reply::text(parts(node).get(2)?))
+        .filter(|id| !id.is_empty())
+        .collect()
 }
 
 /// Whether the answer leaves out where its nodes are, for they have no names, and are to be known
@@ -186,9 +206,11 @@ mod tests {
             ]
         );
         assert!(is_nameless(&answer));
+        assert_eq!(ids(&answer), HashSet::from(["id".to_owned()]));
         for none in [Value::Array(Vec::new()), Value::Nil, bulk("x")] {
             assert_eq!(ranges(&none, &asked), None);
             assert!(!is_nameless(&none));
+            assert!(ids(&none).is_empty());
         }
     }
 }

@@ -280,7 +280,7 @@ impl RedisStore {
                     }
                 }
             };
-            let error = error::not_done(failed.error, &failed.hint, slot);
+            let error = error::not_done(failed.error, &failed.hint, slot, &node.address);
             if !error.is_late() || cause.is_none() {
                 cause = Some(match failed.hint {
                     // It is not this node's, but that of the whole cluster.
