@@ -104,8 +104,8 @@ pub(crate) use slots::slot;
 use topology::{Single, Topology};
 
 use super::{
-    Acquire, Acquired, Identity, Inspection, Notifications, Question, Release, Released, Renew,
-    Said, Store, StoreError, StoreFuture, StoreResult,
+    Acquire, Acquired, By, Inspection, Notifications, Question, Release, Released, Renew, Said,
+    Store, StoreError, StoreFuture, StoreResult,
 };
 
 /// Redis, as one locker sees it.
@@ -300,7 +300,7 @@ impl Store for RedisStore {
         self: Arc<Self>,
         key: Key,
         stale: Option<Duration>,
-        by: Arc<Identity>,
+        by: Arc<By>,
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         Box::pin(async move {
