@@ -159,7 +159,9 @@ impl Lock {
     /// (some 350 bytes on Redis): short is good where names are many. Fencing tokens grow all
     /// the same: they do not need what is remembered.
     ///
-    /// A directory keeps what it remembers for an hour at least.
+    /// A directory keeps what it remembers for an hour at least. Where the last run with
+    /// [`every`](Self::every) or [`tick`](Self::tick) is to be remembered for longer, so is a later holding
+    /// without them: its tick must not run again.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -273,8 +275,8 @@ impl Lock {
     /// lock is free or not, unless the tick is larger than that of the last run that began. So a
     /// process that comes late does not run an old tick.
     ///
-    /// Ticks are compared for as long as the lock is [remembered](Self::remember), and that the newest
-    /// holding says: one without a tick, and with a shorter `remember`, cuts it short. Not together
+    /// Ticks are compared for as long as the last run that had one is [remembered](Self::remember). A
+    /// later holding without a tick is remembered for at least as long. Not together
     /// with [`every`](Self::every).
     ///
     /// ```

@@ -37,6 +37,9 @@ pub(crate) struct Holding<W, B = W> {
     pub(crate) ttl: u64,
     /// For how long it is remembered after its end.
     pub(crate) remember: u64,
+    /// The same of the last holding until then that was once per tick; zero: of none. `remember` is
+    /// not shorter, or a tick that was begun could run again once this holding is forgotten.
+    pub(crate) ticks_remember: u64,
     /// When it was granted.
     pub(crate) acquired: StoreTime,
     /// When the lease was last set: by the grant, or by a heartbeat.
@@ -493,6 +496,11 @@ impl<W: Clone, B> LockState<W, B> {
             Some(Tick::Number(number)) => Some(Begun { number, token }),
             _ => before.as_ref().and_then(|before| before.tick),
         };
+        let ticks_remember = match (request.due, &before) {
+            (Some(_), _) => request.remember,
+            (None, Some(before)) => before.ticks_remember,
+            (None, None) => 0,
+        };
         if let Some(success) = before.filter(Holding::is_success) {
             self.success = Some(success);
         }
@@ -505,7 +513,8 @@ impl<W: Clone, B> LockState<W, B> {
             forced_by: None,
             tick,
             ttl: request.ttl,
-            remember: request.remember,
+            remember: request.remember.max(ticks_remember),
+            ticks_remember,
             acquired: now,
             heartbeat_at: now.at,
             expires_at: now.at.saturating_add(lease),

@@ -35,8 +35,8 @@ use super::server::Bare;
 use crate::info::{Ending, LastHolding, LockInfo};
 use crate::key::Key;
 use crate::protocol::{
-    Decision, Due, Granted, Holding, LockState, Notify, Outcome, Phase, Process, Reach, Releaser,
-    Requester, StoreTime, Tick, Timing, Waiter, WhenBusy,
+    Begun, Decision, Due, Granted, Holding, LockState, Notify, Outcome, Phase, Process, Reach,
+    Releaser, Requester, StoreTime, Tick, Timing, Waiter, WhenBusy,
 };
 use crate::store::redis::script::ScriptCall;
 use crate::store::redis::{reply, requests};
@@ -925,17 +925,22 @@ impl<S: ScriptServer> Pair<S> {
         self.same("state", &expected, &found);
     }
 
-    /// The last tick that was begun: the third line of the fence.
+    /// What ticks need, and the last one that was begun: the third line of the fence.
     fn same_tick(&mut self) {
         let fence = format!("{{{}}}:fence", self.key.lock);
         let text: Option<String> =
             redis::from_redis_value(self.server.command(&["GET", &fence])).unwrap();
         let found = text.as_deref().and_then(|text| text.lines().nth(2));
         let newest = self.state.remembered(self.now);
-        let expected = newest.and_then(|newest| newest.tick).map(|begun| {
-            let (number, token) = (begun.number, begun.token);
-            format!("{{\"tick\":{number},\"token\":{token}}}")
-        });
+        let expected = newest
+            .filter(|newest| newest.ticks_remember > 0)
+            .map(|newest| {
+                let remember = newest.ticks_remember / MILLI;
+                let tick = newest
+                    .tick
+                    .map(|Begun { number, token }| format!(",\"tick\":{number},\"token\":{token}"));
+                format!("{{\"remember\":{remember}{}}}", tick.unwrap_or_default())
+            });
         self.same("tick", &expected.as_deref(), &found);
     }
 

@@ -119,12 +119,19 @@ struct Body {
     tick: Option<(u64, u64)>,
     ttl: u64,
     remember: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    ticks_remember: u64,
     acquired_at: u64,
     acquired_micros: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<Uuid128>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     success: Option<Box<Past>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An earlier holding.
@@ -229,6 +236,7 @@ impl Body {
             tick: holding.tick.map(|begun| (begun.number, begun.token)),
             ttl: holding.ttl,
             remember: holding.remember,
+            ticks_remember: holding.ticks_remember,
             acquired_at: up_ns(holding.acquired.at),
             acquired_micros: holding.acquired.micros,
             boot: None,
@@ -283,6 +291,7 @@ impl Body {
             tick: self.tick.map(|(number, token)| Begun { number, token }),
             ttl: self.ttl,
             remember: self.remember,
+            ticks_remember: self.ticks_remember,
             acquired: end(self.acquired_at, self.acquired_micros),
             heartbeat_at: in_protocol(heartbeat_at),
             expires_at: in_protocol(expires_at),
@@ -443,6 +452,7 @@ pub(super) mod tests {
                 tick: None,
                 ttl: 60_000_000_000,
                 remember: 604_800_000_000_000,
+                ticks_remember: 0,
                 acquired: StoreTime {
                     at: in_protocol(81_000_000_000),
                     micros: 1_790_000_000_000_000,
@@ -502,6 +512,7 @@ pub(super) mod tests {
                     }),
                 };
                 record.holding.expires_at = u64::MAX;
+                record.holding.ticks_remember = u64::MAX;
                 record.holding.tick = Some(Begun {
                     number: u64::MAX,
                     token: MAX_TOKEN,
