@@ -9,6 +9,9 @@
 --
 -- Danger: a heartbeat that lengthens a lease which is another owner's by now, or a replica's 'not
 -- held' that is only old data. The owner id is compared in the same step; a 'not held' writes.
+--
+-- `confirm` and `touch` of queue.lua are repeated here, without functions: each that a script makes
+-- costs every call 3 µs.
 
 local KEYS, ARGV = KEYS, ARGV
 local count, answer = #KEYS / 2, {}
