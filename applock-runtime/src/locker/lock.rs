@@ -294,7 +294,9 @@ impl Lock {
 
     /// With [`every`](Self::every) or [`tick`](Self::tick): a run that ended in an error, a panic, a
     /// cancellation or a loss does not count, nor one whose process has crashed. Another server, or
-    /// the next try, may take its tick up.
+    /// the next try, may take its tick up. Nothing runs again by itself: each call runs once at most.
+    /// So where a job fails everywhere it runs once on each server that is asked in that tick, with
+    /// [`wait`](Self::wait) one right after the other. Code that calls again in a loop has to pause.
     ///
     /// How a run went is known of [`run`](Self::run) and of `#[singleton]`; of a guard in one's own
     /// hand by [`LockGuard::mark_failed`].
