@@ -172,7 +172,7 @@ impl RedisStore {
         };
         let command = requests::read_python_info(key);
         let about = About::of(key);
-        let said = node.connection.send(&command, false, about, within).await;
+        let said = node.connection.send(&command, about, within).await;
         if let Some(words) = said.ok().as_ref().and_then(reply::python_info) {
             *holder = holder.clone().that_says(words);
         }
@@ -206,7 +206,7 @@ impl Store for RedisStore {
             // shows it.
             let ping = redis::cmd("PING");
             let about = About::default();
-            match node.connection.send(&ping, false, about, left).await {
+            match node.connection.send(&ping, about, left).await {
                 Ok(_) => Ok(()),
                 // The user lacks the right to PING: the server has answered, and that is enough.
                 Err(failed) if is_about_ping(&failed.error) => Ok(()),
