@@ -92,7 +92,9 @@ mod value;
 /// ```
 ///
 /// A run counts from when it began. With `retry = failed` one that returned an `Err`, panicked, was
-/// cancelled, lost its lease or crashed does not count. The refusal is `Error::AlreadyRan`, which says
+/// cancelled, lost its lease or crashed does not count. Nothing runs again by itself: each call runs once
+/// at most. So a job that fails everywhere runs once on each server that is asked in that tick, with `wait`
+/// one right after the other; code that calls again in a loop has to pause. The refusal is `Error::AlreadyRan`, which says
 /// who ran it, when, how it ended, and when the next may begin; `skip` covers it, as does
 /// `on_busy = EXPR`.
 ///

@@ -186,7 +186,6 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::error::Error;
     use crate::info::Record;
 
     #[test]
@@ -238,17 +237,17 @@ mod tests {
             fencing_token: 1,
             from: UNIX_EPOCH,
             until: Some(UNIX_EPOCH + Duration::from_secs(1)),
-            ending: Ending::Expired,
-            forced_by: None,
-            next_at: None,
+            ending: Ending::Forced,
+            forced_by: Some("db9 (pid 7): \"off\"".to_owned()),
+            next_at: Some(UNIX_EPOCH),
         };
         assert_eq!(
             serde_json::to_string(&last).unwrap(),
             r#"{"key":"k","function":"jobs::nightly","owner_id":"o1","#.to_owned()
                 + r#""instance_id":"worker-7","host":"h","pid":null,"#
                 + r#""fencing_token":1,"from":"1970-01-01T00:00:00.000Z","#
-                + r#""until":"1970-01-01T00:00:01.000Z","ending":"expired","#
-                + r#""forced_by":null,"next_at":null}"#
+                + r#""until":"1970-01-01T00:00:01.000Z","ending":"forced","#
+                + r#""forced_by":"db9 (pid 7): \"off\"","next_at":"1970-01-01T00:00:00.000Z"}"#
         );
     }
 
@@ -262,12 +261,50 @@ mod tests {
     }
 
     #[test]
-    fn an_errors_kind_and_a_loss_are_words() {
-        let key = || Arc::from("k");
-        let word = |error: &Error| serde_json::to_value(error.kind()).unwrap();
-        assert_eq!(word(&Error::NotHeld { key: key() }), "not_held");
-        assert_eq!(word(&Error::Closed { key: key() }), "closed");
-        assert_eq!(word(&Error::invalid("ttl", "0", "r", "m")), "invalid");
-        assert_eq!(serde_json::to_value(Loss::AtMost).unwrap(), "at_most");
+    fn an_errors_kind_a_loss_and_an_ending_are_these_words() {
+        fn words<T: Serialize>(all: &[T]) -> String {
+            let words = all.iter().map(|one| serde_json::to_value(one).unwrap());
+            let words: Vec<String> = words.map(|word| word.as_str().unwrap().into()).collect();
+            words.join(" ")
+        }
+        let kinds = [
+            ErrorKind::Busy,
+            ErrorKind::Lost,
+            ErrorKind::NotHeld,
+            ErrorKind::Unavailable,
+            ErrorKind::Denied,
+            ErrorKind::Misconfigured,
+            ErrorKind::Invalid,
+            ErrorKind::Closed,
+            ErrorKind::AlreadyRan,
+        ];
+        assert_eq!(
+            words(&kinds),
+            "busy lost not_held unavailable denied misconfigured invalid closed already_ran"
+        );
+        let losses = [
+            Loss::Expired,
+            Loss::Taken,
+            Loss::AtMost,
+            Loss::Shutdown,
+            Loss::Stopped,
+        ];
+        assert_eq!(words(&losses), "expired taken at_most shutdown stopped");
+        let endings = [
+            Ending::Held,
+            Ending::Ok,
+            Ending::Error,
+            Ending::Panicked,
+            Ending::Cancelled,
+            Ending::Lost,
+            Ending::Unused,
+            Ending::Released,
+            Ending::Expired,
+            Ending::Forced,
+        ];
+        assert_eq!(
+            words(&endings),
+            "held ok error panicked cancelled lost unused released expired forced"
+        );
     }
 }

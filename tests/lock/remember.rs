@@ -72,6 +72,35 @@ fn a_run_is_remembered_for_twice_as_long_as_the_next_one_is_due() {
     }
 }
 
+/// On each kind of store, with a fence or a record that the next holding writes anew.
+#[test]
+fn a_tick_is_not_forgotten_through_a_holding_that_is_remembered_for_a_short_time() {
+    let server = RedisServer::start();
+    let home = tempfile::tempdir().unwrap();
+    let directory = format!("dir:{}", home.path().display());
+    let short = Duration::from_millis(300);
+    for store in [server.url(), directory, "memory:".to_owned()] {
+        let locker = AppLocker::connect_blocking(&store).unwrap();
+        let (a, b) = (locker.lock("a"), locker.lock("b"));
+        for (plain, due) in [(a.clone(), a.tick(7)), (b.clone(), b.every(HOUR))] {
+            held_once(&due);
+            // Given back, and forced; with a heartbeat between.
+            let guard = plain.clone().remember(short).acquire_blocking().unwrap();
+            assert!(guard.verify_blocking().unwrap());
+            guard.release_blocking().unwrap();
+            let guard = plain.clone().remember(short).acquire_blocking().unwrap();
+            assert!(plain.force_release_blocking().unwrap());
+            drop(guard);
+            std::thread::sleep(short * 2);
+            let refused = due.acquire_blocking().unwrap_err();
+            assert!(
+                matches!(refused, Error::AlreadyRan(_)),
+                "{store}: {refused}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_directory_answers_nothing_of_what_is_no_longer_remembered() {
     let home = tempfile::tempdir().unwrap();

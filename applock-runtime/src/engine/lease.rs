@@ -440,7 +440,6 @@ pub(super) mod tests {
                 instance: "i".into(),
                 host: "h".into(),
                 pid: 1,
-                reason: String::new(),
             }),
             process: std::process::id(),
         };

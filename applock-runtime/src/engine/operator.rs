@@ -20,7 +20,7 @@ use crate::info::LockInfo;
 use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::shown::shown;
-use crate::store::{Identity, Inspection, Question, Said, Store, StoreResult};
+use crate::store::{By, Inspection, Question, Said, Store, StoreResult};
 
 use super::core::{Actor, Completion};
 use super::health::is_answer;
@@ -130,9 +130,9 @@ impl Actor {
         let lock = Arc::clone(&key.lock);
         let timeout = self.parts.command_timeout;
         let target = Arc::clone(&self.parts.store);
-        let by = Arc::new(Identity {
+        let by = Arc::new(By {
+            identity: Arc::clone(&self.parts.identity),
             reason,
-            ..(*self.parts.identity).clone()
         });
         self.spawn(async move {
             // Read the lock first, which may be repeated: the force-release itself may not,
@@ -143,12 +143,13 @@ impl Actor {
                     holder: Some(holder),
                     ..
                 }) => {
-                    let reason = by.reason.clone();
-                    let forced = target.force_release(key, stale, by, timeout).await;
+                    let forced = target
+                        .force_release(key, stale, Arc::clone(&by), timeout)
+                        .await;
                     if matches!(forced, Ok(true)) {
                         tracing::warn!(
                             key = %shown(&lock), owner = %shown(holder.owner_id()), token = holder.fencing_token(),
-                            reason = (!reason.is_empty()).then(|| field::display(shown(&reason))),
+                            reason = (!by.reason.is_empty()).then(|| field::display(shown(&by.reason))),
                             "released by force; it was {holder}"
                         );
                     }

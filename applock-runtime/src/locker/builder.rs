@@ -433,7 +433,6 @@ impl Builder {
                 .unwrap_or_else(Identity::instance_of_this_process),
             host: gethostname::gethostname().to_string_lossy().into_owned(),
             pid: std::process::id(),
-            reason: String::new(),
         };
         measures::describe();
         let engine = Engine::new(Parts {

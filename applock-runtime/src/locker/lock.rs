@@ -159,7 +159,9 @@ impl Lock {
     /// (some 350 bytes on Redis): short is good where names are many. Fencing tokens grow all
     /// the same: they do not need what is remembered.
     ///
-    /// A directory keeps what it remembers for an hour at least.
+    /// A directory keeps what it remembers for an hour at least. Where the last run with
+    /// [`every`](Self::every) or [`tick`](Self::tick) is to be remembered for longer, so is a later holding
+    /// without them: its tick must not run again.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -273,8 +275,8 @@ impl Lock {
     /// lock is free or not, unless the tick is larger than that of the last run that began. So a
     /// process that comes late does not run an old tick.
     ///
-    /// Ticks are compared for as long as the lock is [remembered](Self::remember), and that the newest
-    /// holding says: one without a tick, and with a shorter `remember`, cuts it short. Not together
+    /// Ticks are compared for as long as the last run that had one is [remembered](Self::remember). A
+    /// later holding without a tick is remembered for at least as long. Not together
     /// with [`every`](Self::every).
     ///
     /// ```
@@ -292,7 +294,9 @@ impl Lock {
 
     /// With [`every`](Self::every) or [`tick`](Self::tick): a run that ended in an error, a panic, a
     /// cancellation or a loss does not count, nor one whose process has crashed. Another server, or
-    /// the next try, may take its tick up.
+    /// the next try, may take its tick up. Nothing runs again by itself: each call runs once at most.
+    /// So where a job fails everywhere it runs once on each server that is asked in that tick, with
+    /// [`wait`](Self::wait) one right after the other. Code that calls again in a loop has to pause.
     ///
     /// How a run went is known of [`run`](Self::run) and of `#[singleton]`; of a guard in one's own
     /// hand by [`LockGuard::mark_failed`].

@@ -8,19 +8,19 @@ use super::request::{
 use super::timing::{MAX_TOKEN, StoreTime, Timing};
 use super::wait_queue::WaitQueue;
 
-/// All that a store knows of one lock.
+/// All that a store knows of one lock. `W`: a holder or a waiter. `B`: who ends a holding by force.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct LockState<W> {
+pub(crate) struct LockState<W, B = W> {
     /// The newest holding, be it over or not: its token is the last that was given.
-    pub(crate) newest: Option<Holding<W>>,
+    pub(crate) newest: Option<Holding<W, B>>,
     /// The newest before it that ended well. It is remembered as long as `newest` is.
-    pub(crate) success: Option<Holding<W>>,
+    pub(crate) success: Option<Holding<W, B>>,
     pub(crate) queue: WaitQueue<W>,
 }
 
 /// One acquisition of the lock, from its grant to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Holding<W> {
+pub(crate) struct Holding<W, B = W> {
     pub(crate) owner: Owner,
     /// What the store shows of the holder.
     pub(crate) who: W,
@@ -30,13 +30,16 @@ pub(crate) struct Holding<W> {
     /// How it ended, as its holder said: of one that is kept or released.
     pub(crate) outcome: Outcome,
     /// Who ended it by force.
-    pub(crate) forced_by: Option<W>,
+    pub(crate) forced_by: Option<B>,
     /// The largest tick that was begun until then.
     pub(crate) tick: Option<Begun>,
     /// The lease's length as the holder asked for it.
     pub(crate) ttl: u64,
     /// For how long it is remembered after its end.
     pub(crate) remember: u64,
+    /// The same of the last holding until then that was once per tick; zero: of none. `remember` is
+    /// not shorter, or a tick that was begun could run again once this holding is forgotten.
+    pub(crate) ticks_remember: u64,
     /// When it was granted.
     pub(crate) acquired: StoreTime,
     /// When the lease was last set: by the grant, or by a heartbeat.
@@ -69,8 +72,8 @@ pub(crate) enum Phase {
     Forced(StoreTime),
 }
 
-// By hand: `W` need have no default.
-impl<W> Default for LockState<W> {
+// By hand: neither type need have a default.
+impl<W, B> Default for LockState<W, B> {
     fn default() -> Self {
         Self {
             newest: None,
@@ -80,7 +83,7 @@ impl<W> Default for LockState<W> {
     }
 }
 
-impl<W> Holding<W> {
+impl<W, B> Holding<W, B> {
     /// Whether the lock is taken: held, claimed, or kept for `at_least`.
     pub(crate) fn is_taken(&self, now: StoreTime) -> bool {
         let has_ended = matches!(self.phase, Phase::Released(_) | Phase::Forced(_));
@@ -148,7 +151,7 @@ impl<W> Holding<W> {
     }
 }
 
-impl<W: Clone> LockState<W> {
+impl<W: Clone, B> LockState<W, B> {
     /// Whether the lock is taken.
     pub(crate) fn is_taken(&self, now: StoreTime) -> bool {
         self.newest
@@ -157,14 +160,14 @@ impl<W: Clone> LockState<W> {
     }
 
     /// The newest holding, if the store still knows of it.
-    pub(crate) fn remembered(&self, now: StoreTime) -> Option<&Holding<W>> {
+    pub(crate) fn remembered(&self, now: StoreTime) -> Option<&Holding<W, B>> {
         let newest = self.newest.as_ref();
         newest.filter(|newest| newest.is_remembered(now))
     }
 
     /// The newest holding that ended well, if the store still knows of it. One that is kept is not
     /// over yet.
-    pub(crate) fn last_success(&self, now: StoreTime) -> Option<&Holding<W>> {
+    pub(crate) fn last_success(&self, now: StoreTime) -> Option<&Holding<W, B>> {
         let newest = self.remembered(now)?;
         match newest.is_success() && !newest.is_taken(now) {
             true => Some(newest),
@@ -180,7 +183,7 @@ impl<W: Clone> LockState<W> {
         match tick {
             Tick::Gap(gap) => {
                 let is_recent =
-                    |run: &Holding<W>| now.micros.saturating_sub(run.acquired.micros) < gap;
+                    |run: &Holding<W, B>| now.micros.saturating_sub(run.acquired.micros) < gap;
                 if counts {
                     return is_recent(newest).then_some(Before::Newest);
                 }
@@ -343,7 +346,7 @@ impl<W: Clone> LockState<W> {
     pub(crate) fn force_release(
         &mut self,
         stale: Option<u64>,
-        by: W,
+        by: B,
         now: StoreTime,
         timing: &Timing,
         notify: &mut impl Notify<W>,
@@ -397,7 +400,7 @@ impl<W: Clone> LockState<W> {
         let Some((owner, process)) = self.queue.claimed else {
             return;
         };
-        let is_over = |newest: &Holding<W>| {
+        let is_over = |newest: &Holding<W, B>| {
             let is_open = matches!(newest.phase, Phase::Held | Phase::Claimed);
             newest.owner == owner && is_open
         };
@@ -493,6 +496,11 @@ impl<W: Clone> LockState<W> {
             Some(Tick::Number(number)) => Some(Begun { number, token }),
             _ => before.as_ref().and_then(|before| before.tick),
         };
+        let ticks_remember = match (request.due, &before) {
+            (Some(_), _) => request.remember,
+            (None, Some(before)) => before.ticks_remember,
+            (None, None) => 0,
+        };
         if let Some(success) = before.filter(Holding::is_success) {
             self.success = Some(success);
         }
@@ -505,7 +513,8 @@ impl<W: Clone> LockState<W> {
             forced_by: None,
             tick,
             ttl: request.ttl,
-            remember: request.remember,
+            remember: request.remember.max(ticks_remember),
+            ticks_remember,
             acquired: now,
             heartbeat_at: now.at,
             expires_at: now.at.saturating_add(lease),

@@ -37,7 +37,8 @@
 //!   taken or free. It is judged when it asks, and, if it waits, again when the lock is offered to
 //!   it: one that is forbidden by then leaves the queue, and is told by its next poll. A run counts
 //!   from its grant on; how it ended ([`Outcome`]) is for requests that would take a failed run's
-//!   tick up, and for people.
+//!   tick up, and for people. A holding that has no tick is remembered no less long than the last
+//!   one that had: what forbids a tick is in what the store remembers.
 //! - A request that does not wait never takes what a waiter that can be reached is waiting for.
 //!
 //! Times are plain numbers in a unit that the caller chooses ([`Timing`]).

@@ -14,7 +14,7 @@ pub(crate) struct Requester<W> {
     pub(crate) owner: Owner,
     pub(crate) process: Process,
     pub(crate) ttl: u64,
-    /// For how long the holding is remembered after its end.
+    /// For how long the holding is remembered after its end, at least.
     pub(crate) remember: u64,
     /// What an earlier run forbids. `None`: nothing.
     pub(crate) due: Option<Due>,

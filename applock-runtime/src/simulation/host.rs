@@ -98,7 +98,6 @@ impl Host {
                 instance: host_name(number),
                 host: host_name(number),
                 pid: 1,
-                reason: String::new(),
             }),
             command_timeout: Duration::from_secs(1),
         });

@@ -35,13 +35,13 @@ use super::server::Bare;
 use crate::info::{Ending, LastHolding, LockInfo};
 use crate::key::Key;
 use crate::protocol::{
-    Decision, Due, Granted, Holding, LockState, Notify, Outcome, Phase, Process, Reach, Releaser,
-    Requester, StoreTime, Tick, Timing, Waiter, WhenBusy,
+    Begun, Decision, Due, Granted, Holding, LockState, Notify, Outcome, Phase, Process, Reach,
+    Releaser, Requester, StoreTime, Tick, Timing, Waiter, WhenBusy,
 };
 use crate::store::redis::script::ScriptCall;
 use crate::store::redis::{reply, requests};
 use crate::store::view::{self, Who};
-use crate::store::{Acquire, Acquired, Grant, Identity, OwnerId, Release, Renew};
+use crate::store::{Acquire, Acquired, By, Grant, Identity, OwnerId, Release, Renew};
 
 const TIMING: Timing = Timing::NANOS;
 const MILLI: u64 = 1_000_000;
@@ -208,7 +208,7 @@ impl Notify<Who> for Subscriptions<'_> {
 /// The scripts on a server, the protocol beside them, and what has happened.
 struct Pair<S> {
     server: S,
-    state: LockState<Who>,
+    state: LockState<Who, By>,
     key: Key,
     peers: Vec<Peer>,
     rng: Rng,
@@ -236,7 +236,6 @@ impl<S: ScriptServer> Pair<S> {
                 instance: format!("web-{number}"),
                 host: "db7".into(),
                 pid: u32::try_from(number).unwrap() + 1,
-                reason: String::new(),
             }),
             is_subscribed: false,
             believes: None,
@@ -400,7 +399,7 @@ impl<S: ScriptServer> Pair<S> {
     /// Calls the module with the server's subscriptions, and compares who was notified.
     fn decide<T>(
         &mut self,
-        decide: impl FnOnce(&mut LockState<Who>, StoreTime, &mut Subscriptions<'_>) -> T,
+        decide: impl FnOnce(&mut LockState<Who, By>, StoreTime, &mut Subscriptions<'_>) -> T,
     ) -> T {
         let run = self.server.run_id();
         let before = self.state.newest.clone();
@@ -484,7 +483,7 @@ impl<S: ScriptServer> Pair<S> {
             owner.simple(),
             peer.believes
         ));
-        let is_its = |state: &LockState<Who>, now| {
+        let is_its = |state: &LockState<Who, By>, now| {
             let newest = state.newest.as_ref();
             newest.is_some_and(|newest| newest.is_held_by(owner.as_u128(), now))
         };
@@ -731,14 +730,18 @@ impl<S: ScriptServer> Pair<S> {
             return;
         }
         let newest = self.state.newest.as_ref().map(|newest| newest.owner);
-        let key = self.key.clone();
-        let by = Identity::of_a_test();
+        let by = By::of_a_test();
         let call = requests::force_release(&self.key, asked, &by);
         let answer = self.server.ask(&call);
         let found = reply::forced(&answer).unwrap();
         let decided = self.decide(|state, now, wires| {
-            let by = Who::operator(&key, by);
-            state.force_release(stale.map(|stale| stale * MILLI), by, now, &TIMING, wires)
+            state.force_release(
+                stale.map(|stale| stale * MILLI),
+                (*by).clone(),
+                now,
+                &TIMING,
+                wires,
+            )
         });
         self.same("forced", &decided, &found);
         if let Some(owner) = newest.filter(|_| decided) {
@@ -922,17 +925,22 @@ impl<S: ScriptServer> Pair<S> {
         self.same("state", &expected, &found);
     }
 
-    /// The last tick that was begun: the third line of the fence.
+    /// What ticks need, and the last one that was begun: the third line of the fence.
     fn same_tick(&mut self) {
         let fence = format!("{{{}}}:fence", self.key.lock);
         let text: Option<String> =
             redis::from_redis_value(self.server.command(&["GET", &fence])).unwrap();
         let found = text.as_deref().and_then(|text| text.lines().nth(2));
         let newest = self.state.remembered(self.now);
-        let expected = newest.and_then(|newest| newest.tick).map(|begun| {
-            let (number, token) = (begun.number, begun.token);
-            format!("{{\"tick\":{number},\"token\":{token}}}")
-        });
+        let expected = newest
+            .filter(|newest| newest.ticks_remember > 0)
+            .map(|newest| {
+                let remember = newest.ticks_remember / MILLI;
+                let tick = newest
+                    .tick
+                    .map(|Begun { number, token }| format!(",\"tick\":{number},\"token\":{token}"));
+                format!("{{\"remember\":{remember}{}}}", tick.unwrap_or_default())
+            });
         self.same("tick", &expected.as_deref(), &found);
     }
 

@@ -28,7 +28,7 @@ pub(crate) use error::{StoreError, StoreErrorKind};
 #[cfg(test)]
 pub(crate) use request::CLAIM;
 pub(crate) use request::{
-    Acquire, Acquired, Grant, Identity, Inspection, Notification, Notifications, OwnerId,
+    Acquire, Acquired, By, Grant, Identity, Inspection, Notification, Notifications, OwnerId,
     QueuePosition, Release, Released, Renew, random_id,
 };
 
@@ -145,14 +145,14 @@ pub(crate) trait Store: Send + Sync + fmt::Debug + 'static {
     }
 
     /// Ends whatever holding there is, if no heartbeat came for `stale` and for half of
-    /// its ttl, for a heart beats each third (always, if `stale` is `None`). `by`: who does it. `false`:
+    /// its ttl, for a heart beats each third (always, if `stale` is `None`). `by`: who does it, and why. `false`:
     /// there was none, its heart beats, or it was given back and is kept by `at_least`.
     /// The lock goes to its first waiter.
     fn force_release(
         self: Arc<Self>,
         key: Key,
         stale: Option<Duration>,
-        by: Arc<Identity>,
+        by: Arc<By>,
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>>;
 

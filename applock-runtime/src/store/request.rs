@@ -21,8 +21,28 @@ pub(crate) struct Identity {
     pub(crate) instance: String,
     pub(crate) host: String,
     pub(crate) pid: u32,
-    /// Why it ends a holding by force, in a person's words; mostly empty.
+}
+
+/// Who ends a holding by force, and why. No holder's or waiter's identity has a reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct By {
+    pub(crate) identity: Arc<Identity>,
+    /// In a person's words; may be empty.
     pub(crate) reason: String,
+}
+
+#[cfg(test)]
+impl By {
+    pub(crate) fn of_a_test() -> Arc<Self> {
+        Arc::new(Self {
+            identity: Arc::new(Identity {
+                instance: "ops".to_owned(),
+                host: "db9".to_owned(),
+                pid: 7,
+            }),
+            reason: "db3 is \"off\"".to_owned(),
+        })
+    }
 }
 
 /// The ids that were made for this process, and before a fork for the process it was forked off.
@@ -48,16 +68,6 @@ impl Identity {
         id
     }
 
-    #[cfg(test)]
-    pub(crate) fn of_a_test() -> Arc<Self> {
-        Arc::new(Self {
-            instance: "ops".to_owned(),
-            host: "db9".to_owned(),
-            pid: 7,
-            reason: "db3 is \"off\"".to_owned(),
-        })
-    }
-
     /// The same for a process that was forked off. A name that a person gave stays.
     pub(crate) fn forked(&self) -> Self {
         let known = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +80,6 @@ impl Identity {
             },
             host: self.host.clone(),
             pid: std::process::id(),
-            reason: String::new(),
         }
     }
 }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::info::{Ending, LastHolding, LockInfo, Operator, Record};
-use crate::key::Key;
 use crate::protocol::{Before, Decision, Granted, Holding, LockState, Outcome, Phase, StoreTime};
 
-use super::request::{Acquire, Acquired, Grant, Identity, Inspection, OwnerId, QueuePosition};
+use super::request::{Acquire, Acquired, By, Grant, Identity, Inspection, OwnerId, QueuePosition};
 use super::{StoreError, StoreErrorKind, StoreResult};
 
 /// Whom a store shows as a holder or a waiter. Cheap to clone: a queue has many.
@@ -36,17 +35,6 @@ impl Who {
             identity: Arc::clone(&request.identity),
         }
     }
-
-    /// An operator, who ends a holding by force.
-    pub(crate) fn operator(key: &Key, identity: Arc<Identity>) -> Self {
-        Self {
-            key: Arc::clone(&key.lock),
-            app: None,
-            name: None,
-            function: None,
-            identity,
-        }
-    }
 }
 
 /// What holds a [`Who`], and perhaps more that a store needs.
@@ -61,13 +49,13 @@ impl Shown for Who {
 }
 
 /// Who holds the lock, and who held it last.
-pub(crate) fn inspection<W: Shown + Clone>(state: &LockState<W>, now: StoreTime) -> Inspection {
+pub(crate) fn inspection<W: Shown + Clone>(state: &LockState<W, By>, now: StoreTime) -> Inspection {
     inspection_with(state, Some(state.waiters(now) as u64), now)
 }
 
 /// The same, by a store that may not know how many wait: `None`.
 pub(crate) fn inspection_with<W: Shown + Clone>(
-    state: &LockState<W>,
+    state: &LockState<W, By>,
     waiters: Option<u64>,
     now: StoreTime,
 ) -> Inspection {
@@ -85,7 +73,7 @@ pub(crate) fn inspection_with<W: Shown + Clone>(
 /// The answer to an acquire, of the state after its decision. `is_notified`: whether the store
 /// notifies the waiter of its grant.
 pub(crate) fn acquired<W: Shown + Clone>(
-    state: &LockState<W>,
+    state: &LockState<W, By>,
     decision: Decision,
     is_notified: bool,
     now: StoreTime,
@@ -137,7 +125,7 @@ fn micros_of(at: u64) -> u64 {
     at / 1_000
 }
 
-fn lock_info<W: Shown>(holding: &Holding<W>, waiters: Option<u64>, now: StoreTime) -> LockInfo {
+fn lock_info<W: Shown>(holding: &Holding<W, By>, waiters: Option<u64>, now: StoreTime) -> LockInfo {
     let who = holding.who.who();
     let since = |then: u64| Some(Duration::from_nanos(now.at.saturating_sub(then)));
     Record {
@@ -164,7 +152,7 @@ fn lock_info<W: Shown>(holding: &Holding<W>, waiters: Option<u64>, now: StoreTim
     .into()
 }
 
-fn last_holding<W: Shown>(holding: &Holding<W>, now: StoreTime) -> LastHolding {
+fn last_holding<W: Shown>(holding: &Holding<W, By>, now: StoreTime) -> LastHolding {
     let who = holding.who.who();
     let lease_end = || wall(&holding.acquired, holding.expires_at);
     let (ending, until) = match holding.phase {
@@ -188,12 +176,11 @@ fn last_holding<W: Shown>(holding: &Holding<W>, now: StoreTime) -> LastHolding {
         until,
         ending,
         forced_by: holding.forced_by.as_ref().map(|by| {
-            let identity = &by.who().identity;
             Operator {
-                instance: &identity.instance,
-                host: &identity.host,
-                pid: Some(identity.pid),
-                reason: &identity.reason,
+                instance: &by.identity.instance,
+                host: &by.identity.host,
+                pid: Some(by.identity.pid),
+                reason: &by.reason,
             }
             .to_string()
         }),
@@ -215,11 +202,11 @@ pub(crate) fn ending(outcome: Outcome) -> Ending {
 }
 
 /// Since when it is held, by the wall clock.
-pub(crate) fn acquired_at<W>(holding: &Holding<W>) -> SystemTime {
+pub(crate) fn acquired_at<W, B>(holding: &Holding<W, B>) -> SystemTime {
     unix(holding.acquired.micros)
 }
 
-fn owner_id<W>(holding: &Holding<W>) -> String {
+fn owner_id<W, B>(holding: &Holding<W, B>) -> String {
     OwnerId::from_u128(holding.owner).simple().to_string()
 }
 

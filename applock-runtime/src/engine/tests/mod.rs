@@ -25,7 +25,7 @@ use crate::info::{LockInfo, Record};
 use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::store::{
-    Acquire, Acquired, Grant, Identity, Inspection, Notifications, OwnerId, Release, Released,
+    Acquire, Acquired, By, Grant, Identity, Inspection, Notifications, OwnerId, Release, Released,
     Renew, Store, StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 
@@ -147,7 +147,7 @@ impl Store for Puppet {
         self: Arc<Self>,
         _: Key,
         _: Option<Duration>,
-        _: Arc<Identity>,
+        _: Arc<By>,
         _: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         Box::pin(std::future::ready(Ok(true)))
@@ -214,7 +214,6 @@ impl Stage {
                 instance: "i".into(),
                 host: "h".into(),
                 pid: 1,
-                reason: String::new(),
             }),
             command_timeout: Duration::from_secs(1),
         });

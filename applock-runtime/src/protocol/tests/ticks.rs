@@ -321,3 +321,47 @@ fn a_lock_that_is_kept_after_its_run_is_freed_by_force_and_its_run_has_ended_wel
     assert_eq!(desk.newest().forced_by, None);
     assert_eq!(desk.success(), Some(1));
 }
+
+#[test]
+fn a_tick_is_not_forgotten_through_a_holding_that_has_none() {
+    // That of `ask_due`.
+    let remember = 2 * 24 * HOUR;
+    for due in [tick(7), every(50 * HOUR)] {
+        let mut desk = desk();
+        desk.run(1, due, Outcome::Released);
+        // By the first, by one after it, and whether it is given back or expires.
+        desk.run(2, None, Outcome::Released);
+        desk.attempt(3);
+        desk.pass(TTL + 44 * HOUR);
+        assert_eq!(desk.attempt_due(4, due), RAN, "{due:?}");
+        desk.pass(remember - 44 * HOUR - 1);
+        assert!(desk.lock.remembered(desk.now).is_some());
+        desk.pass(1);
+        assert_eq!(desk.lock.remembered(desk.now), None, "{due:?}");
+        assert_eq!(desk.attempt_due(4, due), Decision::Granted);
+    }
+}
+
+#[test]
+fn for_how_long_a_tick_is_remembered_its_last_run_says() {
+    let mut desk = desk();
+    desk.run(1, tick(7), Outcome::Ok);
+    let requester = Requester {
+        owner: 2,
+        process: 2,
+        ttl: TTL,
+        remember: HOUR,
+        due: tick(8),
+        who: (),
+    };
+    let Desk { lock, now, wires } = &mut desk;
+    let asked = lock.acquire(requester, WhenBusy::Refuse, *now, &TIMING, wires);
+    assert_eq!(asked, Ok(Decision::Granted));
+    desk.end_as(2, Outcome::Released);
+    desk.attempt(3);
+    desk.release(3);
+    desk.pass(HOUR - 1);
+    assert_eq!(desk.attempt_due(4, tick(8)), RAN);
+    desk.pass(1);
+    assert_eq!(desk.attempt_due(4, tick(7)), Decision::Granted);
+}

@@ -26,8 +26,8 @@ use uuid::Uuid;
 
 use super::boot_clock::{Boot, BootTime};
 use crate::protocol::{Begun, Holding, MAX_TOKEN, Outcome, Phase, StoreTime};
-use crate::store::Identity;
 use crate::store::view::{LAST_DATE_MS, Who};
+use crate::store::{By, Identity};
 
 /// The largest record, in bytes: of two holdings three texts of 64 KiB each, each byte escaped,
 /// and the rest. A
@@ -57,9 +57,9 @@ const BEFORE_START: u64 = 1 << 62;
 /// The newest holding of a lock, and the start of the machine in which it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RecordFile {
-    pub(super) holding: Holding<Who>,
+    pub(super) holding: Holding<Who, By>,
     /// The newest before it that ended well.
-    pub(super) success: Option<Holding<Who>>,
+    pub(super) success: Option<Holding<Who, By>>,
     pub(super) boot: Boot,
 }
 
@@ -119,12 +119,19 @@ struct Body {
     tick: Option<(u64, u64)>,
     ttl: u64,
     remember: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    ticks_remember: u64,
     acquired_at: u64,
     acquired_micros: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<Uuid128>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     success: Option<Box<Past>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An earlier holding.
@@ -193,7 +200,7 @@ pub(super) fn up_ns(at: u64) -> u64 {
 
 impl Body {
     /// Without what belongs to the record as a whole.
-    fn of(holding: &Holding<Who>) -> Self {
+    fn of(holding: &Holding<Who, By>) -> Self {
         let who = &holding.who;
         let end = |at: StoreTime| (up_ns(at.at), at.micros);
         Self {
@@ -224,11 +231,12 @@ impl Body {
                 instance: by.identity.instance.clone(),
                 host: by.identity.host.clone(),
                 pid: by.identity.pid,
-                reason: by.identity.reason.clone(),
+                reason: by.reason.clone(),
             }),
             tick: holding.tick.map(|begun| (begun.number, begun.token)),
             ttl: holding.ttl,
             remember: holding.remember,
+            ticks_remember: holding.ticks_remember,
             acquired_at: up_ns(holding.acquired.at),
             acquired_micros: holding.acquired.micros,
             boot: None,
@@ -242,28 +250,23 @@ impl Body {
         heartbeat_at: u64,
         expires_at: u64,
         claimed: bool,
-    ) -> Option<Holding<Who>> {
+    ) -> Option<Holding<Who, By>> {
         let end = |at, micros| StoreTime {
             at: in_protocol(at),
             micros,
         };
-        let key: Arc<str> = self.key.into();
         Some(Holding {
             owner: self.owner.0,
-            forced_by: self.forced_by.map(|by| Who {
-                key: Arc::clone(&key),
-                app: None,
-                name: None,
-                function: None,
+            forced_by: self.forced_by.map(|by| By {
                 identity: Arc::new(Identity {
                     instance: by.instance,
                     host: by.host,
                     pid: by.pid,
-                    reason: by.reason,
                 }),
+                reason: by.reason,
             }),
             who: Who {
-                key,
+                key: self.key.into(),
                 app: self.app.map(Arc::from),
                 name: self.name.map(Arc::from),
                 function: self.function.map(Arc::from),
@@ -271,7 +274,6 @@ impl Body {
                     instance: self.instance,
                     host: self.host,
                     pid: self.pid,
-                    reason: String::new(),
                 }),
             },
             token: self.token,
@@ -289,6 +291,7 @@ impl Body {
             tick: self.tick.map(|(number, token)| Begun { number, token }),
             ttl: self.ttl,
             remember: self.remember,
+            ticks_remember: self.ticks_remember,
             acquired: end(self.acquired_at, self.acquired_micros),
             heartbeat_at: in_protocol(heartbeat_at),
             expires_at: in_protocol(expires_at),
@@ -298,15 +301,18 @@ impl Body {
 
 impl RecordFile {
     /// The holding as it is now: one of an earlier start of the machine is over.
-    pub(super) fn into_holding(self, now: &BootTime) -> Holding<Who> {
+    pub(super) fn into_holding(self, now: &BootTime) -> Holding<Who, By> {
         self.into_holdings(now).0
     }
 
     /// The same, and the newest before it that ended well.
-    pub(super) fn into_holdings(self, now: &BootTime) -> (Holding<Who>, Option<Holding<Who>>) {
+    pub(super) fn into_holdings(
+        self,
+        now: &BootTime,
+    ) -> (Holding<Who, By>, Option<Holding<Who, By>>) {
         let at = in_protocol(now.up_ns);
         let is_now = now.is_in(&self.boot, up_ns(self.holding.heartbeat_at));
-        let as_now = |mut holding: Holding<Who>| {
+        let as_now = |mut holding: Holding<Who, By>| {
             if !is_now && holding.expires_at > at {
                 let by = holding.expires_at - at;
                 holding.expires_at = at;
@@ -437,7 +443,6 @@ pub(super) mod tests {
                         instance: "web-1".into(),
                         host: "db7".into(),
                         pid: 4711,
-                        reason: String::new(),
                     }),
                 },
                 token: 1_790_000_000_000_000,
@@ -447,6 +452,7 @@ pub(super) mod tests {
                 tick: None,
                 ttl: 60_000_000_000,
                 remember: 604_800_000_000_000,
+                ticks_remember: 0,
                 acquired: StoreTime {
                     at: in_protocol(81_000_000_000),
                     micros: 1_790_000_000_000_000,
@@ -503,19 +509,18 @@ pub(super) mod tests {
                         instance: text.into(),
                         host: text.into(),
                         pid: u32::MAX,
-                        reason: String::new(),
                     }),
                 };
                 record.holding.expires_at = u64::MAX;
+                record.holding.ticks_remember = u64::MAX;
                 record.holding.tick = Some(Begun {
                     number: u64::MAX,
                     token: MAX_TOKEN,
                 });
-                record.holding.forced_by = Some(record.holding.who.clone()).map(|who| Who {
-                    app: None,
-                    name: None,
-                    function: None,
-                    ..who
+                record.holding.forced_by = Some(By {
+                    identity: Arc::clone(&record.holding.who.identity),
+                    // As long as a reason may be.
+                    reason: text.chars().take(200).collect(),
                 });
                 record.success = (phase != Phase::Kept).then(|| Holding {
                     outcome: Outcome::Ok,
@@ -649,7 +654,7 @@ pub(super) mod tests {
         };
         let holding = record.clone().into_holding(&now);
         assert!(!holding.is_taken(store_time(&now)));
-        let length = |one: &Holding<Who>| one.expires_at - one.acquired.at;
+        let length = |one: &Holding<Who, By>| one.expires_at - one.acquired.at;
         assert_eq!(length(&holding), length(&record.holding));
         assert_eq!(holding.token, record.holding.token);
         let same = BootTime {

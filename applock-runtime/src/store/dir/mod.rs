@@ -72,8 +72,8 @@ use self::queue_file::{Changes, MAX_WAITERS, Plan, Polls, QueueFile};
 use self::threads::{CommitPermit, StepResult, Stop, carry_out};
 use super::view::{self, Who, nanos};
 use super::{
-    Acquire, Acquired, Identity, Inspection, Release, Released, Renew, Store, StoreError,
-    StoreErrorKind, StoreFuture, StoreResult,
+    Acquire, Acquired, By, Inspection, Release, Released, Renew, Store, StoreError, StoreErrorKind,
+    StoreFuture, StoreResult,
 };
 use crate::blocking::on_a_thread;
 use crate::info::LockInfo;
@@ -131,8 +131,8 @@ impl Notify<Who> for NobodyListens {
 /// A lock as its files have it.
 struct Found {
     files: Files,
-    newest: Option<Holding<Who>>,
-    success: Option<Holding<Who>>,
+    newest: Option<Holding<Who, By>>,
+    success: Option<Holding<Who, By>>,
     written: Written,
     now: BootTime,
 }
@@ -164,7 +164,7 @@ impl Found {
     }
 
     /// What the protocol goes by.
-    fn state(&self) -> LockState<Who> {
+    fn state(&self) -> LockState<Who, By> {
         let mut queue = match &self.written {
             Written::Queue(file, polls) => file.queue(polls),
             Written::Damaged | Written::Untouched => WaitQueue::default(),
@@ -203,7 +203,7 @@ impl Found {
     }
 
     /// What a decision changes in the queue. `None`: that is left alone.
-    fn changes(&self, decided: &LockState<Who>) -> Option<Changes> {
+    fn changes(&self, decided: &LockState<Who, By>) -> Option<Changes> {
         match &self.written {
             Written::Queue(file, polls) => Some(file.changes(polls, &decided.queue)),
             Written::Damaged => Some(QueueFile::default().changes(&Polls::new(), &decided.queue)),
@@ -212,7 +212,7 @@ impl Found {
     }
 
     /// How a decision changes the file of the queue.
-    fn plan(&self, decided: &LockState<Who>) -> Plan {
+    fn plan(&self, decided: &LockState<Who, By>) -> Plan {
         let (changes, boot) = (self.changes(decided), self.now.boot());
         match (&self.written, &changes) {
             (Written::Queue(file, _), Some(changes)) => file.plan(changes, &decided.queue, boot),
@@ -226,7 +226,7 @@ impl Found {
 
     /// Whether a decision changes nothing but the time at which a process last polled, by less
     /// than [`REFRESH`].
-    fn is_negligible(&self, decided: &LockState<Who>) -> bool {
+    fn is_negligible(&self, decided: &LockState<Who, By>) -> bool {
         let changes = self.changes(decided);
         decided.newest == self.newest
             && changes.is_none_or(|changes| changes.is_less_than(nanos(REFRESH)))
@@ -308,7 +308,7 @@ impl DirStore {
         &self,
         key: &Key,
         files: &Files,
-        newest: Option<&Holding<Who>>,
+        newest: Option<&Holding<Who, By>>,
         needs: Needs,
         now: &BootTime,
     ) -> StoreResult<Option<(Arc<QueueFile>, Polls)>> {
@@ -361,7 +361,7 @@ impl DirStore {
         key: &Key,
         found: &Found,
         plan: Plan,
-        decided: LockState<Who>,
+        decided: LockState<Who, By>,
         permit: &CommitPermit<'_>,
     ) -> StoreResult<()> {
         let newest = decided.newest.as_ref();
@@ -446,7 +446,7 @@ impl DirStore {
         found: &Found,
         asks: &[(u64, Acquire)],
         has_room: bool,
-    ) -> (LockState<Who>, Vec<StoreResult<Acquired>>) {
+    ) -> (LockState<Who, By>, Vec<StoreResult<Acquired>>) {
         let now = found.at();
         let mut state = found.state();
         let mut decide = |(ticket, ask): &(u64, Acquire)| {
@@ -510,13 +510,18 @@ impl DirStore {
 
     fn force_release_one(
         &self,
-        (key, stale, by): &(Key, Option<Duration>, Arc<Identity>),
+        (key, stale, by): &(Key, Option<Duration>, Arc<By>),
         permit: &CommitPermit<'_>,
     ) -> StepResult<bool> {
         let stale = stale.map(nanos);
         self.step(key, Needs::QueueIfReadable, permit, |state, now| {
-            let by = Who::operator(key, Arc::clone(by));
-            state.force_release(stale, by, now, &Timing::NANOS, &mut NobodyListens)
+            state.force_release(
+                stale,
+                (**by).clone(),
+                now,
+                &Timing::NANOS,
+                &mut NobodyListens,
+            )
         })
     }
 
@@ -526,7 +531,7 @@ impl DirStore {
         key: &Key,
         needs: Needs,
         permit: &CommitPermit<'_>,
-        decide: impl FnOnce(&mut LockState<Who>, StoreTime) -> T,
+        decide: impl FnOnce(&mut LockState<Who, By>, StoreTime) -> T,
     ) -> StepResult<T> {
         let Inside { _lock_file, found } = self.inside(key, needs)?;
         let mut decided = found.state();
@@ -710,7 +715,7 @@ fn when_busy(queue: &WaitQueue<Who>, has_room: bool, ticket: u64, ask: &Acquire)
 }
 
 /// How a record has to be written, if it has changed.
-fn durability(old: Option<&Holding<Who>>, new: &Holding<Who>) -> Option<Durability> {
+fn durability(old: Option<&Holding<Who, By>>, new: &Holding<Who, By>) -> Option<Durability> {
     let beats = |phase| matches!(phase, Phase::Held | Phase::Claimed);
     match old {
         Some(old) if old == new => None,
@@ -790,7 +795,7 @@ impl Store for DirStore {
         self: Arc<Self>,
         key: Key,
         stale: Option<Duration>,
-        by: Arc<Identity>,
+        by: Arc<By>,
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         self.once((key, stale, by), within, Self::force_release_one)

@@ -296,7 +296,6 @@ impl QueueFile {
                             instance: written.instance,
                             host: written.host,
                             pid: written.pid,
-                            reason: String::new(),
                         }),
                     },
                     polled_at: self.length,
@@ -720,7 +719,6 @@ mod tests {
                     instance: format!("web-{process}"),
                     host: "db7".into(),
                     pid: 1,
-                    reason: String::new(),
                 }),
             },
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::view::{self, Shown, Who, nanos};
 use super::{
-    Acquire, Acquired, Identity, Inspection, Notification, Notifications, Release, Released, Renew,
+    Acquire, Acquired, By, Inspection, Notification, Notifications, Release, Released, Renew,
     Store, StoreError, StoreErrorKind, StoreFuture, StoreResult,
 };
 use crate::clock::{Clock, SystemClock};
@@ -78,7 +78,7 @@ impl Outage {
 /// Of each lock that has a holder, has waiters, or is remembered.
 #[derive(Default)]
 struct Locks {
-    states: HashMap<Arc<str>, LockState<Party>>,
+    states: HashMap<Arc<str>, LockState<Party, By>>,
     /// How many there are when forgotten ones are dropped: as many again as the last time were
     /// left, so that a step costs the same however many there are.
     drop_at: usize,
@@ -88,7 +88,7 @@ impl Locks {
     /// The fewest that are looked through.
     const FEW: usize = 64;
 
-    fn entry(&mut self, key: &Arc<str>, now: StoreTime) -> &mut LockState<Party> {
+    fn entry(&mut self, key: &Arc<str>, now: StoreTime) -> &mut LockState<Party, By> {
         if self.states.len() >= self.drop_at.max(Self::FEW) {
             self.states.retain(|_, lock| is_in_use(lock, now));
             self.drop_at = 2 * self.states.len();
@@ -100,7 +100,7 @@ impl Locks {
 /// Whether a lock is remembered, or an engine that still runs waits for it. The waiters of an
 /// engine that has ended leave the queue of a lock only when that is offered to them, which may
 /// never happen.
-fn is_in_use(lock: &LockState<Party>, now: StoreTime) -> bool {
+fn is_in_use(lock: &LockState<Party, By>, now: StoreTime) -> bool {
     let waits = |waiter: &Waiter<Party>| {
         let channel = waiter.who.notifications.as_ref();
         channel.is_some_and(|channel| !channel.is_closed())
@@ -294,7 +294,7 @@ impl Store for MemoryStore {
         self: Arc<Self>,
         key: Key,
         stale: Option<Duration>,
-        by: Arc<Identity>,
+        by: Arc<By>,
         _within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         let mut locks = self.locks();
@@ -303,11 +303,7 @@ impl Store for MemoryStore {
         let stale = stale.map(nanos);
         let forced = self.answer(|| {
             Ok(lock.is_some_and(|lock| {
-                let by = Party {
-                    who: Who::operator(&key, by),
-                    notifications: None,
-                };
-                lock.force_release(stale, by, now, &TIMING, &mut Channels)
+                lock.force_release(stale, (*by).clone(), now, &TIMING, &mut Channels)
             }))
         });
         Box::pin(ready(forced))
@@ -359,7 +355,11 @@ fn process(request: &Acquire) -> Process {
     Arc::as_ptr(&request.identity).addr() as Process
 }
 
-fn acquire(lock: &mut LockState<Party>, now: StoreTime, request: Acquire) -> StoreResult<Acquired> {
+fn acquire(
+    lock: &mut LockState<Party, By>,
+    now: StoreTime,
+    request: Acquire,
+) -> StoreResult<Acquired> {
     let when_busy = match request.notifications {
         None => WhenBusy::Refuse,
         Some(_) => WhenBusy::Wait {

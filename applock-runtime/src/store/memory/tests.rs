@@ -56,7 +56,6 @@ impl Table {
                 instance: "web-1".into(),
                 host: "db7".into(),
                 pid: 1,
-                reason: String::new(),
             }),
             notifications: queue,
             ticket: None,
@@ -202,10 +201,9 @@ async fn a_claim_becomes_a_lease_by_the_first_heartbeat_or_is_over() {
     table.clock.advance(TTL - Duration::from_millis(1));
     assert!(table.renew(2).await);
     table.clock.advance(CLAIM);
-    let force =
-        table
-            .store()
-            .force_release(key(), Some(Duration::ZERO), Identity::of_a_test(), TTL);
+    let force = table
+        .store()
+        .force_release(key(), Some(Duration::ZERO), By::of_a_test(), TTL);
     assert!(
         !force.await.unwrap(),
         "it is silent for less than half a lease"
@@ -274,7 +272,7 @@ async fn a_release_by_force_serves_the_waiters_and_counts_a_claim_as_a_lease() {
     let force = |stale| {
         table
             .store()
-            .force_release(key(), stale, Identity::of_a_test(), TTL)
+            .force_release(key(), stale, By::of_a_test(), TTL)
     };
     assert!(force(None).await.unwrap());
     assert!(!force(Some(Duration::ZERO)).await.unwrap());

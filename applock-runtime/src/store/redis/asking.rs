@@ -40,9 +40,7 @@ impl RedisStore {
         let asked = nodes.iter().filter(is_asked).map(|node| async {
             let connection = &node.connection;
             let begun = Instant::now();
-            let answer = connection
-                .send(&command, false, About::default(), within)
-                .await;
+            let answer = connection.send(&command, About::default(), within).await;
             let unanswered =
                 |failed: &Failed| matches!(failed.hint, Hint::Silent | Hint::Unreachable);
             Said {

@@ -741,7 +741,7 @@ async fn epochs(connection: &Arc<Connection>) -> Result<Epochs, Failed> {
     // Not its time-out, but that of the caller: a busy node's connection is not given up for it.
     let within = 2 * ANSWER;
     let about = About::default();
-    let said = connection.send(&info, false, about, within).await?;
+    let said = connection.send(&info, about, within).await?;
     Ok(Epochs::read(&reply::text(&said).unwrap_or_default()))
 }
 
@@ -758,7 +758,7 @@ async fn ask(
     };
     let (info, slots) = (command("INFO"), command("SLOTS"));
     let about = About::default();
-    let send = |command| connection.send(command, false, about, ANSWER);
+    let send = |command| connection.send(command, about, ANSWER);
     let (info, slots) = join(send(&info), send(&slots)).await;
     match slots {
         Ok(slots) => (ids(&slots), read(address, info, &slots)),

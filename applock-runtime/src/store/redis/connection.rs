@@ -34,7 +34,7 @@ use std::time::Duration;
 use futures_util::future::{Either, join, select};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub};
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::key::Key;
@@ -49,6 +49,7 @@ use super::error::{
     Classified, ConnectionState, Hint, SILENT_TO_TLS, classify, is_final, is_turned_away,
     is_unreadable, no_redis,
 };
+use super::flight::Flight;
 
 /// The longest that one dial may take, from the name's resolution to the login.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,6 +73,8 @@ pub(super) struct Connection {
     /// The server does not serve any more.
     retired: watch::Sender<bool>,
     acknowledgements: Arc<Acknowledgements>,
+    /// There is one dial at a time, however many callers wait.
+    dials: Arc<Flight<StoreResult<Live>>>,
     state: Mutex<DialState>,
 }
 
@@ -95,10 +98,6 @@ struct DialState {
     live: Option<Live>,
     /// Counts connections, so that a late error of an old one can't end a new one.
     epoch: u64,
-    /// The callers that wait for the dial under way.
-    waiting: Vec<oneshot::Sender<StoreResult<Live>>>,
-    /// There is one dial at a time, however many callers wait.
-    dialling: bool,
     /// A connection was given up, and no command was answered since.
     in_trouble: bool,
     /// Failed dials in a row.
@@ -217,6 +216,7 @@ impl Connection {
             lifetime,
             retired: watch::Sender::new(false),
             acknowledgements: Arc::default(),
+            dials: Arc::default(),
             state: Mutex::default(),
         }
     }
@@ -370,37 +370,27 @@ impl Connection {
     /// Sends one command, once, and waits for its answer, no longer than `within` from now, the
     /// dial included.
     ///
-    /// `asking`: behind `ASKING`, which lets a cluster's node carry out the next command of the
-    /// same connection for a slot that it is only about to get. Both travel as one write, so that
-    /// no command of another caller comes between them.
-    ///
     /// While there is no connection the command has not left: its failure is 'not done'. From
     /// then on a time-out is 'unknown'.
     pub(super) async fn send(
         self: &Arc<Self>,
         command: &Cmd,
-        asking: bool,
         about: About<'_>,
         within: Duration,
     ) -> Result<Value, Failed> {
-        let sent = self.exchange(command, asking, None, about, within).await?;
+        let sent = self.exchange(command, false, None, about, within).await?;
         Ok(sent.0)
     }
 
-    /// The same for a write that has to be acknowledged by replicas, where the user has asked for
-    /// that: with the answer comes whether it was.
-    pub(super) async fn send_acknowledged(
-        self: &Arc<Self>,
-        command: &Cmd,
-        asking: bool,
-        about: About<'_>,
-        within: Duration,
-    ) -> Result<(Value, StoreResult<()>), Failed> {
-        let wanted = self.replicas();
-        self.exchange(command, asking, wanted, about, within).await
-    }
-
-    async fn exchange(
+    /// The same for a command about locks.
+    ///
+    /// `asking`: behind `ASKING`, which lets a cluster's node carry out the next command of the
+    /// same connection for a slot that it is only about to get. Both travel as one write, so that
+    /// no command of another caller comes between them.
+    ///
+    /// `wanted`: the replicas that have to acknowledge what is written. With the answer comes whether
+    /// they did.
+    pub(super) async fn exchange(
         self: &Arc<Self>,
         command: &Cmd,
         asking: bool,
@@ -564,33 +554,30 @@ impl Connection {
 
     /// The live connection, or that of the dial under way, which it begins if there is none.
     async fn live(self: &Arc<Self>) -> StoreResult<Live> {
-        let dialled = {
-            let mut state = self.state();
-            if let Some(live) = &state.live {
-                return Ok(live.clone());
-            }
-            if state.is_spent || self.is_retired() {
-                return Err(ended());
-            }
-            let (tell, dialled) = oneshot::channel();
-            state.waiting.push(tell);
-            if !state.dialling {
-                state.dialling = true;
-                // A task of its own: a caller that gives up must not stop the dial
-                // that others, or its own next try, wait for.
-                tokio::spawn(Arc::clone(self).dial(state.not_before));
-            }
-            dialled
-        };
-        match dialled.await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.late()),
+        if let Some(known) = self.known() {
+            return known;
         }
+        let dialled = self.dials.outcome(Arc::clone(self).dial()).await;
+        // The engine's runtime has ended.
+        dialled.unwrap_or_else(|| Err(self.late()))
     }
 
-    /// Dials once, after the pause, and gives every waiting caller the outcome.
-    async fn dial(self: Arc<Self>, not_before: Option<Instant>) {
-        let unfinished = Dialling(&self);
+    /// The live connection, or that there will be none. `None`: it has to be dialled.
+    fn known(&self) -> Option<StoreResult<Live>> {
+        let state = self.state();
+        if let Some(live) = &state.live {
+            return Some(Ok(live.clone()));
+        }
+        (state.is_spent || self.is_retired()).then(|| Err(ended()))
+    }
+
+    /// Dials once, after the pause.
+    async fn dial(self: Arc<Self>) -> StoreResult<Live> {
+        // The dial before may have ended as a caller asked for this one.
+        if let Some(known) = self.known() {
+            return known;
+        }
+        let not_before = self.state().not_before;
         if let Some(at) = not_before {
             sleep_until(at).await;
         }
@@ -607,52 +594,31 @@ impl Connection {
             }
             Err(_) => Err(self.late()),
         };
-        std::mem::forget(unfinished);
-        let (outcome, waiting) = {
-            let mut state = self.state();
-            state.dialling = false;
-            let outcome = match dialled {
-                Ok((connection, is_single)) => {
-                    state.is_single = is_single && !state.is_cluster;
-                    state.epoch += 1;
-                    state.failures = 0;
-                    state.not_before = None;
-                    let live = Live {
-                        connection,
-                        epoch: state.epoch,
-                        timeouts: 0,
-                        is_proven: false,
-                    };
-                    state.live = Some(live.clone());
-                    Ok(live)
-                }
-                Err(error) => {
-                    state.is_spent |= self.lifetime == Lifetime::Connection;
-                    state.unasked = false;
-                    let pause = growing(FIRST_PAUSE, LONGEST_PAUSE, state.failures);
-                    state.failures = state.failures.saturating_add(1);
-                    state.not_before = Some(Instant::now() + pause);
-                    Err(error)
-                }
-            };
-            (outcome, std::mem::take(&mut state.waiting))
-        };
-        for tell in waiting {
-            // A caller that has given up has dropped its receiver.
-            let _ = tell.send(outcome.clone());
+        let mut state = self.state();
+        match dialled {
+            Ok((connection, is_single)) => {
+                state.is_single = is_single && !state.is_cluster;
+                state.epoch += 1;
+                state.failures = 0;
+                state.not_before = None;
+                let live = Live {
+                    connection,
+                    epoch: state.epoch,
+                    timeouts: 0,
+                    is_proven: false,
+                };
+                state.live = Some(live.clone());
+                Ok(live)
+            }
+            Err(error) => {
+                state.is_spent |= self.lifetime == Lifetime::Connection;
+                state.unasked = false;
+                let pause = growing(FIRST_PAUSE, LONGEST_PAUSE, state.failures);
+                state.failures = state.failures.saturating_add(1);
+                state.not_before = Some(Instant::now() + pause);
+                Err(error)
+            }
         }
-    }
-}
-
-/// A dial under way. If its task is dropped (the engine's runtime has ended), the next dial
-/// may begin, and the callers that waited for this one get an error.
-struct Dialling<'a>(&'a Connection);
-
-impl Drop for Dialling<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.dialling = false;
-        state.waiting.clear();
     }
 }
 

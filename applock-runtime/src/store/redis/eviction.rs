@@ -33,10 +33,7 @@ pub(super) async fn warn_if_locks_can_be_evicted(connection: Arc<Connection>, lo
     let store = connection.shown();
     let mut info = redis::cmd("INFO");
     info.arg("memory");
-    let Ok(answer) = connection
-        .send(&info, false, About::default(), TIMEOUT)
-        .await
-    else {
+    let Ok(answer) = connection.send(&info, About::default(), TIMEOUT).await else {
         return;
     };
     let Ok(text) = redis::from_redis_value::<String>(answer) else {

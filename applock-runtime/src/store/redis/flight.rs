@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+#[derive(Debug)]
 pub(super) struct Flight<T> {
     state: Mutex<State<T>>,
 }
 
+#[derive(Debug)]
 struct State<T> {
     is_on: bool,
     waiting: Vec<oneshot::Sender<T>>,
@@ -39,8 +41,21 @@ impl<T: Clone + Send + 'static> Flight<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        if std::mem::replace(&mut self.state().is_on, true) {
-            return false;
+        self.join(None, work)
+    }
+
+    /// The same, by a caller that waits for the outcome. In one step, so that the work under way can't
+    /// end between.
+    fn join<F>(self: &Arc<Self>, tell: Option<oneshot::Sender<T>>, work: F) -> bool
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        {
+            let mut state = self.state();
+            state.waiting.extend(tell);
+            if std::mem::replace(&mut state.is_on, true) {
+                return false;
+            }
         }
         let mut flight = Landing(Some(Arc::clone(self)));
         tokio::spawn(async move {
@@ -61,8 +76,7 @@ impl<T: Clone + Send + 'static> Flight<T> {
         F: Future<Output = T> + Send + 'static,
     {
         let (tell, told) = oneshot::channel();
-        self.state().waiting.push(tell);
-        self.start(work);
+        self.join(Some(tell), work);
         told.await.ok()
     }
 }

@@ -85,7 +85,7 @@ async fn scan(node: &Node, pattern: &Pattern, within: Duration) -> Result<Vec<St
     loop {
         let command = requests::scan(&cursor, &pattern.scan());
         let about = About::default();
-        let answer = node.connection.send(&command, false, about, within).await?;
+        let answer = node.connection.send(&command, about, within).await?;
         let (next, keys) = reply::scanned(&answer).map_err(Failed::of_answer)?;
         let is_meant = |key: &String| key.len() <= MAX_KEY && pattern.fits(key);
         found.extend(keys.into_iter().filter(is_meant));

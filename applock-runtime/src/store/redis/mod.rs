@@ -104,8 +104,8 @@ pub(crate) use slots::slot;
 use topology::{Single, Topology};
 
 use super::{
-    Acquire, Acquired, Identity, Inspection, Notifications, Question, Release, Released, Renew,
-    Said, Store, StoreError, StoreFuture, StoreResult,
+    Acquire, Acquired, By, Inspection, Notifications, Question, Release, Released, Renew, Said,
+    Store, StoreError, StoreFuture, StoreResult,
 };
 
 /// Redis, as one locker sees it.
@@ -172,7 +172,7 @@ impl RedisStore {
         };
         let command = requests::read_python_info(key);
         let about = About::of(key);
-        let said = node.connection.send(&command, false, about, within).await;
+        let said = node.connection.send(&command, about, within).await;
         if let Some(words) = said.ok().as_ref().and_then(reply::python_info) {
             *holder = holder.clone().that_says(words);
         }
@@ -206,7 +206,7 @@ impl Store for RedisStore {
             // shows it.
             let ping = redis::cmd("PING");
             let about = About::default();
-            match node.connection.send(&ping, false, about, left).await {
+            match node.connection.send(&ping, about, left).await {
                 Ok(_) => Ok(()),
                 // The user lacks the right to PING: the server has answered, and that is enough.
                 Err(failed) if is_about_ping(&failed.error) => Ok(()),
@@ -300,7 +300,7 @@ impl Store for RedisStore {
         self: Arc<Self>,
         key: Key,
         stale: Option<Duration>,
-        by: Arc<Identity>,
+        by: Arc<By>,
         within: Duration,
     ) -> StoreFuture<StoreResult<bool>> {
         Box::pin(async move {

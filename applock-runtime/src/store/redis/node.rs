@@ -86,13 +86,10 @@ impl Node {
         within: Duration,
     ) -> Result<(Value, StoreResult<()>), Failed> {
         let connection = &self.connection;
-        if call.is_acknowledged {
-            return connection
-                .send_acknowledged(command, asking, about, within)
-                .await;
-        }
-        let answer = connection.send(command, asking, about, within).await?;
-        Ok((answer, Ok(())))
+        let wanted = connection.replicas().filter(|_| call.is_acknowledged);
+        connection
+            .exchange(command, asking, wanted, about, within)
+            .await
     }
 
     /// Checks the server's eviction policy, once, after the first lock was granted. A task of

@@ -16,7 +16,7 @@ use serde::{Serialize, Serializer};
 
 use crate::key::{Function, Key, Side};
 use crate::protocol::{Due, Outcome, Tick};
-use crate::store::{Acquire, Identity, Release, Renew};
+use crate::store::{Acquire, By, Release, Renew};
 
 use super::script::{Script, ScriptCall, millis};
 
@@ -220,7 +220,7 @@ pub(crate) fn inspect(key: &Key) -> ScriptCall {
 }
 
 /// Ends whatever holding there is of ours, or only one without a heartbeat for `stale`.
-pub(crate) fn force_release(key: &Key, stale: Option<Duration>, by: &Identity) -> ScriptCall {
+pub(crate) fn force_release(key: &Key, stale: Option<Duration>, by: &By) -> ScriptCall {
     let mut call = ScriptCall::new(&FORCE_RELEASE, 4, 2);
     call.sides(key);
     match stale {
@@ -242,12 +242,12 @@ struct Operator<'a> {
 }
 
 impl<'a> Operator<'a> {
-    fn of(identity: &'a Identity) -> Self {
+    fn of(by: &'a By) -> Self {
         Self {
-            instance: &identity.instance,
-            host: &identity.host,
-            pid: identity.pid,
-            reason: &identity.reason,
+            instance: &by.identity.instance,
+            host: &by.identity.host,
+            pid: by.identity.pid,
+            reason: &by.reason,
         }
     }
 }
@@ -255,7 +255,7 @@ impl<'a> Operator<'a> {
 /// The same in any case, a plain string included. With a key that a lock of ours does not need: a
 /// user may have no right to it. `is_beside`: it is in the lock's slot; in a cluster it seldom is,
 /// and then it is left alone.
-pub(crate) fn force_release_plain(key: &Key, is_beside: bool, by: &Identity) -> ScriptCall {
+pub(crate) fn force_release_plain(key: &Key, is_beside: bool, by: &By) -> ScriptCall {
     let mut call = ScriptCall::new(&FORCE_RELEASE, 5, 2);
     call.sides(key);
     match is_beside {
@@ -327,11 +327,10 @@ mod tests {
             ttl: Duration::from_secs(60),
             remember: Duration::from_millis(remember),
             due: None,
-            identity: std::sync::Arc::new(Identity {
+            identity: std::sync::Arc::new(crate::store::Identity {
                 instance: instance.to_owned(),
                 host: "db9".to_owned(),
                 pid: 7,
-                reason: String::new(),
             }),
             notifications: None,
             ticket: None,

@@ -538,7 +538,7 @@ impl Peer {
         let [address, master, others] =
             ["get-master-addr-by-name", "master", "sentinels"].map(question);
         let about = About::default();
-        let send = |command| self.connection.send(command, false, about, ANSWER);
+        let send = |command| self.connection.send(command, about, ANSWER);
         let (address, master, others) = join3(send(&address), send(&master), send(&others)).await;
         let address = address.map_err(|failed| self.refused(failed.error))?;
         // A user may lack the right to the others: then the majority decides, and those of the URL
@@ -593,7 +593,7 @@ fn address_in(about: &Value) -> Option<Address> {
 async fn is_master(node: &Node) -> StoreResult<()> {
     let role = redis::cmd("ROLE");
     let about = About::default();
-    let answer = match node.connection.send(&role, false, about, DIAL).await {
+    let answer = match node.connection.send(&role, about, DIAL).await {
         Ok(Value::Array(parts)) => parts.first().and_then(reply::text),
         Ok(_) => None,
         // Not so where it is the login that fails: that has ended the connection.

@@ -225,10 +225,7 @@ impl Subscriber {
         // log in as the same user: no message would come, so it must poll.
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(&self.channel).arg("");
-        match connection
-            .send(&publish, false, About::default(), TIMEOUT)
-            .await
-        {
+        match connection.send(&publish, About::default(), TIMEOUT).await {
             Err(failed) if !failed.error.is_passing() => Err(failed.error),
             _ => Ok((sink, stream, run_id(connection).await)),
         }
@@ -239,10 +236,7 @@ impl Subscriber {
 async fn run_id(connection: &Arc<Connection>) -> Arc<str> {
     let mut info = redis::cmd("INFO");
     info.arg("server");
-    let answer = connection
-        .send(&info, false, About::default(), TIMEOUT)
-        .await
-        .ok();
+    let answer = connection.send(&info, About::default(), TIMEOUT).await.ok();
     answer
         .and_then(|value| redis::from_redis_value::<String>(value).ok())
         .and_then(|text| {

@@ -112,7 +112,7 @@ async fn a_record_of_version_1_is_refused_by_every_step_with_the_way_out() {
         store().release(vec![release], LONG).await.remove(0).err(),
         store().inspect(key.clone(), LONG).await.err(),
         store()
-            .force_release(key.clone(), None, Identity::of_a_test(), LONG)
+            .force_release(key.clone(), None, By::of_a_test(), LONG)
             .await
             .err(),
     ];

@@ -19,7 +19,7 @@ use super::nanos;
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::store::{
-    Acquire, Acquired, Identity, Inspection, Release, Renew, Store as _, StoreError,
+    Acquire, Acquired, By, Identity, Inspection, Release, Renew, Store as _, StoreError,
     StoreErrorKind, StoreResult,
 };
 
@@ -139,7 +139,6 @@ fn ask(key: &Key, owner: u128) -> Acquire {
             instance: "web-1".into(),
             host: "db7".into(),
             pid: std::process::id(),
-            reason: String::new(),
         }),
     }
 }

@@ -324,7 +324,7 @@ async fn a_process_killed_at_any_moment_leaves_a_record_that_can_be_used() {
         // It may be held, by the clock of the killed one, which ran ahead.
         let force = home
             .store()
-            .force_release(key.clone(), None, Identity::of_a_test(), LONG)
+            .force_release(key.clone(), None, By::of_a_test(), LONG)
             .await;
         force.unwrap();
         let token = home.acquire(&key, 7).await.unwrap();

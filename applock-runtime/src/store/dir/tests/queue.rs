@@ -76,7 +76,7 @@ impl Home {
     async fn force(&self, key: &Key) -> bool {
         let store = self.store();
         store
-            .force_release(key.clone(), None, Identity::of_a_test(), LONG)
+            .force_release(key.clone(), None, By::of_a_test(), LONG)
             .await
             .unwrap()
     }

@@ -90,7 +90,7 @@ async fn at_least_and_force_work_through_the_store() {
     home.acquire(&key, 2).await.unwrap();
     let force = |stale| {
         home.store()
-            .force_release(key.clone(), stale, Identity::of_a_test(), LONG)
+            .force_release(key.clone(), stale, By::of_a_test(), LONG)
     };
     assert!(!force(Some(TTL / 2)).await.unwrap());
     home.advance(TTL / 2);

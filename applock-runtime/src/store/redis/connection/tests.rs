@@ -61,12 +61,12 @@ async fn a_connection_that_answers_nothing_is_dialled_anew() {
     // On a slow machine not every one of them leaves in its time.
     for _ in 0..20 {
         let short = Duration::from_millis(100);
-        let _ = connection.send(&ping, false, About::default(), short).await;
+        let _ = connection.send(&ping, About::default(), short).await;
         if dialled.load(Ordering::SeqCst) > 1 {
             break;
         }
     }
-    let sent = connection.send(&ping, false, About::default(), SOON).await;
+    let sent = connection.send(&ping, About::default(), SOON).await;
     assert!(sent.is_ok(), "no new connection was made");
 }
 
@@ -122,18 +122,13 @@ async fn timeouts_that_are_not_in_a_row_end_no_connection() {
     late.arg("late");
     for _ in 0..2 * TIMEOUTS {
         let short = Duration::from_millis(20);
-        let sent = connection.send(&late, false, About::default(), short).await;
+        let sent = connection.send(&late, About::default(), short).await;
         assert_eq!(
             sent.map_err(|failed| failed.error.kind).err(),
             Some(StoreErrorKind::Unknown)
         );
         go_on.send(()).unwrap();
-        assert!(
-            connection
-                .send(&ping, false, About::default(), SOON)
-                .await
-                .is_ok()
-        );
+        assert!(connection.send(&ping, About::default(), SOON).await.is_ok());
     }
     assert_eq!(dialled.load(Ordering::SeqCst), 1);
 }
@@ -210,11 +205,11 @@ async fn what_hangs_up_on_everything_is_asked_again_what_it_is() {
     let ping = redis::cmd("PING");
     let about = About::default();
     for _ in 0..3 {
-        assert!(connection.send(&ping, false, about, SOON).await.is_err());
+        assert!(connection.send(&ping, about, SOON).await.is_err());
     }
     is_up.store(true, Ordering::SeqCst);
     let deadline = Instant::now() + SOON;
-    while connection.send(&ping, false, about, SOON).await.is_err() {
+    while connection.send(&ping, about, SOON).await.is_err() {
         assert!(Instant::now() < deadline, "it is up");
     }
     assert!(connection.is_single(), "it was not asked again");
@@ -269,7 +264,7 @@ async fn of_many_calls_of_one_moment_none_leaves_behind_its_wait() {
     let ping = redis::cmd("PING");
     for count in [2, 60, 200, 1_000] {
         noted.lock().unwrap().clear();
-        let send = |_| connection.send_acknowledged(&ping, false, About::default(), SOON);
+        let send = |_| connection.exchange(&ping, false, Some(replicas), About::default(), SOON);
         for sent in join_all((0..count).map(send)).await {
             let (_, acknowledged) = sent.map_err(|failed| failed.error).unwrap();
             acknowledged.unwrap();

@@ -18,7 +18,7 @@ local function take(at)
     if holder == owner and state ~= 'kept' then
         -- The answer to an earlier acquire was lost (rule R6), or the notification of a grant:
         -- the same holding, with a full lease and its own token.
-        confirm(lock, fence, state, ttl, fence_ttl)
+        confirm(lock, fence, state, ttl, text)
         return token .. ' ' .. acquired
     end
     if due ~= '' then

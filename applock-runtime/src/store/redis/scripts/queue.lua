@@ -14,7 +14,8 @@
 -- `"token":T,"acquired_at":ms}`. `remember` is left out where it is a week, `instance` where it is the
 -- beginning of the owner id. The state is one of:
 --   held       its holder keeps it alive, and no request waits for it
---   awaited    the same, and requests wait, or may: they have put that there before they queued
+--   awaited    the same, and requests wait, or may: they have put that there before they queued.
+--              Or the holding is remembered longer than its request says: see `holding_of`
 --   claimed    granted to a waiter that has not confirmed it: the lease is the ttl, or 3 s if that
 --              is shorter
 --   kept       given back, and kept by at_least for the ttl: no owner holds it
@@ -23,8 +24,10 @@
 -- and up to two lines more, each only if there is something to say:
 --   {"noted_at":microseconds,"left":ms,"applock":1,"state":"ok",...}   the newest before it that was
 --                           `ok`: when its fence was replaced, and how long that had to live still
---   {"tick":N,"token":T}    the last tick that was begun, and the token of its run (after an empty
---                           line if there is no line before)
+--   {"remember":ms,"tick":N,"token":T}     after a holding that was once per tick: for how long the
+--                           last of them is remembered; the last tick that was begun, if it has a
+--                           number, and the token of its run (after an empty line if there is no line
+--                           before)
 -- It expires `remember` after the lease or the release, and so tells when that was.
 --
 -- Scripts compare and cut these texts by their beginning and their end, which are always in this
@@ -221,27 +224,39 @@ end
 
 -- Sets a lease back to its full ttl. A claim is confirmed by it: the text changes then. A server
 -- short of memory may refuse that, and the next heartbeat tries again.
-local function confirm(lock, fence, state, ttl, fence_ttl)
+local function confirm(lock, fence, state, ttl, text)
     if state == 'claimed' then
         -- Others may wait behind it.
         redis.pcall('SETRANGE', lock, STATE_AT, AWAITED)
     end
     redis.call('PEXPIRE', lock, ttl)
-    redis.call('PEXPIRE', fence, fence_ttl)
+    redis.call('PEXPIRE', fence, ttl + remembered(text))
 end
 
--- The text of a holding that begins now, held.
-local function holding_of(token, tail)
-    return tail .. token .. (token == micros and '}' or ',"acquired_at":' .. now .. '}')
+-- The text of a holding that begins now, held; the expiry of its fence; and whether it is remembered
+-- longer than its request says: one that has no tick is, where the last one that had was. The lock of such a
+-- one is never `held`: a heartbeat or a release that finds that goes by its request.
+local function holding_of(fence, token, tail, ttl, fence_ttl, due)
+    local remember = due == '' and string.match(ticks[fence] or '', '^{"remember":(%d+)')
+    local is_longer = remember and tonumber(remember) > fence_ttl - ttl
+    if is_longer then
+        local first, rest = string.match(tail, '^(.-"ttl":%d+)(.*)$')
+        tail = first .. ',"remember":' .. remember .. string.gsub(rest, '^,"remember":%d+', '')
+        fence_ttl = ttl + remember
+    end
+    tail = tail .. token .. (token == micros and '}' or ',"acquired_at":' .. now .. '}')
+    return tail, fence_ttl, is_longer
 end
 
 -- Notes in the fence who holds the lock from now on, with what it keeps of the one before. `due`:
 -- of its request, whose tick has begun by this.
 local function write_fence(fence, holding, lease, ttl, fence_ttl, token, due)
     local second, third = successes[fence] or '', ticks[fence] or ''
-    local tick = due and string.match(due, '^tick (%d+) ')
-    if tick then
-        third = '{"tick":' .. tick .. ',"token":' .. token .. '}'
+    if due ~= '' then
+        local number = string.match(due, '^tick (%d+) ')
+        third = '{"remember":' .. whole(fence_ttl - ttl) .. (number
+            and ',"tick":' .. number .. ',"token":' .. token .. '}'
+            or string.match(third, ',"tick":.*$') or '}')
     end
     local kept = third ~= '' and '\n' .. second .. '\n' .. third
         or second ~= '' and '\n' .. second or ''
@@ -258,9 +273,9 @@ end
 -- (type, rights, memory), comes first (rule R3). With a `claim` (in ms) the lock begins as a
 -- short lease, which the holder's first heartbeat makes a full one.
 local function grant(lock, fence, token, ttl, fence_ttl, tail, state, due, claim)
-    local holding = holding_of(token, tail)
+    local holding, fence_ttl, is_longer = holding_of(fence, token, tail, ttl, fence_ttl, due)
     write_fence(fence, holding, claim or ttl, ttl, fence_ttl, token, due)
-    write_lock(lock, holding, state, claim or ttl)
+    write_lock(lock, holding, is_longer and state == HELD and AWAITED or state, claim or ttl)
 end
 
 -- Notes in the fence how the holding ended, for so long. A courtesy: a server short of memory may
@@ -315,7 +330,7 @@ local function forbids(fence, due, ended)
             before = at and now - at < tonumber(number) and 'success'
         end
     else
-        local last, began = string.match(text, '\n{"tick":(%d+),"token":(%d+)}$')
+        local last, began = string.match(text, '\n{"remember":%d+,"tick":(%d+),"token":(%d+)}$')
         if last and (#number < #last or #number == #last and number < last
             or number == last and (began ~= token or counts)) then
             before = success() == began and 'success' or 'newest'
@@ -436,7 +451,7 @@ local function offer(lock, fence, own_channel, requester, unreachable, token, ow
     if unreachable[channel] or run == '0' or run == '-' then
         return false, nil
     end
-    local holding = holding_of(token, tail)
+    local holding, fence_ttl = holding_of(fence, token, tail, ttl, fence_ttl, due)
     write_lock(lock, holding, CLAIMED, claim)
     -- An error (no right to publish) is not 0 receivers: that waiter finds its grant when it
     -- polls.

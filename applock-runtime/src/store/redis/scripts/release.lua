@@ -6,7 +6,6 @@ local function end_holding(at)
     local lock, waiters = KEYS[at], KEYS[count + at]
     local queue, fence = KEYS[2 * count + at], KEYS[3 * count + at]
     local own_channel, arg = ARGV[1], is_shared and 1 or 3 * at - 2
-    local remember = ARGV[arg + 1]
     local ending, keep = string.match(ARGV[arg + 2], '^(....................)(%d*)$')
     local owner = string.match(ARGV[is_shared and at + 3 or arg + 3], '"owner":"(%x+)$')
     local text = read_text(lock)
@@ -17,6 +16,8 @@ local function end_holding(at)
         leave(queue, waiters, owner)
         return 0
     end
+    -- Not what the request says: see `holding_of`.
+    local remember = remembered(text)
     if keep ~= '' then
         redis.call('PEXPIRE', lock, keep)
         -- No owner id holds it now: a heartbeat that was on its way must not lengthen it.
