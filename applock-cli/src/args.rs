@@ -52,7 +52,9 @@ pub(crate) struct StoreArgs {
     pub(crate) key_prefix: Option<String>,
 }
 
+// Only the arguments of the one that is named are built: all of them are 2 % of a short run.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     Run(RunArgs),
     Ls(LsArgs),
@@ -347,8 +349,32 @@ pub(crate) enum Parsed {
     Usage(String),
 }
 
+/// `--wait -1s` as `--wait=-1s`: clap takes the value for an argument of its own and advises a `--`,
+/// where what is wrong is that the length is less than nothing.
+fn with_negative_values(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    let mut is_command = false;
+    for word in words {
+        is_command |= word == "--";
+        let is_negative = matches!(word.as_encoded_bytes(), [b'-', b'0'..=b'9', ..]);
+        let takes_value = |option: &&mut OsString| {
+            let option = option.as_encoded_bytes();
+            option.starts_with(b"-") && !option.contains(&b'=')
+        };
+        match joined.last_mut().filter(takes_value) {
+            Some(option) if is_negative && !is_command => {
+                option.push("=");
+                option.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
+}
+
 pub(crate) fn parse() -> Result<Parsed, Failure> {
-    let error = match Cli::try_parse() {
+    let words = with_negative_values(std::env::args_os());
+    let error = match Cli::try_parse_from(words) {
         Ok(cli) => return Ok(Parsed::Command(Box::new(cli))),
         Err(error) => error,
     };

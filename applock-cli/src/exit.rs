@@ -69,6 +69,10 @@ impl From<Error> for Failure {
         };
         let text = match &error {
             Error::Invalid(input) => in_our_words(input),
+            // Of a script that is refused halfway, servers do not say which right it lacked.
+            Error::Denied(_) if error.to_string().contains("lacks a right") => {
+                format!("{error}; `applock doctor` says which")
+            }
             error => error.to_string(),
         };
         Self::new(code, text)

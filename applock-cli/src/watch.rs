@@ -244,6 +244,10 @@ impl Watch {
         let Some(run) = last.ok().flatten() else {
             return Ok(());
         };
+        if run.ending == Ending::Held {
+            // It was taken since we saw it free: that change is told by itself.
+            return Ok(());
+        }
         let told = self.ended.insert(key.to_owned(), run.owner_id.clone());
         if told.is_some_and(|owner| owner == run.owner_id) {
             return Ok(());

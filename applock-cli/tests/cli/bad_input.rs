@@ -18,7 +18,15 @@ fn each_bad_value_is_78_and_each_command_line_that_cant_be_read_64() {
         ),
         ("run --app a --ttl 20y -- true", 78, "--ttl", "ten years"),
         ("run --app a --ttl= -- true", 78, "--ttl \"\"", "60"),
-        ("run --app a --ttl -5 -- true", 64, "-5", "--help"),
+        ("run --app a --ttl -5 -- true", 78, "--ttl \"-5\"", "60"),
+        (
+            "run --app a --wait -1s -- true",
+            78,
+            "--wait \"-1s\": it is less than nothing",
+            "5m",
+        ),
+        ("watch --interval -1s", 78, "--interval \"-1s\"", "5m"),
+        ("run --app a -E -1 -- true", 78, "-E \"-1\"", "255"),
         ("run --app a --ttl=-5 -- true", 78, "--ttl \"-5\"", "60"),
         (
             "run --app a --ttl 99999999999999999999 -- true",
@@ -87,6 +95,8 @@ fn each_bad_value_is_78_and_each_command_line_that_cant_be_read_64() {
         ("run --app a --app b -- true", 64, "--app", "--help"),
         ("info", 64, "--app", "--help"),
         ("info --app a b", 64, "b", "--help"),
+        ("info --app a -5", 64, "-5", "--help"),
+        ("info --app a --json -5", 64, "-5", "--help"),
         ("wait", 64, "--app", "--help"),
         ("release --app a", 64, "--stale", "--force"),
         ("release --app a --force", 64, "--reason", "--help"),
@@ -120,6 +130,14 @@ fn each_bad_value_is_78_and_each_command_line_that_cant_be_read_64() {
         assert_eq!(out(&said), "", "{arguments}");
         assert_eq!(server.run::<i64>("DBSIZE"), 0, "{arguments}");
     }
+}
+
+#[test]
+fn a_negative_number_behind_the_dashes_is_the_commands() {
+    let server = RedisServer::start();
+    let command = "run --app a -- printf %s. -v -5";
+    let said = output(&mut applock(&server.url(), command));
+    assert_eq!((out(&said), err(&said)), ("-v.-5.".into(), String::new()));
 }
 
 #[test]

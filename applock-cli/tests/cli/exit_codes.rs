@@ -111,6 +111,24 @@ fn a_store_that_is_not_there_is_69_and_one_that_refuses_us_77() {
 }
 
 #[test]
+fn who_lacks_a_right_learns_from_whom_to_hear_which() {
+    let server = RedisServer::start();
+    let rights = "ACL SETUSER poor on >secret ~* &* +@all -del";
+    assert_eq!(server.run::<String>(rights), "OK");
+    let mut holder = Running::start(&mut run(&server.url(), "", "echo here; sleep 1000"));
+    holder.says();
+    let url = format!("redis://poor:secret@127.0.0.1:{}", server.port());
+    let release = "release --app jobs --force --reason test";
+    let refused = output(&mut applock(&url, release));
+    assert_eq!(refused.status.code(), Some(77));
+    let line = err(&refused);
+    assert!(line.ends_with("; `applock doctor` says which\n"), "{line}");
+    assert!(!line.contains("secret"), "{line}");
+    let findings = out(&output(&mut applock(&url, "doctor")));
+    assert!(findings.contains("+del is missing"), "{findings}");
+}
+
+#[test]
 fn a_lease_that_is_lost_is_76_whatever_the_command_says() {
     let server = RedisServer::start();
     let script = "trap 'echo told; exit 0' TERM; echo here; while :; do sleep 0.02; done";
