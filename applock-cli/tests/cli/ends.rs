@@ -128,7 +128,7 @@ fn a_command_that_stands_still_is_told_of_the_loss_too() {
 fn a_long_command_outlasts_many_leases() {
     let server = RedisServer::start();
     assert_eq!(
-        code(&mut run(&server.url(), "--ttl 300ms", "sleep 2")),
+        code(&mut run(&server.url(), "--ttl 1s", "sleep 4")),
         Some(0)
     );
 }
