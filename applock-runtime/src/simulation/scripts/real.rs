@@ -63,6 +63,12 @@ fn start(port: u16) -> ServerProcess {
     );
 }
 
+/// Of the machine's clock.
+fn millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_millis()).unwrap()
+}
+
 fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
@@ -109,9 +115,8 @@ impl Real {
 
 impl ScriptServer for Real {
     fn begin(&mut self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         // Never backward, whatever is done to the machine's clock.
-        self.now = self.now.max(u64::try_from(now.as_millis()).unwrap());
+        self.now = self.now.max(millis());
         self.now
     }
 
@@ -213,6 +218,10 @@ impl ScriptServer for Real {
 
     fn slack(&self) -> u64 {
         SLACK
+    }
+
+    fn is_held_up(&self) -> bool {
+        millis().saturating_sub(self.now) > SLACK
     }
 }
 
