@@ -150,7 +150,7 @@ impl Plan {
                     // The future is dropped on the way out: the waiter leaves the queue, and a
                     // lock that it was granted meanwhile is released.
                     Received::Pass(signal) => return Ok(exit::of_signal(signal.as_raw())),
-                    Received::Stop => signals::stop_here(),
+                    Received::Stop => signals::stop_here().await,
                 },
                 // It can't be over already unless it was killed.
                 _ = keeper.next::<FromKeeper>() => return Err(keeper_died()),
@@ -254,7 +254,7 @@ impl Plan {
                         // Danger: while we stand still there is no heartbeat. The command stands
                         // still, too, and if that takes longer than the lease the keeper ends it.
                         keeper.send(&ToKeeper::Pause).await;
-                        signals::stop_here();
+                        signals::stop_here().await;
                         if guard.is_held() {
                             keeper.send(&ToKeeper::Continue).await;
                         }

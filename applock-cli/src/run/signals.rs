@@ -75,9 +75,16 @@ impl Signals {
 }
 
 /// As the terminal's Ctrl-Z would, had we no handler. Returns when a shell lets us go on.
-pub(super) fn stop_here() {
+///
+/// Danger: of several threads another one may take the signal, so that this one runs on for a moment:
+/// it would let the command go on, and then stand still. What it waits for comes after the stop.
+pub(super) async fn stop_here() {
+    let go_on = signal(SignalKind::from_raw(Signal::CONT.as_raw()));
     // A process may always stop itself.
     let _ = kill_process(getpid(), Signal::STOP);
+    if let Ok(mut go_on) = go_on {
+        go_on.recv().await;
+    }
 }
 
 /// Whether a signal is ignored. Where that can't be known: no.
