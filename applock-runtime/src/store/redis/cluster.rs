@@ -761,13 +761,21 @@ async fn ask(
     let send = |command| connection.send(command, about, ANSWER);
     let (info, slots) = join(send(&info), send(&slots)).await;
     match slots {
-        Ok(slots) => (ids(&slots), read(address, info, &slots)),
+        Ok(slots) => {
+            let ids = ids(&slots);
+            (ids.clone(), read(address, info, &slots, ids))
+        }
         Err(failed) => (HashSet::new(), Err(no_cluster(failed.error))),
     }
 }
 
-/// The map in what that node has answered to both.
-fn read(address: &Address, info: Result<Value, Failed>, slots: &Value) -> StoreResult<Told> {
+/// The map in what that node has answered to both, with these ids.
+fn read(
+    address: &Address,
+    info: Result<Value, Failed>,
+    slots: &Value,
+    ids: HashSet<String>,
+) -> StoreResult<Told> {
     let info = info
         .map_err(|failed| failed.error)
         .map(|info| reply::text(&info).unwrap_or_default())?;
@@ -783,7 +791,7 @@ fn read(address: &Address, info: Result<Value, Failed>, slots: &Value) -> StoreR
         Some(ranges) => Ok(Told {
             ranges,
             epoch: epochs.current.unwrap_or(0),
-            ids: ids(slots),
+            ids,
         }),
         None if is_nameless(slots) => Err(StoreError::new(
             StoreErrorKind::NotDone,
