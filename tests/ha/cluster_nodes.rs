@@ -303,6 +303,9 @@ fn a_node_of_another_cluster_at_the_address_of_one_of_ours_is_not_believed() {
     let first = take(&holder.lock(&*gone));
     first.release_blocking().unwrap();
 
+    // Redis 6.2 counts all of CLUSTER's as one.
+    let asked = || foreign.calls("cluster|slots") + foreign.calls("cluster");
+    let before = asked();
     proxy.lead_to(&foreign);
     proxy.reset();
     wait::until("its map is fetched", SOON, || {
@@ -310,7 +313,7 @@ fn a_node_of_another_cluster_at_the_address_of_one_of_ours_is_not_believed() {
             guard.verify_blocking().ok() != Some(false),
             "asked elsewhere"
         );
-        foreign.calls("cluster|slots") > 0
+        asked() > before
     });
     let until = Instant::now() + Duration::from_secs(3);
     for number in 0.. {

@@ -59,15 +59,17 @@ fn check_in_the_child(locker: &AppLocker, guards: [LockGuard; 3], parent: u32, i
     assert!(own.is_held() && own.verify_blocking().unwrap());
     let waiting = locker.lock("own").ttl(TTL).wait(Duration::from_secs(20));
     let next = std::thread::spawn(move || waiting.acquire_blocking());
-    while locker
-        .lock("own")
-        .info_blocking()
-        .unwrap()
-        .unwrap()
-        .waiters()
-        != Some(1)
-    {
-        std::thread::yield_now();
+    let waiters = || {
+        locker
+            .lock("own")
+            .info_blocking()
+            .unwrap()
+            .unwrap()
+            .waiters()
+    };
+    while waiters() != Some(1) {
+        assert!(!next.is_finished(), "{:?}", next.join());
+        std::thread::sleep(Duration::from_millis(5));
     }
     own.release_blocking().unwrap();
     let next = next.join().unwrap().unwrap();
@@ -123,7 +125,10 @@ fn a_forked_process_has_an_engine_of_its_own_and_holds_nothing_of_its_parents() 
         return child::say("all is well");
     }
     let server = RedisServer::start();
-    let home = tempfile::tempdir().unwrap();
+    // In memory where that can be had: on a disk that is busy a step may take longer than its second.
+    let memory = std::path::Path::new("/dev/shm");
+    let home = tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir());
+    let home = home.unwrap();
     let directory = format!("dir:{}", home.path().display());
     let test =
         child::name_of(a_forked_process_has_an_engine_of_its_own_and_holds_nothing_of_its_parents);
