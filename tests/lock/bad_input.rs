@@ -164,7 +164,12 @@ async fn ttls_of_nothing_too_little_and_too_much_are_refused_and_nothing_is_writ
     // The least is accepted, and an overflowing wait is one for ever.
     let least = locker.lock("timed").ttl(Duration::from_millis(100));
     let guard = least.wait(Duration::MAX).acquire().await.unwrap();
-    guard.release().await.unwrap();
+    // On a busy machine it is over by now.
+    let released = guard.release().await;
+    assert!(matches!(
+        released,
+        Ok(()) | Err(Error::NotHeld { .. } | Error::Lost { .. })
+    ));
 }
 
 fn builder(server: &RedisServer) -> Builder {

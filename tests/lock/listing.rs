@@ -13,7 +13,11 @@ use crate::support::redis::RedisServer;
 fn stores(directory: &tempfile::TempDir) -> (RedisServer, [AppLocker; 3]) {
     let server = RedisServer::start();
     let dir = format!("dir:{}", directory.path().display());
-    let urls = [server.url(), dir, "memory:listing".to_owned()];
+    let urls = [
+        server.url(),
+        dir,
+        format!("memory:{}", directory.path().display()),
+    ];
     let lockers = urls.map(|url| AppLocker::builder().store(url).build().unwrap());
     (server, lockers)
 }

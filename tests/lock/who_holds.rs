@@ -24,7 +24,8 @@ async fn stores(directory: &tempfile::TempDir) -> (RedisServer, [AppLocker; 3]) 
     let urls = [
         server.url(),
         format!("dir:{}", directory.path().display()),
-        "memory:who".to_owned(),
+        // Each test its own, for they run in one process.
+        format!("memory:{}", directory.path().display()),
     ];
     let [redis, dir, memory] = urls.map(|url| AppLocker::builder().store(url).build().unwrap());
     (server, [redis, dir, memory])

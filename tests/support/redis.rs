@@ -181,7 +181,7 @@ impl RedisServer {
     }
 
     fn launch(&mut self) -> bool {
-        self.launch_until(Self::answers)
+        self.launch_until(|server| server.answers() && server.is_itself())
     }
 
     /// `false`: it ended before `met` was true.
@@ -225,6 +225,19 @@ impl RedisServer {
     /// Whether it answers a PING as it should.
     pub fn answers(&self) -> bool {
         self.try_run::<String>(&["PING"]).is_ok()
+    }
+
+    /// Whether what answers is the process that was started: another program's tests may have taken the
+    /// port before it, and then it is about to end.
+    fn is_itself(&self) -> bool {
+        let id = self.process.as_ref().map(|process| process.id());
+        let info = self.try_run::<String>(&["INFO", "server"]);
+        info.is_ok_and(|info| {
+            let line = info
+                .lines()
+                .find_map(|line| line.strip_prefix("process_id:"));
+            line.and_then(|number| number.trim().parse().ok()) == id
+        })
     }
 
     /// Whether it answers a PING with an error of this code.
