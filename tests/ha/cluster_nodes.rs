@@ -308,12 +308,21 @@ fn a_node_of_another_cluster_at_the_address_of_one_of_ours_is_not_believed() {
     let before = asked();
     proxy.lead_to(&foreign);
     proxy.reset();
+    // In peace the map is fetched each half minute, and who answers late is not waited for; in trouble
+    // it is fetched again and again.
+    cluster.nodes[2].freeze();
+    let silent = holder.lock(cluster.app(2, 0)).ttl(KEPT);
+    assert!(silent.try_acquire_blocking().is_err());
     wait::until("its map is fetched", SOON, || {
         assert!(
             guard.verify_blocking().ok() != Some(false),
             "asked elsewhere"
         );
         asked() > before
+    });
+    cluster.nodes[2].thaw();
+    wait::until("all is well again", SOON, || {
+        silent.acquire_blocking().is_ok()
     });
     let until = Instant::now() + Duration::from_secs(3);
     for number in 0.. {
