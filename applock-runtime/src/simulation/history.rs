@@ -120,6 +120,8 @@ pub(super) struct History {
     pub(super) troubles: Vec<(Duration, Duration, Option<usize>)>,
     /// The same without the time that it takes to recover; and what happened in a moment.
     pub(super) faults: Vec<(Duration, Duration, Option<usize>)>,
+    /// When a server did not know a script, and which host had to send it: that is one more round trip.
+    pub(super) untaught: Vec<(Duration, usize)>,
     /// When another server came to serve.
     pub(super) switches: Vec<Switch>,
     /// Whether all replicas acknowledge what is written: then no write is lost.

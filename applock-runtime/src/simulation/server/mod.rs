@@ -320,7 +320,11 @@ impl SimulatedServer {
             }
             ["EVALSHA", hash, count, rest @ ..] => match self.scripts.known(hash) {
                 Some(script) => self.run(client, &script, count, rest),
-                None => Reply::Error("NOSCRIPT No matching script. Please use EVAL.".to_owned()),
+                None => {
+                    let untaught = (elapsed(), client.host);
+                    self.world.history.borrow_mut().untaught.push(untaught);
+                    Reply::Error("NOSCRIPT No matching script. Please use EVAL.".to_owned())
+                }
             },
             other => command(
                 &self.world,
