@@ -13,7 +13,7 @@ use crate::support::cluster::{Cluster, SOON};
 use crate::support::lease::LIMIT;
 use crate::support::queue::{length_of, subscriptions};
 use crate::support::refusal::{QUICKLY, assert_unavailable};
-use crate::support::steps::{COMMAND, assert_verified, impatient, is_taken, take};
+use crate::support::steps::{COMMAND, assert_verified, impatient, is_taken, refused, take};
 use crate::support::wait;
 
 /// A lock at the first master: its app, its key, its slot.
@@ -220,7 +220,7 @@ fn a_user_that_may_not_follow_a_slot_that_moves_is_told_which_right_is_missing()
     drop(take(&locker.lock(&*app)));
     let migration = cluster.migrate(slot, 0, 1);
     migration.move_all();
-    let error = locker.lock(&*app).try_acquire_blocking().unwrap_err();
+    let error = refused(|| locker.lock(&*app).try_acquire_blocking());
     assert_unavailable(&error, &["+asking"]);
     migration.finish();
     drop(take(&locker.lock(&*app)));

@@ -11,7 +11,7 @@ use crate::support::proxy::{Call, FaultProxy};
 use crate::support::redis::RedisServer;
 use crate::support::refusal::{assert_denied, assert_unavailable};
 use crate::support::stalls::Stalls;
-use crate::support::steps::{assert_verified, impatient, is_taken, take};
+use crate::support::steps::{assert_verified, impatient, is_taken, refused, take};
 use crate::support::wait;
 use applock::{AppLocker, Error, Loss};
 
@@ -207,7 +207,7 @@ fn a_password_that_one_node_refuses_is_told_of_that_node_and_the_others_serve() 
     cluster.nodes[2].part_from_replicas();
     let locker = AppLocker::builder().store(cluster.url_of([0, 1]));
     let locker = locker.build().unwrap();
-    let error = locker.lock(there).try_acquire_blocking().unwrap_err();
+    let error = refused(|| locker.lock(there.clone()).try_acquire_blocking());
     assert_denied(&error, &[&cluster.nodes[2].port().to_string()]);
     drop(take(&locker.lock(elsewhere)));
 }
@@ -262,9 +262,9 @@ fn an_address_that_a_node_announces_and_that_leads_nowhere_is_named() {
         })
     });
     let locker = AppLocker::builder().store(cluster.url()).build().unwrap();
-    let error = locker.lock("job").try_acquire_blocking().unwrap_err();
+    let error = refused(|| locker.lock("job").try_acquire_blocking());
     assert_unavailable(&error, &[&announced, "cluster-announce-ip"]);
-    let error = AppLocker::connect_blocking(cluster.url()).unwrap_err();
+    let error = refused(|| AppLocker::connect_blocking(cluster.url()));
     assert_unavailable(&error, &[&announced, "cluster-announce-ip"]);
 }
 
@@ -274,7 +274,7 @@ fn nodes_that_are_to_be_known_by_names_and_have_none_are_told() {
     for node in &cluster.nodes {
         let () = node.run("CONFIG SET cluster-preferred-endpoint-type hostname");
     }
-    let error = AppLocker::connect_blocking(cluster.url()).unwrap_err();
+    let error = refused(|| AppLocker::connect_blocking(cluster.url()));
     assert_unavailable(&error, &["cluster-announce-hostname"]);
 }
 

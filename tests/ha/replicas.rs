@@ -11,7 +11,9 @@ use crate::support::queue::length_of;
 use crate::support::redis::RedisServer;
 use crate::support::refusal::{assert_denied, assert_misconfigured, assert_unavailable};
 use crate::support::sentinel::{SOON, SentinelSet};
-use crate::support::steps::{LONG, assert_verified, impatient, is_taken, take, until_free};
+use crate::support::steps::{
+    LONG, assert_verified, impatient, is_taken, refused, take, until_free,
+};
 use crate::support::wait;
 use applock::{AppLocker, LockGuard, Loss};
 
@@ -154,13 +156,13 @@ fn silent_replicas_are_waited_for_by_all_calls_together() {
         for number in 0..20 {
             let lock = locker.lock(APP).name(number.to_string()).ttl(KEPT);
             scope.spawn(move || {
-                let error = lock.try_acquire_blocking().unwrap_err();
+                let error = refused(|| lock.try_acquire_blocking());
                 assert_unavailable(&error, &["0 of 1"]);
             });
             // Not in one batch.
             thread::sleep(Duration::from_millis(10));
         }
-        let error = held.verify_blocking().unwrap_err();
+        let error = refused(|| held.verify_blocking());
         assert_unavailable(&error, &["0 of 1"]);
     });
     assert!(held.is_held());
@@ -174,7 +176,7 @@ fn a_lock_is_kept_if_the_replicas_are_back_in_time() {
     let locker = servers.locker(1);
     let guard = take(&locker.lock(APP).ttl(KEPT));
     servers.freeze();
-    let error = guard.verify_blocking().unwrap_err();
+    let error = refused(|| guard.verify_blocking());
     assert_unavailable(&error, &["0 of 1", "replica"]);
     assert!(guard.is_held(), "one failed heartbeat is no loss");
     servers.thaw();
@@ -241,7 +243,7 @@ fn a_server_that_can_not_wait_for_replicas_is_told_before_anything_is_written() 
     let server = RedisServer::with(&["--rename-command", "WAIT", ""]);
     let builder = AppLocker::builder().store(server.url()).replicas(1);
     let locker = builder.build().unwrap();
-    let error = locker.lock(APP).try_acquire_blocking().unwrap_err();
+    let error = refused(|| locker.lock(APP).try_acquire_blocking());
     assert_misconfigured(&error, &["WAIT"]);
     assert_eq!(server.run::<i64>("DBSIZE"), 0);
 
@@ -249,7 +251,7 @@ fn a_server_that_can_not_wait_for_replicas_is_told_before_anything_is_written() 
     let () = server.run("ACL SETUSER lk on >pw ~* &* +@all -wait");
     let url = format!("redis://lk:pw@127.0.0.1:{}?replicas=1", server.port());
     let locker = AppLocker::builder().store(url).build().unwrap();
-    let error = locker.lock(APP).try_acquire_blocking().unwrap_err();
+    let error = refused(|| locker.lock(APP).try_acquire_blocking());
     assert_denied(&error, &["wait"]);
     assert_eq!(server.run::<i64>("DBSIZE"), 0);
 }
@@ -268,7 +270,7 @@ fn a_url_that_names_a_replica_of_a_cluster_leads_to_the_masters() {
         servers.replicas[0].port()
     );
     let error = AppLocker::builder().store(url).build().unwrap();
-    let error = error.lock(APP).try_acquire_blocking().unwrap_err();
+    let error = refused(|| error.lock(APP).try_acquire_blocking());
     assert_unavailable(&error, &["read-only replica"]);
 }
 
@@ -340,7 +342,7 @@ fn a_cut_off_master_of_a_cluster_grants_nothing() {
     let (app, another) = (cluster.app(0, 0), cluster.app(0, 1));
     let guard = take(&locker.lock(&*another).ttl(KEPT));
     cluster.nodes[0].part_from_replicas();
-    let error = locker.lock(&*app).try_acquire_blocking().unwrap_err();
+    let error = refused(|| locker.lock(&*app).try_acquire_blocking());
     assert_unavailable(&error, &["0 of 1"]);
     cluster.promote(3, Takes::Power);
     // The old one becomes the replica of the new.

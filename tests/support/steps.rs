@@ -25,6 +25,19 @@ pub fn impatient(url: impl AsRef<str>) -> AppLocker {
     locker
 }
 
+/// How it is refused: what a store says that has an answer.
+#[track_caller]
+pub fn refused<T: Debug>(attempt: impl Fn() -> Result<T>) -> Error {
+    let mut refusal = None;
+    wait::until("it has an answer", LONG, || {
+        let error = attempt().expect_err("a refusal");
+        let is_late = error.to_string().contains("no answer in time");
+        refusal = Some(error);
+        !is_late
+    });
+    refusal.expect("there was one")
+}
+
 /// Takes a lock that can be had.
 #[track_caller]
 pub fn take(lock: &Lock) -> LockGuard {
