@@ -132,23 +132,22 @@ fn a_move_that_does_not_end_is_told_with_its_slot_and_costs_no_holder_its_lock()
     let other = impatient(cluster.url());
     let guard = take(&holder.lock(&*app).ttl(KEPT));
     let migration = cluster.migrate(slot, 0, 1);
-    let until_told = || {
-        wait::until("the slot is told", SOON, || {
-            let begun = Instant::now();
-            let error = other.lock(&*app).try_acquire_blocking().unwrap_err();
-            assert!(begun.elapsed() < QUICKLY, "{:?}", begun.elapsed());
-            assert_unavailable(&error, &[]);
-            // On a busy machine there may be no answer in time.
-            let told = error.to_string();
-            told.contains(&slot.to_string()) && told.contains("redis-cli --cluster fix")
-        });
-    };
-    until_told();
+    let error = refused(|| {
+        let begun = Instant::now();
+        let refused = other.lock(&*app).try_acquire_blocking();
+        assert!(begun.elapsed() < QUICKLY, "{:?}", begun.elapsed());
+        refused
+    });
+    assert_unavailable(&error, &[&slot.to_string(), "redis-cli --cluster fix"]);
     assert_verified(&guard);
     // Half of it is there.
     migration.move_keys(std::slice::from_ref(&key));
     assert!(!matches!(guard.verify_blocking(), Ok(false)));
-    until_told();
+    wait::until("the slot is told", SOON, || {
+        let error = other.lock(&*app).try_acquire_blocking().unwrap_err();
+        assert_unavailable(&error, &[]);
+        error.to_string().contains(&slot.to_string())
+    });
     migration.move_all();
     migration.finish();
     first_yes(&guard);

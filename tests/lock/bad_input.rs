@@ -163,13 +163,16 @@ async fn ttls_of_nothing_too_little_and_too_much_are_refused_and_nothing_is_writ
     assert_eq!(server.run::<i64>("DBSIZE"), 0);
     // The least is accepted, and an overflowing wait is one for ever.
     let least = locker.lock("timed").ttl(Duration::from_millis(100));
-    let guard = least.wait(Duration::MAX).acquire().await.unwrap();
-    // On a busy machine it is over by now.
-    let released = guard.release().await;
-    assert!(matches!(
-        released,
-        Ok(()) | Err(Error::NotHeld { .. } | Error::Lost { .. })
-    ));
+    let least = least.wait(Duration::MAX);
+    // On a busy machine the lease may be over before its release.
+    let mut released = Ok(());
+    for _ in 0..50 {
+        released = least.acquire().await.unwrap().release().await;
+        if released.is_ok() {
+            break;
+        }
+    }
+    released.unwrap();
 }
 
 fn builder(server: &RedisServer) -> Builder {

@@ -12,12 +12,10 @@ use crate::support::redis::RedisServer;
 /// A server, and a locker of each store.
 fn stores(directory: &tempfile::TempDir) -> (RedisServer, [AppLocker; 3]) {
     let server = RedisServer::start();
-    let dir = format!("dir:{}", directory.path().display());
-    let urls = [
-        server.url(),
-        dir,
-        format!("memory:{}", directory.path().display()),
-    ];
+    // Each test its own, for they run in one process.
+    let [dir, memory] =
+        ["dir", "memory"].map(|kind| format!("{kind}:{}", directory.path().display()));
+    let urls = [server.url(), dir, memory];
     let lockers = urls.map(|url| AppLocker::builder().store(url).build().unwrap());
     (server, lockers)
 }
