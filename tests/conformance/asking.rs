@@ -35,6 +35,19 @@ pub(crate) fn take(lock: &Lock) -> LockGuard {
     }
 }
 
+/// Takes a lock from whoever holds it. What was not answered may have been done: then there is nothing
+/// left to take.
+#[track_caller]
+pub(crate) fn force_release(lock: &Lock) {
+    let mut is_unanswered = false;
+    let was_held = answered(|| {
+        let answer = lock.force_release_blocking();
+        is_unanswered |= matches!(answer, Err(Error::Unavailable(_)));
+        answer
+    });
+    assert!(was_held || is_unanswered, "nobody holds the lock");
+}
+
 #[track_caller]
 pub(crate) fn is_busy(lock: &Lock) -> bool {
     answered(|| lock.try_acquire_blocking()).is_none()

@@ -13,8 +13,8 @@ use applock::{AppLocker, Error, LockGuard, Loss};
 use rustix::process::Signal;
 
 use crate::asking::{
-    bounded, given_up, is_busy, is_free, its_heart_beats, polled, runtime, take, take_at_its_end,
-    take_soon, until_lost, verified,
+    bounded, force_release, given_up, is_busy, is_free, its_heart_beats, polled, runtime, take,
+    take_at_its_end, take_soon, until_lost, verified,
 };
 use crate::children::{Child, Part, micros_now};
 use crate::store::{BRIEF, KEPT, LONG, Place, SHORT, SOON};
@@ -351,7 +351,7 @@ pub(crate) fn a_task_that_awaits_the_loss_and_panics_or_blocks_stops_neither_hea
             });
         }
     });
-    assert!(locker.lock("app").force_release_blocking().unwrap());
+    force_release(&locker.lock("app"));
     until_lost(&guard);
     assert!(panics.join().is_err());
     its_heart_beats(&place.locker().lock("bystander"));

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use applock::clock::{Clock, ManualClock, Moment, Sleep};
 use applock::{AppLocker, Error, MemoryStore};
 
-use crate::asking::{is_free, take, take_soon, verified};
+use crate::asking::{force_release, is_free, take, take_soon, verified};
 use crate::children::{Child, Part};
 use crate::store::{LONG, Place, RedisPlace, SHORT, SOON};
 use crate::support::redis::fence_text;
@@ -28,7 +28,7 @@ pub(crate) fn tokens_only_grow_however_a_holding_ends(place: &dyn Place) {
         released.release_blocking().unwrap();
         let forced = take(&place.locker().lock("app").ttl(LONG));
         grows(forced.fencing_token());
-        assert!(operator.force_release_blocking().unwrap());
+        force_release(&operator);
         let (frozen, _clock) = place.frozen();
         let expired = take(&frozen.lock("app").ttl(SHORT));
         grows(expired.fencing_token());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use applock::{Ending, Error, Loss};
 
 use crate::asking::{
-    bounded, is_busy, is_free, same_holding, take, take_soon, until_lost, verified,
+    bounded, force_release, is_busy, is_free, same_holding, take, take_soon, until_lost, verified,
 };
 use crate::store::{KEPT, LONG, Place, SHORT, SOON};
 use crate::support::wait;
@@ -17,7 +17,7 @@ pub(crate) fn force_release_frees_the_lock_of_any_holder(place: &dyn Place) {
     let (frozen, _clock) = place.frozen();
     let guard = take(&frozen.lock("app").ttl(LONG));
     let operator = place.locker().lock("app");
-    assert!(operator.force_release_blocking().unwrap());
+    force_release(&operator);
     assert!(is_free(&operator));
     let last = operator.last_holding_blocking().unwrap().unwrap();
     assert_eq!(last.ending, Ending::Forced);
@@ -30,7 +30,7 @@ pub(crate) fn force_release_lets_a_waiter_in(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(LONG));
     let waiter = place.locker().lock("app").ttl(LONG).wait(SOON);
     let waiting = thread::spawn(move || waiter.acquire_blocking().unwrap());
-    assert!(place.locker().lock("app").force_release_blocking().unwrap());
+    force_release(&place.locker().lock("app"));
     let next = waiting.join().unwrap();
     assert!(next.fencing_token() > guard.fencing_token());
 }
@@ -65,7 +65,7 @@ pub(crate) fn only_a_lock_whose_heart_has_stopped_is_stale(place: &dyn Place) {
 /// 84
 pub(crate) fn the_evicted_holder_learns_of_it_by_its_next_heartbeat(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(KEPT));
-    assert!(place.locker().lock("app").force_release_blocking().unwrap());
+    force_release(&place.locker().lock("app"));
     until_lost(&guard);
     // By the answer 'not yours', not by the lease's end.
     assert!(matches!(
@@ -81,7 +81,7 @@ pub(crate) fn the_evicted_holder_learns_of_it_by_its_next_heartbeat(place: &dyn 
 pub(crate) fn a_holder_of_the_same_locker_learns_of_it_at_once(place: &dyn Place) {
     let locker = place.locker();
     let guard = take(&locker.lock("app").ttl(LONG));
-    assert!(locker.lock("app").force_release_blocking().unwrap());
+    force_release(&locker.lock("app"));
     // Its next heartbeat would be forty seconds away.
     until_lost(&guard);
 }
@@ -91,7 +91,7 @@ pub(crate) fn the_evicted_holders_release_frees_nothing_of_the_next(place: &dyn 
     let (frozen, _clock) = place.frozen();
     let old = take(&frozen.lock("app").ttl(LONG));
     let locker = place.locker();
-    assert!(locker.lock("app").force_release_blocking().unwrap());
+    force_release(&locker.lock("app"));
     let new = take(&locker.lock("app").ttl(LONG));
     let answer = old.release_blocking();
     assert!(matches!(answer, Err(Error::NotHeld { .. })), "{answer:?}");
@@ -139,6 +139,6 @@ pub(crate) fn a_lock_that_was_forced_is_taken_anew_with_a_larger_token(place: &d
         let guard = take_soon(&frozen.lock("app").ttl(LONG));
         assert!(guard.fencing_token() > before);
         before = guard.fencing_token();
-        assert!(place.locker().lock("app").force_release_blocking().unwrap());
+        force_release(&place.locker().lock("app"));
     }
 }

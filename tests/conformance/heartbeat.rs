@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use applock::{Ending, Error, LockGuard, Loss};
 
 use crate::asking::{
-    End, bounded, is_busy, is_free, its_heart_beats, polled, runtime, same_holding, take,
-    take_soon, until_lost, verified,
+    End, bounded, force_release, is_busy, is_free, its_heart_beats, polled, runtime, same_holding,
+    take, take_soon, until_lost, verified,
 };
 use crate::store::{KEPT, LONG, Place, SHORT, SOON};
 use crate::support::wait;
@@ -260,7 +260,7 @@ pub(crate) fn after_a_loss_the_same_name_is_taken_again_and_its_heart_beats(plac
     let locker = place.locker();
     let lock = locker.lock("app").ttl(KEPT);
     let first = take(&lock);
-    assert!(place.locker().lock("app").force_release_blocking().unwrap());
+    force_release(&place.locker().lock("app"));
     until_lost(&first);
     let second = take(&lock);
     its_heart_beats(&lock);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use applock::{Ending, Error};
 
 use crate::asking::{
-    bounded, is_busy, is_free, same_holding, take, take_soon, until_lost, verified,
+    bounded, force_release, is_busy, is_free, same_holding, take, take_soon, until_lost, verified,
 };
 use crate::store::{KEPT, LONG, Place, SOON};
 
@@ -86,13 +86,13 @@ pub(crate) fn every_error_names_its_lock(place: &dyn Place) {
     let guard = take(&locker.lock("the-app").name("the-name").ttl(LONG));
     let lock = place.locker().lock("the-app").name("the-name");
     let busy = lock.acquire_blocking().unwrap_err();
-    assert!(lock.force_release_blocking().unwrap());
+    force_release(&lock);
     assert!(!verified(&guard));
     let lost = guard.ensure_held().unwrap_err();
     let on_release = guard.release_blocking().unwrap_err();
     let (frozen, _clock) = place.frozen();
     let guard = take(&frozen.lock("the-app").name("the-name").ttl(LONG));
-    assert!(lock.force_release_blocking().unwrap());
+    force_release(&lock);
     let not_held = guard.release_blocking().unwrap_err();
     assert!(matches!(not_held, Error::NotHeld { .. }), "{not_held:?}");
     locker.shutdown_blocking(SOON).unwrap();
@@ -117,7 +117,7 @@ pub(crate) fn a_store_that_is_gone_is_named_with_the_lock(place: &dyn Place) {
 pub(crate) fn a_holder_that_was_evicted_does_not_claim_to_hold(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(KEPT));
     assert!(guard.ensure_held().is_ok());
-    assert!(place.locker().lock("app").force_release_blocking().unwrap());
+    force_release(&place.locker().lock("app"));
     let _next = take_soon(&place.locker().lock("app").ttl(LONG));
     until_lost(&guard);
     assert!(guard.ensure_held().is_err());

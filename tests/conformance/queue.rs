@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use applock::{Error, Lock};
 
 use crate::asking::{
-    bounded, is_free, polled, take, take_soon, until_lost, until_waiting, verified, waiters,
+    bounded, force_release, is_free, polled, take, take_soon, until_lost, until_waiting, verified,
+    waiters,
 };
 use crate::children::{Child, Part};
 use crate::store::{LONG, Place, SOON};
@@ -96,7 +97,7 @@ pub(crate) fn a_forced_release_serves_the_waiters_in_order(place: &dyn Place) {
         thread
     });
     let hammer = place.locker().lock("app");
-    assert!(hammer.force_release_blocking().unwrap());
+    force_release(&hammer);
     let tokens = waiting.map(|one| one.join().unwrap());
     assert_rising(&[guard.fencing_token(), tokens[0], tokens[1]]);
     assert!(!verified(&guard));

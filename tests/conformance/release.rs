@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use applock::{AppLocker, Ending, Error, LockGuard};
 
 use crate::asking::{
-    bounded, is_busy, is_free, polled, runtime, same_holding, take, take_soon, until_lost, verified,
+    bounded, force_release, is_busy, is_free, polled, runtime, same_holding, take, take_soon,
+    until_lost, verified,
 };
 use crate::store::{LONG, Place, RedisPlace, SHORT, SOON};
 use crate::support::wait;
@@ -201,7 +202,7 @@ pub(crate) fn a_release_tells_what_the_store_said(place: &dyn Place) {
         guard.release().await.unwrap();
     });
     let guard = take(&lock);
-    assert!(place.locker().lock("app").force_release_blocking().unwrap());
+    force_release(&place.locker().lock("app"));
     let answer = guard.release_blocking();
     assert!(
         matches!(answer, Err(Error::NotHeld { .. } | Error::Lost { .. })),
@@ -231,7 +232,7 @@ pub(crate) fn a_release_while_a_heartbeat_hangs_ends_and_frees_the_lock(place: &
 /// 82
 pub(crate) fn a_release_of_a_lost_lock_says_lost(place: &dyn Place) {
     let guard = take(&place.locker().lock("app").ttl(LONG));
-    assert!(place.locker().lock("app").force_release_blocking().unwrap());
+    force_release(&place.locker().lock("app"));
     assert!(!verified(&guard));
     until_lost(&guard);
     let answer = guard.release_blocking();

@@ -204,7 +204,7 @@ fn works_everywhere(cluster: &Cluster, url: &str) {
 fn a_password_that_one_node_refuses_is_told_of_that_node_and_the_others_serve() {
     let mut cluster = Cluster::start();
     let (there, elsewhere) = (cluster.app(2, 0), cluster.app(0, 0));
-    cluster.nodes[2].part_from_replicas();
+    cluster.nodes[2].demand_password();
     let locker = AppLocker::builder().store(cluster.url_of([0, 1]));
     let locker = locker.build().unwrap();
     let error = refused(|| locker.lock(there.clone()).try_acquire_blocking());

@@ -334,7 +334,7 @@ fn over_a_planned_failover_of_sentinel_no_lock_is_granted_twice() {
 
 #[test]
 fn a_cut_off_master_of_a_cluster_grants_nothing() {
-    let mut cluster = Cluster::start();
+    let cluster = Cluster::start();
     let locker = impatient(format!("{}?replicas=1", cluster.url()));
     let (app, another) = (cluster.app(0, 0), cluster.app(0, 1));
     let guard = take(&locker.lock(&*another).ttl(KEPT));

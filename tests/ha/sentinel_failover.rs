@@ -99,7 +99,7 @@ fn a_planned_failover_is_followed_at_once_though_the_old_master_goes_on_answerin
 
 #[test]
 fn a_lock_that_a_failover_lost_is_reported_as_lost_at_the_switch_and_the_next_token_is_larger() {
-    let mut set = SentinelSet::start();
+    let set = SentinelSet::start();
     let locker = impatient(set.url());
     set.servers[0].part_from_replicas();
     let guard = take(&locker.lock(APP).ttl(KEPT));
@@ -195,7 +195,7 @@ fn who_waits_is_served_by_the_new_master_when_the_holder_releases() {
 
 #[test]
 fn a_release_that_was_lost_with_the_old_master_is_sent_again_to_the_new_one() {
-    let mut set = SentinelSet::start();
+    let set = SentinelSet::start();
     let (holder, guard) = held(&set);
     set.servers[0].part_from_replicas();
     guard.release_blocking().unwrap();
@@ -211,7 +211,7 @@ fn a_release_that_was_lost_with_the_old_master_is_sent_again_to_the_new_one() {
 
 #[test]
 fn who_waits_is_served_by_the_new_master_though_the_release_was_lost_with_the_old_one() {
-    let mut set = SentinelSet::start();
+    let set = SentinelSet::start();
     let (_holder, guard) = held(&set);
     let waiter = impatient(set.url());
     thread::scope(|scope| {

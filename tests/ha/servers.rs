@@ -35,7 +35,7 @@ fn until_has_all(master: &RedisServer, replica: &RedisServer) {
 
 #[test]
 fn replicas_of_a_cluster_take_over_and_lose_only_what_never_reached_them() {
-    let mut cluster = Cluster::start();
+    let cluster = Cluster::start();
     let all = [Takes::Over, Takes::Force, Takes::Power];
     for (master, takes) in all.into_iter().enumerate() {
         let key = written(&cluster, master);

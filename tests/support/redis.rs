@@ -379,21 +379,27 @@ impl RedisServer {
     }
 
     /// A master loses its replicas for good, and a replica that it asks to come back is
-    /// refused; whatever is connected already goes on. What is written from now on reaches no
-    /// replica, for certain: a frozen one would read it from its socket when it wakes.
-    pub fn part_from_replicas(&mut self) {
-        let () = self.run("CONFIG SET requirepass parted");
-        self.login = Some(("default".to_owned(), "parted".to_owned()));
+    /// refused; clients notice nothing. What is written from now on reaches no replica, for
+    /// certain: a frozen one would read it from its socket when it wakes.
+    pub fn part_from_replicas(&self) {
+        let () = self.run("ACL SETUSER default -psync -sync");
         let _: i64 = self.run("CLIENT KILL TYPE replica");
         wait::until("it has no replica", START, || {
             self.info("connected_slaves") == 0
         });
     }
 
-    /// The same, and sentinels lose it, too: only clients that are connected already still
+    /// It asks new connections for a password from now on; whatever is connected already goes on.
+    pub fn demand_password(&mut self) {
+        let () = self.run("CONFIG SET requirepass sesame");
+        self.login = Some(("default".to_owned(), "sesame".to_owned()));
+    }
+
+    /// Replicas and sentinels lose a master: only clients that are connected already still
     /// reach it.
     pub fn cut_off(&mut self) {
         self.part_from_replicas();
+        self.demand_password();
         let list: String = self.run("CLIENT LIST");
         for client in list.lines() {
             let field = |name: &str| {
