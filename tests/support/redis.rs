@@ -69,6 +69,9 @@ fn as_known_to(version: u32, arguments: &[String]) -> Vec<String> {
 /// How long a server may take to answer its first PING on a busy machine.
 const START: Duration = Duration::from_secs(20);
 
+/// So many lines of its log are shown where a test has failed.
+const LOG_SHOWN: usize = 30;
+
 pub struct RedisServer {
     process: Option<Child>,
     port: u16,
@@ -519,8 +522,20 @@ impl RedisServer {
 }
 
 impl Drop for RedisServer {
+    /// Where the test has failed, the end of the log is shown: the file is gone afterwards.
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            let log = std::fs::read(self.log()).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().collect();
+            let end = &lines[lines.len().saturating_sub(LOG_SHOWN)..];
+            println!(
+                "the log of the server at {}:\n{}",
+                self.port,
+                end.join("\n")
+            );
+        }
     }
 }
 

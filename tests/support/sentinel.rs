@@ -140,6 +140,7 @@ impl SentinelSet {
             self.lines
         );
         let sentinel = RedisServer::sentinel(&lines);
+        never_tilts(&sentinel);
         self.sentinel_ports
             .push(tls_port.unwrap_or(sentinel.port()));
         self.sentinels.push(sentinel);
@@ -200,6 +201,14 @@ impl SentinelSet {
         });
         names.until_another(before)
     }
+}
+
+/// A sentinel that stood still for 2 seconds only watches for the next 30 (its TILT mode): a failover
+/// that it had begun is given up, and what was promoted becomes a replica again. Here that is a busy
+/// machine, and no fault of a clock. A server before Redis 7 can't be told.
+fn never_tilts(sentinel: &RedisServer) {
+    let words = ["SENTINEL", "DEBUG", "tilt-trigger", "600000"];
+    let _ = sentinel.try_run::<()>(&words);
 }
 
 /// The options of one server that speaks TLS, and at which port; none, where there are no files.
