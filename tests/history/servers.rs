@@ -223,8 +223,10 @@ pub struct Set {
 
 impl Set {
     pub fn start() -> Self {
+        let set = SentinelSet::start();
+        set.ask_often();
         Self {
-            set: SentinelSet::start(),
+            set,
             master: 0,
             demoted: None,
         }
@@ -274,5 +276,6 @@ impl Set {
             online == self.set.servers.len() - 1
         });
         self.set.until_known();
+        self.set.until_seen_as_replicas();
     }
 }

@@ -162,6 +162,30 @@ impl SentinelSet {
         }
     }
 
+    /// Has the sentinels ask each server for its role twice a second, instead of each 10 seconds. A
+    /// server before Redis 7 can't be told.
+    pub fn ask_often(&self) {
+        for sentinel in &self.sentinels {
+            let words = ["SENTINEL", "DEBUG", "info-period", "500"];
+            let _ = sentinel.try_run::<()>(&words);
+        }
+    }
+
+    /// Waits until each sentinel has seen that all servers but the master are replicas. One that knows
+    /// a server as a master still undoes its next promotion.
+    pub fn until_seen_as_replicas(&self) {
+        for sentinel in &self.sentinels {
+            wait::until("a sentinel sees that all are replicas", SOON, || {
+                let about: Vec<Vec<String>> = sentinel.run(&format!("SENTINEL REPLICAS {NAME}"));
+                let seen = about.iter().filter(|replica| {
+                    let mut fields = replica.chunks(2);
+                    fields.any(|pair| pair[0] == "role-reported" && pair[1] == "slave")
+                });
+                seen.count() == self.servers.len() - 1
+            });
+        }
+    }
+
     /// A URL that names all sentinels.
     pub fn url(&self) -> String {
         self.url_of(0..self.sentinels.len())
