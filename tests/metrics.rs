@@ -306,8 +306,9 @@ async fn an_exporter_serves_names_types_labels_and_values_of_each_outcome() {
     let failures = |now: &Scrape| now.value("applock_heartbeat_failures_total");
     let before = failures(&scrape(port));
     let () = server.kill();
-    let trouble = until(port, "heartbeats fail", |now| failures(now) > before);
-    assert_eq!(trouble.value("applock_store_up"), 0.0);
+    until(port, "heartbeats fail", |now| {
+        failures(now) > before && now.value("applock_store_up") == 0.0
+    });
     guard.lost().await;
     assert!(matches!(lock.acquire().await, Err(Error::Unavailable(_))));
     drop(guard);
