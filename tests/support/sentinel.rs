@@ -140,7 +140,10 @@ impl SentinelSet {
             self.lines
         );
         let sentinel = RedisServer::sentinel(&lines);
-        never_tilts(&sentinel);
+        // One that stood still for 2 seconds only watches for the next 30 (its TILT mode): a failover that
+        // it had begun is given up, and what was promoted becomes a replica again. Here that is a busy
+        // machine, and no fault of a clock.
+        tune(&sentinel, "tilt-trigger", "600000");
         self.sentinel_ports
             .push(tls_port.unwrap_or(sentinel.port()));
         self.sentinels.push(sentinel);
@@ -162,12 +165,10 @@ impl SentinelSet {
         }
     }
 
-    /// Has the sentinels ask each server for its role twice a second, instead of each 10 seconds. A
-    /// server before Redis 7 can't be told.
+    /// Has the sentinels ask each server for its role twice a second, instead of each 10 seconds.
     pub fn ask_often(&self) {
         for sentinel in &self.sentinels {
-            let words = ["SENTINEL", "DEBUG", "info-period", "500"];
-            let _ = sentinel.try_run::<()>(&words);
+            tune(sentinel, "info-period", "500");
         }
     }
 
@@ -227,12 +228,9 @@ impl SentinelSet {
     }
 }
 
-/// A sentinel that stood still for 2 seconds only watches for the next 30 (its TILT mode): a failover
-/// that it had begun is given up, and what was promoted becomes a replica again. Here that is a busy
-/// machine, and no fault of a clock. A server before Redis 7 can't be told.
-fn never_tilts(sentinel: &RedisServer) {
-    let words = ["SENTINEL", "DEBUG", "tilt-trigger", "600000"];
-    let _ = sentinel.try_run::<()>(&words);
+/// Sets one of a sentinel's own times, in milliseconds. One before Redis 7 can't be told.
+fn tune(sentinel: &RedisServer, option: &str, value: &str) {
+    let _ = sentinel.try_run::<()>(&["SENTINEL", "DEBUG", option, value]);
 }
 
 /// The options of one server that speaks TLS, and at which port; none, where there are no files.
