@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use crate::support::lease::LIMIT;
 use crate::support::ports::nowhere;
 use crate::support::redis::RedisServer;
+use crate::support::wait;
 
 /// Where `cargo test` has built it: beside the directory of the tests.
 fn built(example: &str) -> PathBuf {
@@ -159,14 +161,22 @@ fn a_resource_refuses_the_write_of_a_holder_that_was_overtaken() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_program_runs_under_valgrind() {
-    let output = Command::new("valgrind")
-        .args(["--quiet", "--error-exitcode=9"])
-        .arg(built("fenced_write"))
-        .env_remove(applock::URL_VARIABLE)
-        .output()
-        .expect("valgrind, which scripts/test installs: apt-get install valgrind");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {error}", output.status);
+    wait::until("it runs under valgrind", LIMIT, || {
+        let output = Command::new("valgrind")
+            .args(["--quiet", "--error-exitcode=9"])
+            .arg(built("fenced_write"))
+            .env_remove(applock::URL_VARIABLE)
+            .output()
+            .expect("valgrind, which scripts/test installs: apt-get install valgrind");
+        let error = String::from_utf8_lossy(&output.stderr);
+        // Under it a program is many times slower: on a busy machine a step in the directory may
+        // take longer than the second that it has.
+        let is_too_slow =
+            output.status.code() == Some(1) && error.contains("gave no answer within");
+        let is_well = output.status.success();
+        assert!(is_well || is_too_slow, "{}: {error}", output.status);
+        is_well
+    });
 }
 
 #[test]
