@@ -306,9 +306,8 @@ async fn an_exporter_serves_names_types_labels_and_values_of_each_outcome() {
     let failures = |now: &Scrape| now.value("applock_heartbeat_failures_total");
     assert_eq!(failures(&scrape(port)), 0.0);
     let () = server.kill();
-    until(port, "heartbeats fail", |now| {
-        failures(now) > 0.0 && now.value("applock_store_up") == 0.0
-    });
+    let trouble = until(port, "heartbeats fail", |now| failures(now) > 0.0);
+    assert_eq!(trouble.value("applock_store_up"), 0.0);
     guard.lost().await;
     assert!(matches!(lock.acquire().await, Err(Error::Unavailable(_))));
     drop(guard);

@@ -36,14 +36,17 @@ impl Completion {
 }
 
 impl Actor {
-    /// Notes what an answer tells of the store.
+    /// Notes what an answer tells of the store. The gauges are told of a change before any counter
+    /// is: who sees a failed heartbeat sees that the store is down.
     pub(super) fn note(&mut self, done: &Completion) {
         let Some(is_up) = done.tells() else {
             return;
         };
-        self.store_health.is_up = Some(is_up);
         if is_up {
             self.store_health.answered = Some(self.now());
+        }
+        if self.store_health.is_up.replace(is_up) != Some(is_up) {
+            self.measure();
         }
     }
 

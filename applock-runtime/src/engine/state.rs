@@ -343,44 +343,10 @@ impl ReleasingEntry {
 
 #[cfg(all(test, feature = "metrics"))]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use metrics::{
-        Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString,
-        Unit,
-    };
-
     use super::super::lease::tests::lease;
     use super::*;
     use crate::clock::ManualClock;
-
-    /// How many lengths of time were recorded.
-    #[derive(Default)]
-    struct Lengths(AtomicUsize);
-
-    impl HistogramFn for Lengths {
-        fn record(&self, _: f64) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    #[derive(Default)]
-    struct Count(Arc<Lengths>);
-
-    impl Recorder for Count {
-        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
-            Counter::noop()
-        }
-        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-            Gauge::noop()
-        }
-        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-            Histogram::from_arc(Arc::clone(&self.0))
-        }
-    }
+    use crate::measures::told::Told;
 
     #[test]
     fn the_end_of_a_holding_is_counted_once() {
@@ -388,10 +354,10 @@ mod tests {
         let lease = Arc::new(lease(&clock, Duration::from_secs(10)));
         let now = crate::clock::Clock::now(&clock);
         let mut holding = HoldingEntry::new(lease, now, None);
-        let count = Count::default();
-        for _ in 0..2 {
-            metrics::with_local_recorder(&count, || holding.measure_end());
-            assert_eq!(count.0.0.load(Ordering::Relaxed), 1);
-        }
+        let told = Told::default();
+        metrics::with_local_recorder(&told, || holding.measure_end());
+        assert_eq!(told.take(), ["applock_held_seconds"]);
+        metrics::with_local_recorder(&told, || holding.measure_end());
+        assert!(told.take().is_empty());
     }
 }

@@ -36,6 +36,8 @@ const MARGIN_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(feature = "metrics")]
 mod recorded;
+#[cfg(all(test, feature = "metrics"))]
+pub(crate) mod told;
 
 /// What is only read to be counted need not be read otherwise.
 pub(crate) const ENABLED: bool = cfg!(feature = "metrics");

@@ -3,6 +3,8 @@
 
 mod decisions;
 mod log;
+#[cfg(feature = "metrics")]
+mod measured;
 mod moved;
 mod quiet;
 mod table;
@@ -198,11 +200,24 @@ impl Stage {
     }
 
     fn over(watched: Option<Sender<(Notifications, watch::Receiver<bool>)>>) -> Self {
+        Self::with(watched, |parts| (Engine::new(parts), ())).0
+    }
+
+    /// With the engine's work, for the test to poll.
+    #[cfg(feature = "metrics")]
+    fn driven() -> (Self, impl Future<Output = ()> + Send) {
+        Self::with(None, Engine::driven_by_caller)
+    }
+
+    fn with<T>(
+        watched: Option<Sender<(Notifications, watch::Receiver<bool>)>>,
+        engine: impl FnOnce(Parts) -> (Engine, T),
+    ) -> (Self, T) {
         let (tell, asked) = channel();
         let next = Arc::default();
         let timeout = Arc::default();
         let clock = ManualClock::new();
-        let engine = Engine::new(Parts {
+        let (engine, work) = engine(Parts {
             store: Arc::new(Puppet {
                 asked: tell,
                 next: Arc::clone(&next),
@@ -217,13 +232,14 @@ impl Stage {
             }),
             command_timeout: Duration::from_secs(1),
         });
-        Self {
+        let stage = Self {
             engine: Arc::new(engine),
             clock,
             asked,
             next,
             timeout,
-        }
+        };
+        (stage, work)
     }
 
     fn request(&self, key: &str) -> AcquireRequest {
