@@ -12,7 +12,7 @@ use crate::support::cluster::{Cluster, SOON, Takes};
 use crate::support::lease::{LIMIT, assert_lost, last_yes_and_first_no};
 use crate::support::queue::length_of;
 use crate::support::redis::RedisServer;
-use crate::support::steps::{impatient, is_taken, take, until_free};
+use crate::support::steps::{give_back, impatient, is_taken, take, until_free};
 use crate::support::wait;
 use applock::{AppLocker, LockGuard, Loss};
 
@@ -47,7 +47,7 @@ fn is_kept(
     let other = impatient(cluster.url());
     assert_excludes(&other, &app);
     first_yes(&guard);
-    guard.release_blocking().unwrap();
+    give_back(guard);
     assert!(take(&other.lock(app)).fencing_token() > token);
 }
 

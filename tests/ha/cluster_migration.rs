@@ -13,7 +13,9 @@ use crate::support::cluster::{Cluster, SOON};
 use crate::support::lease::LIMIT;
 use crate::support::queue::{length_of, subscriptions};
 use crate::support::refusal::{QUICKLY, assert_unavailable};
-use crate::support::steps::{COMMAND, assert_verified, impatient, is_taken, refused, take};
+use crate::support::steps::{
+    COMMAND, assert_verified, give_back, impatient, is_taken, refused, take,
+};
 use crate::support::wait;
 
 /// A lock at the first master: its app, its key, its slot.
@@ -47,7 +49,7 @@ fn a_lock_that_is_held_moves_with_its_slot_and_every_heartbeat_is_answered() {
         verified();
     }
     assert_eq!(cluster.nodes[0].scripts(), before, "the old node is asked");
-    guard.release_blocking().unwrap();
+    give_back(guard);
     drop(take(&holder.lock(&*app)));
 }
 
@@ -308,6 +310,6 @@ fn eight_callers_at_once_are_each_answered_where_a_moving_slot_says_ask() {
     migration.finish();
     for guard in guards {
         assert_verified(&guard);
-        guard.release_blocking().unwrap();
+        give_back(guard);
     }
 }

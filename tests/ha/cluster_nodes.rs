@@ -11,7 +11,7 @@ use crate::support::proxy::{Call, FaultProxy};
 use crate::support::redis::RedisServer;
 use crate::support::refusal::{assert_denied, assert_unavailable};
 use crate::support::stalls::Stalls;
-use crate::support::steps::{assert_verified, impatient, is_taken, refused, take};
+use crate::support::steps::{assert_verified, give_back, impatient, is_taken, refused, take};
 use crate::support::wait;
 use applock::{AppLocker, Error, Loss};
 
@@ -129,7 +129,7 @@ fn a_node_that_comes_back_at_another_port_with_its_data_is_found() {
         guard.fencing_token()
     );
     assert_excludes(&impatient(cluster.url_of(1..6)), &app);
-    guard.release_blocking().unwrap();
+    give_back(guard);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn works_everywhere(cluster: &Cluster, url: &str) {
         assert!(is_taken(&cluster.nodes[master], &format!("QUEUE:{app}")));
         assert_verified(&guard);
         assert_excludes(&theirs, &app);
-        guard.release_blocking().unwrap();
+        give_back(guard);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::support::queue::{
     Served, assert_in_order, joined, length_of, served_blocking, subscriptions,
 };
 use crate::support::redis::RedisServer;
-use crate::support::steps::{impatient, take};
+use crate::support::steps::{give_back, impatient, take};
 use crate::support::wait;
 use applock::{AppLocker, Lock};
 
@@ -138,7 +138,7 @@ fn waiters_keep_their_order_over_a_failover() {
     first_yes(&guard);
     until_all_are_known(&cluster.nodes[3], &key, 3);
     assert_eq!(length_of(&cluster.nodes[3], &key), 8);
-    guard.release_blocking().unwrap();
+    give_back(guard);
     assert_in_order(&joined(threads), 0..8);
 
     // And over one that lost the queue.
@@ -160,6 +160,6 @@ fn waiters_keep_their_order_over_a_failover() {
     first_yes(&guard);
     until_all_are_known(&cluster.nodes[4], &key, 3);
     until_length(&cluster.nodes[4], &key, 5);
-    guard.release_blocking().unwrap();
+    give_back(guard);
     assert_in_order(&joined(threads), 0..5);
 }

@@ -13,7 +13,7 @@ use crate::after::{
 use crate::support::lease::{LIMIT, assert_lost, last_yes_and_first_no};
 use crate::support::queue::length_of;
 use crate::support::sentinel::{SOON, SentinelSet};
-use crate::support::steps::{impatient, is_taken, take, until_free};
+use crate::support::steps::{give_back, impatient, is_taken, take, until_free};
 use crate::support::wait;
 use applock::{AppLocker, LockGuard, Loss};
 
@@ -42,7 +42,7 @@ fn is_kept(fails: fn(&mut SentinelSet)) {
     assert_eq!(set.servers[new].token(KEY), token);
     let other = impatient(set.url());
     assert_excludes(&other, APP);
-    guard.release_blocking().unwrap();
+    give_back(guard);
     assert!(take(&other.lock(APP)).fencing_token() > token);
 }
 

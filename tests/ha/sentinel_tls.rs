@@ -7,7 +7,7 @@ use crate::after::{KEPT, STAYS, assert_soon, first_yes};
 use crate::support::certificates::{Files, authority, for_names};
 use crate::support::refusal::assert_unavailable;
 use crate::support::sentinel::{Layout, SOON, SentinelSet};
-use crate::support::steps::{impatient, is_taken, take};
+use crate::support::steps::{give_back, impatient, is_taken, take};
 use crate::support::wait;
 use applock::AppLocker;
 
@@ -41,7 +41,7 @@ fn a_failover_of_sentinels_that_speak_tls_is_followed() {
     assert_soon("a heartbeat", at, Instant::now(), STAYS);
     first_yes(&guard);
     assert_eq!(set.servers[new].token(KEY), token);
-    guard.release_blocking().unwrap();
+    give_back(guard);
 
     // Without TLS to the sentinels, or without the authority.
     for (wrong, says) in [

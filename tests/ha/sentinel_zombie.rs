@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::after::{KEPT, assert_excludes, first_yes, until_taken};
 use crate::support::sentinel::{SOON, SentinelSet};
-use crate::support::steps::{impatient, is_taken, take};
+use crate::support::steps::{give_back, impatient, is_taken, take};
 use crate::support::wait;
 
 const APP: &str = "job";
@@ -98,6 +98,6 @@ fn a_master_that_comes_back_empty_is_never_asked() {
     assert!(rounds > 3, "{rounds}");
     assert_eq!(set.servers[0].scripts(), 0);
     assert_eq!(set.servers[0].connections(), 0);
-    guard.release_blocking().unwrap();
+    give_back(guard);
     drop(take(&other.lock(APP).ttl(Duration::from_secs(5))));
 }

@@ -45,6 +45,16 @@ pub fn take(lock: &Lock) -> LockGuard {
     lock.acquire_blocking().expect("the lock can be had")
 }
 
+/// Gives a lock back. A master that forks for a replica may have no answer in time on a busy machine:
+/// the release is sent again then, and who asks next waits for it.
+#[track_caller]
+pub fn give_back(guard: LockGuard) {
+    match guard.release_blocking() {
+        Ok(()) | Err(Error::Unavailable(_)) => (),
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// The server says that it is held, sooner or later, and never that it is not.
 #[track_caller]
 pub fn assert_verified(guard: &LockGuard) {
