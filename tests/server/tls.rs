@@ -15,7 +15,8 @@ use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, 
 use crate::support::certificates::{self, Authority, Files, authority, for_names};
 use crate::support::child::name_of;
 use crate::support::log;
-use crate::support::redis::{RedisServer, free_port};
+use crate::support::ports::ReservedPort;
+use crate::support::redis::RedisServer;
 use crate::support::wait;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -27,7 +28,8 @@ struct TlsServer {
     server: RedisServer,
     files: Files,
     authority: Authority,
-    port: u16,
+    /// For TLS. With `tls-cluster` a node's bus is reckoned from this one: it is reserved, too.
+    port: ReservedPort,
 }
 
 impl TlsServer {
@@ -39,8 +41,8 @@ impl TlsServer {
         files.certify("server", params, &authority);
         files.write("ca.pem", &authority.pem());
         files.write("other.pem", &certificates::authority().pem());
-        let port = free_port();
-        let mut all = vec!["--tls-port".to_owned(), port.to_string()];
+        let port = ReservedPort::new();
+        let mut all = vec!["--tls-port".to_owned(), port.number().to_string()];
         for (option, file) in files.of_server() {
             all.extend([format!("--{option}"), file]);
         }
@@ -62,7 +64,7 @@ impl TlsServer {
     }
 
     fn url(&self, rest: &str) -> String {
-        format!("rediss://localhost:{}{rest}", self.port)
+        format!("rediss://localhost:{}{rest}", self.port.number())
     }
 
     /// The URL with these files in its parameters.
@@ -177,7 +179,7 @@ fn locks_heartbeats_and_notifications_go_through_tls() {
     let mut ours: Vec<&str> = clients.lines().collect();
     ours.retain(|line| line.contains(" name=applock:"));
     assert_eq!(ours.len(), 3, "{clients}");
-    let through = format!(" laddr=127.0.0.1:{} ", server.port);
+    let through = format!(" laddr=127.0.0.1:{} ", server.port.number());
     assert!(ours.iter().all(|line| line.contains(&through)), "{clients}");
     guard.release_blocking().unwrap();
     waiting.join().unwrap().unwrap().release_blocking().unwrap();
@@ -398,7 +400,7 @@ fn a_server_without_tls_is_told() {
 #[test]
 fn a_server_that_wants_tls_is_guessed_where_it_hangs_up() {
     let server = TlsServer::start();
-    let url = format!("redis://127.0.0.1:{}", server.port);
+    let url = format!("redis://127.0.0.1:{}", server.port.number());
     let error = AppLocker::connect_blocking(url).unwrap_err();
     says(&error.to_string(), &["TLS", "write rediss://"]);
 }

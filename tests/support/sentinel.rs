@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use redis::Connection;
 
-use super::redis::{RedisServer, free_port};
+use super::ports::ReservedPort;
+use super::redis::RedisServer;
 use super::sets::Permit;
 use super::wait;
 
@@ -58,6 +59,8 @@ pub struct SentinelSet {
     down_after: Duration,
     lines: String,
     tls: Vec<(String, String)>,
+    /// The ports for TLS.
+    reserved: Vec<ReservedPort>,
     _permit: Permit,
 }
 
@@ -79,7 +82,7 @@ impl SentinelSet {
         let permit = Permit::get();
         let mut arguments = vec!["--repl-diskless-sync-delay", "0"];
         arguments.extend(layout.arguments);
-        let (mut servers, mut ports) = (Vec::new(), Vec::new());
+        let (mut servers, mut ports, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..=layout.replicas {
             let (tls, port) = tls_options(layout.tls.iter().map(|(name, file)| (*name, file)));
             let tls: Vec<_> = tls
@@ -92,7 +95,8 @@ impl SentinelSet {
                 .chain(tls.iter().map(String::as_str))
                 .collect();
             let server = RedisServer::reserved(&all);
-            ports.push(port.unwrap_or(server.port()));
+            ports.push(port.as_ref().map_or(server.port(), ReservedPort::number));
+            reserved.extend(port);
             servers.push(server);
         }
         for replica in &servers[1..] {
@@ -114,6 +118,7 @@ impl SentinelSet {
                 .iter()
                 .map(|(name, file)| ((*name).to_owned(), file.clone()))
                 .collect(),
+            reserved,
             _permit: permit,
         };
         for _ in 0..layout.sentinels {
@@ -144,8 +149,11 @@ impl SentinelSet {
         // it had begun is given up, and what was promoted becomes a replica again. Here that is a busy
         // machine, and no fault of a clock.
         tune(&sentinel, "tilt-trigger", "600000");
-        self.sentinel_ports
-            .push(tls_port.unwrap_or(sentinel.port()));
+        let port = tls_port
+            .as_ref()
+            .map_or(sentinel.port(), ReservedPort::number);
+        self.sentinel_ports.push(port);
+        self.reserved.extend(tls_port);
         self.sentinels.push(sentinel);
     }
 
@@ -236,13 +244,13 @@ fn tune(sentinel: &RedisServer, option: &str, value: &str) {
 /// The options of one server that speaks TLS, and at which port; none, where there are no files.
 fn tls_options<'a>(
     files: impl ExactSizeIterator<Item = (&'a str, &'a String)>,
-) -> (Vec<(String, String)>, Option<u16>) {
+) -> (Vec<(String, String)>, Option<ReservedPort>) {
     if files.len() == 0 {
         return (Vec::new(), None);
     }
-    let port = free_port();
+    let port = ReservedPort::new();
     let options = [
-        ("tls-port", port.to_string()),
+        ("tls-port", port.number().to_string()),
         ("tls-auth-clients", "no".to_owned()),
         ("tls-replication", "yes".to_owned()),
     ]
