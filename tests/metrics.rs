@@ -17,7 +17,8 @@ use std::time::{Duration, SystemTime};
 use applock::{AppLocker, Error, singleton};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use support::lease::LIMIT;
-use support::redis::{RedisServer, free_port};
+use support::ports::ReservedPort;
+use support::redis::RedisServer;
 use support::wait;
 
 const METRICS: [(&str, &str); 9] = [
@@ -195,7 +196,8 @@ async fn each_outcome_of_a_run(locker: &AppLocker) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exporter_serves_names_types_labels_and_values_of_each_outcome() {
-    let port = free_port();
+    let reserved = ReservedPort::new();
+    let port = reserved.number();
     let listener = PrometheusBuilder::new().with_http_listener(([127, 0, 0, 1], port));
     listener.install().unwrap();
     let mut server = RedisServer::start();

@@ -387,7 +387,7 @@ pub struct LastHolding {
     pub fencing_token: u64,
     /// When it was acquired, by the store's clock.
     pub from: SystemTime,
-    /// When it ended, by the store's clock; `None` while it goes on.
+    /// When it ended, by the store's clock, to a few milliseconds; `None` while it goes on.
     pub until: Option<SystemTime>,
     /// How it ended.
     pub ending: Ending,

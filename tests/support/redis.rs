@@ -541,7 +541,7 @@ impl Drop for RedisServer {
 
 /// A port where nothing listens now. No port is given out twice in a process: an address
 /// in the log belongs to one test.
-pub fn free_port() -> u16 {
+fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
