@@ -305,10 +305,11 @@ async fn an_exporter_serves_names_types_labels_and_values_of_each_outcome() {
         .acquire()
         .await
         .unwrap();
-    let failures = |now: &Scrape| now.value("applock_heartbeat_failures_total");
-    assert_eq!(failures(&scrape(port)), 0.0);
-    let () = server.kill();
-    let trouble = until(port, "heartbeats fail", |now| failures(now) > 0.0);
+    let (_, fine) = (server.kill(), scrape(port));
+    let trouble = until(port, "heartbeats fail", |now| {
+        now.value("applock_heartbeat_failures_total") > 0.0
+    });
+    assert_eq!(fine.value("applock_heartbeat_failures_total"), 0.0);
     assert_eq!(trouble.value("applock_store_up"), 0.0);
     guard.lost().await;
     assert!(matches!(lock.acquire().await, Err(Error::Unavailable(_))));

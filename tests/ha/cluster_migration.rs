@@ -13,9 +13,7 @@ use crate::support::cluster::{Cluster, SOON};
 use crate::support::lease::LIMIT;
 use crate::support::queue::{length_of, subscriptions};
 use crate::support::refusal::{QUICKLY, assert_unavailable};
-use crate::support::steps::{
-    COMMAND, assert_verified, give_back, impatient, is_taken, refused, take,
-};
+use crate::support::steps::{COMMAND, assert_verified, impatient, is_taken, refused, take};
 use crate::support::wait;
 
 /// A lock at the first master: its app, its key, its slot.
@@ -49,7 +47,7 @@ fn a_lock_that_is_held_moves_with_its_slot_and_every_heartbeat_is_answered() {
         verified();
     }
     assert_eq!(cluster.nodes[0].scripts(), before, "the old node is asked");
-    give_back(guard);
+    guard.release_blocking().unwrap();
     drop(take(&holder.lock(&*app)));
 }
 
@@ -310,6 +308,6 @@ fn eight_callers_at_once_are_each_answered_where_a_moving_slot_says_ask() {
     migration.finish();
     for guard in guards {
         assert_verified(&guard);
-        give_back(guard);
+        guard.release_blocking().unwrap();
     }
 }

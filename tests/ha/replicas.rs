@@ -12,7 +12,7 @@ use crate::support::redis::RedisServer;
 use crate::support::refusal::{assert_denied, assert_misconfigured, assert_unavailable};
 use crate::support::sentinel::{SOON, SentinelSet};
 use crate::support::steps::{
-    LONG, assert_verified, give_back, impatient, is_taken, refused, take, until_free,
+    LONG, assert_verified, impatient, is_taken, refused, take, until_free,
 };
 use crate::support::wait;
 use applock::{AppLocker, LockGuard, Loss};
@@ -179,7 +179,7 @@ fn a_lock_is_kept_if_the_replicas_are_back_in_time() {
     servers.thaw();
     assert_verified(&guard);
     servers.assert_have(&guard);
-    give_back(guard);
+    guard.release_blocking().unwrap();
 }
 
 #[test]
